@@ -1,0 +1,70 @@
+defmodule Plausible.Webhooks.Attempt do
+  @moduledoc """
+  What became of one POST of a delivery, or how a delivery ended without one.
+
+  The native engine reports exactly this (`Plausible.Webhooks.Native.run_once/2`).
+
+    * `number` - 1 for the first attempt; 0 when the delivery ended without an
+      attempt of its own (cancelled while it waited, unknown webhook).
+    * `state` - what the delivery is from now on: `:delivered`; `:pending` (the
+      engine itself tries again at `next_at_ms`); `:parked` (it left the engine,
+      the store brings it back at `next_at_ms`); `:failed`; `:cancelled`.
+    * `status` - the HTTP status, `nil` when there was none.
+    * `error` - `nil` when the receiver answered 2xx; otherwise a class such as
+      `:http_status`, `:redirect`, `:gone`, `:dns_error`, `:dns_timeout`,
+      `:blocked_address`, `:connection_refused`, `:connection_reset`,
+      `:network_unreachable`, `:connect_timeout`, `:tls_error`,
+      `:tls_timeout`, `:timeout`, `:response_too_large`, `:protocol_error`,
+      `:cancelled`, `:unknown_webhook`, `:internal`.
+    * `detail` - for people, at most 256 bytes of valid UTF-8.
+    * the `*_us` timings are microseconds from the attempt's start to the end of
+      that phase; `nil` where the phase was not reached or not needed (a reused
+      connection has neither DNS nor connect nor TLS).
+    * `response_body` - at most 16 KiB as received (any bytes).
+    * `gone` - the receiver answered 410: the webhook is to be disabled.
+  """
+
+  @type t :: %__MODULE__{
+          delivery_id: String.t(),
+          webhook_id: String.t(),
+          number: non_neg_integer(),
+          state: Plausible.Webhooks.Delivery.state(),
+          status: non_neg_integer() | nil,
+          error: atom() | nil,
+          detail: String.t() | nil,
+          started_at_ms: integer(),
+          dns_us: non_neg_integer() | nil,
+          connect_us: non_neg_integer() | nil,
+          tls_us: non_neg_integer() | nil,
+          first_byte_us: non_neg_integer() | nil,
+          total_us: non_neg_integer() | nil,
+          remote_ip: String.t() | nil,
+          response_content_type: String.t() | nil,
+          response_body: binary(),
+          response_truncated: boolean(),
+          next_at_ms: integer() | nil,
+          gone: boolean()
+        }
+
+  defstruct [
+    :delivery_id,
+    :webhook_id,
+    :number,
+    :state,
+    :status,
+    :error,
+    :detail,
+    :started_at_ms,
+    :dns_us,
+    :connect_us,
+    :tls_us,
+    :first_byte_us,
+    :total_us,
+    :remote_ip,
+    :response_content_type,
+    :next_at_ms,
+    response_body: "",
+    response_truncated: false,
+    gone: false
+  ]
+end

@@ -1,0 +1,61 @@
+defmodule Plausible.Webhooks.Delivery do
+  @moduledoc """
+  One event on its way to one webhook.
+
+  `id` is the `webhook-id` header: it never changes over the attempts. Times are
+  Unix milliseconds.
+
+  States: `:pending` (in an engine or about to be), `:parked` (the next attempt is
+  later than the engine keeps, or no engine had room), and the terminal
+  `:delivered`, `:failed`, `:cancelled`.
+  """
+
+  @type state :: :pending | :parked | :delivered | :failed | :cancelled
+  @type t :: %__MODULE__{
+          id: String.t(),
+          webhook_id: String.t(),
+          site_id: integer(),
+          type: String.t(),
+          goal_id: integer() | nil,
+          body: binary(),
+          state: state(),
+          reason: String.t() | nil,
+          attempts: non_neg_integer(),
+          schedule_from: non_neg_integer(),
+          created_at_ms: integer(),
+          next_at_ms: integer() | nil,
+          finished_at_ms: integer() | nil,
+          owner: String.t() | nil,
+          last_status: non_neg_integer() | nil,
+          last_error: String.t() | nil,
+          manual: boolean(),
+          retry: boolean()
+        }
+
+  # attempts: how many attempts were made so far, over all redeliveries.
+  # schedule_from: the value of `attempts` at which the retry schedule began
+  #   anew; a redelivery sets it to `attempts`, so that it gets the whole
+  #   schedule again while attempts go on counting.
+  # manual: a test, a redelivery or a recovery: passes a full queue.
+  # retry: false for a test, which is tried once.
+  defstruct [
+    :id,
+    :webhook_id,
+    :site_id,
+    :type,
+    :goal_id,
+    :body,
+    :reason,
+    :created_at_ms,
+    :next_at_ms,
+    :finished_at_ms,
+    :owner,
+    :last_status,
+    :last_error,
+    state: :pending,
+    attempts: 0,
+    schedule_from: 0,
+    manual: false,
+    retry: true
+  ]
+end

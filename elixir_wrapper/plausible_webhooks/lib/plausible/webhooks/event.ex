@@ -1,0 +1,28 @@
+defmodule Plausible.Webhooks.Event do
+  @moduledoc """
+  Something that happened at a site and that webhooks may want to know.
+  """
+
+  @types ~w(goal.completed traffic.spike traffic.drop traffic.resolved webhook.test)
+
+  @type type :: String.t()
+  @type t :: %__MODULE__{
+          type: type(),
+          site_id: integer(),
+          occurred_at_ms: integer(),
+          goal_id: integer() | nil,
+          data: map()
+        }
+
+  # `data` is the `data` member of the JSON body, ready for
+  # `Plausible.Webhooks.Native.encode/1`.
+  defstruct [:type, :site_id, :occurred_at_ms, :goal_id, data: %{}]
+
+  @doc "Every event type there is."
+  @spec types() :: [type()]
+  def types, do: @types
+
+  @doc "The types a webhook can subscribe to (`webhook.test` is always sent)."
+  @spec subscribable_types() :: [type()]
+  def subscribable_types, do: @types -- ["webhook.test"]
+end

@@ -17,18 +17,11 @@
 
 #include "webhooks/address_policy.hpp"
 #include "webhooks/delivery.hpp"
+#include "webhooks/resolver.hpp"
 #include "webhooks/result.hpp"
 #include "webhooks/url.hpp"
 
 namespace webhooks {
-
-// Blocks until the name is resolved; runs on a thread of the resolver. An empty
-// answer means that the name has no address; `failure` then says why.
-struct Resolution {
-  std::vector<IpAddress> addresses;
-  std::string failure;
-};
-using ResolveFunction = std::function<Resolution(const std::string& host)>;
 
 struct EngineOptions {
   UrlPolicy policy;
@@ -49,7 +42,7 @@ struct EngineOptions {
   std::uint32_t body_bytes_max = 256 * 1024;
   std::uint32_t response_body_bytes_max = 16 * 1024;
   std::uint32_t response_header_bytes_max = 64 * 1024;
-  std::uint32_t resolver_threads_max = 64;
+  std::uint32_t resolver_threads_max = 512;
   std::uint32_t dns_timeout_ms = 5'000;
   std::uint32_t dns_cache_ms = 30'000;
   std::uint32_t multi_handles = 64;  // 1..64, fewer where descriptors are few

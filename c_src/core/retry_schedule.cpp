@@ -1,0 +1,80 @@
+#include "webhooks/retry_schedule.hpp"
+
+#include <curl/curl.h>
+
+#include <algorithm>
+#include <charconv>
+#include <string>
+
+namespace webhooks {
+namespace {
+
+// Spreads many lanes that were told the same moment, without making one of
+// them wait noticeably longer than it was told.
+constexpr std::uint64_t kRetryAfterJitterMsMax = 5'000;
+
+std::uint64_t percent_of(std::uint64_t value, std::uint32_t percent) {
+  return value * percent / 100;
+}
+
+std::string_view trim(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) {
+    text.remove_prefix(1);
+  }
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) {
+    text.remove_suffix(1);
+  }
+  return text;
+}
+
+bool all_digits(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return c >= '0' && c <= '9';
+  });
+}
+
+}  // namespace
+
+std::optional<std::uint32_t> RetrySchedule::next_delay_ms(
+    std::uint32_t failures, std::optional<std::int64_t> retry_after_ms,
+    std::uint32_t random) const {
+  if (failures == 0 || failures > delays_ms.size()) return std::nullopt;
+  if (retry_after_ms && *retry_after_ms > 0) {
+    const std::uint64_t told = std::min<std::uint64_t>(
+        static_cast<std::uint64_t>(*retry_after_ms), retry_after_max_ms);
+    const std::uint64_t spread =
+        std::min(percent_of(told, jitter_percent), kRetryAfterJitterMsMax);
+    return static_cast<std::uint32_t>(told + random % (spread + 1));
+  }
+  const std::uint64_t step = delays_ms[failures - 1];
+  const std::uint64_t spread = percent_of(step, jitter_percent);
+  return static_cast<std::uint32_t>(step - spread + random % (2 * spread + 1));
+}
+
+std::optional<std::int64_t> parse_retry_after_ms(std::string_view value,
+                                                 std::int64_t now_ms) {
+  value = trim(value);
+  if (value.empty() || value.size() > 64) return std::nullopt;
+  if (all_digits(value)) {
+    // Any number of digits is valid; beyond this it is capped anyway.
+    constexpr std::int64_t kSecondsMax = 1'000'000'000;
+    std::int64_t seconds = kSecondsMax;
+    const auto parsed =
+        std::from_chars(value.data(), value.data() + value.size(), seconds);
+    if (parsed.ec != std::errc()) seconds = kSecondsMax;
+    return std::min(seconds, kSecondsMax) * 1000;
+  }
+  // An HTTP date starts with the day's name; curl_getdate would also take
+  // "12:00" or "2026", which is not what the header says.
+  const char first = value.front();
+  if (first != 'M' && first != 'T' && first != 'W' && first != 'F' &&
+      first != 'S') {
+    return std::nullopt;
+  }
+  const time_t date = curl_getdate(std::string(value).c_str(), nullptr);
+  if (date < 0) return std::nullopt;
+  const std::int64_t wait_ms = static_cast<std::int64_t>(date) * 1000 - now_ms;
+  return std::max<std::int64_t>(wait_ms, 0);
+}
+
+}  // namespace webhooks

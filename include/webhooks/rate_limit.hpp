@@ -1,0 +1,50 @@
+// Purpose: a token bucket: at most `burst` at once and `rate_per_s` over time.
+// Ownership: a plain value.
+// Thread: one at a time; the clock is the caller's (monotonic microseconds).
+#pragma once
+
+#include <cstdint>
+
+namespace webhooks {
+
+class TokenBucket {
+ public:
+  TokenBucket(std::uint32_t rate_per_s, std::uint32_t burst,
+              std::int64_t now_us)
+      : interval_us_(rate_per_s == 0 ? 0 : 1'000'000.0 / rate_per_s),
+        burst_(burst == 0 ? 1 : burst),
+        tokens_(burst_),
+        at_us_(now_us) {}
+
+  bool available(std::int64_t now_us) noexcept {
+    refill(now_us);
+    return tokens_ >= 1.0;
+  }
+  // Only after available() said yes at the same instant.
+  void take() noexcept { tokens_ -= 1.0; }
+  // When the next token is there; now or earlier when one is.
+  std::int64_t next_us() const noexcept {
+    if (tokens_ >= 1.0) return at_us_;
+    return at_us_ + static_cast<std::int64_t>((1.0 - tokens_) * interval_us_) +
+           1;
+  }
+
+ private:
+  void refill(std::int64_t now_us) noexcept {
+    if (now_us <= at_us_) return;
+    if (interval_us_ > 0) {
+      tokens_ += static_cast<double>(now_us - at_us_) / interval_us_;
+    } else {
+      tokens_ = burst_;
+    }
+    if (tokens_ > burst_) tokens_ = burst_;
+    at_us_ = now_us;
+  }
+
+  double interval_us_;
+  double burst_;
+  double tokens_;
+  std::int64_t at_us_;
+};
+
+}  // namespace webhooks

@@ -1,0 +1,89 @@
+# What must be on the machine before anything of ours compiles. Everything that
+# is missing is collected and named in one error with the packages that bring
+# it: an error per configure run would make people run it four times.
+set(WEBHOOKS_MISSING "")
+
+# webhooks_need(<found> <what> <Debian package> <Alpine package>)
+function(webhooks_need found what debian alpine)
+  if(found)
+    return()
+  endif()
+  string(APPEND WEBHOOKS_MISSING
+    "  ${what}\n"
+    "    Debian, Ubuntu:  apt-get install ${debian}\n"
+    "    Alpine:          apk add ${alpine}\n")
+  set(WEBHOOKS_MISSING "${WEBHOOKS_MISSING}" PARENT_SCOPE)
+endfunction()
+
+function(webhooks_refuse_missing)
+  if(WEBHOOKS_MISSING)
+    # Indented lines are printed as they are; CMake would refill the others.
+    message(FATAL_ERROR "The build needs what this machine does not have:\n${WEBHOOKS_MISSING}")
+  endif()
+endfunction()
+
+if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  message(FATAL_ERROR
+    "Linux only: the event loop is built on epoll and eventfd. "
+    "This system is ${CMAKE_SYSTEM_NAME}.")
+endif()
+
+# Knowing the flag is not knowing the language: compilers took -std=c++20 years
+# before their libraries had these.
+include(CheckCXXSourceCompiles)
+set(CMAKE_REQUIRED_FLAGS "-std=c++20")
+check_cxx_source_compiles("
+  #include <charconv>
+  #include <concepts>
+  #include <span>
+  #include <string_view>
+  template <std::integral T> T twice(T x) { return x + x; }
+  int main() {
+    char text[32];
+    std::span<char> room(text);
+    auto r = std::to_chars(room.data(), room.data() + room.size(), 1.5);
+    return twice(static_cast<int>(r.ptr - text)) > 0 ? 0 : 1;
+  }" WEBHOOKS_CXX20_WORKS)
+unset(CMAKE_REQUIRED_FLAGS)
+webhooks_need("${WEBHOOKS_CXX20_WORKS}"
+  "a C++20 compiler (GCC 11 or Clang 14, or newer); ${CMAKE_CXX_COMPILER} is not one" g++ g++)
+
+find_package(Threads REQUIRED)
+find_package(CURL 7.85 QUIET)
+webhooks_need("${CURL_FOUND}" "libcurl 7.85 or newer, with headers"
+  libcurl4-openssl-dev curl-dev)
+find_package(OpenSSL 3.0 QUIET)
+webhooks_need("${OPENSSL_FOUND}" "OpenSSL 3.0 or newer, with headers"
+  libssl-dev openssl-dev)
+find_package(simdjson QUIET)
+webhooks_need("${simdjson_FOUND}" "simdjson, with headers"
+  libsimdjson-dev simdjson-dev)
+
+if(WEBHOOKS_BUILD_TESTS)
+  find_package(Catch2 QUIET)
+  webhooks_need("${Catch2_FOUND}" "Catch2 2.13 or 3, for the tests" catch2 catch2)
+endif()
+
+# erl_nif.h comes with the Erlang installation, so Erlang is asked where. Mix
+# knows, being Erlang, and passes the folder.
+if(WEBHOOKS_BUILD_NIF)
+  if(NOT ERL_NIF_INCLUDE_DIR)
+    execute_process(
+      COMMAND erl -noshell -eval
+        "io:put_chars(filename:join([code:root_dir(), \"usr\", \"include\"])), halt()."
+      OUTPUT_VARIABLE webhooks_erl_include
+      ERROR_QUIET)
+    set(ERL_NIF_INCLUDE_DIR "${webhooks_erl_include}" CACHE PATH "Where erl_nif.h is" FORCE)
+  endif()
+  if(EXISTS "${ERL_NIF_INCLUDE_DIR}/erl_nif.h")
+    set(webhooks_erl_nif_found TRUE)
+  else()
+    # Not remembered: the next run shall ask again.
+    unset(ERL_NIF_INCLUDE_DIR CACHE)
+  endif()
+  webhooks_need("${webhooks_erl_nif_found}"
+    "Erlang/OTP 25 or newer with erl_nif.h (elsewhere: -DERL_NIF_INCLUDE_DIR=DIR)"
+    erlang-dev erlang-dev)
+endif()
+
+webhooks_refuse_missing()

@@ -64,6 +64,10 @@ class SigningKey {
   std::unique_ptr<Impl> impl_;
 };
 
+// Fetches the algorithms. Optional: the first signature does it otherwise, and
+// then pays for it. False: OpenSSL has no HMAC or no SHA-256.
+bool prepare_signing() noexcept;
+
 // Signs with every key, newest first: the value of the `webhook-signature`
 // header. Errors: `no_keys`, `too_many_keys` (more than 10), `invalid_id`
 // (empty, over 255 bytes, or holding a '.', a space or a control character),
@@ -76,6 +80,7 @@ Result<std::string> sign(std::span<SigningKey> keys, std::string_view id,
 // Any matching entry of the space-separated header will do. Comparison takes
 // constant time. Errors: `invalid_key`, `no_keys`, `invalid_header`,
 // `timestamp_too_old`, `timestamp_too_new`, `no_match`, `crypto`.
+inline constexpr std::size_t kSignatureHeaderBytesMax = 4096;
 Status verify(std::span<const std::string_view> keys, std::string_view id,
               std::int64_t unix_seconds, std::string_view header,
               std::string_view body, std::int64_t now_unix_seconds,

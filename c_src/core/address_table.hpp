@@ -1,0 +1,23 @@
+// Purpose: the registry rows the address policy decides by. IPv4 blocks stand
+// as the v4-mapped IPv6 blocks that they are (::ffff:0:0/96).
+// Ownership: static storage.
+// Thread: any.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace webhooks {
+
+struct AddressRow {
+  std::uint64_t high;
+  std::uint64_t low;
+  std::uint8_t prefix_bits;
+  std::string_view reason;  // empty: globally reachable
+};
+
+// The longest prefixes first, so that the first row that matches decides.
+std::span<const AddressRow> address_rows() noexcept;
+
+}  // namespace webhooks

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <string>
 
 namespace webhooks {
@@ -15,6 +16,13 @@ constexpr std::uint64_t kRetryAfterJitterMsMax = 5'000;
 
 std::uint64_t percent_of(std::uint64_t value, std::uint32_t percent) {
   return value * percent / 100;
+}
+
+// The longest delays plus their jitter do not fit; wrapped around they would
+// be the shortest.
+std::uint32_t saturated(std::uint64_t delay_ms) {
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(
+      delay_ms, std::numeric_limits<std::uint32_t>::max()));
 }
 
 std::string_view trim(std::string_view text) {
@@ -44,11 +52,11 @@ std::optional<std::uint32_t> RetrySchedule::next_delay_ms(
         static_cast<std::uint64_t>(*retry_after_ms), retry_after_max_ms);
     const std::uint64_t spread =
         std::min(percent_of(told, jitter_percent), kRetryAfterJitterMsMax);
-    return static_cast<std::uint32_t>(told + random % (spread + 1));
+    return saturated(told + random % (spread + 1));
   }
   const std::uint64_t step = delays_ms[failures - 1];
   const std::uint64_t spread = percent_of(step, jitter_percent);
-  return static_cast<std::uint32_t>(step - spread + random % (2 * spread + 1));
+  return saturated(step - spread + random % (2 * spread + 1));
 }
 
 std::optional<std::int64_t> parse_retry_after_ms(std::string_view value,

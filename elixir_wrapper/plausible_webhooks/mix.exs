@@ -1,3 +1,5 @@
+Code.require_file("mix_compiler/webhooks_native.exs", __DIR__)
+
 defmodule Plausible.Webhooks.MixProject do
   use Mix.Project
 
@@ -9,6 +11,7 @@ defmodule Plausible.Webhooks.MixProject do
       version: @version,
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
+      compilers: [:webhooks_native] ++ Mix.compilers(),
       start_permanent: Mix.env() == :prod,
       description: "Signed, retried, logged webhooks for Plausible Analytics",
       deps: []

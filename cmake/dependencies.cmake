@@ -55,6 +55,18 @@ webhooks_need("${CURL_FOUND}" "libcurl 7.85 or newer, with headers"
 find_package(OpenSSL 3.0 QUIET)
 webhooks_need("${OPENSSL_FOUND}" "OpenSSL 3.0 or newer, with headers"
   libssl-dev openssl-dev)
+# libcurl links it anyway; it brings no CMake package of its own.
+find_path(IDN2_INCLUDE_DIR idn2.h)
+find_library(IDN2_LIBRARY idn2)
+mark_as_advanced(IDN2_INCLUDE_DIR IDN2_LIBRARY)
+if(IDN2_INCLUDE_DIR AND IDN2_LIBRARY)
+  set(webhooks_idn2_found TRUE)
+  add_library(IDN2::idn2 UNKNOWN IMPORTED)
+  set_target_properties(IDN2::idn2 PROPERTIES
+    IMPORTED_LOCATION "${IDN2_LIBRARY}"
+    INTERFACE_INCLUDE_DIRECTORIES "${IDN2_INCLUDE_DIR}")
+endif()
+webhooks_need("${webhooks_idn2_found}" "libidn2, with headers" libidn2-dev libidn2-dev)
 find_package(simdjson QUIET)
 webhooks_need("${simdjson_FOUND}" "simdjson, with headers"
   libsimdjson-dev simdjson-dev)

@@ -1,0 +1,285 @@
+// Purpose: judges and normalizes the URL of a webhook. The text is taken apart
+// only far enough to see what must be refused and to write the host in its
+// canonical form; what the rest means, curl's parser says, and what it says of
+// the result is what is returned.
+// Ownership: plain values; curl's handles and strings are freed by deleters.
+// Thread: any.
+#include "webhooks/url.hpp"
+
+#include <curl/curl.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <memory>
+#include <utility>
+
+#include "core/url_host.hpp"
+
+namespace webhooks {
+namespace {
+
+constexpr std::uint16_t kHttpPort = 80;
+constexpr std::uint16_t kHttpsPort = 443;
+
+struct CurlUrlFree {
+  void operator()(CURLU* handle) const noexcept { curl_url_cleanup(handle); }
+};
+struct CurlTextFree {
+  void operator()(char* text) const noexcept { curl_free(text); }
+};
+using CurlUrl = std::unique_ptr<CURLU, CurlUrlFree>;
+using CurlText = std::unique_ptr<char, CurlTextFree>;
+
+// https://fetch.spec.whatwg.org/#bad-port: services that would take an HTTP
+// request for a command.
+constexpr auto kBadPorts = std::to_array<std::uint16_t>(
+    {0,    1,    7,    9,    11,   13,   15,   17,   19,   20,   21,   22,
+     23,   25,   37,   42,   43,   53,   69,   77,   79,   87,   95,   101,
+     102,  103,  104,  109,  110,  111,  113,  115,  117,  119,  123,  135,
+     137,  139,  143,  161,  179,  389,  427,  465,  512,  513,  514,  515,
+     526,  530,  531,  532,  540,  548,  554,  556,  563,  587,  601,  636,
+     989,  990,  993,  995,  1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060,
+     5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080});
+static_assert(std::ranges::is_sorted(kBadPorts));
+
+bool is_letter(char c) noexcept {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+bool is_scheme_character(char c) noexcept {
+  return is_letter(c) || (c >= '0' && c <= '9') || c == '+' || c == '-' ||
+         c == '.';
+}
+std::string lower_case(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return result;
+}
+
+// What a URL is made of, as it stands in the text.
+struct Parts {
+  std::string scheme;  // lower case
+  std::string_view authority;
+  std::string_view rest;  // path and query
+};
+
+Result<Parts> split(std::string_view text) {
+  const std::size_t colon = text.find(':');
+  const std::string_view scheme = text.substr(0, colon);
+  if (colon == std::string_view::npos || scheme.empty() ||
+      !is_letter(scheme.front()) ||
+      !std::ranges::all_of(scheme, is_scheme_character)) {
+    return Error{"scheme", "a URL starts with https:// or http://"};
+  }
+  Parts parts{lower_case(scheme), {}, {}};
+  if (parts.scheme != "http" && parts.scheme != "https") {
+    return Error{"scheme", "neither http nor https"};
+  }
+  // curl repairs one and three slashes; a text that needs repair is refused,
+  // since the next reader may repair it another way.
+  text.remove_prefix(colon + 1);
+  if (!text.starts_with("//")) {
+    return Error{"malformed", "two slashes belong behind the scheme"};
+  }
+  text.remove_prefix(2);
+  const std::size_t end = std::min(text.find_first_of("/?#"), text.size());
+  parts.authority = text.substr(0, end);
+  parts.rest = text.substr(end);
+  if (parts.authority.empty()) return Error{"missing_host", ""};
+  if (parts.authority.find('@') != std::string_view::npos) {
+    return Error{"user_info", "no user name and password in the URL"};
+  }
+  if (parts.rest.find('#') != std::string_view::npos) {
+    return Error{"fragment", "a fragment is never sent"};
+  }
+  return parts;
+}
+
+struct HostAndPort {
+  std::string_view host;
+  std::optional<std::uint16_t> port;
+};
+
+Result<HostAndPort> split_authority(std::string_view authority) {
+  std::size_t host_end = 0;
+  if (authority.front() == '[') {
+    host_end = authority.find(']');
+    if (host_end == std::string_view::npos) {
+      return Error{"invalid_host", "a bracket is not closed"};
+    }
+    ++host_end;
+  } else {
+    host_end = std::min(authority.find(':'), authority.size());
+  }
+  HostAndPort result{authority.substr(0, host_end), std::nullopt};
+  if (result.host.empty()) return Error{"missing_host", ""};
+  std::string_view port = authority.substr(host_end);
+  if (port.empty()) return result;
+  if (port.front() != ':') {
+    return Error{"malformed", "something follows the closing bracket"};
+  }
+  port.remove_prefix(1);
+  if (port.empty()) return result;  // RFC 3986: the same as none
+  std::uint16_t number = 0;
+  const char* last = port.data() + port.size();
+  const auto [end, status] = std::from_chars(port.data(), last, number);
+  if (status != std::errc{} || end != last) {
+    return Error{"malformed", "a port is a number up to 65535"};
+  }
+  result.port = number;
+  return result;
+}
+
+// Percent-encodes what may not stand in a path or query, so that the request
+// line has one spelling in every curl.
+std::string encode_rest(std::string_view rest) {
+  static constexpr std::string_view kForbidden = "\"<>^`{|}";
+  static constexpr std::string_view kHex = "0123456789ABCDEF";
+  std::string encoded;
+  encoded.reserve(rest.size() + 1);
+  if (!rest.starts_with('/')) encoded.push_back('/');
+  for (const char c : rest) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80 && kForbidden.find(c) == std::string_view::npos) {
+      encoded.push_back(c);
+      continue;
+    }
+    encoded.push_back('%');
+    encoded.push_back(kHex[byte >> 4]);
+    encoded.push_back(kHex[byte & 15]);
+  }
+  return encoded;
+}
+
+std::uint16_t default_port(std::string_view scheme) noexcept {
+  return scheme == "https" ? kHttpsPort : kHttpPort;
+}
+
+// How curl reads a URL. nullopt: it does not.
+std::optional<Url> ask_curl(const std::string& text) {
+  const CurlUrl handle(curl_url());
+  if (!handle ||
+      curl_url_set(handle.get(), CURLUPART_URL, text.c_str(), 0) != CURLUE_OK) {
+    return std::nullopt;
+  }
+  const auto part = [&](CURLUPart which,
+                        unsigned flags) -> std::optional<std::string> {
+    char* raw = nullptr;
+    const CURLUcode status = curl_url_get(handle.get(), which, &raw, flags);
+    const CurlText owned(raw);
+    if (status != CURLUE_OK || raw == nullptr) return std::nullopt;
+    return std::string(raw);
+  };
+  const auto whole = part(CURLUPART_URL, CURLU_NO_DEFAULT_PORT);
+  const auto scheme = part(CURLUPART_SCHEME, 0);
+  auto host = part(CURLUPART_HOST, 0);
+  const auto port = part(CURLUPART_PORT, CURLU_DEFAULT_PORT);
+  if (!whole || !scheme || !host || !port) return std::nullopt;
+  if (host->starts_with('[') && host->ends_with(']')) {
+    *host = host->substr(1, host->size() - 2);
+  }
+  Url url{*whole, *scheme, *std::move(host), 0, std::nullopt};
+  const char* last = port->data() + port->size();
+  if (std::from_chars(port->data(), last, url.port).ptr != last) {
+    return std::nullopt;
+  }
+  url.literal = IpAddress::parse(url.host);
+  return url;
+}
+
+// Puts the canonical pieces together again and has curl read them twice: what
+// it makes of its own output must be what was judged.
+Result<Url> normalize(const Parts& parts, const CanonicalHost& host,
+                      std::uint16_t port) {
+  std::string text = parts.scheme + "://";
+  text += host.literal ? '[' + host.text + ']' : host.text;
+  if (port != default_port(parts.scheme)) text += ':' + std::to_string(port);
+  text += encode_rest(parts.rest);
+  if (text.size() > kUrlBytesMax) return Error{"too_long", "when normalized"};
+
+  const Error malformed{"malformed", "curl cannot read it"};
+  auto first = ask_curl(text);
+  if (!first) return malformed;
+  const auto second = ask_curl(first->text);
+  if (!second || second->text != first->text || second->host != first->host ||
+      second->port != first->port || second->scheme != first->scheme) {
+    return malformed;
+  }
+  if (first->scheme != parts.scheme || first->port != port) return malformed;
+  if (first->literal && first->literal->to_string() != first->host) {
+    return malformed;
+  }
+  if (host.numeric) {
+    if (!first->literal) {
+      return Error{"invalid_host", "ends in a number and is no IPv4 address"};
+    }
+  } else if (first->host != host.text ||
+             first->literal.has_value() != host.literal.has_value()) {
+    return malformed;
+  }
+  return *std::move(first);
+}
+
+std::optional<Error> refuse_by_policy(const Url& url, bool international,
+                                      const UrlPolicy& policy) {
+  const bool port_is_fine =
+      policy.ports.empty()
+          ? !std::ranges::binary_search(kBadPorts, url.port)
+          : std::ranges::find(policy.ports, url.port) != policy.ports.end();
+  if (!port_is_fine || url.port == 0) {
+    return Error{"blocked_port", std::to_string(url.port)};
+  }
+  if (url.literal) {
+    if (international) {
+      return Error{"invalid_host", "an international name for an address"};
+    }
+    if (const auto why = policy.addresses.judge(*url.literal)) {
+      return Error{"blocked_address", url.host + " is " + std::string(*why)};
+    }
+    return std::nullopt;
+  }
+  // Nobody writes a local name in international characters but to hide it.
+  if (is_local_name(url.host) &&
+      (international || !policy.addresses.allow_private())) {
+    return Error{"local_name", url.host};
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<Url> check_url(std::string_view text, const UrlPolicy& policy) {
+  if (text.size() > kUrlBytesMax) {
+    return Error{"too_long", "at most 2048 bytes"};
+  }
+  // Whitespace and control characters anywhere, and the backslash that some
+  // parsers take for a slash and others for a character of the user name.
+  if (std::ranges::any_of(text, [](char c) {
+        const auto byte = static_cast<unsigned char>(c);
+        return byte <= 0x20 || byte == 0x7f || c == '\\';
+      })) {
+    return Error{"malformed", "a space, control character or backslash"};
+  }
+  const auto parts = split(text);
+  if (!parts.ok()) return parts.error();
+  const std::string& scheme = parts.value().scheme;
+  if (policy.https_only && scheme != "https") {
+    return Error{"https_required", ""};
+  }
+  const auto authority = split_authority(parts.value().authority);
+  if (!authority.ok()) return authority.error();
+  const auto host = canonical_host(authority.value().host);
+  if (!host.ok()) return host.error();
+  auto url = normalize(parts.value(), host.value(),
+                       authority.value().port.value_or(default_port(scheme)));
+  if (!url.ok()) return url.error();
+  if (auto error =
+          refuse_by_policy(url.value(), host.value().international, policy)) {
+    return *std::move(error);
+  }
+  return url;
+}
+
+}  // namespace webhooks

@@ -1,0 +1,193 @@
+// Purpose: canonical hosts (url_host.hpp). International names are converted
+// here with libidn2 and not by curl, whose conversion depends on the process's
+// locale, which in a BEAM is often "C": the same URL would be fine on one node
+// and malformed on the next.
+// Ownership: plain values; what libidn2 allocates is freed by a deleter.
+// Thread: any.
+#include "core/url_host.hpp"
+
+#include <idn2.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <memory>
+
+namespace webhooks {
+namespace {
+
+constexpr std::size_t kHostBytesMax = 253;
+constexpr std::size_t kLabelBytesMax = 63;
+// Before mapping. 253 ASCII characters cannot stand for more than as many
+// characters of four bytes, invisible ones aside; and converting takes time
+// that grows with the square of the length.
+constexpr std::size_t kInternationalBytesMax = 4 * kHostBytesMax;
+constexpr std::string_view kPunycodePrefix = "xn--";
+// UTS 46, non-transitional: what browsers do.
+constexpr int kIdnFlags = IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL;
+
+struct IdnFree {
+  void operator()(char* text) const noexcept { idn2_free(text); }
+};
+using IdnText = std::unique_ptr<char, IdnFree>;
+
+Error invalid_host(const char* why) { return Error{"invalid_host", why}; }
+
+bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+bool is_ascii(char c) noexcept { return static_cast<unsigned char>(c) < 0x80; }
+char to_lower(char c) noexcept {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+bool is_hex(char c) noexcept {
+  return is_digit(c) || (to_lower(c) >= 'a' && to_lower(c) <= 'f');
+}
+unsigned hex_value(char c) noexcept {
+  return is_digit(c) ? static_cast<unsigned>(c - '0')
+                     : static_cast<unsigned>(to_lower(c) - 'a') + 10;
+}
+// Letters, digits, hyphen; the underscore because names with one resolve and
+// answer (under wildcard certificates, too), though they are no host names.
+bool is_name_character(char c) noexcept {
+  const char lower = to_lower(c);
+  return is_digit(c) || (lower >= 'a' && lower <= 'z') || c == '-' || c == '_';
+}
+
+std::optional<std::string> percent_decode(std::string_view text) {
+  std::string decoded;
+  decoded.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      decoded.push_back(text[i]);
+      continue;
+    }
+    if (i + 2 >= text.size() || !is_hex(text[i + 1]) || !is_hex(text[i + 2])) {
+      return std::nullopt;
+    }
+    decoded.push_back(static_cast<char>(hex_value(text[i + 1]) << 4 |
+                                        hex_value(text[i + 2])));
+    i += 2;
+  }
+  return decoded;
+}
+
+// nullopt: no valid UTF-8, or no name under UTS 46 and IDNA 2008.
+std::optional<std::string> to_ascii(const std::string& name) {
+  char* raw = nullptr;
+  const int status = idn2_to_ascii_8z(name.c_str(), &raw, kIdnFlags);
+  const IdnText ascii(raw);
+  if (status != IDN2_OK || raw == nullptr) return std::nullopt;
+  return std::string(raw);
+}
+
+// A label that is punycode must be what its Unicode form encodes to; one that
+// decodes to plain ASCII would be a second spelling of an ordinary name.
+bool punycode_is_sound(const std::string& name) {
+  char* raw = nullptr;
+  const int status = idn2_to_unicode_8z8z(name.c_str(), &raw, kIdnFlags);
+  const IdnText decoded(raw);
+  return status == IDN2_OK && raw != nullptr && to_ascii(raw) == name;
+}
+
+// Calls `visit` with each dot-separated label until it returns false.
+template <class Visit>
+bool every_label(std::string_view name, Visit&& visit) {
+  for (;;) {
+    const std::size_t dot = name.find('.');
+    if (!visit(name.substr(0, dot))) return false;
+    if (dot == std::string_view::npos) return true;
+    name.remove_prefix(dot + 1);
+  }
+}
+
+bool is_label(std::string_view label) noexcept {
+  return !label.empty() && label.size() <= kLabelBytesMax &&
+         label.front() != '-' && label.back() != '-' &&
+         std::ranges::all_of(label, is_name_character);
+}
+
+std::string_view last_label(std::string_view name) noexcept {
+  const std::size_t dot = name.rfind('.');
+  return dot == std::string_view::npos ? name : name.substr(dot + 1);
+}
+
+// inet_aton's and the URL Standard's idea of a number: decimal and octal
+// digits, or 0x and any hexadecimal digits, be they none.
+bool is_number(std::string_view label) noexcept {
+  if (std::ranges::all_of(label, is_digit)) return true;
+  return label.starts_with("0x") &&
+         std::ranges::all_of(label.substr(2), is_hex);
+}
+
+Result<CanonicalHost> ipv6_literal(std::string_view bracketed) {
+  if (bracketed.find('%') != std::string_view::npos) {
+    return Error{"zone_id", "an address with a zone means this machine only"};
+  }
+  const auto address =
+      IpAddress::parse(bracketed.substr(1, bracketed.size() - 2));
+  if (!address || address->family != IpAddress::Family::kV6) {
+    return invalid_host("brackets hold an IPv6 address");
+  }
+  return CanonicalHost{address->to_string(), *address, false, false};
+}
+
+}  // namespace
+
+Result<CanonicalHost> canonical_host(std::string_view raw) {
+  if (raw.size() >= 2 && raw.front() == '[' && raw.back() == ']') {
+    return ipv6_literal(raw);
+  }
+  auto decoded = percent_decode(raw);
+  if (!decoded) return invalid_host("a percent sign without two digits");
+  if (!std::ranges::all_of(*decoded, [](char c) {
+        return !is_ascii(c) || c == '.' || is_name_character(c);
+      })) {
+    return invalid_host("a character that no host name has");
+  }
+  CanonicalHost host;
+  host.international = !std::ranges::all_of(*decoded, is_ascii);
+  if (host.international) {
+    if (decoded->size() > kInternationalBytesMax) {
+      return invalid_host("longer than a host name can be");
+    }
+    decoded = to_ascii(*decoded);
+    if (!decoded) return invalid_host("no valid international name");
+  }
+  host.text = *std::move(decoded);
+  std::ranges::transform(host.text, host.text.begin(), to_lower);
+  if (host.text.ends_with('.')) host.text.pop_back();
+  if (host.text.size() > kHostBytesMax) {
+    return invalid_host("longer than 253 bytes");
+  }
+  if (!every_label(host.text, is_label)) {
+    return invalid_host("labels are 1 to 63 letters, digits and inner hyphens");
+  }
+  const std::string_view last = last_label(host.text);
+  if (last.find('_') != std::string_view::npos) {
+    return invalid_host("no top-level domain has an underscore");
+  }
+  if (!every_label(host.text,
+                   [](std::string_view label) {
+                     return !label.starts_with(kPunycodePrefix);
+                   }) &&
+      !punycode_is_sound(host.text)) {
+    return invalid_host("an xn-- label that is no valid punycode");
+  }
+  host.numeric = is_number(last);
+  return host;
+}
+
+bool is_local_name(std::string_view host) noexcept {
+  // RFC 6761, 6762, 7686, 8375; reserved by ICANN for private use; and what
+  // routers and companies commonly call their networks. None of them is a
+  // public top-level domain.
+  static constexpr auto kLocalDomains = std::to_array<std::string_view>(
+      {"localhost", "local", "internal", "home.arpa", "onion", "localdomain",
+       "lan", "home", "corp", "intranet", "private"});
+  if (host.find('.') == std::string_view::npos) return true;
+  return std::ranges::any_of(kLocalDomains, [&](std::string_view domain) {
+    return host == domain || (host.ends_with(domain) &&
+                              host[host.size() - domain.size() - 1] == '.');
+  });
+}
+
+}  // namespace webhooks

@@ -1,0 +1,151 @@
+#include "core/curl_handles.hpp"
+
+#include <openssl/err.h>
+#include <sys/stat.h>
+
+#include <array>
+
+namespace webhooks {
+namespace {
+
+constexpr std::int64_t kLookAgainUs = 60'000'000;
+constexpr long kConnectionAgeMaxS = 60;
+// A connection that lives longer would not notice that DNS has moved on.
+constexpr long kConnectionLifetimeMaxS = 300;
+constexpr long kReceiveBufferBytes = 16 * 1024;
+
+constexpr std::array<const char*, 5> kSystemBundles = {
+    "/etc/ssl/certs/ca-certificates.crt",  // Debian, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",    // Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",              // openSUSE
+    "/etc/ssl/cert.pem",                   // Alpine, BSD
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+};
+
+// 0: there is no such file.
+std::int64_t modification_ns(const std::string& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0) return 0;
+  return static_cast<std::int64_t>(info.st_mtim.tv_sec) * 1'000'000'000 +
+         static_cast<std::int64_t>(info.st_mtim.tv_nsec);
+}
+
+std::string system_bundle() {
+  for (const char* path : kSystemBundles) {
+    if (modification_ns(path) != 0) return path;
+  }
+  return {};
+}
+
+template <class Value>
+bool set(CURL* easy, CURLoption option, Value value) {
+  return curl_easy_setopt(easy, option, value) == CURLE_OK;
+}
+
+bool set_limits_and_callbacks(CURL* easy, const CurlCallbacks& callbacks,
+                              char* error_buffer) {
+  return set(easy, CURLOPT_ERRORBUFFER, error_buffer) &&
+         set(easy, CURLOPT_PRIVATE, callbacks.transfer) &&
+         set(easy, CURLOPT_OPENSOCKETFUNCTION, callbacks.open_socket) &&
+         set(easy, CURLOPT_OPENSOCKETDATA, callbacks.transfer) &&
+         set(easy, CURLOPT_CLOSESOCKETFUNCTION, callbacks.close_socket) &&
+         set(easy, CURLOPT_CLOSESOCKETDATA, callbacks.loop) &&
+         set(easy, CURLOPT_WRITEFUNCTION, callbacks.write_body) &&
+         set(easy, CURLOPT_WRITEDATA, callbacks.transfer) &&
+         set(easy, CURLOPT_HEADERFUNCTION, callbacks.write_header) &&
+         set(easy, CURLOPT_HEADERDATA, callbacks.transfer) &&
+         set(easy, CURLOPT_NOPROGRESS, 1L) &&
+         // The VM ignores SIGPIPE; without this curl would change the
+         // process-wide disposition around every call.
+         set(easy, CURLOPT_NOSIGNAL, 1L) &&
+         // A lookup never happens inside curl, but should one ever do, nobody
+         // waits for its thread.
+         set(easy, CURLOPT_QUICK_EXIT, 1L) &&
+         set(easy, CURLOPT_BUFFERSIZE, kReceiveBufferBytes) &&
+         set(easy, CURLOPT_MAXAGE_CONN, kConnectionAgeMaxS) &&
+         set(easy, CURLOPT_MAXLIFETIME_CONN, kConnectionLifetimeMaxS) &&
+         set(easy, CURLOPT_TCP_NODELAY, 1L);
+}
+
+// Nothing that a stranger's URL or answer could turn against the host.
+bool set_isolation(CURL* easy) {
+  return set(easy, CURLOPT_FOLLOWLOCATION, 0L) &&
+         set(easy, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L) &&
+         // Empty, not null: null would take the proxy from the environment,
+         // and with it the address check would only ever see the proxy.
+         set(easy, CURLOPT_PROXY, "") && set(easy, CURLOPT_NOPROXY, "*") &&
+         set(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED)) &&
+         set(easy, CURLOPT_HTTP_VERSION,
+             static_cast<long>(CURL_HTTP_VERSION_1_1)) &&
+         set(easy, CURLOPT_HTTP09_ALLOWED, 0L);
+}
+
+bool set_tls(CURL* easy, const CurlCallbacks& callbacks) {
+  const char* none = nullptr;
+  return set(easy, CURLOPT_SSL_VERIFYPEER, 1L) &&
+         set(easy, CURLOPT_SSL_VERIFYHOST, 2L) &&
+         set(easy, CURLOPT_SSLVERSION,
+             static_cast<long>(CURL_SSLVERSION_TLSv1_2)) &&
+         // The trusted certificates come with the TLS context, see TrustStore.
+         set(easy, CURLOPT_CAINFO, none) && set(easy, CURLOPT_CAPATH, none) &&
+         set(easy, CURLOPT_SSL_CTX_FUNCTION, callbacks.tls_context) &&
+         set(easy, CURLOPT_SSL_CTX_DATA, callbacks.loop);
+}
+
+}  // namespace
+
+Result<TrustStore> TrustStore::load(std::string path) {
+  const bool system = path.empty();
+  if (system) path = system_bundle();
+  TrustStore trust;
+  trust.store_.reset(X509_STORE_new());
+  if (!trust.store_) return Error{"system_limit", "no memory for certificates"};
+  trust.path_ = std::move(path);
+  if (trust.path_.empty()) return trust;
+  trust.modified_ns_ = modification_ns(trust.path_);
+  const int loaded =
+      X509_STORE_load_file(trust.store_.get(), trust.path_.c_str());
+  ERR_clear_error();
+  if (loaded != 1 && !system) {
+    return Error{"ca_file", "no certificate could be read from the file"};
+  }
+  return trust;
+}
+
+void TrustStore::refresh(std::int64_t now_us) {
+  if (path_.empty() || now_us - looked_us_ < kLookAgainUs) return;
+  const bool first = looked_us_ == 0;
+  looked_us_ = now_us;
+  const std::int64_t modified = modification_ns(path_);
+  if (first || modified == 0 || modified == modified_ns_) return;
+  std::unique_ptr<X509_STORE, Delete> store(X509_STORE_new());
+  if (store && X509_STORE_load_file(store.get(), path_.c_str()) == 1) {
+    store_ = std::move(store);
+    modified_ns_ = modified;
+  }
+  ERR_clear_error();
+}
+
+bool set_fixed_options(CURL* easy, const CurlCallbacks& callbacks,
+                       const std::string& user_agent, char* error_buffer) {
+  return set(easy, CURLOPT_POST, 1L) &&
+         set(easy, CURLOPT_USERAGENT, user_agent.c_str()) &&
+         set_limits_and_callbacks(easy, callbacks, error_buffer) &&
+         set_isolation(easy) && set_tls(easy, callbacks);
+}
+
+bool set_attempt_options(CURL* easy, const AttemptOptions& options) {
+  const char* protocols = options.https_only ? "https" : "http,https";
+  return set(easy, CURLOPT_PROTOCOLS_STR, protocols) &&
+         set(easy, CURLOPT_REDIR_PROTOCOLS_STR, protocols) &&
+         set(easy, CURLOPT_URL, options.url) &&
+         set(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+             static_cast<curl_off_t>(options.body.size())) &&
+         set(easy, CURLOPT_POSTFIELDS, options.body.data()) &&
+         set(easy, CURLOPT_HTTPHEADER, options.headers) &&
+         set(easy, CURLOPT_RESOLVE, options.resolve) &&
+         set(easy, CURLOPT_TIMEOUT_MS, options.timeout_ms) &&
+         set(easy, CURLOPT_CONNECTTIMEOUT_MS, options.connect_timeout_ms);
+}
+
+}  // namespace webhooks

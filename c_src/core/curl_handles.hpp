@@ -1,0 +1,95 @@
+// Purpose: curl's and OpenSSL's handles as owners, and the one place where the
+// options of a webhook POST are set.
+// Ownership: each type owns its handle. A TrustStore is shared by all
+// connections (OpenSSL counts references).
+// Thread: loop only.
+#pragma once
+
+#include <curl/curl.h>
+#include <openssl/x509_vfy.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "webhooks/result.hpp"
+
+namespace webhooks {
+
+struct CurlMultiDelete {
+  void operator()(CURLM* handle) const noexcept { curl_multi_cleanup(handle); }
+};
+using CurlMulti = std::unique_ptr<CURLM, CurlMultiDelete>;
+
+struct CurlEasyDelete {
+  void operator()(CURL* handle) const noexcept { curl_easy_cleanup(handle); }
+};
+using CurlEasy = std::unique_ptr<CURL, CurlEasyDelete>;
+
+struct CurlListDelete {
+  void operator()(curl_slist* list) const noexcept {
+    curl_slist_free_all(list);
+  }
+};
+using CurlList = std::unique_ptr<curl_slist, CurlListDelete>;
+
+// The trusted certificates, parsed once and shared by every TLS connection:
+// left to itself, libcurl parses the whole bundle anew per connection as soon
+// as a CA directory is compiled in (20 ms of the loop's time, as on Debian).
+class TrustStore {
+ public:
+  // An empty path means the system's bundle; a system without one gets an
+  // empty store, against which every TLS connection fails with that reason.
+  // Error: `ca_file` (cannot be read, or holds no certificate).
+  static Result<TrustStore> load(std::string path);
+
+  // Takes over a bundle that was replaced on disk; looks once a minute. A
+  // replacement that cannot be read leaves the old one in force.
+  void refresh(std::int64_t now_us);
+
+  X509_STORE* get() const noexcept { return store_.get(); }
+
+ private:
+  struct Delete {
+    void operator()(X509_STORE* store) const noexcept {
+      X509_STORE_free(store);
+    }
+  };
+  TrustStore() = default;
+  std::unique_ptr<X509_STORE, Delete> store_;
+  std::string path_;
+  std::int64_t modified_ns_ = 0;
+  std::int64_t looked_us_ = 0;
+};
+
+// What curl calls back; the pointers go to the callbacks as their argument.
+struct CurlCallbacks {
+  curl_opensocket_callback open_socket = nullptr;
+  curl_closesocket_callback close_socket = nullptr;
+  curl_write_callback write_body = nullptr;
+  curl_write_callback write_header = nullptr;
+  curl_ssl_ctx_callback tls_context = nullptr;
+  void* transfer = nullptr;  // open_socket, write_body, write_header, PRIVATE
+  void* loop = nullptr;      // close_socket, tls_context
+};
+
+// Sets everything that is the same for every attempt. False: curl refused an
+// option, and this handle must not be used.
+bool set_fixed_options(CURL* easy, const CurlCallbacks& callbacks,
+                       const std::string& user_agent, char* error_buffer);
+
+// What differs from attempt to attempt. The strings, the body and the lists
+// must outlive the transfer: curl copies only the URL.
+struct AttemptOptions {
+  const char* url = nullptr;
+  bool https_only = true;
+  std::string_view body;
+  curl_slist* headers = nullptr;
+  curl_slist* resolve = nullptr;
+  long timeout_ms = 0;
+  long connect_timeout_ms = 0;
+};
+bool set_attempt_options(CURL* easy, const AttemptOptions& options);
+
+}  // namespace webhooks

@@ -1,0 +1,99 @@
+// Purpose: one epoll for many curl multi handles. libcurl walks its whole
+// connection cache on every finished transfer, which is quadratic in the
+// endpoints of one multi; spread over many multis under one loop it is not.
+// Timers stay in memory: a timerfd per multi costs more than a third of the
+// CPU time of a small request.
+// Ownership: owns the epoll and event descriptors and the multis. Easy handles
+// belong to the caller, who removes them before this dies.
+// Thread: loop only, except wake().
+#pragma once
+
+#include <curl/curl.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "core/curl_handles.hpp"
+#include "webhooks/result.hpp"
+
+namespace webhooks {
+
+class EventLoop {
+ public:
+  // Called for every finished easy handle, which is already removed.
+  using Done = std::function<void(CURL* easy, CURLcode code)>;
+
+  // Errors: `system_limit`.
+  static Result<std::unique_ptr<EventLoop>> create(std::size_t multis,
+                                                   long idle_connections_max);
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  std::size_t multis() const noexcept { return shards_.size(); }
+  // False: the multi refused; the easy is not added.
+  bool add(std::size_t multi, CURL* easy);
+  void remove(std::size_t multi, CURL* easy);
+
+  // Runs timers that are due, waits for at most `wait_us` (0: only looks) for
+  // sockets, a timer or wake(), and lets curl work. `done` must not add or
+  // remove handles. Returns how many events there were.
+  std::size_t turn(std::int64_t wait_us, const Done& done);
+
+  // The multis that curl declared unusable since the last call; each is to be
+  // emptied with remove() and then rebuilt.
+  std::vector<std::size_t> take_broken();
+  bool rebuild(std::size_t multi);
+  // Closes every connection; the descriptors' callbacks still find this alive.
+  void close_multis() noexcept { shards_.clear(); }
+
+  // Ends the wait of a running or the next turn. Any thread; async-safe.
+  void wake() noexcept;
+
+  // For CURLOPT_OPENSOCKETFUNCTION and CURLOPT_CLOSESOCKETFUNCTION: what we
+  // remember of a descriptor must die with it, the number will come again.
+  void forget(curl_socket_t descriptor) noexcept;
+
+  static std::int64_t now_us() noexcept;
+
+ private:
+  struct Shard {
+    EventLoop* loop = nullptr;
+    CurlMulti multi;
+    std::size_t index = 0;
+    std::int64_t due_us = 0;
+    std::size_t handles = 0;
+    bool touched = false;
+    bool broken = false;
+  };
+
+  EventLoop() = default;
+  static int on_socket(CURL* easy, curl_socket_t descriptor, int what,
+                       void* shard, void* unused) noexcept;
+  static int on_timer(CURLM* multi, long timeout_ms, void* shard) noexcept;
+
+  bool open(std::size_t multis, long idle_connections_max);
+  bool open_multi(Shard& shard);
+  void watch(Shard& shard, curl_socket_t descriptor,
+             std::uint32_t events) noexcept;
+  void act(Shard& shard, curl_socket_t descriptor, int flags);
+  void fire_timers(std::int64_t now);
+  void reap(const Done& done);
+  std::int64_t next_timer_us() const noexcept;
+
+  long idle_connections_max_ = 0;
+  int epoll_ = -1;
+  int wake_ = -1;
+  std::atomic<bool> wake_pending_{false};
+  std::vector<std::unique_ptr<Shard>> shards_;
+  std::vector<Shard*> touched_;
+  // By descriptor: what epoll was told (0: nothing).
+  std::vector<std::uint32_t> watched_;
+  std::vector<std::uint32_t> wanted_;
+};
+
+}  // namespace webhooks

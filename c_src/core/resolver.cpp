@@ -97,6 +97,16 @@ struct Shared {
     }
     return kTrustLevels;
   }
+
+  std::size_t servable_jobs() const {
+    std::size_t count = 0;
+    for (std::size_t level = 0; level < kTrustLevels; ++level) {
+      const std::size_t share = share_of(static_cast<Trust>(level));
+      count += std::min(queues[level].size(),
+                        share - std::min(share, running_by_trust[level]));
+    }
+    return count;
+  }
 };
 
 void run_job(Shared& shared, std::unique_lock<std::mutex>& lock,
@@ -243,16 +253,24 @@ struct Resolver::Impl {
     engage();
   }
 
-  // Lock held. Wakes an idle thread or starts one, as far as the limits let.
+  // Lock held. Wakes idle threads and starts new ones, as far as the limits
+  // let. As many at once as there is room for: when a wave of lookups has
+  // turned slow, one thread per look would be a queue of its own.
   void engage() {
-    if (shared->servable() == kTrustLevels) return;
-    if (shared->idle > 0) {
+    std::size_t wanted = shared->servable_jobs();
+    if (wanted == 0) return;
+    for (std::size_t i = std::min(wanted, shared->idle); i > 0; --i) {
       shared->work.notify_one();
-      return;
     }
-    if (shared->threads >= shared->threads_max) return;
-    if (shared->active(Clock::now()) >= shared->active_max) return;
-    if (start_thread(shared)) ++shared->threads;
+    const std::size_t coming =
+        shared->threads - std::min(shared->threads, shared->running.size());
+    std::size_t active = shared->active(Clock::now()) + coming;
+    for (wanted -= std::min(wanted, coming); wanted > 0; --wanted) {
+      if (shared->threads >= shared->threads_max) return;
+      if (active >= shared->active_max || !start_thread(shared)) return;
+      ++shared->threads;
+      ++active;
+    }
   }
 
   void take_in(Answer answer, std::int64_t now,
@@ -355,13 +373,18 @@ std::vector<std::string> Resolver::settle(std::int64_t now) {
   }
   for (Answer& answer : answers)
     impl_->take_in(std::move(answer), now, settled);
+  const auto is_running = [this](const std::string& host) {
+    const std::lock_guard<std::mutex> lock(impl_->shared->mutex);
+    return impl_->shared->running.count(host) != 0;
+  };
   std::erase_if(impl_->open, [&](const std::string& host) {
     const auto found = impl_->entries.find(host);
     if (found == impl_->entries.end() || !found->second.running) return true;
     Entry& entry = found->second;
     if (now < impl_->deadline_us(entry)) return false;
     entry.timed_out = true;
-    entry.suspect_until_us = now + kSuspectUs;
+    // A name that found no thread in time has not been seen to hang.
+    if (is_running(host)) entry.suspect_until_us = now + kSuspectUs;
     if (entry.waited_for) {
       entry.waited_for = false;
       settled.push_back(host);

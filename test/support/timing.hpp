@@ -1,0 +1,37 @@
+// Purpose: waiting for things that happen on other threads, and allowance for
+// builds that run slower.
+// Thread: any.
+#pragma once
+
+#include <chrono>
+#include <thread>
+
+namespace webhooks::test {
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr int kSlowdown = 4;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+inline constexpr int kSlowdown = 4;
+#else
+inline constexpr int kSlowdown = 1;
+#endif
+#else
+inline constexpr int kSlowdown = 1;
+#endif
+
+// Looks until it is so; false when the patience ran out.
+template <class Condition>
+bool eventually(Condition condition,
+                std::chrono::milliseconds patience = std::chrono::seconds(5)) {
+  const auto end = std::chrono::steady_clock::now() + patience * kSlowdown;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) {
+      return false;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+}  // namespace webhooks::test

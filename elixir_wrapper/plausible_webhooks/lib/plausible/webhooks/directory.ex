@@ -1,0 +1,541 @@
+defmodule Plausible.Webhooks.Directory do
+  @moduledoc """
+  Which site has which webhooks, ready for the path of an ingestion request.
+
+  `lookup/2` is one ETS read: `nil` at once for a site whose webhooks want no goal
+  completions, otherwise the site's `Plausible.Webhooks.Subscriptions`.
+
+  A webhook is in here while its owner has it enabled. One that we disabled (its
+  receiver answered 410, or failed for days) stays, with the status `:disabled`:
+  its events are kept on record as cancelled, to be replayed.
+
+  ## How it stays true
+
+    * `refresh/2` reads one site anew from store and host and returns when that is
+      in force. Whatever changes a webhook or a goal calls it.
+    * As the net under that, every `refresh_ms` all webhooks are compared by one
+      read of the store, and the goals of at most `sites_per_refresh` sites, the
+      longest unread first, are read from the host.
+    * A site that could not be read keeps what it had and is tried again after
+      1 s, 2 s, and so on up to 60 s; webhooks that are gone or paused leave at
+      once all the same.
+
+  Store and host are asked by short-lived processes, `concurrency` at a time, each
+  at most `load_timeout_ms`; one that hangs or raises disturbs nobody else. The
+  start waits for the first reading of everything, but no longer than
+  `start_wait_ms`.
+
+  Options of `start_link/1`: `:instance` (an atom), `:store` and `:host` (each
+  `{module, handle}`), and the limits above (60 000, 200, 4, 5 000, 5 000), and
+  `:dedup_entries_max`.
+  """
+
+  use GenServer
+
+  require Logger
+
+  alias Plausible.Webhooks.{Dedup, Subscriptions}
+  alias Plausible.Webhooks.Directory.Loader
+
+  @type instance :: atom()
+  @typedoc "What a traffic alert has to know of a webhook."
+  @type traffic_webhook :: %{
+          id: String.t(),
+          status: Subscriptions.status(),
+          events: [String.t()],
+          spike_threshold: pos_integer() | nil,
+          drop_threshold: pos_integer() | nil,
+          min_interval_s: non_neg_integer()
+        }
+
+  @defaults [
+    refresh_ms: 60_000,
+    sites_per_refresh: 200,
+    concurrency: 4,
+    load_timeout_ms: 5_000,
+    start_wait_ms: 5_000,
+    dedup_entries_max: 250_000
+  ]
+  @retry_ms_max 60_000
+  # A request that read the old entry just before it was replaced is long done by
+  # then.
+  @sweep_after_ms 5_000
+  @second_ms 1_000
+
+  # --- for the path of a request
+
+  @doc "The site's compiled subscriptions, or `nil`. One ETS read; never raises."
+  @spec lookup(instance(), integer()) :: Subscriptions.t() | nil
+  def lookup(instance, site_id) do
+    %{table: table} = :persistent_term.get({__MODULE__, instance})
+
+    case :ets.lookup(table, site_id) do
+      [] -> nil
+      [{_site_id, subscriptions}] -> subscriptions
+    end
+  rescue
+    # Not started, or just stopped.
+    ArgumentError -> nil
+  end
+
+  @doc "The memory that keeps scroll goals from completing twice."
+  @spec dedup(instance()) :: Dedup.t() | nil
+  def dedup(instance) do
+    case :persistent_term.get({__MODULE__, instance}, nil) do
+      %{dedup: dedup} -> dedup
+      nil -> nil
+    end
+  end
+
+  # --- for everyone else
+
+  @doc "The sites that have a webhook for traffic alerts, with those webhooks."
+  @spec traffic(instance()) :: [{site_id :: integer(), [traffic_webhook()]}]
+  def traffic(instance) do
+    :ets.tab2list(:persistent_term.get({__MODULE__, instance}).traffic)
+  rescue
+    ArgumentError -> []
+  end
+
+  @doc "The webhooks of one site that are for traffic alerts."
+  @spec traffic(instance(), integer()) :: [traffic_webhook()]
+  def traffic(instance, site_id) do
+    case :ets.lookup(:persistent_term.get({__MODULE__, instance}).traffic, site_id) do
+      [{_site_id, webhooks}] -> webhooks
+      [] -> []
+    end
+  rescue
+    ArgumentError -> []
+  end
+
+  @doc """
+  Reads the site anew and returns when it is in force. On `{:error, reason}` the
+  reading goes on being tried in the background.
+  """
+  @spec refresh(instance(), integer()) :: :ok | {:error, term()}
+  def refresh(instance, site_id), do: call(instance, {:refresh, site_id})
+
+  @doc "Does now what is done every `refresh_ms`, and waits for it."
+  @spec refresh_all(instance()) :: :ok | {:error, term()}
+  def refresh_all(instance), do: call(instance, :refresh_all)
+
+  defp call(instance, request) do
+    GenServer.call(server(instance), request, 60_000)
+  catch
+    :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, _not_running -> {:error, :not_running}
+  end
+
+  defp server(instance), do: Module.concat(instance, Directory)
+
+  @doc false
+  def child_spec(opts) do
+    %{id: {__MODULE__, Keyword.fetch!(opts, :instance)}, start: {__MODULE__, :start_link, [opts]}}
+  end
+
+  @doc "Starts the directory of an instance; see above for the options."
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(opts) do
+    opts = Keyword.merge(@defaults, opts)
+    instance = Keyword.fetch!(opts, :instance)
+    # Here, in the supervisor that calls us: the tables outlive a crash of the
+    # process that fills them, and no event is lost in between.
+    tables = tables(instance, opts)
+
+    with {:ok, pid} <- GenServer.start_link(__MODULE__, {tables, opts}, name: server(instance)) do
+      await_first_reading(pid, opts[:start_wait_ms])
+      {:ok, pid}
+    end
+  end
+
+  defp tables(instance, opts) do
+    with %{table: table} = tables <- :persistent_term.get({__MODULE__, instance}, nil),
+         true <- :ets.info(table, :owner) == self() do
+      tables
+    else
+      _none ->
+        options = [:set, :public, read_concurrency: true]
+
+        tables = %{
+          table: :ets.new(__MODULE__, options),
+          traffic: :ets.new(__MODULE__, options),
+          dedup: Dedup.new(opts[:dedup_entries_max])
+        }
+
+        :persistent_term.put({__MODULE__, instance}, tables)
+        tables
+    end
+  end
+
+  defp await_first_reading(pid, wait_ms) do
+    GenServer.call(pid, :refresh_all, wait_ms)
+  catch
+    :exit, _slow_or_gone ->
+      Logger.warning("webhooks: the first reading of sites and goals goes on in the background")
+  end
+
+  # --- the process
+
+  # sites: what is in force, by site: the fingerprint of what was compiled, the
+  #   generation of its rows, a digest of its webhooks, when it was read (as the
+  #   number of the reading).
+  # wanted: sites to read, with the callers who wait for it; queue: in which
+  #   order; running: the reading under way, by the monitor of its process.
+  # sweeps: callers of refresh_all, and the sites they still wait for.
+  @impl true
+  def init({tables, opts}) do
+    Process.send_after(self(), :tick, opts[:refresh_ms])
+    Process.send_after(self(), :second, @second_ms)
+
+    {:ok,
+     Map.merge(tables, %{
+       opts: Map.new(opts),
+       sites: %{},
+       wanted: %{},
+       queue: :queue.new(),
+       running: %{},
+       failures: %{},
+       sweeps: [],
+       # Rows of an earlier life may still be in the table.
+       generation: System.unique_integer([:positive, :monotonic]),
+       turn_at_ms: now_ms() + Dedup.window_ms()
+     })}
+  end
+
+  @impl true
+  def handle_call({:refresh, site_id}, from, state),
+    do: {:noreply, state |> want(site_id, [from], :urgent) |> pump()}
+
+  def handle_call(:refresh_all, from, state), do: {:noreply, read_all(state, [from])}
+
+  @impl true
+  def handle_info(:tick, state) do
+    Process.send_after(self(), :tick, state.opts.refresh_ms)
+    {:noreply, read_all(state, [])}
+  end
+
+  def handle_info(:second, state) do
+    Process.send_after(self(), :second, @second_ms)
+    {:noreply, turn_dedup(state)}
+  end
+
+  def handle_info({:again, site_id}, state),
+    do: {:noreply, state |> want(site_id, [], :background) |> pump()}
+
+  def handle_info(:read_all_again, state), do: {:noreply, read_all(state, [])}
+
+  def handle_info({:sweep, site_id, generation}, state) do
+    Loader.delete_rows(state.table, site_id, generation)
+    {:noreply, state}
+  end
+
+  def handle_info({:too_slow, ref}, state) do
+    case state.running do
+      %{^ref => job} ->
+        Process.exit(job.pid, :kill)
+        {:noreply, ended(state, ref, {:error, :timeout})}
+
+      _over ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_info({:DOWN, ref, :process, _pid, {:loaded, result}}, state),
+    do: {:noreply, ended(state, ref, result)}
+
+  def handle_info({:DOWN, ref, :process, _pid, reason}, state),
+    do: {:noreply, ended(state, ref, {:error, {:crashed, reason}})}
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp turn_dedup(state) do
+    if now_ms() >= state.turn_at_ms or Dedup.full?(state.dedup) do
+      Dedup.turn(state.dedup)
+      %{state | turn_at_ms: now_ms() + Dedup.window_ms()}
+    else
+      state
+    end
+  end
+
+  # --- what is to be read, and by whom
+
+  defp read_all(state, waiters) do
+    %{store: store} = state.opts
+    start_job(state, :all, waiters, fn -> Loader.all(store) end)
+  end
+
+  defp want(state, site_id, waiters, urgency) do
+    queue =
+      case urgency do
+        :urgent -> :queue.in_r(site_id, state.queue)
+        :background -> :queue.in(site_id, state.queue)
+      end
+
+    %{state | queue: queue, wanted: Map.update(state.wanted, site_id, waiters, &(waiters ++ &1))}
+  end
+
+  defp pump(state) do
+    with true <- map_size(state.running) < state.opts.concurrency,
+         {{:value, site_id}, queue} <- :queue.out(state.queue) do
+      state = %{state | queue: queue}
+
+      # A site that is being read right now is read again after that: the change
+      # may have come too late for the reading under way.
+      if Map.has_key?(state.wanted, site_id) and not being_read?(state, site_id) do
+        {waiters, wanted} = Map.pop!(state.wanted, site_id)
+        pump(start_site_job(%{state | wanted: wanted}, site_id, waiters))
+      else
+        pump(state)
+      end
+    else
+      _nothing_to_do -> state
+    end
+  end
+
+  defp being_read?(state, site_id),
+    do: Enum.any?(state.running, fn {_ref, job} -> job.what == site_id end)
+
+  defp start_site_job(state, site_id, waiters) do
+    generation = state.generation + 1
+    %{store: store, host: host} = state.opts
+    known = get_in(state.sites, [site_id, :fingerprint])
+
+    start_job(%{state | generation: generation}, site_id, waiters, fn ->
+      Loader.site(%{
+        store: store,
+        host: host,
+        table: state.table,
+        site_id: site_id,
+        generation: generation,
+        known: known
+      })
+    end)
+  end
+
+  # The result comes as the exit reason of a monitored process: one message says
+  # that it is over and what came of it.
+  defp start_job(state, what, waiters, fun) do
+    callers = Enum.map(waiters, fn {pid, _tag} -> pid end)
+
+    {pid, ref} =
+      spawn_monitor(fn ->
+        # Who asked: a host that checks out database connections by caller, as
+        # tests do, finds it here.
+        Process.put(:"$callers", callers)
+        exit({:loaded, Loader.guard(fun)})
+      end)
+
+    timer = Process.send_after(self(), {:too_slow, ref}, state.opts.load_timeout_ms)
+
+    job = %{
+      what: what,
+      pid: pid,
+      timer: timer,
+      waiters: waiters,
+      generation: state.generation
+    }
+
+    put_in(state.running[ref], job)
+  end
+
+  defp ended(state, ref, result) do
+    case Map.pop(state.running, ref) do
+      {nil, _running} ->
+        state
+
+      {job, running} ->
+        Process.cancel_timer(job.timer)
+        Process.demonitor(ref, [:flush])
+        state = %{state | running: running}
+
+        state =
+          if job.what == :all, do: all_read(state, job, result), else: read(state, job, result)
+
+        pump(state)
+    end
+  end
+
+  # --- one site was read
+
+  defp read(state, %{what: site_id} = job, result) do
+    state = in_force(state, job, result)
+    answer = if match?({:error, _}, result), do: error_of(result), else: :ok
+    Enum.each(job.waiters, &GenServer.reply(&1, answer))
+
+    state = %{state | sweeps: Enum.flat_map(state.sweeps, &sweep_without(&1, site_id))}
+
+    if Map.has_key?(state.wanted, site_id),
+      do: %{state | queue: :queue.in_r(site_id, state.queue)},
+      else: state
+  end
+
+  defp error_of({:error, {:host, reason, _webhooks}}), do: {:error, reason}
+  defp error_of(error), do: error
+
+  defp sweep_without({waiters, sites}, site_id) do
+    sites = MapSet.delete(sites, site_id)
+
+    if MapSet.size(sites) == 0 do
+      Enum.each(waiters, &GenServer.reply(&1, :ok))
+      []
+    else
+      [{waiters, sites}]
+    end
+  end
+
+  defp in_force(state, %{what: site_id}, :gone) do
+    :ets.delete(state.table, site_id)
+    :ets.delete(state.traffic, site_id)
+    sweep_later(state, site_id)
+
+    %{
+      state
+      | sites: Map.delete(state.sites, site_id),
+        failures: Map.delete(state.failures, site_id)
+    }
+  end
+
+  defp in_force(state, %{what: site_id} = job, {:ok, loaded}) do
+    put_traffic(state, site_id, loaded.webhooks)
+    generation = put_subscriptions(state, job, loaded)
+
+    site = %{
+      fingerprint: loaded.fingerprint,
+      generation: generation,
+      index: Map.get(loaded, :index) || get_in(state.sites, [site_id, :index]),
+      domain: loaded.domain,
+      webhooks: loaded.digest,
+      read: job.generation
+    }
+
+    %{
+      state
+      | sites: Map.put(state.sites, site_id, site),
+        failures: Map.delete(state.failures, site_id)
+    }
+  end
+
+  # The host is away but the store spoke: who is gone or paused must not get
+  # another event, whatever else we do not know.
+  defp in_force(state, %{what: site_id} = job, {:error, {:host, reason, webhooks}}) do
+    if Map.has_key?(state.sites, site_id) do
+      put_traffic(state, site_id, webhooks)
+      put_header(state, site_id, state.sites[site_id], webhooks)
+    end
+
+    failed(state, job, reason)
+  end
+
+  defp in_force(state, job, {:error, reason}), do: failed(state, job, reason)
+
+  defp failed(state, %{what: site_id} = job, reason) do
+    Loader.delete_rows(state.table, site_id, job.generation)
+    failures = Map.get(state.failures, site_id, 0) + 1
+    wait_ms = retry_ms(failures)
+    Process.send_after(self(), {:again, site_id}, wait_ms)
+
+    Logger.warning(
+      "webhooks: site #{site_id} could not be read (#{inspect(reason, limit: 5)}), " <>
+        "again in #{div(wait_ms, 1_000)} s"
+    )
+
+    put_in(state.failures[site_id], failures)
+  end
+
+  defp retry_ms(failures), do: min(@retry_ms_max, 1_000 * Integer.pow(2, min(failures, 7) - 1))
+
+  defp put_subscriptions(state, %{what: site_id} = job, loaded) do
+    case loaded do
+      %{index: index} ->
+        sweep_later(state, site_id)
+        site = %{domain: loaded.domain, generation: job.generation, index: index}
+        put_header(state, site_id, site, loaded.webhooks)
+        job.generation
+
+      _unchanged ->
+        put_header(state, site_id, state.sites[site_id], loaded.webhooks)
+        state.sites[site_id].generation
+    end
+  end
+
+  defp put_header(state, site_id, site, webhooks) do
+    statuses =
+      for webhook <- webhooks, "goal.completed" in webhook.events, into: %{} do
+        {webhook.id, Loader.status(webhook)}
+      end
+
+    if statuses == %{} do
+      :ets.delete(state.table, site_id)
+    else
+      subscriptions = %Subscriptions{
+        site_id: site_id,
+        domain: site.domain,
+        table: state.table,
+        generation: site.generation,
+        index: site.index,
+        webhooks: statuses
+      }
+
+      :ets.insert(state.table, {site_id, subscriptions})
+    end
+  end
+
+  defp put_traffic(state, site_id, webhooks) do
+    case Loader.traffic_webhooks(webhooks) do
+      [] -> :ets.delete(state.traffic, site_id)
+      wanting -> :ets.insert(state.traffic, {site_id, wanting})
+    end
+  end
+
+  defp sweep_later(state, site_id) do
+    case state.sites do
+      %{^site_id => %{generation: generation}} ->
+        Process.send_after(self(), {:sweep, site_id, generation}, @sweep_after_ms)
+
+      _new ->
+        :ok
+    end
+  end
+
+  # --- all webhooks were read
+
+  defp all_read(state, job, {:ok, digests}) do
+    changed = for {site_id, digest} <- digests, changed?(state, site_id, digest), do: site_id
+    gone = for {site_id, _site} <- state.sites, not Map.has_key?(digests, site_id), do: site_id
+    sites = Enum.uniq(changed ++ gone ++ longest_unread(state))
+    state = Enum.reduce(sites, state, &want(&2, &1, [], :background))
+
+    case {sites, job.waiters} do
+      {[], waiters} ->
+        Enum.each(waiters, &GenServer.reply(&1, :ok))
+        state
+
+      {_sites, []} ->
+        state
+
+      {sites, waiters} ->
+        %{state | sweeps: [{waiters, MapSet.new(sites)} | state.sweeps]}
+    end
+  end
+
+  defp all_read(state, job, {:error, reason}) do
+    Logger.warning("webhooks: the webhooks could not be read (#{inspect(reason, limit: 5)})")
+    Enum.each(job.waiters, &GenServer.reply(&1, {:error, reason}))
+
+    # With nothing in force yet a whole period is too long to wait.
+    if state.sites == %{}, do: Process.send_after(self(), :read_all_again, 1_000)
+    state
+  end
+
+  defp changed?(state, site_id, digest),
+    do: get_in(state.sites, [site_id, :webhooks]) != digest
+
+  defp longest_unread(state) do
+    state.sites
+    |> Enum.sort_by(fn {_site_id, site} -> site.read end)
+    |> Enum.take(state.opts.sites_per_refresh)
+    |> Enum.map(&elem(&1, 0))
+  end
+
+  defp now_ms, do: System.monotonic_time(:millisecond)
+end

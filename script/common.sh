@@ -1,0 +1,56 @@
+# Sourced by the scripts of this folder: where things are, and one line per
+# stage. Callers set -euo pipefail.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+wrapper=$root/elixir_wrapper/plausible_webhooks
+# Everything built goes here; set it to keep the source tree untouched.
+build=${WEBHOOKS_BUILD_DIR:-$root/build}
+
+# The BEAM warns without a UTF-8 locale, and Mix wants a home; an empty
+# environment (cron, chroot, CI) has neither.
+export LC_ALL=C.UTF-8 LANG=C.UTF-8
+if [ -z "${HOME:-}" ]; then
+  HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
+  [ -w "$HOME" ] || HOME=$(mktemp -d)
+  export HOME
+fi
+export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
+
+say() { printf '%s\n' "$*"; }
+fail() {
+  printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+# stage <name> <command...>: runs the command with its output shown.
+stage() {
+  local name=$1 status=0
+  shift
+  say "==> $name"
+  "$@" || status=$?
+  [ "$status" -eq 0 ] || fail "stage \"$name\" failed (exit status $status)"
+}
+
+# quiet_stage: the same for what is only worth reading when it fails; a line
+# every ten seconds says that it goes on.
+quiet_stage() {
+  local name=$1 log pid status=0 start=$SECONDS told=0
+  shift
+  say "==> $name"
+  log=$(mktemp)
+  "$@" >"$log" 2>&1 &
+  pid=$!
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.2
+    if [ $((SECONDS - start)) -ge $((told + 10)) ]; then
+      told=$((SECONDS - start))
+      say "    ... ${told} s: $(tail -n 1 "$log" | cut -c1-100)"
+    fi
+  done
+  wait "$pid" || status=$?
+  if [ "$status" -ne 0 ]; then
+    cat "$log" >&2
+    rm -f "$log"
+    fail "stage \"$name\" failed (exit status $status)"
+  fi
+  rm -f "$log"
+}

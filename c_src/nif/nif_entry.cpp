@@ -75,6 +75,7 @@ ErlNifFunc functions[] = {
     {"generate_secret", 0, nif_generate_secret, 0},
     {"generate_keypair", 0, nif_generate_keypair, 0},
     {"check_url", 2, nif_check_url, 0},
+    {"check_headers", 1, nif_check_headers, 0},
     {"engine_start", 1, nif_engine_start, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"put_endpoint", 2, nif_put_endpoint, 0},
     {"delete_endpoint", 2, nif_delete_endpoint, 0},

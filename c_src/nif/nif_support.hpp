@@ -129,6 +129,8 @@ WEBHOOKS_NIF(nif_generate_keypair);
 bool load_signature(ErlNifEnv* env) noexcept;  // fetch algorithms once
 // nif_url.cpp
 WEBHOOKS_NIF(nif_check_url);
+// nif_headers.cpp
+WEBHOOKS_NIF(nif_check_headers);
 // nif_engine.cpp
 WEBHOOKS_NIF(nif_engine_start);
 WEBHOOKS_NIF(nif_put_endpoint);

@@ -17,18 +17,50 @@ defmodule Plausible.Webhooks.Native do
     end
   end
 
+  @doc """
+  The value of the `webhook-signature` header: one Standard Webhooks signature per
+  key, separated by spaces, in the order of `keys`.
+
+  `keys` are 1 to 10 of `whsec_` and base64 of 24 to 64 bytes (`v1`, HMAC-SHA256)
+  or `whsk_` and base64 of seed and public key (`v1a`, Ed25519); newest first by
+  convention. `id` has 1 to 255 visible ASCII characters and no dot; `unix_seconds`
+  is not negative; `body` is the exact bytes that are sent, of any length (more
+  than 64 KiB are signed on a dirty CPU scheduler).
+
+  Errors: `:no_keys`, `:too_many_keys`, `:invalid_key`, `:invalid_id`,
+  `:invalid_timestamp`, `:crypto`, `:stopped` (the VM is exiting).
+  """
   @spec sign([String.t()], String.t(), integer(), binary()) ::
           {:ok, String.t()} | {:error, atom()}
   def sign(_keys, _id, _unix_seconds, _body), do: :erlang.nif_error(:not_loaded)
 
+  @doc """
+  Whether `header` carries a signature of `body` by one of `keys`, made within
+  `tolerance_s` seconds of `now`, before or after. All times are Unix seconds.
+
+  `keys` are 1 to 10 of `whsec_...` and `whpk_...` (32 bytes, Ed25519). Any entry of
+  the header will do; entries of unknown versions are passed over. Comparison takes
+  constant time. A negative `tolerance_s` raises `ArgumentError`.
+
+  Errors: those of `sign/4`, `:invalid_header` (no entry that could be a
+  signature, or more than 4096 bytes), `:timestamp_too_old`, `:timestamp_too_new`,
+  `:no_match`.
+  """
   @spec verify([String.t()], String.t(), integer(), String.t(), binary(), integer(), integer()) ::
           :ok | {:error, atom()}
   def verify(_keys, _id, _unix_seconds, _header, _body, _now, _tolerance_s),
     do: :erlang.nif_error(:not_loaded)
 
+  @doc """
+  A new `whsec_` secret of 32 random bytes. Errors: `:crypto`, `:stopped`.
+  """
   @spec generate_secret() :: {:ok, String.t()} | {:error, atom()}
   def generate_secret, do: :erlang.nif_error(:not_loaded)
 
+  @doc """
+  A new Ed25519 pair, `{"whsk_..." to sign, "whpk_..." to verify}`. Errors: `:crypto`,
+  `:stopped`.
+  """
   @spec generate_keypair() :: {:ok, {String.t(), String.t()}} | {:error, atom()}
   def generate_keypair, do: :erlang.nif_error(:not_loaded)
 
@@ -38,8 +70,47 @@ defmodule Plausible.Webhooks.Native do
   @spec decode(binary()) :: {:ok, term()} | {:error, {atom(), non_neg_integer()}}
   def decode(_json), do: :erlang.nif_error(:not_loaded)
 
-  @spec check_url(String.t(), map()) :: {:ok, map()} | {:error, atom()}
+  @doc """
+  Judges the URL of a webhook, and normalizes it with the parser that will dial it:
+  host in lower-case ASCII (international names in punycode, addresses canonical),
+  no default port, dot segments resolved. Checking the `url` it returns gives the
+  same again.
+
+  `policy` is a map with any of:
+
+    * `https_only` - default `true`
+    * `allow_private` - let in loopback, private (RFC 1918, fc00::/7) and shared
+      (100.64.0.0/10) addresses and local names; default `false`
+    * `allow` - up to 256 CIDR blocks that are let in, whatever else says no; default `[]`
+    * `ports` - up to 256 ports, the only ones let in; default `[]`: all but the bad
+      ports of the Fetch standard
+
+  An unknown key or a value of the wrong type raises `ArgumentError`.
+
+  Errors: `:too_long` (over 2048 bytes), `:malformed`, `:scheme`, `:https_required`,
+  `:user_info`, `:fragment`, `:zone_id`, `:missing_host`, `:invalid_host`,
+  `:local_name`, `:blocked_address`, `:blocked_port`, `:invalid_cidr`,
+  `:too_many_entries`, `:stopped`.
+  """
+  @spec check_url(String.t(), map()) ::
+          {:ok, %{url: String.t(), scheme: String.t(), host: String.t(), port: 1..65_535}}
+          | {:error, atom()}
   def check_url(_url, _policy), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Judges the request headers a user adds to a webhook: at most 20, 12 KiB together,
+  names that are tokens of up to 128 bytes, values of 1 to 4096 visible ASCII
+  characters with spaces inside.
+
+  The error names the first header at fault by its index, from 0:
+  `:invalid_header_name`, `:reserved_header` (ours, or one that frames, routes or is
+  trusted: `webhook-*`, `content-*`, `host`, `proxy-*`, `cookie`, `x-forwarded-*`, ...),
+  `:invalid_header_value`, `:duplicate_header`, `:too_many_headers`,
+  `:headers_too_large`. Case does not matter, and `_` counts as `-`.
+  """
+  @spec check_headers([{String.t(), String.t()}]) ::
+          :ok | {:error, {atom(), non_neg_integer()}}
+  def check_headers(_headers), do: :erlang.nif_error(:not_loaded)
 
   @spec engine_start(map()) :: {:ok, reference()} | {:error, atom()}
   def engine_start(_options), do: :erlang.nif_error(:not_loaded)

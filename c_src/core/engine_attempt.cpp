@@ -284,6 +284,21 @@ void EngineLoop::report_without_attempt(const Delivery& delivery,
   finished_.push_back(std::move(attempt));
 }
 
+// Not turned away by submit, which could only say so of all that follow it:
+// this one fails on record, and no attempt at it would end otherwise.
+void EngineLoop::refuse_body(const Delivery& delivery) {
+  Attempt attempt;
+  attempt.delivery_id = delivery.id;
+  attempt.webhook_id = delivery.webhook_id;
+  attempt.state = DeliveryState::kFailed;
+  attempt.error = ErrorClass::kInternal;
+  attempt.detail = delivery.body ? "the payload is larger than body_bytes_max"
+                                 : "the delivery has no payload";
+  attempt.started_at_ms = wall_clock_ms();
+  counters_.failed.fetch_add(1, std::memory_order_relaxed);
+  finished_.push_back(std::move(attempt));
+}
+
 // A multi that curl gave up: its transfers fail (and are retried), the next
 // ones get a new multi.
 void EngineLoop::rebuild_broken() {

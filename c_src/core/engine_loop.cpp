@@ -231,6 +231,11 @@ void EngineLoop::take(Delivery delivery) {
     report_without_attempt(delivery, ErrorClass::kUnknownWebhook);
     return;
   }
+  if (!delivery.body || delivery.body->size() > options_.body_bytes_max) {
+    counters_.waiting.fetch_sub(1, std::memory_order_relaxed);
+    refuse_body(delivery);
+    return;
+  }
   Lane& lane = *found->second;
   const std::int64_t now_ms = wall_clock_ms();
   const bool later = delivery.due_at_ms > now_ms;

@@ -39,7 +39,7 @@ struct EngineOptions {
   std::uint32_t in_flight_max = 4096;
   std::uint32_t waiting_max = 100'000;  // manual ones may exceed it by a tenth
   std::uint32_t circuit_failures = 5;   // then one probe at a time; 0: never
-  std::uint32_t body_bytes_max = 256 * 1024;
+  std::uint32_t body_bytes_max = 256 * 1024;  // larger: fails unsent
   std::uint32_t response_body_bytes_max = 16 * 1024;
   std::uint32_t response_header_bytes_max = 64 * 1024;
   std::uint32_t resolver_threads_max = 512;

@@ -110,6 +110,7 @@ bool Transfer::prepare(const Plan& plan) {
   retry_after_.clear();
   body_bytes_ = header_bytes_ = 0;
   first_byte_us_ = 0;
+  launched_us_ = EventLoop::now_us();
   status_ = 0;
   address_refused_ = headers_too_large_ = protocol_violation_ = false;
   body_capped_ = answered_ = false;
@@ -258,29 +259,30 @@ TransferFacts Transfer::facts(CURLcode code) {
 
 void Transfer::report(Attempt& attempt) {
   CURL* handle = easy();
-  const std::uint64_t dns =
-      item_->resolved_us == 0
-          ? 0
-          : static_cast<std::uint64_t>(item_->resolved_us - item_->started_us);
-  const auto after_dns = [dns](std::optional<std::uint64_t> time) {
-    return time ? std::optional<std::uint64_t>(*time + dns) : time;
+  // curl counts from when it took the handle in; we from the attempt's start.
+  const auto since_start = [this](std::int64_t at_us) {
+    return static_cast<std::uint64_t>(
+        std::max<std::int64_t>(0, at_us - item_->started_us));
+  };
+  const std::uint64_t before_curl = since_start(launched_us_);
+  const auto shifted = [before_curl](std::optional<std::uint64_t> time) {
+    return time ? std::optional<std::uint64_t>(*time + before_curl) : time;
   };
   long status = 0;
   curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
   attempt.status = static_cast<std::uint16_t>(std::clamp(status, 0L, 999L));
   long connections = 0;
   curl_easy_getinfo(handle, CURLINFO_NUM_CONNECTS, &connections);
-  if (item_->resolved_us != 0) attempt.dns_us = dns;
+  if (item_->resolved_us != 0) attempt.dns_us = since_start(item_->resolved_us);
   if (connections > 0) {
-    attempt.connect_us = after_dns(time_of(handle, CURLINFO_CONNECT_TIME_T));
+    attempt.connect_us = shifted(time_of(handle, CURLINFO_CONNECT_TIME_T));
     if (https_)
-      attempt.tls_us = after_dns(time_of(handle, CURLINFO_APPCONNECT_TIME_T));
+      attempt.tls_us = shifted(time_of(handle, CURLINFO_APPCONNECT_TIME_T));
   }
   if (first_byte_us_ != 0) {
-    attempt.first_byte_us =
-        static_cast<std::uint64_t>(first_byte_us_ - item_->started_us);
+    attempt.first_byte_us = since_start(first_byte_us_);
   }
-  attempt.total_us = after_dns(time_of(handle, CURLINFO_TOTAL_TIME_T));
+  attempt.total_us = since_start(EventLoop::now_us());
   const char* ip = nullptr;
   curl_easy_getinfo(handle, CURLINFO_PRIMARY_IP, &ip);
   if (ip != nullptr && !address_refused_) attempt.remote_ip = ip;

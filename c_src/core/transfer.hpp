@@ -85,6 +85,7 @@ class Transfer {
   std::string response_body_;
   std::string content_type_;
   std::string retry_after_;
+  std::int64_t launched_us_ = 0;
   std::int64_t first_byte_us_ = 0;  // by the loop's clock; 0: none yet
   std::size_t body_bytes_ = 0;
   std::size_t header_bytes_ = 0;

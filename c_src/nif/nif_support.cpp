@@ -9,6 +9,8 @@ namespace atoms {
 #define X(name) ERL_NIF_TERM name;
 ERL_NIF_TERM true_;
 ERL_NIF_TERM false_;
+ERL_NIF_TERM struct_key;
+ERL_NIF_TERM attempt_module;
 WEBHOOKS_ATOMS(X)
 #undef X
 
@@ -16,6 +18,8 @@ void create(ErlNifEnv* env) noexcept {
 #define X(name) name = enif_make_atom(env, #name);
   true_ = enif_make_atom(env, "true");
   false_ = enif_make_atom(env, "false");
+  struct_key = enif_make_atom(env, "__struct__");
+  attempt_module = enif_make_atom(env, "Elixir.Plausible.Webhooks.Attempt");
   WEBHOOKS_ATOMS(X)
 #undef X
 }

@@ -292,6 +292,23 @@ defmodule Plausible.Webhooks.DirectoryTest do
     end
   end
 
+  @tag :capture_log
+  test "a successor takes out what its predecessor left behind", %{instance: i} = context do
+    spike = [events: ["traffic.spike"], spike_threshold: 3]
+    World.put(context.world, :webhooks, [webhook("w1", 1), webhook("w2", 2, spike)])
+    pid = start(context)
+    table = Directory.lookup(i, 1).table
+    # What a loader that was killed with it had begun.
+    :ets.insert(table, [{{:rows, 1, 999}, [{1, 999, :event, "x"}]}, {{1, 999, :event, "x"}, []}])
+    size = :ets.info(table, :size)
+    World.put(context.world, :webhooks, [])
+    Process.exit(pid, :kill)
+    assert eventually(fn -> Directory.lookup(i, 1) == nil and Directory.traffic(i) == [] end)
+    # Only the rows of the site's last generation wait for their sweep.
+    assert :ets.info(table, :size) < size - 2
+    refute :ets.member(table, {1, 999, :event, "x"})
+  end
+
   describe "the periodic reading" do
     test "finds what nobody told us of", %{instance: i} = context do
       start(context)

@@ -26,16 +26,16 @@ defmodule Plausible.Webhooks.Directory do
   `start_wait_ms`.
 
   Options of `start_link/1`: `:instance` (an atom), `:store` and `:host` (each
-  `{module, handle}`), and the limits above (60 000, 200, 4, 5 000, 5 000), and
-  `:dedup_entries_max`.
+  `{module, handle}`, or a function that returns that), the limits above (60 000,
+  200, 4, 5 000, 5 000), and `:dedup_entries_max`.
   """
 
   use GenServer
 
   require Logger
 
-  alias Plausible.Webhooks.{Dedup, Subscriptions}
-  alias Plausible.Webhooks.Directory.Loader
+  alias Plausible.Webhooks.{Bounded, Dedup, Subscriptions}
+  alias Plausible.Webhooks.Directory.{Loader, Table}
 
   @type instance :: atom()
   @typedoc "What a traffic alert has to know of a webhook."
@@ -66,47 +66,21 @@ defmodule Plausible.Webhooks.Directory do
 
   @doc "The site's compiled subscriptions, or `nil`. One ETS read; never raises."
   @spec lookup(instance(), integer()) :: Subscriptions.t() | nil
-  def lookup(instance, site_id) do
-    %{table: table} = :persistent_term.get({__MODULE__, instance})
-
-    case :ets.lookup(table, site_id) do
-      [] -> nil
-      [{_site_id, subscriptions}] -> subscriptions
-    end
-  rescue
-    # Not started, or just stopped.
-    ArgumentError -> nil
-  end
+  defdelegate lookup(instance, site_id), to: Table
 
   @doc "The memory that keeps scroll goals from completing twice."
   @spec dedup(instance()) :: Dedup.t() | nil
-  def dedup(instance) do
-    case :persistent_term.get({__MODULE__, instance}, nil) do
-      %{dedup: dedup} -> dedup
-      nil -> nil
-    end
-  end
+  defdelegate dedup(instance), to: Table
 
   # --- for everyone else
 
   @doc "The sites that have a webhook for traffic alerts, with those webhooks."
   @spec traffic(instance()) :: [{site_id :: integer(), [traffic_webhook()]}]
-  def traffic(instance) do
-    :ets.tab2list(:persistent_term.get({__MODULE__, instance}).traffic)
-  rescue
-    ArgumentError -> []
-  end
+  defdelegate traffic(instance), to: Table
 
   @doc "The webhooks of one site that are for traffic alerts."
   @spec traffic(instance(), integer()) :: [traffic_webhook()]
-  def traffic(instance, site_id) do
-    case :ets.lookup(:persistent_term.get({__MODULE__, instance}).traffic, site_id) do
-      [{_site_id, webhooks}] -> webhooks
-      [] -> []
-    end
-  rescue
-    ArgumentError -> []
-  end
+  defdelegate traffic(instance, site_id), to: Table
 
   @doc """
   Reads the site anew and returns when it is in force. On `{:error, reason}` the
@@ -126,7 +100,7 @@ defmodule Plausible.Webhooks.Directory do
     :exit, _not_running -> {:error, :not_running}
   end
 
-  defp server(instance), do: Module.concat(instance, Directory)
+  defp server(instance), do: Module.concat(instance, "Directory")
 
   @doc false
   def child_spec(opts) do
@@ -140,30 +114,11 @@ defmodule Plausible.Webhooks.Directory do
     instance = Keyword.fetch!(opts, :instance)
     # Here, in the supervisor that calls us: the tables outlive a crash of the
     # process that fills them, and no event is lost in between.
-    tables = tables(instance, opts)
+    tables = Table.open(instance, opts[:dedup_entries_max])
 
     with {:ok, pid} <- GenServer.start_link(__MODULE__, {tables, opts}, name: server(instance)) do
       await_first_reading(pid, opts[:start_wait_ms])
       {:ok, pid}
-    end
-  end
-
-  defp tables(instance, opts) do
-    with %{table: table} = tables <- :persistent_term.get({__MODULE__, instance}, nil),
-         true <- :ets.info(table, :owner) == self() do
-      tables
-    else
-      _none ->
-        options = [:set, :public, read_concurrency: true]
-
-        tables = %{
-          table: :ets.new(__MODULE__, options),
-          traffic: :ets.new(__MODULE__, options),
-          dedup: Dedup.new(opts[:dedup_entries_max])
-        }
-
-        :persistent_term.put({__MODULE__, instance}, tables)
-        tables
     end
   end
 
@@ -190,14 +145,12 @@ defmodule Plausible.Webhooks.Directory do
     {:ok,
      Map.merge(tables, %{
        opts: Map.new(opts),
-       sites: %{},
+       sites: Table.inherit(tables),
        wanted: %{},
        queue: :queue.new(),
        running: %{},
        failures: %{},
        sweeps: [],
-       # Rows of an earlier life may still be in the table.
-       generation: System.unique_integer([:positive, :monotonic]),
        turn_at_ms: now_ms() + Dedup.window_ms()
      })}
   end
@@ -225,7 +178,7 @@ defmodule Plausible.Webhooks.Directory do
   def handle_info(:read_all_again, state), do: {:noreply, read_all(state, [])}
 
   def handle_info({:sweep, site_id, generation}, state) do
-    Loader.delete_rows(state.table, site_id, generation)
+    Table.delete_rows(state.table, site_id, generation)
     {:noreply, state}
   end
 
@@ -240,11 +193,8 @@ defmodule Plausible.Webhooks.Directory do
     end
   end
 
-  def handle_info({:DOWN, ref, :process, _pid, {:loaded, result}}, state),
-    do: {:noreply, ended(state, ref, result)}
-
   def handle_info({:DOWN, ref, :process, _pid, reason}, state),
-    do: {:noreply, ended(state, ref, {:error, {:crashed, reason}})}
+    do: {:noreply, ended(state, ref, Bounded.result(reason))}
 
   def handle_info(_other, state), do: {:noreply, state}
 
@@ -261,7 +211,7 @@ defmodule Plausible.Webhooks.Directory do
 
   defp read_all(state, waiters) do
     %{store: store} = state.opts
-    start_job(state, :all, waiters, fn -> Loader.all(store) end)
+    start_job(state, {:all, 0}, waiters, fn -> Loader.all(store) end)
   end
 
   defp want(state, site_id, waiters, urgency) do
@@ -296,11 +246,12 @@ defmodule Plausible.Webhooks.Directory do
     do: Enum.any?(state.running, fn {_ref, job} -> job.what == site_id end)
 
   defp start_site_job(state, site_id, waiters) do
-    generation = state.generation + 1
+    # Never used before, not even by a process that crashed.
+    generation = System.unique_integer([:positive, :monotonic])
     %{store: store, host: host} = state.opts
     known = get_in(state.sites, [site_id, :fingerprint])
 
-    start_job(%{state | generation: generation}, site_id, waiters, fn ->
+    start_job(state, {site_id, generation}, waiters, fn ->
       Loader.site(%{
         store: store,
         host: host,
@@ -312,19 +263,8 @@ defmodule Plausible.Webhooks.Directory do
     end)
   end
 
-  # The result comes as the exit reason of a monitored process: one message says
-  # that it is over and what came of it.
-  defp start_job(state, what, waiters, fun) do
-    callers = Enum.map(waiters, fn {pid, _tag} -> pid end)
-
-    {pid, ref} =
-      spawn_monitor(fn ->
-        # Who asked: a host that checks out database connections by caller, as
-        # tests do, finds it here.
-        Process.put(:"$callers", callers)
-        exit({:loaded, Loader.guard(fun)})
-      end)
-
+  defp start_job(state, {what, generation}, waiters, fun) do
+    {pid, ref} = Bounded.start(fun, Enum.map(waiters, fn {pid, _tag} -> pid end))
     timer = Process.send_after(self(), {:too_slow, ref}, state.opts.load_timeout_ms)
 
     job = %{
@@ -332,7 +272,7 @@ defmodule Plausible.Webhooks.Directory do
       pid: pid,
       timer: timer,
       waiters: waiters,
-      generation: state.generation
+      generation: generation
     }
 
     put_in(state.running[ref], job)
@@ -384,8 +324,7 @@ defmodule Plausible.Webhooks.Directory do
   end
 
   defp in_force(state, %{what: site_id}, :gone) do
-    :ets.delete(state.table, site_id)
-    :ets.delete(state.traffic, site_id)
+    Table.delete(state, site_id)
     sweep_later(state, site_id)
 
     %{
@@ -396,7 +335,7 @@ defmodule Plausible.Webhooks.Directory do
   end
 
   defp in_force(state, %{what: site_id} = job, {:ok, loaded}) do
-    put_traffic(state, site_id, loaded.webhooks)
+    Table.put_traffic(state.traffic, site_id, loaded.webhooks)
     generation = put_subscriptions(state, job, loaded)
 
     site = %{
@@ -418,18 +357,18 @@ defmodule Plausible.Webhooks.Directory do
   # The host is away but the store spoke: who is gone or paused must not get
   # another event, whatever else we do not know.
   defp in_force(state, %{what: site_id} = job, {:error, {:host, reason, webhooks}}) do
-    if Map.has_key?(state.sites, site_id) do
-      put_traffic(state, site_id, webhooks)
-      put_header(state, site_id, state.sites[site_id], webhooks)
+    with %{index: %{}} = site <- state.sites[site_id] do
+      Table.put(state.table, site_id, site, webhooks)
     end
 
+    Table.put_traffic(state.traffic, site_id, webhooks)
     failed(state, job, reason)
   end
 
   defp in_force(state, job, {:error, reason}), do: failed(state, job, reason)
 
   defp failed(state, %{what: site_id} = job, reason) do
-    Loader.delete_rows(state.table, site_id, job.generation)
+    Table.delete_rows(state.table, site_id, job.generation)
     failures = Map.get(state.failures, site_id, 0) + 1
     wait_ms = retry_ms(failures)
     Process.send_after(self(), {:again, site_id}, wait_ms)
@@ -449,41 +388,12 @@ defmodule Plausible.Webhooks.Directory do
       %{index: index} ->
         sweep_later(state, site_id)
         site = %{domain: loaded.domain, generation: job.generation, index: index}
-        put_header(state, site_id, site, loaded.webhooks)
+        Table.put(state.table, site_id, site, loaded.webhooks)
         job.generation
 
       _unchanged ->
-        put_header(state, site_id, state.sites[site_id], loaded.webhooks)
+        Table.put(state.table, site_id, state.sites[site_id], loaded.webhooks)
         state.sites[site_id].generation
-    end
-  end
-
-  defp put_header(state, site_id, site, webhooks) do
-    statuses =
-      for webhook <- webhooks, "goal.completed" in webhook.events, into: %{} do
-        {webhook.id, Loader.status(webhook)}
-      end
-
-    if statuses == %{} do
-      :ets.delete(state.table, site_id)
-    else
-      subscriptions = %Subscriptions{
-        site_id: site_id,
-        domain: site.domain,
-        table: state.table,
-        generation: site.generation,
-        index: site.index,
-        webhooks: statuses
-      }
-
-      :ets.insert(state.table, {site_id, subscriptions})
-    end
-  end
-
-  defp put_traffic(state, site_id, webhooks) do
-    case Loader.traffic_webhooks(webhooks) do
-      [] -> :ets.delete(state.traffic, site_id)
-      wanting -> :ets.insert(state.traffic, {site_id, wanting})
     end
   end
 

@@ -20,7 +20,7 @@ defmodule Plausible.Webhooks.Payload do
       "…". Only text that JSON must escape byte by byte gets there.
   """
 
-  alias Plausible.Webhooks.{Event, Goals, Native}
+  alias Plausible.Webhooks.{Event, Goals, Native, Subscriptions}
   alias Plausible.Webhooks.Payload.Text
 
   @body_bytes_max 256 * 1_024
@@ -57,6 +57,21 @@ defmodule Plausible.Webhooks.Payload do
           required(:domain) => String.t(),
           optional(:dashboard_url) => String.t() | nil
         }
+
+  @doc """
+  The site as the bodies of this event tell it. The domain is the one that the
+  ingestion has, where it says so; the name in the event itself may be an old one.
+  """
+  @spec site(Subscriptions.t(), map()) :: site()
+  def site(%Subscriptions{site_id: id, domain: known}, event) do
+    domain =
+      case event do
+        %{site: %{domain: domain}} when is_binary(domain) -> domain
+        _other -> known
+      end
+
+    %{id: id, domain: domain}
+  end
 
   # --- events
 

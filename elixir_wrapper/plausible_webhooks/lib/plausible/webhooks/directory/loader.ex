@@ -4,15 +4,16 @@ defmodule Plausible.Webhooks.Directory.Loader do
   # rows (nobody sees them before the directory puts the site's entry in force),
   # never the entry itself.
 
-  alias Plausible.Webhooks.{Goals, Webhook}
+  alias Plausible.Webhooks.{Bounded, Goals, Source, Webhook}
+  alias Plausible.Webhooks.Directory.Table
 
   @goals_max 10_000
 
   @doc false
   # A digest of each site's webhooks: what has changed is read again.
-  @spec all({module(), term()}) :: {:ok, %{integer() => binary()}} | {:error, term()}
-  def all({store, handle}) do
-    with {:ok, webhooks} <- store.all_webhooks(handle) do
+  @spec all(Source.t()) :: {:ok, %{integer() => binary()}} | {:error, term()}
+  def all(store) do
+    with {:ok, webhooks} <- Source.call(store, :all_webhooks, []) do
       {:ok,
        webhooks
        |> Enum.filter(&live?/1)
@@ -24,10 +25,10 @@ defmodule Plausible.Webhooks.Directory.Loader do
   @doc false
   @spec site(map()) ::
           {:ok, map()} | :gone | {:error, {:host, term(), [Webhook.t()]}} | {:error, term()}
-  def site(%{store: {store, handle}, site_id: site_id} = job) do
-    with {:ok, webhooks} <- store.list_webhooks(handle, site_id),
+  def site(%{store: store, site_id: site_id} = job) do
+    with {:ok, webhooks} <- Source.call(store, :list_webhooks, [site_id]),
          [_ | _] = live <- Enum.filter(webhooks, &live?/1) do
-      case guard(fn -> facts(job, live) end) do
+      case Bounded.guard(fn -> facts(job, live) end) do
         {:ok, facts} -> {:ok, compile(job, live, facts)}
         :gone -> :gone
         {:error, reason} -> {:error, {:host, reason, live}}
@@ -38,14 +39,14 @@ defmodule Plausible.Webhooks.Directory.Loader do
     end
   end
 
-  defp facts(%{host: {host, arg}, site_id: site_id}, live) do
-    case host.site(arg, site_id) do
+  defp facts(%{host: host, site_id: site_id}, live) do
+    case Source.call(host, :site, [site_id]) do
       nil ->
         :gone
 
       %{domain: domain} ->
         wishes = for w <- live, "goal.completed" in w.events, do: {w.id, w.goals}
-        goals = if wishes == [], do: [], else: host.goals(arg, site_id)
+        goals = if wishes == [], do: [], else: Source.call(host, :goals, [site_id])
         {:ok, %{domain: domain, wishes: wishes, goals: Enum.take(goals, @goals_max)}}
     end
   end
@@ -64,52 +65,8 @@ defmodule Plausible.Webhooks.Directory.Loader do
       loaded
     else
       {index, rows} = Goals.compile({site_id, generation}, facts.goals, facts.wishes)
-      keys = Enum.map(rows, &elem(&1, 0))
-      # First the list of what comes, so that it can be swept if we are killed.
-      :ets.insert(job.table, {{:rows, site_id, generation}, keys})
-      :ets.insert(job.table, rows)
+      Table.put_rows(job.table, site_id, generation, rows)
       Map.put(loaded, :index, index)
-    end
-  end
-
-  @doc false
-  @spec delete_rows(:ets.table(), integer(), pos_integer()) :: :ok
-  def delete_rows(table, site_id, generation) do
-    for {_key, keys} <- :ets.take(table, {:rows, site_id, generation}),
-        key <- keys,
-        do: :ets.delete(table, key)
-
-    :ok
-  end
-
-  @doc false
-  @spec guard((() -> result)) :: result | {:error, term()} when result: term()
-  def guard(fun) do
-    fun.()
-  rescue
-    error -> {:error, {:raised, Exception.message(error)}}
-  catch
-    kind, reason -> {:error, {kind, reason}}
-  end
-
-  @doc false
-  @spec status(Webhook.t()) :: :active | :disabled
-  def status(%Webhook{disabled_reason: nil}), do: :active
-  def status(%Webhook{}), do: :disabled
-
-  @doc false
-  @spec traffic_webhooks([Webhook.t()]) :: [Plausible.Webhooks.Directory.traffic_webhook()]
-  def traffic_webhooks(webhooks) do
-    for webhook <- webhooks,
-        "traffic.spike" in webhook.events or "traffic.drop" in webhook.events do
-      %{
-        id: webhook.id,
-        status: status(webhook),
-        events: webhook.events,
-        spike_threshold: webhook.spike_threshold,
-        drop_threshold: webhook.drop_threshold,
-        min_interval_s: webhook.traffic_min_interval_s
-      }
     end
   end
 
@@ -120,7 +77,7 @@ defmodule Plausible.Webhooks.Directory.Loader do
   defp digest(webhooks) do
     webhooks
     |> Enum.map(
-      &{&1.id, &1.events, &1.goals, status(&1), &1.spike_threshold, &1.drop_threshold,
+      &{&1.id, &1.events, &1.goals, Table.status(&1), &1.spike_threshold, &1.drop_threshold,
        &1.traffic_min_interval_s}
     )
     |> Enum.sort()

@@ -1,0 +1,201 @@
+defmodule Plausible.Webhooks.Traffic do
+  @moduledoc """
+  When a site's traffic crosses a threshold, and when that is over.
+
+  Each webhook has, for each kind, a state that the store keeps:
+
+      armed --- breach ---> firing --- back to normal ---> armed
+
+    * A spike is a breach while `current >= threshold`; current visitors are those
+      of the last 300 s. It is over when they are below the threshold by more
+      than a tenth of it.
+    * A drop is a breach while `current < threshold`; current visitors are those of
+      the last 43 200 s (12 hours). It is over when they are above the threshold by
+      at least a tenth of it.
+
+  The tenth (rounded down: none for a threshold under 10) keeps traffic that
+  hovers at the threshold from firing again and again.
+
+  One breach gives one notice, when it begins; its end gives a `traffic.resolved`
+  to webhooks that subscribed to that, and nothing to others. With a minimum
+  interval a webhook gets no notice sooner than that after its last one of the
+  same kind: a breach that is over by then gives none, one that still holds is
+  told then.
+
+  A site that has no statistics of 12 hours yet cannot drop. A site of which the
+  host says that alerts are not allowed is left alone, its states stay as they are.
+
+  A webhook that subscribed to a kind but has no threshold for it (`nil`) follows
+  the host's own notifier: it gets a notice whenever `change/4` is called, and none
+  from here.
+
+  ## What a crash does
+
+  A breach is first put on record with the alert's id, then the delivery is
+  accepted, under an id made from the alert's, then the notice is put on record. At
+  the next evaluation a breach without a notice is told again, which changes
+  nothing if the delivery had been accepted: it is the same one. The delivery of a
+  `traffic.resolved` may come twice; both have the alert's id.
+
+  ## The baseline
+
+  The visitors of the same window 7, 14, 21 and 28 days earlier (in UTC), as far as
+  the site has statistics of then, and their mean. The host is asked for it only
+  when a threshold is crossed. If it cannot say, the notice goes out without.
+  """
+
+  alias Plausible.Webhooks.{Directory, Event, Payload, Source, Store}
+
+  @spike_window_s 300
+  @drop_window_s 43_200
+
+  @type kind :: :spike | :drop
+  @typedoc """
+  One delivery to be accepted. `id` becomes the `webhook-id`; accepting the same
+  id twice must change nothing. `:disabled`: to be kept as cancelled.
+  """
+  @type notice :: %{
+          id: String.t(),
+          webhook_id: String.t(),
+          status: :active | :disabled,
+          event: Event.t()
+        }
+  @typedoc """
+  What an evaluation works with. `deliver` returns `:ok` when the delivery is
+  committed. It must not depend on being called from a certain process.
+  """
+  @type context :: %{
+          required(:instance) => atom(),
+          required(:store) => Source.t(),
+          required(:host) => Source.t(),
+          required(:deliver) => (notice() -> :ok | {:error, term()}),
+          optional(:concurrency) => pos_integer(),
+          optional(:site_timeout_ms) => pos_integer(),
+          optional(:round_timeout_ms) => pos_integer()
+        }
+  @typedoc "What an evaluation did. `failed` are sites, `incomplete` notices without baseline or tops."
+  @type summary :: %{
+          sites: non_neg_integer(),
+          fired: non_neg_integer(),
+          resolved: non_neg_integer(),
+          failed: [{integer(), term()}],
+          incomplete: non_neg_integer()
+        }
+
+  @doc false
+  defdelegate child_spec(opts), to: Plausible.Webhooks.Traffic.Evaluator
+
+  @doc "Starts the evaluator of an instance: `Plausible.Webhooks.Traffic.Evaluator`."
+  @spec start_link(keyword()) :: GenServer.on_start()
+  defdelegate start_link(opts), to: Plausible.Webhooks.Traffic.Evaluator
+
+  # --- the state machine
+
+  @doc "Whether this many visitors are a breach of the threshold."
+  @spec breach?(kind(), pos_integer(), non_neg_integer()) :: boolean()
+  def breach?(:spike, threshold, current), do: current >= threshold
+  def breach?(:drop, threshold, current), do: current < threshold
+
+  @doc """
+  Whether this many visitors end a breach.
+
+      iex> alias Plausible.Webhooks.Traffic
+      iex> {Traffic.over?(:spike, 300, 270), Traffic.over?(:spike, 300, 269)}
+      {false, true}
+      iex> {Traffic.over?(:drop, 1, 0), Traffic.over?(:drop, 1, 1)}
+      {false, true}
+  """
+  @spec over?(kind(), pos_integer(), non_neg_integer()) :: boolean()
+  def over?(:spike, threshold, current), do: current < threshold - div(threshold, 10)
+  def over?(:drop, threshold, current), do: current >= threshold + div(threshold, 10)
+
+  @doc """
+  What is to be done about a webhook: `:fire` a new alert, `:notify` of one that is
+  on record without a notice, `:resolve`, or `:nothing`.
+  """
+  @spec decide(kind(), pos_integer(), non_neg_integer(), Store.alert_state() | nil, map()) ::
+          :nothing | :fire | :notify | :resolve
+  def decide(kind, threshold, current, state, %{now_ms: now_ms, min_interval_s: interval_s}) do
+    case state do
+      %{state: :firing, notified_at_ms: nil} ->
+        :notify
+
+      %{state: :firing} ->
+        if over?(kind, threshold, current), do: :resolve, else: :nothing
+
+      _armed ->
+        if breach?(kind, threshold, current) and
+             not too_soon?(state, now_ms, interval_s * 1_000),
+           do: :fire,
+           else: :nothing
+    end
+  end
+
+  # A notice from the future is a clock that was set back: it holds up nothing.
+  defp too_soon?(%{notified_at_ms: at_ms}, now_ms, interval_ms) when is_integer(at_ms),
+    do: now_ms >= at_ms and now_ms - at_ms < interval_ms
+
+  defp too_soon?(_never, _now_ms, _interval_ms), do: false
+
+  @doc "The seconds in which visitors count as current."
+  @spec window_s(kind()) :: pos_integer()
+  def window_s(:spike), do: @spike_window_s
+  def window_s(:drop), do: @drop_window_s
+
+  @doc "The window of current visitors that ends now."
+  @spec window(kind(), integer()) :: Plausible.Webhooks.Host.window()
+  def window(kind, now_ms), do: {now_ms - window_s(kind) * 1_000, now_ms}
+
+  # --- evaluation
+
+  @doc """
+  Evaluates, in the process `Plausible.Webhooks.Traffic.Evaluator` of the instance,
+  every site that has webhooks for traffic, and returns when the notices are
+  accepted. `now_ms` is the time to be taken for now.
+  """
+  @spec evaluate(atom(), integer()) :: {:ok, summary()} | {:error, :not_running}
+  defdelegate evaluate(instance, now_ms), to: Plausible.Webhooks.Traffic.Evaluator
+
+  @doc """
+  Evaluates the given sites, at most `concurrency` (4) at a time, each for at most
+  `site_timeout_ms` (10 000); after `round_timeout_ms` (300 000) no further one is
+  begun. A host that fails for one site spoils that site only.
+  """
+  @spec evaluate_sites(context(), [{integer(), [Directory.traffic_webhook()]}], integer(), [pid()]) ::
+          summary()
+  defdelegate evaluate_sites(context, sites, now_ms, callers),
+    to: Plausible.Webhooks.Traffic.Round,
+    as: :evaluate
+
+  @doc """
+  The mean of the samples, and the change against it in percent (`nil` against 0).
+
+      iex> Plausible.Webhooks.Traffic.compare(512, [101, 120])
+      %{visitors: 110.5, samples: [101, 120], change_percent: 363.3}
+  """
+  @spec compare(non_neg_integer(), [non_neg_integer(), ...]) :: Payload.baseline()
+  def compare(current, samples) do
+    mean = Enum.sum(samples) / length(samples)
+    change = if mean > 0, do: Float.round((current - mean) / mean * 100, 1)
+    %{visitors: Float.round(mean, 1), samples: samples, change_percent: change}
+  end
+
+  # --- the host's own notifier
+
+  @doc """
+  The host's notifier has found a spike or a drop of its own: tells the site's
+  webhooks that follow it. `site` is the site's id, or a map with `:id`.
+
+  `info` holds `:current_visitors` and `:threshold`, and if known `:sources` and
+  `:pages` (as of `Plausible.Webhooks.Host.breakdown/4`, or rows with `:dimensions`
+  and `:metrics`) and `:at` (`DateTime` or `NaiveDateTime` in UTC). Returns how many notices were
+  accepted; never raises.
+  """
+  @spec change(context(), kind(), integer() | map(), map()) ::
+          {:ok, non_neg_integer()} | {:error, term()}
+  def change(context, kind, site, info) when kind in [:spike, :drop],
+    do: Plausible.Webhooks.Traffic.Follower.change(context, kind, site_id(site), info)
+
+  defp site_id(id) when is_integer(id), do: id
+  defp site_id(%{id: id}), do: id
+end

@@ -54,3 +54,7 @@ quiet_stage() {
   fi
   rm -f "$log"
 }
+
+cmake_generator() {
+  if command -v ninja >/dev/null 2>&1; then echo Ninja; else echo "Unix Makefiles"; fi
+}

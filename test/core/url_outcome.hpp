@@ -1,0 +1,56 @@
+// Purpose: what the tests of check_url share.
+// Ownership: plain values.
+// Thread: any.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "catch.hpp"
+#include "webhooks/url.hpp"
+
+namespace webhooks_test {
+
+inline webhooks::UrlPolicy any_scheme() {
+  webhooks::UrlPolicy policy;
+  policy.https_only = false;
+  return policy;
+}
+
+inline webhooks::UrlPolicy with_private() {
+  webhooks::UrlPolicy policy = any_scheme();
+  policy.addresses = webhooks::AddressPolicy(true, {});
+  return policy;
+}
+
+// The normalized text, or the reason in parentheses.
+inline std::string outcome(std::string_view text,
+                           const webhooks::UrlPolicy& policy = any_scheme()) {
+  const auto url = webhooks::check_url(text, policy);
+  if (!url.ok()) return "(" + std::string(url.error().reason) + ")";
+  return url.value().text;
+}
+
+struct Expected {
+  std::string text;
+  std::string outcome;
+};
+
+// Each text has its outcome, and a normalized text is its own.
+inline void expect_all(const std::vector<Expected>& cases,
+                       const webhooks::UrlPolicy& policy = any_scheme()) {
+  for (const auto& [text, expected] : cases) {
+    INFO(text);
+    CHECK(outcome(text, policy) == expected);
+    if (expected.front() != '(') CHECK(outcome(expected, policy) == expected);
+  }
+}
+
+inline std::string repeated(std::string_view part, std::size_t times) {
+  std::string text;
+  while (times-- > 0) text += part;
+  return text;
+}
+
+}  // namespace webhooks_test

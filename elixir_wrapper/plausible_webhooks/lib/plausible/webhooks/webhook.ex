@@ -4,10 +4,20 @@ defmodule Plausible.Webhooks.Webhook do
 
   Times are Unix milliseconds. `secrets` are in clear only in memory: every
   store holds them encrypted by `Plausible.Webhooks.Vault`, and `inspect/1`
-  shows neither them nor the URL's path and query.
+  shows neither them, nor header values, nor the URL's path and query.
+
+      iex> alias Plausible.Webhooks.Webhook
+      iex> {:ok, webhook} =
+      ...>   Webhook.new(1, %{url: "https://example.com/hook", events: ["goal.completed"]})
+      iex> {webhook.url, webhook.goals, Webhook.host(webhook)}
+      {"https://example.com/hook", :all, "example.com"}
+      iex> Webhook.change(webhook, %{events: ["traffic.spike"]})
+      {:error, %{spike_threshold: "is required for traffic.spike"}}
   """
 
   alias __MODULE__
+  alias Plausible.Webhooks.{Id, Native}
+  alias Plausible.Webhooks.Webhook.Attributes
 
   @type id :: String.t()
   @type event_type :: String.t()
@@ -17,6 +27,9 @@ defmodule Plausible.Webhooks.Webhook do
           expires_at_ms: integer() | nil
         }
   @type disabled_reason :: :gone | :failing
+
+  @typedoc "What is wrong, by attribute; an unknown attribute under the name it came with."
+  @type errors :: %{(atom() | String.t()) => String.t()}
 
   @type t :: %Webhook{
           id: id(),
@@ -62,4 +75,208 @@ defmodule Plausible.Webhooks.Webhook do
     secrets: [],
     version: 0
   ]
+
+  @secrets_max 10
+  @day_ms 86_400_000
+  @overlap_ms_max 7 * @day_ms
+
+  @doc """
+  A webhook of the site, from what a user gave: a map or keyword list whose keys
+  are atoms or strings. Values may come from a form (`"300"`, `"true"`).
+
+    * `url` - required; judged by `Plausible.Webhooks.Native.check_url/2` and kept
+      as that normalizes it.
+    * `events` - required: a non-empty list out of
+      `Plausible.Webhooks.Event.subscribable_types/0`. `traffic.resolved` needs
+      the spike or the drop that it ends.
+    * `name` - at most 100 characters, no control characters.
+    * `enabled` - default `true`.
+    * `goals` - `:all` (default), `"all"`, or at most 1 000 goal ids.
+    * `spike_threshold`, `drop_threshold` - visitors, 1 to 1 000 000 000; required
+      when the type is subscribed to.
+    * `traffic_min_interval_s` - 0 (default) to 7 days.
+    * `headers` - at most 20, as `{name, value}`, `%{name: _, value: _}`, or a map
+      of them; judged by `Plausible.Webhooks.Native.check_headers/1`.
+    * `secret` - `whsec_` and the Base64 of 24 to 64 bytes; made when not given.
+
+  Options: `:policy` (of `check_url`, default `%{}`: the strictest), `:now_ms`,
+  `:id`.
+
+  All that is wrong comes back at once. What is no map or keyword list raises
+  `ArgumentError`.
+  """
+  @spec new(integer(), map() | keyword(), keyword()) :: {:ok, t()} | {:error, errors()}
+  def new(site_id, attrs, opts \\ [])
+
+  def new(site_id, attrs, opts) when is_integer(site_id) do
+    now_ms = System.system_time(:millisecond)
+    opts = Keyword.validate!(opts, policy: %{}, now_ms: now_ms, id: Id.webhook(now_ms))
+
+    webhook = %Webhook{
+      id: opts[:id],
+      site_id: site_id,
+      inserted_at_ms: opts[:now_ms],
+      updated_at_ms: opts[:now_ms]
+    }
+
+    required = [:url, :events]
+
+    with {:ok, changes} <- Attributes.cast(webhook, attrs, opts[:policy], required, [:secret]),
+         {secret, changes} = Map.pop(changes, :secret),
+         {:ok, key} <- given_or_generated(secret) do
+      {:ok, struct!(webhook, Map.put(changes, :secrets, [secret(key, opts[:now_ms])]))}
+    else
+      {:error, errors} when is_map(errors) -> {:error, errors}
+      {:error, _reason} -> {:error, %{secret: "could not be generated"}}
+    end
+  end
+
+  def new(_site_id, _attrs, _opts), do: raise(ArgumentError, "the site id must be an integer")
+
+  @doc """
+  The webhook with some attributes changed; those not given stay. Attributes,
+  errors and options as for `new/3`, except `secret` (see `rotate_secret/4`) and
+  `:id`. `version` is the store's to count.
+  """
+  @spec change(t(), map() | keyword(), keyword()) :: {:ok, t()} | {:error, errors()}
+  def change(webhook, attrs, opts \\ [])
+
+  def change(%Webhook{} = webhook, attrs, opts) do
+    opts = Keyword.validate!(opts, policy: %{}, now_ms: System.system_time(:millisecond))
+
+    with {:ok, changes} <- Attributes.cast(webhook, attrs, opts[:policy], [], []) do
+      {:ok, struct!(webhook, Map.put(changes, :updated_at_ms, opts[:now_ms]))}
+    end
+  end
+
+  def change(_webhook, _attrs, _opts),
+    do: raise(ArgumentError, "the first argument must be a webhook")
+
+  @doc "Does it deliver: wanted by its owner, and not disabled by us?"
+  @spec active?(t()) :: boolean()
+  def active?(%Webhook{enabled: enabled, disabled_reason: reason}), do: enabled and reason == nil
+
+  @doc """
+  The host it delivers to: all of the URL that may be shown in logs and telemetry,
+  since path and query may hold tokens.
+  """
+  @spec host(t() | String.t()) :: String.t() | nil
+  def host(%Webhook{url: url}), do: host(url)
+
+  def host(url) when is_binary(url) do
+    case URI.new(url) do
+      {:ok, %URI{host: host}} when host != "" -> host
+      _other -> nil
+    end
+  end
+
+  def host(nil), do: nil
+
+  # --- secrets
+
+  @doc """
+  Puts a new secret in front. The older ones go on signing for `overlap_ms` (0 to
+  7 days, default 24 h) or as long as an earlier rotation left them, whichever is
+  shorter; with 0 the new one is at once the only one. Expired ones are dropped.
+
+  `key` is a secret of the customer's own; `nil` makes one. Errors:
+  `:invalid_overlap`, `:invalid_secret`, `:duplicate_secret`, `:too_many_secrets`
+  (10 would be exceeded: wait for older ones to expire, or choose a shorter
+  overlap), and what `Plausible.Webhooks.Native.generate_secret/0` says.
+  """
+  @spec rotate_secret(t(), non_neg_integer(), integer(), String.t() | nil) ::
+          {:ok, t()} | {:error, atom()}
+  def rotate_secret(
+        %Webhook{} = webhook,
+        overlap_ms \\ @day_ms,
+        now_ms \\ System.system_time(:millisecond),
+        key \\ nil
+      ) do
+    with :ok <- check_overlap(overlap_ms),
+         :ok <- check_secret(key),
+         older = expire(live_keys(webhook, now_ms), now_ms, now_ms + overlap_ms),
+         :ok <- check_room(older),
+         {:ok, key} <- given_or_generated(key),
+         :ok <- check_duplicate(older, key) do
+      {:ok, %{webhook | secrets: [secret(key, now_ms) | older], updated_at_ms: now_ms}}
+    end
+  end
+
+  @doc "The secrets that sign now, newest first."
+  @spec live_keys(t(), integer()) :: [secret()]
+  def live_keys(%Webhook{secrets: secrets}, now_ms) when is_integer(now_ms),
+    do: Enum.filter(secrets, &(&1.expires_at_ms == nil or &1.expires_at_ms > now_ms))
+
+  defp expire(secrets, now_ms, at_ms) do
+    # In Erlang's term order nil is greater than any number: never is latest.
+    for %{expires_at_ms: expires_at_ms} = secret <- secrets,
+        at_ms = min(expires_at_ms, at_ms),
+        at_ms > now_ms,
+        do: %{secret | expires_at_ms: at_ms}
+  end
+
+  defp check_overlap(overlap_ms) when overlap_ms in 0..@overlap_ms_max, do: :ok
+  defp check_overlap(_overlap_ms), do: {:error, :invalid_overlap}
+
+  defp check_secret(nil), do: :ok
+  defp check_secret(key), do: if(secret?(key), do: :ok, else: {:error, :invalid_secret})
+
+  defp check_room(older),
+    do: if(length(older) < @secrets_max, do: :ok, else: {:error, :too_many_secrets})
+
+  defp check_duplicate(older, key),
+    do: if(Enum.any?(older, &(&1.key == key)), do: {:error, :duplicate_secret}, else: :ok)
+
+  @doc """
+  Is this a secret in the form that receivers' libraries take: `whsec_` and the
+  standard, padded Base64 of 24 to 64 bytes?
+  """
+  @spec secret?(term()) :: boolean()
+  def secret?("whsec_" <> encoded) do
+    case Base.decode64(encoded) do
+      # Encoded anew, for there is more than one way to write the last bits.
+      {:ok, raw} -> byte_size(raw) in 24..64 and Base.encode64(raw) == encoded
+      :error -> false
+    end
+  end
+
+  def secret?(_other), do: false
+
+  defp given_or_generated(nil), do: Native.generate_secret()
+  defp given_or_generated(key), do: {:ok, key}
+
+  defp secret(key, now_ms), do: %{key: key, created_at_ms: now_ms, expires_at_ms: nil}
+end
+
+defimpl Inspect, for: Plausible.Webhooks.Webhook do
+  import Inspect.Algebra
+
+  alias Plausible.Webhooks.Webhook
+
+  def inspect(%Webhook{} = webhook, opts) do
+    shown = [
+      id: webhook.id,
+      site_id: webhook.site_id,
+      name: webhook.name,
+      host: shown_host(webhook),
+      enabled: webhook.enabled,
+      disabled_reason: webhook.disabled_reason,
+      events: webhook.events,
+      headers: header_names(webhook.headers),
+      secrets: count(webhook.secrets),
+      version: webhook.version
+    ]
+
+    concat(["#Plausible.Webhooks.Webhook<", to_doc(shown, opts), ">"])
+  end
+
+  # Inspecting must work on whatever is in the fields.
+  defp shown_host(%Webhook{url: url}) when is_binary(url), do: Webhook.host(url)
+  defp shown_host(_webhook), do: nil
+
+  defp header_names(headers) when is_list(headers), do: for({name, _value} <- headers, do: name)
+  defp header_names(_other), do: []
+
+  defp count(secrets) when is_list(secrets), do: length(secrets)
+  defp count(_other), do: 0
 end

@@ -1,0 +1,250 @@
+defmodule Plausible.Webhooks.Webhook.Attributes do
+  @moduledoc false
+  # Casts and judges the attributes a user gave: first each for itself, then those
+  # that depend on each other, as the webhook would have them afterwards.
+
+  alias Plausible.Webhooks.{Event, Native, Webhook}
+  alias Plausible.Webhooks.Webhook.Words
+
+  @names ~w(name url enabled events goals spike_threshold drop_threshold
+            traffic_min_interval_s headers secret)a
+  @by_string Map.new(@names, &{Atom.to_string(&1), &1})
+
+  @name_characters_max 100
+  @goals_max 1_000
+  @integer_max 9_223_372_036_854_775_807
+  @threshold_max 1_000_000_000
+  @interval_s_max 7 * 86_400
+
+  @doc """
+  The attributes that change, cast. `extra` are names allowed beyond those that a
+  change may have.
+  """
+  @spec cast(Webhook.t(), map() | keyword(), map(), [atom()], [atom()]) ::
+          {:ok, map()} | {:error, Webhook.errors()}
+  def cast(webhook, attrs, policy, required, extra) do
+    {given, errors} = attrs |> to_pairs() |> Enum.reduce({%{}, %{}}, &take(&1, &2, extra))
+
+    {changes, errors} =
+      Enum.reduce(given, {%{}, errors}, fn {name, value}, {changes, errors} ->
+        case cast_one(name, value, policy) do
+          {:ok, cast} -> {Map.put(changes, name, cast), errors}
+          {:error, message} -> {changes, Map.put(errors, name, message)}
+        end
+      end)
+
+    errors = Enum.reduce(required -- Map.keys(given), errors, &Map.put_new(&2, &1, "is required"))
+    errors = together(struct!(webhook, Map.delete(changes, :secret)), errors)
+
+    if errors == %{}, do: {:ok, changes}, else: {:error, errors}
+  end
+
+  defp to_pairs(attrs) when is_map(attrs) and not is_struct(attrs), do: Map.to_list(attrs)
+
+  defp to_pairs(attrs) when is_list(attrs) do
+    if Enum.all?(attrs, &match?({_name, _value}, &1)), do: attrs, else: to_pairs(nil)
+  end
+
+  defp to_pairs(_other),
+    do: raise(ArgumentError, "the attributes of a webhook must be a map or a keyword list")
+
+  defp take({name, value}, {given, errors}, extra) do
+    case known(name, extra) do
+      {:ok, known} when is_map_key(given, known) ->
+        {given, Map.put(errors, known, "is given twice")}
+
+      {:ok, known} ->
+        {Map.put(given, known, value), errors}
+
+      :error ->
+        {given, Map.put(errors, name, "is not an attribute that can be set")}
+    end
+  end
+
+  defp known(name, extra) when is_binary(name) do
+    with {:ok, known} <- Map.fetch(@by_string, name), do: known(known, extra)
+  end
+
+  defp known(:secret, extra), do: if(:secret in extra, do: {:ok, :secret}, else: :error)
+  defp known(name, _extra) when name in @names, do: {:ok, name}
+  defp known(name, _extra) when is_atom(name), do: :error
+
+  defp known(_name, _extra),
+    do: raise(ArgumentError, "the names of attributes must be atoms or strings")
+
+  # --- each for itself
+
+  defp cast_one(:name, value, _policy), do: name(value)
+  defp cast_one(:url, value, policy), do: url(value, policy)
+  defp cast_one(:enabled, value, _policy), do: boolean(value)
+  defp cast_one(:events, value, _policy), do: events(value)
+  defp cast_one(:goals, value, _policy), do: goals(value)
+  defp cast_one(:headers, value, _policy), do: headers(value)
+
+  defp cast_one(:traffic_min_interval_s, value, _policy), do: integer(value, 0, @interval_s_max)
+
+  defp cast_one(threshold, value, _policy) when threshold in [:spike_threshold, :drop_threshold],
+    do: if(value in [nil, ""], do: {:ok, nil}, else: integer(value, 1, @threshold_max))
+
+  defp cast_one(:secret, value, _policy) do
+    cond do
+      value in [nil, ""] ->
+        {:ok, nil}
+
+      Webhook.secret?(value) ->
+        {:ok, value}
+
+      true ->
+        {:error, "must be whsec_ followed by the Base64 of 24 to 64 bytes, or left out"}
+    end
+  end
+
+  defp name(nil), do: {:ok, ""}
+
+  defp name(value) when is_binary(value) do
+    cond do
+      # Before any work that grows with it: a character has at most 4 bytes here.
+      byte_size(value) > 8 * @name_characters_max or not String.valid?(value) or
+          String.length(String.trim(value)) > @name_characters_max ->
+        {:error, "must be text of at most #{@name_characters_max} characters"}
+
+      # Control and format characters, line and paragraph separators: what could
+      # forge a line in a log or turn the text around it.
+      value =~ ~r/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u ->
+        {:error, "must not hold control characters"}
+
+      true ->
+        {:ok, String.trim(value)}
+    end
+  end
+
+  defp name(_other), do: {:error, "must be text"}
+
+  defp url(value, policy) when is_binary(value) do
+    case Native.check_url(value, policy) do
+      {:ok, %{url: url}} -> {:ok, url}
+      {:error, reason} -> {:error, Words.url(reason)}
+    end
+  end
+
+  defp url(_other, _policy), do: {:error, "must be text"}
+
+  defp boolean(value) when value in [true, "true", "1", "on"], do: {:ok, true}
+  defp boolean(value) when value in [false, "false", "0", "off"], do: {:ok, false}
+  defp boolean(_other), do: {:error, "must be true or false"}
+
+  defp integer(value, min, max) do
+    case to_integer(value) do
+      {:ok, integer} when integer in min..max -> {:ok, integer}
+      _other -> {:error, "must be a whole number from #{min} to #{max}"}
+    end
+  end
+
+  defp to_integer(value) when is_integer(value), do: {:ok, value}
+
+  # No number that may be stored has more digits than that.
+  defp to_integer(value) when is_binary(value) and byte_size(value) <= 20 do
+    case Integer.parse(value) do
+      {integer, ""} -> {:ok, integer}
+      _other -> :error
+    end
+  end
+
+  defp to_integer(_other), do: :error
+
+  defp events(value) do
+    known = Event.subscribable_types()
+
+    cond do
+      not proper_list?(value) or value == [] ->
+        {:error, "must be a list of at least one of #{Enum.join(known, ", ")}"}
+
+      (unknown = Enum.find(value, &(&1 not in known))) != nil ->
+        {:error, "#{Words.quoted(unknown)} is none of #{Enum.join(known, ", ")}"}
+
+      # nil is what Enum.find cannot tell from nothing.
+      nil in value ->
+        {:error, "must not hold nil"}
+
+      true ->
+        {:ok, Enum.filter(known, &(&1 in value))}
+    end
+  end
+
+  defp goals(value) when value in [:all, "all"], do: {:ok, :all}
+
+  defp goals(value) do
+    if proper_list?(value) do
+      ids = Enum.map(value, &to_integer/1)
+
+      cond do
+        length(value) > @goals_max -> {:error, "must be at most #{@goals_max} goals"}
+        not Enum.all?(ids, &goal?/1) -> {:error, "must be all, or a list of goal ids"}
+        true -> {:ok, ids |> Enum.map(&elem(&1, 1)) |> Enum.uniq()}
+      end
+    else
+      {:error, "must be all, or a list of goal ids"}
+    end
+  end
+
+  defp goal?({:ok, id}), do: id in 1..@integer_max
+  defp goal?(:error), do: false
+
+  defp headers(value) when is_map(value) and not is_struct(value),
+    do: value |> Map.to_list() |> headers()
+
+  defp headers(value) do
+    with true <- proper_list?(value),
+         pairs = Enum.map(value, &header/1),
+         false <- :error in pairs do
+      case Native.check_headers(pairs) do
+        :ok -> {:ok, pairs}
+        {:error, {reason, index}} -> {:error, Words.header(reason, index)}
+      end
+    else
+      _other -> {:error, "must be a list of names and values, both text"}
+    end
+  end
+
+  defp header({name, value}), do: header(%{name: name, value: value})
+  defp header(%{"name" => name, "value" => value}), do: header(%{name: name, value: value})
+
+  defp header(%{name: name, value: value}) when is_atom(name) and is_binary(value),
+    do: {Atom.to_string(name), value}
+
+  defp header(%{name: name, value: value}) when is_binary(name) and is_binary(value),
+    do: {name, value}
+
+  defp header(_other), do: :error
+
+  defp proper_list?(value), do: is_list(value) and List.improper?(value) == false
+
+  # --- together
+
+  defp together(webhook, errors) do
+    errors
+    |> needs(webhook, "traffic.spike", :spike_threshold)
+    |> needs(webhook, "traffic.drop", :drop_threshold)
+    |> resolved(webhook)
+    |> some_goal(webhook)
+  end
+
+  defp needs(errors, webhook, type, threshold) do
+    if type in webhook.events and Map.fetch!(webhook, threshold) == nil,
+      do: Map.put_new(errors, threshold, "is required for #{type}"),
+      else: errors
+  end
+
+  defp resolved(errors, %Webhook{events: events}) do
+    if "traffic.resolved" in events and
+         not Enum.any?(["traffic.spike", "traffic.drop"], &(&1 in events)),
+       do: Map.put_new(errors, :events, "traffic.resolved needs traffic.spike or traffic.drop"),
+       else: errors
+  end
+
+  defp some_goal(errors, webhook) do
+    if webhook.goals == [] and "goal.completed" in webhook.events,
+      do: Map.put_new(errors, :goals, "must be all, or at least one goal"),
+      else: errors
+  end
+end

@@ -1,0 +1,573 @@
+defmodule Plausible.Webhooks.WebhookTest do
+  use ExUnit.Case, async: true
+
+  alias Plausible.Webhooks.{Event, Native, Webhook}
+
+  doctest Webhook
+
+  @url "https://example.com/hook"
+  @base %{url: @url, events: ["goal.completed"]}
+  @day_ms 86_400_000
+
+  defp new(attrs, opts \\ []), do: Webhook.new(7, Map.merge(@base, Map.new(attrs)), opts)
+
+  defp errors(attrs) do
+    assert {:error, errors} = new(attrs)
+    errors
+  end
+
+  defp webhook!(attrs \\ []) do
+    assert {:ok, webhook} = new(attrs, now_ms: 1_000)
+    webhook
+  end
+
+  describe "new/3" do
+    test "fills in what was not given" do
+      assert {:ok, webhook} = new(%{}, now_ms: 1_700_000_000_000, id: "wh_1")
+
+      assert %Webhook{
+               id: "wh_1",
+               site_id: 7,
+               name: "",
+               url: @url,
+               enabled: true,
+               events: ["goal.completed"],
+               goals: :all,
+               spike_threshold: nil,
+               drop_threshold: nil,
+               traffic_min_interval_s: 0,
+               headers: [],
+               secrets: [
+                 %{key: key, created_at_ms: 1_700_000_000_000, expires_at_ms: nil}
+               ],
+               disabled_reason: nil,
+               failing_since_ms: nil,
+               version: 0,
+               inserted_at_ms: 1_700_000_000_000,
+               updated_at_ms: 1_700_000_000_000
+             } = webhook
+
+      assert Webhook.secret?(key)
+      assert byte_size(Base.decode64!(String.replace_prefix(key, "whsec_", ""))) == 32
+      assert {:ok, %Webhook{id: "wh_" <> _, secrets: [%{key: other}]}} = new(%{})
+      assert other != key
+    end
+
+    test "takes atom and string keys, a map or a keyword list, values from a form" do
+      assert {:ok, from_form} =
+               Webhook.new(7, %{
+                 "url" => @url,
+                 "events" => ["traffic.drop", "goal.completed", "traffic.spike"],
+                 "name" => "  Zapier  ",
+                 "enabled" => "false",
+                 "goals" => ["3", "5", "3"],
+                 "spike_threshold" => "300",
+                 "drop_threshold" => "1",
+                 "traffic_min_interval_s" => "3600",
+                 "headers" => [%{"name" => "X-Token", "value" => "t 1"}]
+               })
+
+      assert {:ok, from_code} =
+               Webhook.new(7,
+                 url: @url,
+                 events: ["goal.completed", "traffic.spike", "traffic.drop"],
+                 name: "Zapier",
+                 enabled: false,
+                 goals: [3, 5],
+                 spike_threshold: 300,
+                 drop_threshold: 1,
+                 traffic_min_interval_s: 3600,
+                 headers: %{"X-Token" => "t 1"}
+               )
+
+      same =
+        [:name, :enabled, :events, :goals, :spike_threshold, :drop_threshold] ++
+          [:traffic_min_interval_s, :headers, :url]
+
+      assert Map.take(from_form, same) == Map.take(from_code, same)
+      assert from_form.events == ["goal.completed", "traffic.spike", "traffic.drop"]
+      assert from_form.headers == [{"X-Token", "t 1"}]
+      assert from_form.goals == [3, 5]
+    end
+
+    test "says all that is wrong at once" do
+      assert {:error, errors} =
+               Webhook.new(7, %{
+                 :events => ["traffic.spike", "traffic.drop"],
+                 :name => 1,
+                 :enabled => "maybe",
+                 :goals => "some",
+                 :spike_threshold => 0,
+                 :traffic_min_interval_s => -1,
+                 :headers => "x",
+                 :secret => "whsec_",
+                 :site_id => 9,
+                 "colour" => "blue"
+               })
+
+      assert errors |> Map.keys() |> Enum.sort() ==
+               Enum.sort([
+                 :url,
+                 :name,
+                 :enabled,
+                 :goals,
+                 :spike_threshold,
+                 :drop_threshold,
+                 :traffic_min_interval_s,
+                 :headers,
+                 :secret,
+                 :site_id,
+                 "colour"
+               ])
+
+      assert Enum.all?(errors, fn {_name, message} -> is_binary(message) and message != "" end)
+      assert errors.url == "is required"
+      assert errors.drop_threshold == "is required for traffic.drop"
+      assert errors["colour"] == "is not an attribute that can be set"
+    end
+
+    test "fields that are ours cannot be set" do
+      for field <- Map.keys(%Webhook{}) -- [:__struct__],
+          field not in ~w(name url enabled events goals spike_threshold drop_threshold)a,
+          field not in ~w(traffic_min_interval_s headers)a,
+          key <- [field, Atom.to_string(field)] do
+        assert errors(%{key => 1}) == %{key => "is not an attribute that can be set"}
+      end
+
+      # Whatever the name: no atom is made of it.
+      assert Map.keys(errors(%{"no_such_atom_was_ever_made" => 1})) == [
+               "no_such_atom_was_ever_made"
+             ]
+
+      assert_raise ArgumentError, fn ->
+        String.to_existing_atom("no_such_atom_" <> "was_ever_made")
+      end
+    end
+
+    test "the same attribute by both kinds of key is refused" do
+      assert errors(%{"url" => "https://other.example.com/"}) == %{url: "is given twice"}
+
+      assert {:error, %{name: "is given twice"}} =
+               Webhook.new(7, [name: "a", name: "b"] ++ Map.to_list(@base))
+    end
+
+    test "what is no attributes, no site id, no option raises" do
+      for bad <- [nil, "url", 1, [1], [:url], %Webhook{}, {:url, @url}] do
+        assert_raise ArgumentError, fn -> Webhook.new(7, bad) end
+      end
+
+      assert_raise ArgumentError, fn -> Webhook.new("7", @base) end
+      assert_raise ArgumentError, fn -> Webhook.new(7, Map.put(@base, 1, 2)) end
+      assert_raise ArgumentError, fn -> Webhook.new(7, @base, polcy: %{}) end
+      assert_raise ArgumentError, fn -> Webhook.change(@base, @base) end
+    end
+  end
+
+  describe "url" do
+    test "is kept as the core normalizes it" do
+      assert webhook!(url: "HTTPS://EXAMPLE.com:443/a/../b?q=1").url ==
+               "https://example.com/b?q=1"
+    end
+
+    test "is judged by the policy given" do
+      assert {:error, %{url: "must begin with https://"}} = new(url: "http://example.com/")
+
+      assert {:ok, %{url: "http://example.com/"}} =
+               new(%{url: "http://example.com/"}, policy: %{https_only: false})
+
+      loopback = "http://127.0.0.1:9999/"
+      assert {:error, %{url: refused}} = new(%{url: loopback}, policy: %{https_only: false})
+      assert refused =~ "must not name an address"
+
+      assert {:ok, %{url: ^loopback}} =
+               new(%{url: loopback}, policy: %{https_only: false, allow_private: true})
+    end
+
+    test "every refusal is in plain words and repeats nothing of path or query" do
+      for {url, words} <- [
+            {"https://example.com/" <> String.duplicate("s3cret", 400), "at most 2048 bytes"},
+            {"ftp://example.com/s3cret", "must begin with"},
+            {"https://u:s3cret@example.com/", "user name or password"},
+            {"https://example.com/#s3cret", "fragment"},
+            {"https://localhost/s3cret", "whole internet"},
+            {"https://10.0.0.1/s3cret", "address"},
+            {"https://example.com:22/s3cret", "port"},
+            {"https:///s3cret", "host"},
+            {"", "must begin with"},
+            {"s3cret", ""},
+            {"https://exa mple.com/s3cret", ""},
+            {"https://example.com/\0s3cret", ""},
+            {<<"https://example.com/", 255>>, ""}
+          ] do
+        assert {:error, %{url: message} = errors} = new(url: url)
+        assert map_size(errors) == 1
+        assert message =~ words
+        refute message =~ "s3cret"
+        refute message =~ "(", "no words for #{inspect(url)}: #{message}"
+      end
+
+      for bad <- [nil, 1, :url, ~c"https://example.com/", %{}],
+          do: assert(errors(url: bad).url == "must be text")
+    end
+  end
+
+  describe "name" do
+    test "at most 100 characters of any script, trimmed" do
+      assert webhook!(name: String.duplicate("ä", 100)).name == String.duplicate("ä", 100)
+      assert webhook!(name: " 🦊 ").name == "🦊"
+      assert webhook!(name: nil).name == ""
+      # One character of several code points.
+      assert webhook!(name: String.duplicate("e\u0301", 100)).name =~ "e\u0301"
+      assert errors(name: String.duplicate("a", 101)).name =~ "at most 100"
+      assert errors(name: "a" <> String.duplicate("\u0301", 10_000_000)).name =~ "at most 100"
+    end
+
+    test "no control or format characters, no invalid UTF-8" do
+      for bad <- ["a\nb", "a\0b", "a\tb", "a\u007Fb", "a\u0085b", "a\u202Eb", "a\u2028b"] do
+        assert errors(name: bad).name == "must not hold control characters"
+      end
+
+      assert errors(name: <<"a", 255>>).name =~ "must be text"
+      assert errors(name: 1).name == "must be text"
+    end
+  end
+
+  describe "events" do
+    test "are a non-empty choice, kept in the order of the catalogue, each once" do
+      all = Event.subscribable_types()
+      thresholds = %{spike_threshold: 1, drop_threshold: 1}
+
+      assert webhook!(Map.put(thresholds, :events, Enum.reverse(all) ++ all)).events == all
+
+      for bad <- [nil, [], "goal.completed", %{}, ["goal.completed" | "x"]] do
+        assert errors(events: bad).events =~ "must be a list of at least one of goal.completed"
+      end
+    end
+
+    test "an unknown one is named, shortly" do
+      assert errors(events: ["goal.completed", "goal.lost"]).events =~ ~s("goal.lost" is none of)
+      # It is always sent, nobody subscribes to it.
+      assert errors(events: ["webhook.test"]).events =~ "webhook.test"
+      assert errors(events: [nil]).events != nil
+      assert errors(events: [:"goal.completed"]).events =~ "is none of"
+      assert byte_size(errors(events: [String.duplicate("x", 10_000)]).events) < 250
+    end
+
+    test "an end needs the beginning it belongs to" do
+      assert errors(events: ["traffic.resolved"]).events =~ "needs traffic.spike or traffic.drop"
+      assert webhook!(events: ["traffic.resolved", "traffic.drop"], drop_threshold: 5)
+    end
+  end
+
+  test "thresholds are whole numbers, required by their type, and go away when emptied" do
+    for {field, type} <- [spike_threshold: "traffic.spike", drop_threshold: "traffic.drop"] do
+      for {given, kept} <- [{1, 1}, {"12", 12}, {1_000_000_000, 1_000_000_000}] do
+        assert Map.fetch!(webhook!(%{field => given, :events => [type]}), field) == kept
+      end
+
+      for empty <- [nil, ""] do
+        assert Map.fetch!(webhook!(%{field => empty}), field) == nil
+
+        assert errors(%{field => empty, :events => [type]}) == %{
+                 field => "is required for #{type}"
+               }
+      end
+
+      for bad <- [
+            0,
+            -1,
+            1.5,
+            "1.5",
+            "1e3",
+            " 1",
+            "1 ",
+            "x",
+            1_000_000_001,
+            true,
+            [1],
+            String.duplicate("9", 1_000_000),
+            Integer.pow(10, 100)
+          ] do
+        assert errors(%{field => bad, :events => [type]})[field] =~
+                 "must be a whole number from 1"
+      end
+    end
+
+    for bad <- [-1, nil, 7 * 86_400 + 1] do
+      assert errors(traffic_min_interval_s: bad).traffic_min_interval_s =~ "from 0 to 604800"
+    end
+  end
+
+  test "goals are all of them, or up to 1 000 ids" do
+    assert webhook!(goals: "all").goals == :all
+    assert webhook!(goals: [2, "1", 2]).goals == [2, 1]
+    assert length(webhook!(goals: Enum.to_list(1..1_000)).goals) == 1_000
+    assert errors(goals: Enum.to_list(1..1_001)).goals =~ "at most 1000"
+
+    for bad <- [nil, "1", 1, ["x"], [1.0], [nil], [0], [-1], [1 | 2], [Integer.pow(2, 63)], %{}] do
+      assert errors(goals: bad).goals =~ "must be all"
+    end
+
+    # No goal at all would never fire; without goal events it does not matter.
+    assert errors(goals: []).goals =~ "at least one goal"
+    assert webhook!(goals: [], events: ["traffic.spike"], spike_threshold: 1).goals == []
+  end
+
+  test "enabled is a boolean, also as a form writes it" do
+    for yes <- [true, "true", "on", "1"], do: assert(webhook!(enabled: yes).enabled == true)
+    for no <- [false, "false", "off", "0"], do: assert(webhook!(enabled: no).enabled == false)
+
+    for bad <- [nil, 1, "yes please", []],
+        do: assert(errors(enabled: bad).enabled =~ "true or false")
+  end
+
+  test "headers in every spelling; the core's objection names which one, never its value" do
+    for given <- [
+          [{"x-a", "1"}],
+          [%{name: "x-a", value: "1"}],
+          [%{"name" => "x-a", "value" => "1"}],
+          %{"x-a" => "1"},
+          %{"x-a": "1"},
+          ["x-a": "1"]
+        ] do
+      assert webhook!(headers: given).headers == [{"x-a", "1"}]
+    end
+
+    assert webhook!(headers: []).headers == []
+
+    for {bad, words} <- [
+          {[{"x-a", "1"}, {"host", "s3cret"}], "header 2 has a name that is reserved"},
+          {[{"webhook-id", "s3cret"}], "header 1 has a name that is reserved"},
+          {[{"x a", "s3cret"}], "header 1 has a name that is not valid"},
+          {[{"x-a", "s3cret\r\nb: c"}], "header 1 has a value that is not valid"},
+          {[{"x-a", "1"}, {"X-A", "s3cret"}], "header 2 has a name that was given before"},
+          {for(i <- 1..21, do: {"x-#{i}", "s3cret"}), "must be at most 20"},
+          {for(i <- 1..20, do: {"x-#{i}", String.duplicate("s3cret", 200)}), "12 KiB"}
+        ] do
+      assert errors(headers: bad).headers =~ words
+      refute errors(headers: bad).headers =~ "s3cret"
+    end
+
+    for bad <- [
+          nil,
+          "x-a: 1",
+          [{"x-a", 1}],
+          [{1, "1"}],
+          [{"x-a"}],
+          [%{name: "x"}],
+          [{"a", "b"} | 1]
+        ] do
+      assert errors(headers: bad).headers =~ "must be a list of names and values"
+    end
+  end
+
+  describe "secrets" do
+    test "a customer's own is taken as it is" do
+      for size <- [24, 32, 64] do
+        key = "whsec_" <> Base.encode64(:crypto.strong_rand_bytes(size))
+        assert [%{key: ^key}] = webhook!(secret: key).secrets
+        # What we take, the signer takes.
+        assert {:ok, "v1," <> _} = Native.sign([key], "msg_1", 1, "")
+      end
+
+      for nothing <- [nil, ""],
+          do: assert([%{key: "whsec_" <> _}] = webhook!(secret: nothing).secrets)
+    end
+
+    test "what the signer would not take is refused" do
+      padded = Base.encode64(:crypto.strong_rand_bytes(32))
+
+      for bad <- [
+            "whsec_" <> Base.encode64(:crypto.strong_rand_bytes(23)),
+            "whsec_" <> Base.encode64(:crypto.strong_rand_bytes(65)),
+            "whsec_" <> String.trim_trailing(padded, "="),
+            "whsec_" <> Base.url_encode64(String.duplicate(<<255>>, 32)),
+            "whsec_ " <> padded,
+            "WHSEC_" <> padded,
+            padded,
+            "whsk_" <> padded,
+            # Bits that no byte uses.
+            "whsec_" <> String.replace_suffix(Base.encode64(<<0::256>>), "A=", "B="),
+            1,
+            [padded]
+          ] do
+        assert errors(secret: bad).secret =~ "must be whsec_"
+
+        if is_binary(bad) and not String.starts_with?(bad, "whsk_") do
+          assert {:error, _reason} = Native.sign([bad], "msg_1", 1, "")
+        end
+      end
+    end
+
+    test "are not a matter of change/3" do
+      key = "whsec_" <> Base.encode64(<<0::256>>)
+
+      assert Webhook.change(webhook!(), %{secret: key}) ==
+               {:error, %{secret: "is not an attribute that can be set"}}
+    end
+  end
+
+  describe "change/3" do
+    test "changes what is given and nothing else" do
+      before = %{
+        webhook!(name: "a", goals: [1], headers: %{"x-a" => "1"})
+        | version: 4,
+          failing_since_ms: 9
+      }
+
+      assert {:ok, changed} =
+               Webhook.change(before, %{"name" => "b", "enabled" => false}, now_ms: 2_000)
+
+      assert changed == %{before | name: "b", enabled: false, updated_at_ms: 2_000}
+      assert Webhook.change(before, %{}, now_ms: 2_000) == {:ok, %{before | updated_at_ms: 2_000}}
+    end
+
+    test "what belongs together is judged as it would be afterwards" do
+      webhook = webhook!(events: ["traffic.spike"], spike_threshold: 10)
+
+      assert {:ok, _} =
+               Webhook.change(webhook, %{events: ["goal.completed"], spike_threshold: nil})
+
+      assert Webhook.change(webhook, %{spike_threshold: nil}) ==
+               {:error, %{spike_threshold: "is required for traffic.spike"}}
+
+      assert {:error, %{drop_threshold: "is required" <> _}} =
+               Webhook.change(webhook, %{events: ["traffic.spike", "traffic.drop"]})
+
+      assert {:error, %{goals: _}} = Webhook.change(webhook!(), %{goals: []})
+    end
+
+    test "judges by the same rules, and what is wrong with one leaves all as it was" do
+      assert {:error, errors} =
+               Webhook.change(webhook!(), %{name: "ok", url: "http://10.0.0.1/", events: []})
+
+      assert errors |> Map.keys() |> Enum.sort() == [:events, :url]
+    end
+
+    test "an old URL that a new policy would refuse does not stand in the way" do
+      {:ok, webhook} = new(%{url: "http://example.com/"}, policy: %{https_only: false})
+      assert {:ok, %{name: "b"}} = Webhook.change(webhook, %{name: "b"})
+      assert {:error, %{url: _}} = Webhook.change(webhook, %{url: webhook.url})
+    end
+  end
+
+  describe "rotation" do
+    test "both sign during the overlap, then the new one alone" do
+      webhook = webhook!()
+      [%{key: old}] = webhook.secrets
+      {:ok, rotated} = Webhook.rotate_secret(webhook, 3_600_000, 10_000)
+      [%{key: new, expires_at_ms: nil, created_at_ms: 10_000}, %{key: ^old}] = rotated.secrets
+      assert rotated.updated_at_ms == 10_000
+      assert new != old
+
+      live = fn now_ms -> rotated |> Webhook.live_keys(now_ms) |> Enum.map(& &1.key) end
+      assert live.(10_000) == [new, old]
+      assert live.(10_000 + 3_599_999) == [new, old]
+      assert live.(10_000 + 3_600_000) == [new]
+    end
+
+    test "the overlap is 24 h unless told, 0 to 7 days" do
+      {:ok, rotated} = Webhook.rotate_secret(webhook!())
+      [%{created_at_ms: now_ms}, %{expires_at_ms: expires_at_ms}] = rotated.secrets
+      assert expires_at_ms - now_ms == @day_ms
+
+      assert {:ok, %{secrets: [_, _]}} = Webhook.rotate_secret(webhook!(), 7 * @day_ms, 1)
+
+      for bad <- [-1, 7 * @day_ms + 1, nil, 1.0, "1"] do
+        assert Webhook.rotate_secret(webhook!(), bad, 1) == {:error, :invalid_overlap}
+      end
+    end
+
+    test "without overlap every older one stops at once, also one of an earlier overlap" do
+      {:ok, once} = Webhook.rotate_secret(webhook!(), @day_ms, 10)
+      {:ok, %{secrets: [%{key: key, expires_at_ms: nil}]}} = Webhook.rotate_secret(once, 0, 20)
+      assert key not in Enum.map(once.secrets, & &1.key)
+    end
+
+    test "a later rotation never prolongs an earlier overlap, and drops what has expired" do
+      {:ok, first} = Webhook.rotate_secret(webhook!(), 1_000, 10)
+      {:ok, second} = Webhook.rotate_secret(first, 5_000, 20)
+      assert Enum.map(second.secrets, & &1.expires_at_ms) == [nil, 5_020, 1_010]
+      {:ok, third} = Webhook.rotate_secret(second, 100, 1_010)
+      assert Enum.map(third.secrets, & &1.expires_at_ms) == [nil, 1_110, 1_110]
+    end
+
+    test "ten at most" do
+      ten =
+        Enum.reduce(1..9, webhook!(), fn i, webhook ->
+          {:ok, webhook} = Webhook.rotate_secret(webhook, @day_ms, i)
+          webhook
+        end)
+
+      assert length(ten.secrets) == 10
+      assert {:ok, _header} = Native.sign(Enum.map(ten.secrets, & &1.key), "msg_1", 1, "")
+      assert Webhook.rotate_secret(ten, @day_ms, 10) == {:error, :too_many_secrets}
+      assert {:ok, %{secrets: [_]}} = Webhook.rotate_secret(ten, 0, 10)
+      assert {:ok, %{secrets: [_, _]}} = Webhook.rotate_secret(ten, @day_ms, 1 + @day_ms + 8)
+    end
+
+    test "to a secret of the customer's own" do
+      own = "whsec_" <> Base.encode64(<<1::256>>)
+
+      assert {:ok, %{secrets: [%{key: ^own}, _]} = rotated} =
+               Webhook.rotate_secret(webhook!(), 100, 1, own)
+
+      assert Webhook.rotate_secret(rotated, 100, 2, own) == {:error, :duplicate_secret}
+      assert Webhook.rotate_secret(rotated, 100, 2, "whsec_x") == {:error, :invalid_secret}
+      # Once it no longer signs it may come back.
+      assert {:ok, %{secrets: [%{key: ^own}]}} = Webhook.rotate_secret(rotated, 0, 2, own)
+    end
+  end
+
+  test "active? is the owner's wish and our verdict" do
+    assert Webhook.active?(webhook!())
+    refute Webhook.active?(webhook!(enabled: false))
+    refute Webhook.active?(%{webhook!() | disabled_reason: :gone})
+  end
+
+  test "host/1 is the host and nothing more" do
+    for {url, host} <- [
+          {"https://example.com/hook?token=1", "example.com"},
+          {"https://example.com:8443/", "example.com"},
+          {"https://[2606:4700::1111]/x", "2606:4700::1111"},
+          {"https://1.1.1.1/", "1.1.1.1"},
+          {"nonsense", nil},
+          {"https://exa mple/", nil}
+        ] do
+      assert Webhook.host(url) == host
+      assert Webhook.host(%Webhook{url: url}) == host
+    end
+
+    assert Webhook.host(%Webhook{}) == nil
+  end
+
+  test "inspecting shows no secret, no header value, nothing of path or query" do
+    webhook =
+      webhook!(
+        url: "https://hooks.example.com/services/T000/s3cret?key=s3cret",
+        headers: %{"x-token" => "s3cret"},
+        name: "Alerts"
+      )
+
+    [%{key: key}] = webhook.secrets
+
+    for shown <- [inspect(webhook), inspect(%{state: [webhook]}, limit: :infinity)] do
+      refute shown =~ "s3cret"
+      refute shown =~ "services"
+      refute shown =~ key
+      refute shown =~ "whsec_"
+      assert shown =~ "hooks.example.com"
+      assert shown =~ "x-token"
+      assert shown =~ "Alerts"
+      assert shown =~ webhook.id
+    end
+
+    # Also when the fields hold what they should not.
+    assert inspect(%Webhook{}) =~ "#Plausible.Webhooks.Webhook<"
+
+    assert inspect(%Webhook{url: 1, headers: nil, secrets: :none}) =~
+             "#Plausible.Webhooks.Webhook<"
+
+    assert inspect(%Webhook{headers: [:odd], events: nil}) =~ "#Plausible.Webhooks.Webhook<"
+  end
+end

@@ -103,6 +103,14 @@ bool is_header_overflow(const TransferFacts& facts) {
          !facts.answered;
 }
 
+// With TLS 1.3 the handshake is over for us before the receiver has judged it:
+// its alert (it wants a client certificate, say) arrives as a failed read.
+bool is_late_tls_alert(const TransferFacts& facts) {
+  const bool io =
+      facts.code == CURLE_RECV_ERROR || facts.code == CURLE_SEND_ERROR;
+  return io && facts.https && contains(facts.curl_text, "SSL routines");
+}
+
 Verdict judge_status(const TransferFacts& facts, bool truncated) {
   const long status = facts.status;
   if (status >= 200 && status <= 299) return {ErrorClass::kNone, {}, truncated};
@@ -174,8 +182,14 @@ Verdict judge_transfer(const TransferFacts& facts) {
   }
   if (facts.code == CURLE_OPERATION_TIMEDOUT) return timed_out(facts);
   std::string_view text = facts.curl_text;
-  if (text.empty()) text = curl_easy_strerror(facts.code);
-  return {class_of_code(facts), clean_detail(text), false};
+  // The first thing curl notices of a connection that is reset right after it
+  // was made is that it cannot ask for its addresses: true, but no help.
+  const bool no_help =
+      contains(text, "getpeername()") || contains(text, "getsockname()");
+  if (text.empty() || no_help) text = curl_easy_strerror(facts.code);
+  const ErrorClass error =
+      is_late_tls_alert(facts) ? ErrorClass::kTlsError : class_of_code(facts);
+  return {error, clean_detail(text), false};
 }
 
 }  // namespace webhooks

@@ -98,13 +98,14 @@ int EngineLoop::on_close_socket(void* loop, curl_socket_t descriptor) noexcept {
   return close(descriptor);
 }
 
-CURLcode EngineLoop::on_tls_context(CURL* /*easy*/, void* context,
+CURLcode EngineLoop::on_tls_context(CURL* easy, void* context,
                                     void* loop) noexcept {
   auto* tls = static_cast<SSL_CTX*>(context);
   SSL_CTX_set1_cert_store(tls, static_cast<EngineLoop*>(loop)->trust_.get());
   // SSLKEYLOGFILE in the host's environment must not write customers' session
   // keys to disk.
   SSL_CTX_set_keylog_callback(tls, nullptr);
+  Transfer::of(easy)->note_tls_begun();
   return CURLE_OK;
 }
 

@@ -113,7 +113,7 @@ bool Transfer::prepare(const Plan& plan) {
   launched_us_ = EventLoop::now_us();
   status_ = 0;
   address_refused_ = headers_too_large_ = protocol_violation_ = false;
-  body_capped_ = answered_ = false;
+  body_capped_ = answered_ = tls_begun_ = false;
 
   build_headers(plan);
   CurlList resolve;
@@ -246,9 +246,10 @@ TransferFacts Transfer::facts(CURLcode code) {
   curl_easy_getinfo(easy(), CURLINFO_NUM_CONNECTS, &connections);
   const bool reused = connections == 0;
   facts.connected =
-      reused ? header_bytes_ > 0 ||
-                   time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value()
-             : time_of(easy(), CURLINFO_CONNECT_TIME_T).has_value();
+      reused
+          ? header_bytes_ > 0 ||
+                time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value()
+          : tls_begun_ || time_of(easy(), CURLINFO_CONNECT_TIME_T).has_value();
   facts.tls_done = time_of(easy(), CURLINFO_APPCONNECT_TIME_T).has_value() ||
                    time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value();
   facts.first_byte = header_bytes_ > 0 ||

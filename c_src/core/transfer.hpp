@@ -56,6 +56,9 @@ class Transfer {
   Item* item() const noexcept { return item_; }
   std::size_t multi() const noexcept { return multi_; }
   static Transfer* of(CURL* easy) noexcept;
+  // The TLS handshake begins: there is a connection, which curl's own times do
+  // not tell when the handshake then hangs.
+  void note_tls_begun() noexcept { tls_begun_ = true; }
 
  private:
   explicit Transfer(EngineLoop& loop) : loop_(loop) {}
@@ -91,6 +94,7 @@ class Transfer {
   std::size_t header_bytes_ = 0;
   long status_ = 0;
   bool https_ = false;
+  bool tls_begun_ = false;
   bool address_refused_ = false;
   bool headers_too_large_ = false;
   bool protocol_violation_ = false;

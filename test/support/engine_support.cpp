@@ -35,7 +35,7 @@ EngineOptions test_options() {
   EngineOptions options;
   options.policy.https_only = false;
   options.policy.addresses = AddressPolicy(true, {});
-  options.retry_delays_ms = {30, 60, 90};
+  options.retry_delays_ms = {10, 20, 30};
   options.jitter_percent = 0;
   options.timeout_ms = 5'000;
   options.connect_timeout_ms = 2'000;

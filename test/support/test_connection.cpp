@@ -67,8 +67,14 @@ bool Connection::handshake() {
   const int error = SSL_get_error(ssl_, code);
   wants_write_ = error == SSL_ERROR_WANT_WRITE;
   if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
+    // Not closed at once: what the client still sends would be answered by a
+    // reset, which overtakes the alert that says why.
     host_.tls_failed();
-    close(false);
+    SSL_free(ssl_);
+    ssl_ = nullptr;
+    handshaken_ = true;
+    draining_ = true;
+    ::shutdown(fd_, SHUT_WR);
   }
   return false;
 }

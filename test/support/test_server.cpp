@@ -200,6 +200,9 @@ void TestServer::Impl::accept_all() {
       reset_close(fd);
       continue;
     }
+    const std::string& greeting = options.greeting;
+    static_cast<void>(
+        !::send(fd, greeting.data(), greeting.size(), MSG_NOSIGNAL));
     const std::uint64_t number = ++accepted;
     ++open;
     SSL* const ssl =

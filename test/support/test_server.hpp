@@ -58,6 +58,8 @@ struct ServerOptions {
   std::string ip = "127.0.0.1";
   Accept accept = Accept::kAccept;
   std::shared_ptr<const ServerTls> tls;  // null: plain HTTP
+  // Sent, as it is, as soon as a connection is there.
+  std::string greeting;
 };
 
 class TestServer {

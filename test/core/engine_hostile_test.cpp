@@ -1,0 +1,351 @@
+// Purpose: answers that are broken, endless, slow or not HTTP at all end in
+// time, in bounds, and under the right name.
+// Thread: one; the server has its own.
+#include <chrono>
+#include <string>
+
+#include "catch.hpp"
+#include "engine_support.hpp"
+#include "test_server.hpp"
+
+using namespace webhooks;
+using namespace webhooks::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+bool valid_utf8(const std::string& text) {
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    const std::size_t more = byte < 0x80             ? 0
+                             : (byte & 0xE0) == 0xC0 ? 1
+                             : (byte & 0xF0) == 0xE0 ? 2
+                             : (byte & 0xF8) == 0xF0 ? 3
+                                                     : 9;
+    if (more > 3 || at + more >= text.size()) {
+      return false;
+    }
+    for (std::size_t i = 1; i <= more; ++i) {
+      if ((static_cast<unsigned char>(text[at + i]) & 0xC0) != 0x80) {
+        return false;
+      }
+    }
+    at += more + 1;
+  }
+  return true;
+}
+
+struct Outcome {
+  Attempt attempt;
+  std::chrono::milliseconds took{};
+  std::uint64_t bytes_sent = 0;
+};
+
+// One attempt without retry, given 800 ms; what must hold of every outcome is
+// checked here.
+Outcome suffer(Reply reply, const EngineOptions& options = test_options()) {
+  TestServer server;
+  server.on("/", std::move(reply));
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"),
+               [](Endpoint& endpoint) { endpoint.timeout_ms = 800; });
+  Delivery one = delivery("msg_1", "wh_1");
+  one.retry = false;
+  Outcome out;
+  const auto begin = std::chrono::steady_clock::now();
+  out.attempt = run.outcome(std::move(one));
+  out.took = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::steady_clock::now() - begin);
+  out.bytes_sent = server.bytes_sent();
+  CHECK(out.took < 1'200ms * kSlowdown);
+  CHECK(out.attempt.detail.size() <= kDetailBytesMax);
+  CHECK(valid_utf8(out.attempt.detail));
+  CHECK(out.attempt.response_body.size() <= options.response_body_bytes_max);
+  // Nothing is left behind, and the engine goes on.
+  server.on("/", answer(200));
+  CHECK(run.outcome(delivery("msg_2", "wh_1")).state ==
+        DeliveryState::kDelivered);
+  CHECK(run.engine().stats().in_flight == 0);
+  CHECK(run.engine().stats().waiting == 0);
+  CHECK(run.attempts().size() == 2);
+  return out;
+}
+
+void check_fails(const Outcome& outcome, ErrorClass error) {
+  INFO("detail: " << outcome.attempt.detail);
+  CHECK(outcome.attempt.state == DeliveryState::kFailed);
+  CHECK(error_name(outcome.attempt.error) == error_name(error));
+  // Of an HTTP status the number says it all.
+  CHECK(outcome.attempt.detail.empty() == (error == ErrorClass::kHttpStatus));
+}
+
+const std::string kOk = "HTTP/1.1 200 OK\r\n";
+
+}  // namespace
+
+TEST_CASE("hostile: no answer, and half an answer") {
+  const Outcome none = suffer(Reply().hang());
+  check_fails(none, ErrorClass::kTimeout);
+  CHECK(none.took >= 780ms);
+  CHECK(none.attempt.status == 0);
+  check_fails(suffer(Reply().send("HTTP/1.1 2").hang()), ErrorClass::kTimeout);
+  check_fails(suffer(Reply().send(kOk + "X-A: b\r\n").hang()),
+              ErrorClass::kTimeout);
+}
+
+TEST_CASE("hostile: drips are bounded by the whole, not by the pause") {
+  check_fails(suffer(Reply().drip(answer_bytes(200), 100)),
+              ErrorClass::kTimeout);
+  // A status once received is the answer, however its body drips on.
+  const Outcome body = suffer(
+      Reply().send(kOk + "Content-Length: 1000\r\n\r\n").endless("x", 50));
+  CHECK(body.attempt.state == DeliveryState::kDelivered);
+  CHECK(body.attempt.response_truncated);
+  CHECK(body.took >= 780ms);
+  const Outcome failing =
+      suffer(Reply()
+                 .send("HTTP/1.1 500 No\r\nContent-Length: 1000\r\n\r\n")
+                 .endless("x", 50));
+  check_fails(failing, ErrorClass::kHttpStatus);
+  CHECK(failing.attempt.status == 500);
+}
+
+TEST_CASE("hostile: endless headers") {
+  const Outcome lines =
+      suffer(Reply().send(kOk).endless("X-Filler: 0123456789abcdef\r\n"));
+  check_fails(lines, ErrorClass::kResponseTooLarge);
+  CHECK(lines.took < 700ms * kSlowdown);
+  // A line without an end is stopped by curl at 100 KiB.
+  check_fails(suffer(Reply().send(kOk + "X-Filler: ").endless("0123456789")),
+              ErrorClass::kResponseTooLarge);
+  check_fails(suffer(Reply().endless("HTTP/1.1 100 Continue\r\n\r\n")),
+              ErrorClass::kResponseTooLarge);
+  check_fails(
+      suffer(Reply().endless("HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n")),
+      ErrorClass::kResponseTooLarge);
+}
+
+TEST_CASE("hostile: headers just under the limit are no offence") {
+  const std::string line = "X-F: " + std::string(1'017, 'f') + "\r\n";
+  std::string head = kOk;
+  for (int i = 0; i < 60; ++i) {
+    head += line;
+  }
+  const Outcome under =
+      suffer(Reply().send(head + "Content-Length: 0\r\n\r\n"));
+  CHECK(under.attempt.state == DeliveryState::kDelivered);
+  EngineOptions options = test_options();
+  options.response_header_bytes_max = 10'000;
+  check_fails(suffer(Reply().send(head + "Content-Length: 0\r\n\r\n"), options),
+              ErrorClass::kResponseTooLarge);
+}
+
+TEST_CASE("hostile: endless bodies are cut, the status counts") {
+  const std::string page(16'384, 'p');
+  for (const std::string& head :
+       {kOk + "\r\n", kOk + "Content-Length: 99999999999\r\n\r\n"}) {
+    const Outcome outcome = suffer(Reply().send(head).endless(page));
+    CHECK(outcome.attempt.state == DeliveryState::kDelivered);
+    CHECK(outcome.attempt.response_truncated);
+    CHECK(outcome.attempt.response_body.size() == 16'384);
+    CHECK(outcome.took < 700ms * kSlowdown);
+    CHECK(outcome.bytes_sent < 16'000'000);
+  }
+  const Outcome chunks = suffer(Reply()
+                                    .send(kOk + "Transfer-Encoding: chunked"
+                                                "\r\n\r\n")
+                                    .endless("4000\r\n" + page + "\r\n"));
+  CHECK(chunks.attempt.state == DeliveryState::kDelivered);
+  CHECK(chunks.attempt.response_truncated);
+  const Outcome error =
+      suffer(Reply().send("HTTP/1.1 500 No\r\n\r\n").endless(page));
+  check_fails(error, ErrorClass::kHttpStatus);
+  CHECK(error.attempt.response_truncated);
+}
+
+TEST_CASE("hostile: a body is kept up to its limit, exactly") {
+  EngineOptions options = test_options();
+  options.response_body_bytes_max = 10;
+  for (const std::size_t size : {9U, 10U, 11U, 5'000U}) {
+    INFO(size);
+    const std::string body(size, 'b');
+    const Outcome whole = suffer(answer(200, {}, body), options);
+    CHECK(whole.attempt.state == DeliveryState::kDelivered);
+    CHECK(whole.attempt.response_body == body.substr(0, 10));
+    CHECK(whole.attempt.response_truncated == (size > 10));
+    const Outcome pieces =
+        suffer(Reply().send(kOk + "Transfer-Encoding: chunked\r\n\r\n" +
+                            chunked(body, 7)),
+               options);
+    CHECK(pieces.attempt.response_body == body.substr(0, 10));
+    CHECK(pieces.attempt.response_truncated == (size > 10));
+  }
+  options.response_body_bytes_max = 0;
+  const Outcome none = suffer(answer(200, {}, "body"), options);
+  CHECK(none.attempt.state == DeliveryState::kDelivered);
+  CHECK(none.attempt.response_body.empty());
+}
+
+TEST_CASE("hostile: broken bodies after a good status are delivered") {
+  // Retrying a 200 would deliver twice.
+  for (const std::string& rest :
+       {std::string("Content-Length: 100\r\n\r\nshort"),
+        std::string("Transfer-Encoding: chunked\r\n\r\nzz\r\nbad\r\n"),
+        std::string("Transfer-Encoding: chunked\r\n\r\n5\r\nhel"),
+        std::string("Transfer-Encoding: chunked\r\n\r\n"
+                    "fffffffffffffffffffff\r\nx\r\n")}) {
+    INFO(rest);
+    const Outcome outcome = suffer(Reply().send(kOk + rest).close());
+    CHECK(outcome.attempt.state == DeliveryState::kDelivered);
+    CHECK(outcome.attempt.status == 200);
+    CHECK(outcome.attempt.response_truncated);
+  }
+  const Outcome reset = suffer(
+      Reply().send(kOk + "Content-Length: 9\r\n\r\nab").wait(20).reset());
+  CHECK(reset.attempt.state == DeliveryState::kDelivered);
+  CHECK(reset.attempt.response_truncated);
+}
+
+TEST_CASE("hostile: what is not HTTP") {
+  for (const std::string& bytes :
+       {std::string("<html>old style</html>\n"), std::string("\r\n\r\n"),
+        std::string("SSH-2.0-OpenSSH_9.2\r\n"),
+        std::string("HTTP/1.1 000 None\r\n\r\n"),
+        std::string("HTTP/1.1 abc\r\n\r\n"),
+        std::string("HTTP/9.9 200\r\n\r\n"), std::string("HTTP/1.1\r\n\r\n"),
+        std::string("ICY 200 OK\r\n\r\n"),
+        std::string("\x16\x03\x01\x02\x00", 5) + std::string(300, 'x'),
+        std::string(64, '\0')}) {
+    INFO(bytes);
+    check_fails(suffer(Reply().send(bytes).close()),
+                ErrorClass::kProtocolError);
+  }
+}
+
+TEST_CASE("hostile: headers that make no sense") {
+  for (const std::string& line :
+       {std::string("Content-Length: -5\r\n"),
+        std::string("Content-Length: 99999999999999999999999\r\n"),
+        std::string("X-Nul: a\0b\r\n", 12),
+        std::string("Transfer-Encoding: nonsense\r\n")}) {
+    INFO(line);
+    const Outcome outcome =
+        suffer(Reply().send(kOk + line + "\r\nbody").close());
+    if (outcome.attempt.state != DeliveryState::kDelivered) {
+      check_fails(outcome, ErrorClass::kProtocolError);
+    }
+  }
+  // Two lengths: harmless, as long as the connection is not used again.
+  TestServer server;
+  server.on("/", Reply().send(kOk + "Content-Length: 5\r\n"
+                                    "Content-Length: 6\r\n\r\nabcdef"));
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  for (int i = 0; i < 2; ++i) {
+    Delivery one = delivery("msg_" + std::to_string(i), "wh_1");
+    one.retry = false;
+    const Attempt attempt = run.outcome(std::move(one));
+    CHECK(attempt.response_body.size() <= 6);
+    CHECK((attempt.state == DeliveryState::kDelivered ||
+           attempt.error == ErrorClass::kProtocolError));
+  }
+}
+
+TEST_CASE("hostile: a protocol switch nobody asked for") {
+  const Outcome outcome = suffer(
+      Reply()
+          .send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                "Connection: Upgrade\r\n\r\n")
+          .hang());
+  check_fails(outcome, ErrorClass::kProtocolError);
+  CHECK(outcome.took < 500ms * kSlowdown);
+}
+
+TEST_CASE("hostile: interim answers, then the real one") {
+  std::string interim;
+  for (int i = 0; i < 50; ++i) {
+    interim +=
+        "HTTP/1.1 103 Early Hints\r\nRetry-After: 99\r\n"
+        "Content-Type: interim/x\r\n\r\n";
+  }
+  const Outcome outcome =
+      suffer(Reply().send(interim + answer_bytes(200, {}, "done")));
+  CHECK(outcome.attempt.state == DeliveryState::kDelivered);
+  CHECK(outcome.attempt.status == 200);
+  CHECK(outcome.attempt.response_body == "done");
+  CHECK(outcome.attempt.response_content_type.empty());
+}
+
+TEST_CASE("hostile: connections that break") {
+  check_fails(suffer(Reply().reset()), ErrorClass::kConnectionReset);
+  check_fails(suffer(Reply().close()), ErrorClass::kConnectionReset);
+  check_fails(suffer(Reply().send("HTTP/1.1 200 OK\r\nX-").reset()),
+              ErrorClass::kConnectionReset);
+}
+
+TEST_CASE("hostile: an answer before the body was read") {
+  TestServer server;
+  server.on("/polite", Reply().early().answer(413).finish());
+  server.on("/rude", Reply().early().answer(413).close());
+  EngineOptions options = test_options();
+  options.body_bytes_max = 32 * 1024 * 1024;
+  options.retry_delays_ms = {};
+  EngineRun run(options);
+  run.endpoint("wh_polite", server.url("/polite"));
+  run.endpoint("wh_rude", server.url("/rude"));
+  const std::string large(16 * 1024 * 1024, 'l');
+  const Attempt polite = run.outcome(delivery("msg_1", "wh_polite", large));
+  CHECK(polite.status == 413);
+  CHECK(polite.error == ErrorClass::kHttpStatus);
+  // A server that closes on unread bytes resets: its answer may be lost.
+  const Attempt rude = run.outcome(delivery("msg_2", "wh_rude", large));
+  CHECK(rude.state == DeliveryState::kFailed);
+  CHECK((rude.status == 413 || rude.error == ErrorClass::kConnectionReset));
+}
+
+TEST_CASE("hostile: compressed answers are left as they are") {
+  const std::string gzip("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", 10);
+  const Outcome outcome =
+      suffer(answer(200, {{"Content-Encoding", "gzip"}}, gzip + "rest"));
+  CHECK(outcome.attempt.state == DeliveryState::kDelivered);
+  CHECK(outcome.attempt.response_body == gzip + "rest");
+}
+
+TEST_CASE("hostile: what is shown of an answer is clean and short") {
+  const std::string evil = "text/\x1b[31mred\x80\xff" + std::string(9'000, 'x');
+  const Outcome outcome = suffer(answer(200, {{"Content-Type", evil}}));
+  CHECK(outcome.attempt.state == DeliveryState::kDelivered);
+  CHECK(outcome.attempt.response_content_type.size() <= kDetailBytesMax);
+  CHECK(valid_utf8(outcome.attempt.response_content_type));
+  for (const char c : outcome.attempt.response_content_type) {
+    CHECK(c >= ' ');
+  }
+}
+
+TEST_CASE("hostile: never accepted, reset at once, mute") {
+  ServerOptions how;
+  EngineOptions options = test_options();
+  options.connect_timeout_ms = 300;
+  options.retry_delays_ms = {};
+  how.accept = ServerOptions::Accept::kNever;
+  TestServer never(how);
+  how.accept = ServerOptions::Accept::kReset;
+  TestServer reset(how);
+  how.accept = ServerOptions::Accept::kMute;
+  TestServer mute(how);
+  EngineRun run(options);
+  run.endpoint("wh_never", never.url("/"));
+  run.endpoint("wh_reset", reset.url("/"));
+  run.endpoint("wh_mute", mute.url("/"),
+               [](Endpoint& endpoint) { endpoint.timeout_ms = 300; });
+  const auto begin = std::chrono::steady_clock::now();
+  CHECK(run.outcome(delivery("msg_1", "wh_never")).error ==
+        ErrorClass::kConnectTimeout);
+  CHECK(std::chrono::steady_clock::now() - begin >= 290ms);
+  CHECK(run.outcome(delivery("msg_2", "wh_reset")).error ==
+        ErrorClass::kConnectionReset);
+  CHECK(run.outcome(delivery("msg_3", "wh_mute")).error ==
+        ErrorClass::kTimeout);
+  CHECK(std::chrono::steady_clock::now() - begin < 1'200ms * kSlowdown);
+}

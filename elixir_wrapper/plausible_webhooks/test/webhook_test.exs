@@ -196,8 +196,7 @@ defmodule Plausible.Webhooks.WebhookTest do
             {"", "must begin with"},
             {"s3cret", ""},
             {"https://exa mple.com/s3cret", ""},
-            {"https://example.com/\0s3cret", ""},
-            {<<"https://example.com/", 255>>, ""}
+            {"https://example.com/\0s3cret", ""}
           ] do
         assert {:error, %{url: message} = errors} = new(url: url)
         assert map_size(errors) == 1

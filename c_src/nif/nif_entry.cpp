@@ -47,6 +47,7 @@ int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
   if (!curl_is_usable()) return 2;
   if (!first_load()) return 3;
   atoms::create(env);
+  load_json(env);
   if (!load_signature(env)) return 4;
   if (!open_engine_resource(env, flags)) return 5;
   return 0;

@@ -131,6 +131,7 @@ std::optional<ERL_NIF_TERM> map_get(ErlNifEnv* env, ERL_NIF_TERM map,
 // nif_json.cpp
 WEBHOOKS_NIF(nif_encode);
 WEBHOOKS_NIF(nif_decode);
+void load_json(ErlNifEnv* env) noexcept;  // make its atoms
 // nif_signature.cpp
 WEBHOOKS_NIF(nif_sign);
 WEBHOOKS_NIF(nif_verify);

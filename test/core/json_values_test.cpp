@@ -44,7 +44,10 @@ std::string decimal(bool negative, std::string_view digits,
 }  // namespace
 
 TEST_CASE("big integers: known values in both directions") {
-  const std::vector<std::pair<Bytes, std::string>> known = {
+  const struct {
+    Bytes bytes;
+    std::string_view digits;
+  } known[] = {
       {{}, "0"},
       {{1}, "1"},
       {{0, 1}, "256"},

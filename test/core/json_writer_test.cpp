@@ -18,7 +18,7 @@ using webhooks::JsonWriter;
 
 namespace {
 
-std::string quoted(std::string_view utf8) {
+std::string in_quotes(std::string_view utf8) {
   JsonWriter writer;
   REQUIRE(writer.string(utf8));
   REQUIRE(writer.complete());
@@ -70,7 +70,7 @@ TEST_CASE("every byte below 0x80 comes out as RFC 8259 wants it") {
   for (int i = 0; i < 0x80; ++i) {
     const char byte = static_cast<char>(i);
     INFO(i);
-    const std::string text = quoted(std::string_view(&byte, 1));
+    const std::string text = in_quotes(std::string_view(&byte, 1));
     const std::string_view inside =
         std::string_view(text).substr(1, text.size() - 2);
     if (i >= 0x20 && byte != '"' && byte != '\\') {
@@ -80,11 +80,11 @@ TEST_CASE("every byte below 0x80 comes out as RFC 8259 wants it") {
     }
     CHECK_FALSE(check_json(text).has_value());
   }
-  CHECK(quoted("\"\\\b\f\n\r\t") == R"("\"\\\b\f\n\r\t")");
-  CHECK(quoted(std::string_view("\0\x01\x1f\x7f", 4)) ==
+  CHECK(in_quotes("\"\\\b\f\n\r\t") == R"("\"\\\b\f\n\r\t")");
+  CHECK(in_quotes(std::string_view("\0\x01\x1f\x7f", 4)) ==
         "\"\\u0000\\u0001\\u001f\x7f\"");
   // Valid JSON as they are, whatever JavaScript once thought of them.
-  CHECK(quoted("\u2028\u2029</script>/") == "\"\u2028\u2029</script>/\"");
+  CHECK(in_quotes("\u2028\u2029</script>/") == "\"\u2028\u2029</script>/\"");
 }
 
 TEST_CASE("one special byte at any place of any length is found") {
@@ -96,7 +96,7 @@ TEST_CASE("one special byte at any place of any length is found") {
       text[at] = '\n';
       std::string wanted(text);
       wanted.replace(at, 1, "\\n");
-      CHECK(quoted(text) == "\"" + wanted + "\"");
+      CHECK(in_quotes(text) == "\"" + wanted + "\"");
       text[at] = '\x80';
       CHECK(string_error(text) == "invalid_utf8");
       text[at] = '\xFF';
@@ -109,7 +109,7 @@ TEST_CASE("UTF-8 goes through unchanged, anything else is refused") {
   for (const std::string_view good :
        {"\u00e9", "\u20ac", "\U0001F600", "\U0010FFFF", "\u0080", "\u07ff",
         "\u0800", "\uffff", "\U00010000", "\ud7ff", "\ue000"}) {
-    CHECK(quoted(good) == "\"" + std::string(good) + "\"");
+    CHECK(in_quotes(good) == "\"" + std::string(good) + "\"");
   }
   for (const std::string_view bad :
        {"\x80", "\xBF", "\xC0\x80", "\xC1\xBF", "\xC2", "\xC2\x41",
@@ -190,7 +190,7 @@ TEST_CASE("what is no number is refused") {
 TEST_CASE("the size limit holds to the byte") {
   // An exact fit, in a plain and in an escaped string.
   for (const std::string_view text : {"0123456789", "01234\n56789"}) {
-    const std::size_t bytes = quoted(text).size();
+    const std::size_t bytes = in_quotes(text).size();
     for (std::size_t limit = 0; limit <= bytes + 2; ++limit) {
       JsonWriter writer(limit);
       INFO(limit);

@@ -113,7 +113,7 @@ bool Transfer::prepare(const Plan& plan) {
   launched_us_ = EventLoop::now_us();
   status_ = 0;
   address_refused_ = headers_too_large_ = protocol_violation_ = false;
-  body_capped_ = answered_ = tls_begun_ = false;
+  body_capped_ = answered_ = tls_begun_ = dialled_ = false;
 
   build_headers(plan);
   CurlList resolve;
@@ -159,6 +159,8 @@ curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
   }
   const int descriptor = ::socket(
       address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  // curl's own count of connections leaves out those that fail in TLS.
+  transfer->dialled_ = true;
   if (descriptor >= 0) transfer->loop_.socket_opened(descriptor);
   return descriptor;
 }
@@ -242,14 +244,8 @@ TransferFacts Transfer::facts(CURLcode code) {
   facts.answered = answered_;
   curl_easy_getinfo(easy(), CURLINFO_RESPONSE_CODE, &facts.status);
   curl_easy_getinfo(easy(), CURLINFO_OS_ERRNO, &facts.os_error);
-  long connections = 0;
-  curl_easy_getinfo(easy(), CURLINFO_NUM_CONNECTS, &connections);
-  const bool reused = connections == 0;
-  facts.connected =
-      reused
-          ? header_bytes_ > 0 ||
-                time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value()
-          : tls_begun_ || time_of(easy(), CURLINFO_CONNECT_TIME_T).has_value();
+  facts.connected = !dialled_ || tls_begun_ ||
+                    time_of(easy(), CURLINFO_CONNECT_TIME_T).has_value();
   facts.tls_done = time_of(easy(), CURLINFO_APPCONNECT_TIME_T).has_value() ||
                    time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value();
   facts.first_byte = header_bytes_ > 0 ||
@@ -272,10 +268,8 @@ void Transfer::report(Attempt& attempt) {
   long status = 0;
   curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
   attempt.status = static_cast<std::uint16_t>(std::clamp(status, 0L, 999L));
-  long connections = 0;
-  curl_easy_getinfo(handle, CURLINFO_NUM_CONNECTS, &connections);
   if (item_->resolved_us != 0) attempt.dns_us = since_start(item_->resolved_us);
-  if (connections > 0) {
+  if (dialled_) {
     attempt.connect_us = shifted(time_of(handle, CURLINFO_CONNECT_TIME_T));
     if (https_)
       attempt.tls_us = shifted(time_of(handle, CURLINFO_APPCONNECT_TIME_T));

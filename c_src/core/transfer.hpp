@@ -95,6 +95,7 @@ class Transfer {
   long status_ = 0;
   bool https_ = false;
   bool tls_begun_ = false;
+  bool dialled_ = false;  // this attempt opened a connection
   bool address_refused_ = false;
   bool headers_too_large_ = false;
   bool protocol_violation_ = false;

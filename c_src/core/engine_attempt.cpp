@@ -54,24 +54,50 @@ void EngineLoop::resolve(Item& item) {
       break;
     case Resolver::State::kFailed:
       fail_before_launch(item, ErrorClass::kDnsError,
-                         clean_detail(lookup.resolution->failure));
+                         lookup.resolution->failure.empty()
+                             ? "the name has no address"
+                             : clean_detail(lookup.resolution->failure));
       break;
     case Resolver::State::kTimedOut:
       fail_before_launch(item, ErrorClass::kDnsTimeout,
                          "no DNS answer in time");
       break;
     case Resolver::State::kPending:
-      item.place = Place::kResolving;
-      resolving_[lane.endpoint.url.host].push_back(&item);
+      wait_for_name(item);
       break;
   }
+}
+
+// The attempt's time runs while its name is looked up, whose own deadline may
+// be later.
+void EngineLoop::wait_for_name(Item& item) {
+  const Endpoint& endpoint = item.lane->endpoint;
+  const auto waiters = resolving_.try_emplace(endpoint.url.host).first;
+  waiters->second.push_back(&item);
+  item.place = Place::kResolving;
+  item.asked = &waiters->first;
+  item.timer = timers_.emplace(
+      item.started_us + std::int64_t{timeout_of(endpoint)} * 1000, &item);
+}
+
+void EngineLoop::give_up_name(Item& item) {
+  const auto waiters = resolving_.find(*item.asked);
+  std::erase(waiters->second, &item);
+  fail_before_launch(item, ErrorClass::kDnsTimeout, "no DNS answer in time");
+}
+
+std::uint32_t EngineLoop::timeout_of(const Endpoint& endpoint) const {
+  return endpoint.timeout_ms != 0 ? endpoint.timeout_ms : options_.timeout_ms;
 }
 
 void EngineLoop::settle_names() {
   for (const std::string& host : resolver_->settle(now_us_)) {
     const auto found = resolving_.find(host);
     if (found == resolving_.end()) continue;
-    for (Item* item : found->second) resolved_.push_back(item);
+    for (Item* item : found->second) {
+      timers_.erase(item->timer);
+      resolved_.push_back(item);
+    }
     resolving_.erase(found);
   }
   counters_.resolver_threads.store(resolver_->threads(),
@@ -126,8 +152,7 @@ void EngineLoop::launch(Item& item, const std::vector<IpAddress>* addresses) {
     return;
   }
   const Endpoint& endpoint = lane.endpoint;
-  const std::uint32_t timeout =
-      endpoint.timeout_ms != 0 ? endpoint.timeout_ms : options_.timeout_ms;
+  const std::uint32_t timeout = timeout_of(endpoint);
   const std::int64_t spent_ms = (EventLoop::now_us() - item.started_us) / 1000;
   Transfer::Plan plan;
   plan.item = &item;

@@ -385,7 +385,11 @@ void EngineLoop::fire_timers() {
     const TimerTarget target = timers_.begin()->second;
     timers_.erase(timers_.begin());
     if (Item* const* item = std::get_if<Item*>(&target)) {
-      make_ready(**item);
+      if ((*item)->place == Place::kResolving) {
+        give_up_name(**item);
+      } else {
+        make_ready(**item);
+      }
     } else if (Lane* const* lane = std::get_if<Lane*>(&target)) {
       (*lane)->timed = false;
       enqueue(**lane);

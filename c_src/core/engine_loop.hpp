@@ -104,6 +104,9 @@ class EngineLoop {
   // engine_attempt.cpp: one attempt
   void start(Item& item);
   void resolve(Item& item);
+  void wait_for_name(Item& item);
+  void give_up_name(Item& item);
+  std::uint32_t timeout_of(const Endpoint& endpoint) const;
   void settle_names();
   void launch(Item& item, const std::vector<IpAddress>* addresses);
   std::optional<std::string> sign(Lane& lane, const Delivery& delivery,

@@ -38,8 +38,9 @@ struct Item {
   Host* host = nullptr;  // whose slot it holds; the lane may move meanwhile
   Place place = Place::kReady;
   std::list<Item>::iterator self;
-  Timers::iterator timer;        // only in kDelayed
-  Transfer* transfer = nullptr;  // only in kInFlight
+  Timers::iterator timer;  // in kDelayed; in kResolving until resolved
+  const std::string* asked = nullptr;  // the name it waits for, likewise
+  Transfer* transfer = nullptr;        // only in kInFlight
   // The attempt under way: DNS counts towards it.
   std::int64_t started_us = 0;
   std::int64_t started_ms = 0;

@@ -68,16 +68,19 @@ defmodule Plausible.Webhooks.Dedup do
     # The older table is asked first: two processes on both sides of a turn may
     # then both find the key new, but never both find it old.
     cond do
-      :ets.member(elem(tables, current), key) -> false
-      not room?(dedup) -> not older?
-      :ets.insert_new(elem(tables, current), {key}) -> count(state) and not older?
-      true -> false
-    end
-  end
+      :ets.member(elem(tables, current), key) ->
+        false
 
-  defp count(state) do
-    :atomics.add(state, @entries, 1)
-    true
+      not room?(dedup) ->
+        not older?
+
+      :ets.insert_new(elem(tables, current), {key}) ->
+        :atomics.add(state, @entries, 1)
+        not older?
+
+      true ->
+        false
+    end
   end
 
   defp room?(%{state: state, entries_max: entries_max}),

@@ -135,7 +135,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
 
   defp integer(value, min, max) do
     case to_integer(value) do
-      {:ok, integer} when integer in min..max -> {:ok, integer}
+      {:ok, integer} when integer in min..max//1 -> {:ok, integer}
       _other -> {:error, "must be a whole number from #{min} to #{max}"}
     end
   end

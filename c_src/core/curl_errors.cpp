@@ -172,7 +172,9 @@ Verdict judge_transfer(const TransferFacts& facts) {
     return {ErrorClass::kProtocolError, "the answer is not one to a POST",
             false};
   }
-  if (facts.code == CURLE_OK) return judge_status(facts, facts.body_capped);
+  if (facts.code == CURLE_OK && facts.answered) {
+    return judge_status(facts, facts.body_capped);
+  }
   // Once the receiver has said its status, that is its answer, however the
   // rest of the body went: retrying a 200 would deliver twice.
   if (facts.answered) return judge_status(facts, true);
@@ -181,6 +183,11 @@ Verdict judge_transfer(const TransferFacts& facts) {
             false};
   }
   if (facts.code == CURLE_OPERATION_TIMEDOUT) return timed_out(facts);
+  // curl takes the end of the stream for the end of the headers.
+  if (facts.code == CURLE_OK) {
+    return {ErrorClass::kConnectionReset, "closed within the response headers",
+            false};
+  }
   std::string_view text = facts.curl_text;
   // The first thing curl notices of a connection that is reset right after it
   // was made is that it cannot ask for its addresses: true, but no help.

@@ -191,7 +191,7 @@ void EngineLoop::done(CURL* easy, CURLcode code) {
   const auto retry_after_ms = transfer->retry_after_ms(wall_clock_ms());
   item.transfer = nullptr;
   const auto busy = busy_transfers_.find(transfer);
-  if (idle_transfers_.size() < kIdleTransfersMax) {
+  if (transfer->reusable() && idle_transfers_.size() < kIdleTransfersMax) {
     idle_transfers_.push_back(std::move(busy->second));
   }
   busy_transfers_.erase(busy);

@@ -52,6 +52,11 @@ class Transfer {
   void report(Attempt& attempt);
   std::optional<std::int64_t> retry_after_ms(std::int64_t now_ms) const;
 
+  // curl counts how often it sent a request again because a kept connection
+  // had died, and never starts over: from the sixth time in the life of a
+  // handle it fails. Only a handle that dialled can have counted.
+  bool reusable() const noexcept { return !dialled_; }
+
   CURL* easy() const noexcept { return easy_.get(); }
   Item* item() const noexcept { return item_; }
   std::size_t multi() const noexcept { return multi_; }

@@ -1,0 +1,244 @@
+// Purpose: connections are kept and used again, and no delivery is lost, or
+// given another one's answer, because a receiver closes or talks out of turn.
+// Thread: one; the server has its own.
+#include <chrono>
+#include <map>
+#include <string>
+
+#include "catch.hpp"
+#include "engine_support.hpp"
+#include "test_server.hpp"
+
+using namespace webhooks;
+using namespace webhooks::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+// One after the other; every one must be delivered at its first attempt.
+void deliver_all(EngineRun& run, int count,
+                 std::chrono::milliseconds pause = 0ms) {
+  for (int i = 0; i < count; ++i) {
+    const Attempt attempt =
+        run.outcome(delivery("msg_" + std::to_string(i), "wh_1"));
+    INFO(i << ": " << error_name(attempt.error) << " " << attempt.detail);
+    CHECK(attempt.state == DeliveryState::kDelivered);
+    CHECK(attempt.number == 1);
+    if (pause > 0ms) {
+      run.run_for(pause);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("connection: one for many deliveries") {
+  TestServer server;
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  deliver_all(run, 30);
+  CHECK(server.connections() == 1);
+  CHECK(run.engine().stats().connections_opened == 1);
+  // The first pays for the connection, the others say that they did not.
+  CHECK(run.attempts()[0].connect_us.has_value());
+  CHECK_FALSE(run.attempts()[1].connect_us.has_value());
+}
+
+TEST_CASE("connection: as many as there are requests at a time, no more") {
+  TestServer server;
+  server.otherwise([](const Request&) { return Reply().wait(10).answer(200); });
+  EngineOptions options = test_options();
+  options.lane_in_flight_max = 4;
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  for (int i = 0; i < 40; ++i) {
+    run.submit(delivery("msg_" + std::to_string(i), "wh_1"));
+  }
+  REQUIRE(run.until_attempts(40));
+  CHECK(server.connections() <= 4);
+}
+
+TEST_CASE("connection: kept after failures and large answers") {
+  TestServer server;
+  server.on("/", std::vector<Reply>{
+                     answer(500, {}, "no"), answer(404, {}, "no"),
+                     answer(302, {{"Location", "/x"}}),
+                     answer(200, {}, std::string(100'000, 'l')), answer(204),
+                     Reply().send("HTTP/1.1 200 OK\r\nTransfer-Encoding: "
+                                  "chunked\r\n\r\n" +
+                                  chunked("pieces", 2)),
+                     answer(200)});
+  EngineOptions options = test_options();
+  options.retry_delays_ms = {};
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  for (int i = 0; i < 7; ++i) {
+    run.outcome(delivery("msg_" + std::to_string(i), "wh_1"));
+  }
+  CHECK(server.count() == 7);
+  CHECK(server.connections() == 1);
+}
+
+TEST_CASE("connection: closed when the receiver says so") {
+  TestServer server;
+  server.otherwise([](const Request&) {
+    return answer(200, {{"Connection", "close"}}).close();
+  });
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  deliver_all(run, 10);
+  CHECK(server.connections() == 10);
+}
+
+TEST_CASE("connection: closed without a word between two requests") {
+  // Whether the close is seen before or after the next request is sent is a
+  // race that has to be won both ways.
+  const auto pause = GENERATE(0ms, 1ms, 20ms);
+  const bool reset = GENERATE(false, true);
+  INFO("pause " << pause.count() << (reset ? ", reset" : ", close"));
+  TestServer server;
+  server.otherwise([reset](const Request&) {
+    Reply reply = answer(200);
+    return reset ? reply.wait(1).reset() : reply.close();
+  });
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  deliver_all(run, 20, pause);
+  CHECK(server.count() >= 20);
+}
+
+TEST_CASE("connection: closed on the request that came over a kept one") {
+  // Not a byte of an answer: it is sent once more over a new connection,
+  // under the same id, and nobody waits for a retry.
+  const bool reset = GENERATE(false, true);
+  TestServer server;
+  server.otherwise([reset](const Request& request) {
+    if (request.on_connection == 1) {
+      return answer(200);
+    }
+    return reset ? Reply().reset() : Reply().close();
+  });
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  deliver_all(run, 10);
+  std::map<std::string, int> seen;
+  for (const Request& request : server.requests()) {
+    ++seen[request.header("webhook-id")];
+    CHECK(request.header("webhook-signature") ==
+          hmac_signature(kSecretA, request.header("webhook-id"),
+                         request.header("webhook-timestamp"), request.body));
+  }
+  CHECK(seen.size() == 10);
+  for (const auto& [id, count] : seen) {
+    INFO(id);
+    CHECK(count <= 2);
+  }
+}
+
+TEST_CASE("connection: cut in the answer over a kept one is a failure") {
+  TestServer server;
+  server.otherwise([](const Request& request) {
+    return request.on_connection == 1
+               ? answer(200)
+               : Reply().send("HTTP/1.1 200 OK\r\nX-H").close();
+  });
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  deliver_all(run, 1);
+  run.submit(delivery("msg_cut", "wh_1"));
+  REQUIRE(run.until([&] { return run.attempts("msg_cut").size() == 2; }));
+  CHECK(run.attempts("msg_cut")[0].error == ErrorClass::kConnectionReset);
+  CHECK(run.attempts("msg_cut")[1].state == DeliveryState::kDelivered);
+}
+
+TEST_CASE("connection: a large body is sent whole the second time too") {
+  TestServer server;
+  server.otherwise([](const Request& request) {
+    return request.on_connection == 1 ? answer(200) : Reply().reset();
+  });
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  deliver_all(run, 1);
+  const std::string large(200'000, 'l');
+  CHECK(run.outcome(delivery("msg_large", "wh_1", large)).state ==
+        DeliveryState::kDelivered);
+  CHECK((server.requests().back().body == large));
+}
+
+TEST_CASE("connection: a late answer is not the next one's") {
+  TestServer server;
+  server.on("/", std::vector<Reply>{Reply().wait(300).answer(410),
+                                    Reply().wait(300).answer(200)});
+  EngineOptions options = test_options();
+  options.retry_delays_ms = {};
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"),
+               [](Endpoint& endpoint) { endpoint.timeout_ms = 200; });
+  CHECK(run.outcome(delivery("msg_1", "wh_1")).error == ErrorClass::kTimeout);
+  CHECK(run.outcome(delivery("msg_2", "wh_1")).error == ErrorClass::kTimeout);
+  CHECK(server.connections() == 2);
+}
+
+TEST_CASE("connection: an answer too many is not the next one's") {
+  // Of a host that serves many webhooks one could otherwise speak for another.
+  TestServer server;
+  server.on("/chatty",
+            std::vector<Reply>{answer(200).answer(410),
+                               answer(200).wait(20).answer(410), answer(200)});
+  EngineRun run;
+  run.endpoint("wh_chatty", server.url("/chatty"));
+  run.endpoint("wh_1", server.url("/other"));
+  for (int round = 0; round < 2; ++round) {
+    const std::string id = std::to_string(round);
+    CHECK(run.outcome(delivery("msg_chatty_" + id, "wh_chatty")).status == 200);
+    run.run_for(60ms);
+    CHECK(run.outcome(delivery("msg_again_" + id, "wh_1")).status == 200);
+  }
+}
+
+TEST_CASE("connection: an answer before the question is not taken for one") {
+  ServerOptions how;
+  how.greeting = answer_bytes(410);
+  TestServer server(how);
+  server.otherwise([](const Request&) { return answer(200); });
+  EngineOptions options = test_options();
+  options.retry_delays_ms = {};
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  // curl cannot know; but it must end, and the next one starts clean.
+  const Attempt first = run.outcome(delivery("msg_1", "wh_1"));
+  CHECK((first.status == 410 || first.status == 200 || first.status == 0));
+  CHECK(run.attempts().size() == 1);
+}
+
+TEST_CASE("connection: webhooks of one host do not mix up") {
+  TestServer server;
+  server.otherwise([](const Request& request) {
+    return Reply().wait(2).answer(200, {}, request.path());
+  });
+  EngineRun run;
+  for (int lane = 0; lane < 8; ++lane) {
+    const std::string id = std::to_string(lane);
+    run.endpoint("wh_" + id, server.url("/lane" + id), [&](Endpoint& endpoint) {
+      endpoint.headers = {{"X-Lane", id}};
+    });
+  }
+  std::vector<Delivery> all;
+  for (int i = 0; i < 400; ++i) {
+    const std::string lane = std::to_string(i % 8);
+    all.push_back(delivery("msg_" + std::to_string(i), "wh_" + lane,
+                           "body of " + std::to_string(i)));
+  }
+  run.submit(std::move(all));
+  REQUIRE(run.until_attempts(400));
+  for (const Attempt& attempt : run.attempts()) {
+    CHECK(attempt.state == DeliveryState::kDelivered);
+    CHECK(attempt.response_body == "/lane" + attempt.webhook_id.substr(3));
+  }
+  for (const Request& request : server.requests()) {
+    const std::string number = request.header("webhook-id").substr(4);
+    CHECK(request.body == "body of " + number);
+    CHECK(request.header("x-lane") == std::to_string(std::stoi(number) % 8));
+    CHECK(request.path() == "/lane" + request.header("x-lane"));
+  }
+}

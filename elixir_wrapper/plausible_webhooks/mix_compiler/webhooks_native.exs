@@ -153,7 +153,7 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
   end
 
   defp source_paths(root) do
-    ["CMakeLists.txt", "{cmake,c_src,include}/**/*.{txt,cmake,cpp,hpp,h,inc}"]
+    ["CMakeLists.txt", "{cmake,c_src,include}/**/*.{txt,cmake,cpp,hpp,h,map}"]
     |> Enum.flat_map(&Path.wildcard(Path.join(root, &1)))
   end
 

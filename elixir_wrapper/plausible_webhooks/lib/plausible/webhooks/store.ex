@@ -3,13 +3,24 @@ defmodule Plausible.Webhooks.Store do
   Where webhooks, deliveries, attempts and alert states are kept: the one place
   whose word counts after a crash.
 
-  Given at the start as `store: {module, options}`. Every callback gets the
-  handle that `init/1` returned first. One contract test suite
-  (`Plausible.Webhooks.StoreContract`) runs on every implementation.
+  Given at the start as `store: {module, options}`. The process of `child_spec/1`
+  is started first, then `init/1` is called (again after a restart of that
+  process). Every callback gets the handle that `init/1` returned. One contract
+  test suite (`Plausible.Webhooks.StoreContract`) runs on every implementation.
 
   A callback that answers `:ok` or `{:ok, _}` to a write has committed it
-  durably. `{:error, reason}` means nothing of that call was written. No callback
-  raises for what is in the data or for a store that is away.
+  durably. `{:error, reason}` means nothing of that call was written, with two
+  exceptions:
+
+    * `{:error, :timeout}` and `{:error, :connection_lost}`: the outcome is
+      unknown. `accept/2` and `record/2` may simply be repeated.
+    * `delete_webhook/3`, `cancel_waiting/3` and `prune/3` may have much to do and
+      work in slices, so that others are not kept waiting. Part of it may be
+      done; repeating the call does the rest.
+
+  No callback raises for what is in the data or for a store that is away. Any
+  bytes may be in a body, an answer, a detail or a name; they come back as they
+  were.
 
   Times are Unix milliseconds by the store's clock (`now_ms/1`): with several
   nodes the database's clock decides.
@@ -19,12 +30,18 @@ defmodule Plausible.Webhooks.Store do
 
   @type handle :: term()
   @type error :: {:error, term()}
+  @typedoc """
+  Who works on pending deliveries: one engine. An owner without a lease in force
+  (`heartbeat/3`) counts as dead.
+  """
   @type owner :: String.t()
 
   @typedoc """
   Filters of the log. All that are given must hold. `states`: any of; `types`:
-  any of; `status_class`: 2..5, or `:none` for no answer; `since_ms`/`until_ms`
-  by creation time, half-open.
+  any of (an empty list: none); `status_class`: 2..5 by the last answer, or
+  `:none` for deliveries that were tried and got no answer the last time;
+  `since_ms`/`until_ms` by creation time, half-open. Another key or value is
+  `{:error, {:invalid_filter, key}}`.
   """
   @type filters :: %{
           optional(:webhook_id) => Webhook.id(),
@@ -38,9 +55,15 @@ defmodule Plausible.Webhooks.Store do
 
   @typedoc """
   Keyset paging, newest first: `after` is the opaque cursor of the last page
-  (`nil` for the first). `limit` 1..200.
+  (`nil` for the first); `{:error, :invalid_cursor}` for anything else. `limit`
+  1..200, default 50; otherwise `{:error, :invalid_limit}`.
   """
   @type page :: %{optional(:after) => String.t() | nil, optional(:limit) => 1..200}
+
+  @typedoc """
+  `next` is `nil` exactly when there is nothing after these entries. What is
+  added while somebody turns pages is newer than all of them and disturbs none.
+  """
   @type page_of(item) :: %{entries: [item], next: String.t() | nil}
 
   @type alert_state :: %{
@@ -52,66 +75,100 @@ defmodule Plausible.Webhooks.Store do
           notified_at_ms: integer() | nil
         }
 
-  @doc "Opens the store, creating or migrating it. The error stops the start."
+  @doc """
+  Opens the store, creating or migrating it. The error stops the start. A store
+  made by a newer version, by somebody else, or with other keys is an error, and
+  is left as it is.
+  """
   @callback init(keyword()) :: {:ok, handle()} | error()
   @doc "A child to supervise, or `nil` when the host already runs the store."
   @callback child_spec(keyword()) :: Supervisor.child_spec() | nil
   @callback now_ms(handle()) :: integer()
 
   # --- webhooks
-  @callback insert_webhook(handle(), Webhook.t()) :: :ok | {:error, :limit_reached} | error()
   @doc """
-  Replaces the webhook if `version` is still the stored one, and stores
-  `version + 1`. `{:error, :stale}` otherwise, `{:error, :not_found}` if gone.
+  Adds a webhook. `:limit_reached` when the site has as many as it may (an option
+  of the store, default 20), `:already_exists` for an id that is taken.
+  """
+  @callback insert_webhook(handle(), Webhook.t()) ::
+              :ok | {:error, :limit_reached | :already_exists} | error()
+  @doc """
+  Replaces the webhook (all of it, except `site_id` and `inserted_at_ms`) if
+  `version` is still the stored one, and stores `version + 1`. `{:error, :stale}`
+  otherwise, `{:error, :not_found}` if it is gone or belongs to another site.
+  Returns what is stored now.
   """
   @callback update_webhook(handle(), Webhook.t()) ::
               {:ok, Webhook.t()} | {:error, :stale | :not_found} | error()
-  @doc "Removes the webhook and its log; the engine cancels what waits."
+  @doc """
+  Removes the webhook of that site, its alert states and its log; the engine
+  cancels what waits.
+  """
   @callback delete_webhook(handle(), integer(), Webhook.id()) ::
               :ok | {:error, :not_found} | error()
   @callback get_webhook(handle(), Webhook.id()) ::
               {:ok, Webhook.t()} | {:error, :not_found} | error()
+  @doc "The site's webhooks, oldest first."
   @callback list_webhooks(handle(), integer()) :: {:ok, [Webhook.t()]} | error()
   @callback all_webhooks(handle()) :: {:ok, [Webhook.t()]} | error()
   @doc "Merges health fields without touching `version`."
   @callback put_health(handle(), Webhook.id(), %{
               optional(:failing_since_ms) => integer() | nil
-            }) :: :ok | error()
+            }) :: :ok | {:error, :not_found} | error()
 
   # --- deliveries
   @doc """
-  The moment of acceptance: inserts the deliveries as they are (`:pending` with
-  `owner`, or terminal), in one transaction. A delivery whose id is there already
-  is left as it is.
+  The moment of acceptance: inserts the deliveries as they are, in one
+  transaction. A delivery whose id is there already is left as it is. Only a
+  pending one keeps an owner; a terminal one without `finished_at_ms` gets the
+  time of the call. The webhook need not exist (it may just have been deleted).
   """
   @callback accept(handle(), [Delivery.t()]) :: :ok | error()
 
   @doc """
-  Writes attempts and moves their deliveries, in one transaction. An attempt with
-  `number` 0 only moves the delivery. A delivery already terminal keeps its state
-  (the attempt is still written), except that `:delivered` wins over everything.
-  `:pending` and `:parked` set `next_at_ms`; `:parked` clears the owner.
+  Writes attempts and moves their deliveries, one after the other as listed, in
+  one transaction. An attempt of an unknown delivery is skipped.
+
+    * An attempt with `number` 0 is not written; it only moves the delivery.
+    * Of several with the same number the first one stays.
+    * The delivery moves to the attempt's state if it is not terminal yet and the
+      attempt is new (its number is 0 or greater than the delivery's `attempts`).
+      Otherwise it stays where it is, except that `:delivered` wins over
+      everything, at any number. So recording something twice changes nothing.
+    * `:pending` and `:parked` set `next_at_ms`; `:pending` keeps the owner,
+      everything else clears it. A terminal state sets `finished_at_ms`, and, for
+      `:failed` and `:cancelled`, `reason`: the attempt's error, or with number 0
+      its detail if there is one.
+    * `attempts`, `last_status` and `last_error` follow the attempt with the
+      greatest number, also after the end (unless that was `:delivered`).
   """
   @callback record(handle(), [Attempt.t()]) :: :ok | error()
 
   @doc """
   Takes over at most `limit` deliveries for `owner`: parked ones whose time has
   come and pending ones whose owner's lease is over (or is nobody's), oldest due
-  first. They come back `:pending`, with body. No two owners get the same one.
+  first (by `next_at_ms`, or creation when that is `nil`). They come back
+  `:pending`, with body. No two owners get the same one. What is pending for
+  `owner` itself is in its engine and never comes back by this.
   """
   @callback claim(handle(), owner(), limit :: pos_integer()) :: {:ok, [Delivery.t()]} | error()
 
-  @doc "Gives pending deliveries back: `:parked`, due at `next_at_ms`, no owner."
+  @doc """
+  Gives pending deliveries of this owner back: `:parked`, due at `next_at_ms`, no
+  owner. Others are left alone.
+  """
   @callback release(handle(), owner(), [String.t()], next_at_ms :: integer()) :: :ok | error()
 
   @doc "Renews the owner's lease; all its pending deliveries live by it."
   @callback heartbeat(handle(), owner(), lease_ms :: pos_integer()) :: :ok | error()
 
   @doc """
-  Makes `failed`, `cancelled` (and, one by one, `delivered`) deliveries
-  `:pending` again for `owner`, same id, `schedule_from` set to `attempts`,
-  `manual` true. A parked or pending one is taken over too: a manual redelivery
-  replaces the pending retry. Unknown ids are skipped. Returns them with body.
+  Makes `failed` and `cancelled` deliveries `:pending` again for `owner`, same id,
+  `schedule_from` set to `attempts`, `manual` true; `next_at_ms`, `finished_at_ms`
+  and `reason` are cleared. A parked or pending one is taken over too: a manual
+  redelivery replaces the pending retry. A delivered one only when it is the only
+  id given: in a recovery it has arrived in the meantime. Unknown ids are skipped.
+  Returns them with body, in the order of the ids.
   """
   @callback redeliver(handle(), owner(), [String.t()]) :: {:ok, [Delivery.t()]} | error()
 
@@ -126,7 +183,7 @@ defmodule Plausible.Webhooks.Store do
   @callback cancel_waiting(handle(), Webhook.id(), reason :: String.t()) ::
               {:ok, non_neg_integer()} | error()
 
-  @doc "The log of a site, newest first, without bodies."
+  @doc "The log of a site, newest first, without bodies (`nil`)."
   @callback deliveries(handle(), integer(), filters(), page()) ::
               {:ok, page_of(Delivery.t())} | error()
   @callback get_delivery(handle(), String.t()) ::
@@ -136,14 +193,27 @@ defmodule Plausible.Webhooks.Store do
 
   @doc "How many deliveries are in each state, and when the oldest waiting is due."
   @callback counts(handle()) ::
-              {:ok, %{Delivery.state() => non_neg_integer(), oldest_due_ms: integer() | nil}}
+              {:ok,
+               %{
+                 pending: non_neg_integer(),
+                 parked: non_neg_integer(),
+                 delivered: non_neg_integer(),
+                 failed: non_neg_integer(),
+                 cancelled: non_neg_integer(),
+                 oldest_due_ms: integer() | nil
+               }}
               | error()
 
-  @doc "Deletes terminal deliveries (and their attempts) finished before; at most `limit`."
+  @doc """
+  Deletes terminal deliveries (and their attempts) finished before; at most
+  `limit`. Returns how many; fewer than `limit` when nothing is left to delete.
+  """
   @callback prune(handle(), before_ms :: integer(), limit :: pos_integer()) ::
               {:ok, non_neg_integer()} | error()
 
   # --- traffic alerts
+  @doc "What is known of these webhooks; one without a state is not in the list."
   @callback alert_states(handle(), [Webhook.id()]) :: {:ok, [alert_state()]} | error()
-  @callback put_alert_state(handle(), alert_state()) :: :ok | error()
+  @doc "Puts or replaces the state of one webhook and kind."
+  @callback put_alert_state(handle(), alert_state()) :: :ok | {:error, :not_found} | error()
 end

@@ -1,0 +1,470 @@
+defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
+  @moduledoc false
+  # The life of a delivery: accepted, recorded, claimed, released, redelivered,
+  # cancelled, deleted. The log's pages are in Log.
+
+  alias Plausible.Webhooks.{Attempt, Delivery}
+  alias Plausible.Webhooks.Store.SQLite.{Connection, Rows, Schema}
+
+  @states %{pending: 0, parked: 1, delivered: 2, failed: 3, cancelled: 4}
+  @state_names Map.new(@states, fn {name, code} -> {code, name} end)
+
+  @accepted Enum.zip(
+              Schema.accepted(),
+              [:text, :text, :int, :text, :int, :int, :blob, :int, :int, :int, :int, :int] ++
+                [:text, :int, :text, :int, :int, :blob]
+            )
+  @recorded Enum.zip(
+              Schema.recorded(),
+              [:text, :int, :int, :int, :text, :blob, :int, :int, :int, :int, :int, :int] ++
+                [:text, :blob, :blob, :int, :int, :int, :blob, :int]
+            )
+  @id [{"id", :text}]
+
+  @delivery Enum.map_join(Schema.accepted() -- ["body"], ", ", & &1)
+  @body "(SELECT body FROM bodies WHERE delivery = seq)"
+  @due "coalesce(next_at_ms, created_at_ms)"
+
+  @number_max Schema.number_max()
+  # Deliveries that one statement deletes or cancels: some ten milliseconds.
+  @delete_slice 100
+  @cancel_slice 1_000
+  @scan_slice 1_000
+
+  # The atoms that error classes come back as. An atom is made of nothing else.
+  @errors Map.new(
+            ~w(http_status redirect gone dns_error dns_timeout blocked_address
+               connection_refused connection_reset network_unreachable connect_timeout
+               tls_error tls_timeout timeout response_too_large protocol_error cancelled
+               unknown_webhook internal)a,
+            &{Atom.to_string(&1), &1}
+          )
+
+  def state_code(state), do: Map.fetch(@states, state)
+
+  # --- in
+
+  def accept(handle, deliveries) do
+    now_ms = System.system_time(:millisecond)
+    statement = "INSERT INTO accepted (#{Rows.names(@accepted)}) #{Rows.select(@accepted)}"
+    write_all(handle, statement, Enum.map(deliveries, &accepted(&1, now_ms)), @accepted)
+  end
+
+  defp accepted(%Delivery{} = delivery, now_ms) do
+    code = Map.fetch!(@states, delivery.state)
+
+    [
+      delivery.id,
+      delivery.webhook_id,
+      delivery.site_id,
+      delivery.type,
+      delivery.goal_id,
+      code,
+      delivery.reason,
+      delivery.attempts,
+      delivery.schedule_from,
+      delivery.created_at_ms,
+      delivery.next_at_ms,
+      if(code >= 2, do: delivery.finished_at_ms || now_ms),
+      if(code == 0, do: delivery.owner),
+      delivery.last_status,
+      delivery.last_error,
+      delivery.manual,
+      delivery.retry,
+      delivery.body
+    ]
+  end
+
+  def record(handle, attempts) do
+    now_ms = System.system_time(:millisecond)
+    statement = "INSERT INTO recorded (#{Rows.names(@recorded)}) #{Rows.select(@recorded)}"
+
+    if Enum.all?(attempts, &(&1.number in 0..@number_max)),
+      do: write_all(handle, statement, Enum.map(attempts, &recorded(&1, now_ms)), @recorded),
+      else: {:error, :invalid_attempt_number}
+  end
+
+  defp recorded(%Attempt{} = attempt, now_ms) do
+    error = attempt.error && Atom.to_string(attempt.error)
+
+    [
+      attempt.delivery_id,
+      attempt.number,
+      Map.fetch!(@states, attempt.state),
+      attempt.status,
+      error,
+      attempt.detail,
+      attempt.started_at_ms,
+      attempt.dns_us,
+      attempt.connect_us,
+      attempt.tls_us,
+      attempt.first_byte_us,
+      attempt.total_us,
+      attempt.remote_ip,
+      attempt.response_content_type,
+      attempt.response_body,
+      attempt.response_truncated,
+      attempt.next_at_ms,
+      attempt.gone,
+      if(attempt.number == 0, do: attempt.detail || error, else: error),
+      now_ms
+    ]
+  end
+
+  defp write_all(handle, statement, rows, columns) do
+    case Rows.pack(rows, columns) do
+      [] ->
+        :ok
+
+      chunks ->
+        statements = Enum.map(chunks, &{statement, &1})
+        with {:ok, _rows} <- Connection.write(handle.connection, statements), do: :ok
+    end
+  end
+
+  # --- owners
+
+  # Every owner of something pending, found by one step in the index per owner.
+  @holders """
+  WITH RECURSIVE holders (owner) AS (
+    SELECT min(owner) FROM deliveries WHERE state <= 1 AND owner >= ''
+    UNION ALL
+    SELECT (SELECT min(owner) FROM deliveries WHERE state <= 1 AND owner > holders.owner)
+    FROM holders WHERE holders.owner IS NOT NULL
+  )
+  """
+
+  @live "EXISTS (SELECT 1 FROM owners WHERE owners.owner = ?1 AND until_ms > ?2)"
+
+  def claim(handle, owner, limit) do
+    now_ms = System.system_time(:millisecond)
+
+    dead =
+      @holders <>
+        """
+        SELECT owner FROM holders WHERE owner <> ?1 AND NOT EXISTS (
+          SELECT 1 FROM owners WHERE owners.owner = holders.owner AND until_ms > ?2)
+        """
+
+    with {:ok, [dead]} <- Connection.read(handle.connection, [{dead, [owner, now_ms]}]),
+         orphan = Enum.map(dead, fn {owner} -> {orphan(), [owner, now_ms, limit]} end),
+         statements = orphan ++ [{take(), [owner, now_ms, limit]}],
+         {:ok, results} <- Connection.write(handle.connection, statements) do
+      deliveries = results |> List.last() |> Enum.map(&with_body/1)
+      {:ok, Enum.sort_by(deliveries, &{&1.next_at_ms || &1.created_at_ms, &1.id})}
+    end
+  end
+
+  # As many as may be claimed of each dead owner become nobody's, the oldest due
+  # first; then the oldest of nobody's are taken. So no statement sorts more than
+  # it takes. A lease renewed in the meantime is respected.
+  defp orphan do
+    """
+    UPDATE deliveries SET owner = NULL WHERE NOT #{@live} AND seq IN (
+      SELECT seq FROM deliveries WHERE owner = ?1 AND state = 0 AND state <= 1
+      ORDER BY #{@due} LIMIT ?3)
+    """
+  end
+
+  defp take do
+    """
+    UPDATE deliveries SET state = 0, owner = ?1 WHERE seq IN (
+      SELECT seq FROM (
+        SELECT * FROM (
+          SELECT seq, #{@due} AS due FROM deliveries
+          WHERE owner IS NULL AND state = 1 AND state <= 1 AND #{@due} <= ?2
+          ORDER BY #{@due} LIMIT ?3)
+        UNION ALL
+        SELECT * FROM (
+          SELECT seq, #{@due} AS due FROM deliveries
+          WHERE owner IS NULL AND state = 0 AND state <= 1
+          ORDER BY #{@due} LIMIT ?3)
+      ) ORDER BY due, seq LIMIT ?3)
+    RETURNING #{@delivery}, #{@body}
+    """
+  end
+
+  def release(handle, owner, ids, next_at_ms) do
+    statement = """
+    UPDATE deliveries SET state = 1, owner = NULL, next_at_ms = ?4
+    WHERE id IN (#{Rows.select(@id)}) AND state = 0 AND owner = ?3
+    """
+
+    statements = by_ids(statement, ids, [owner, next_at_ms])
+    with {:ok, _results} <- write_some(handle, statements), do: :ok
+  end
+
+  def heartbeat(handle, owner, lease_ms) do
+    statement = "INSERT OR REPLACE INTO owners (owner, until_ms) VALUES (?1, ?2)"
+    params = [owner, System.system_time(:millisecond) + lease_ms]
+    with {:ok, _results} <- Connection.write(handle.connection, [{statement, params}]), do: :ok
+  end
+
+  # --- again, or not any more
+
+  def redeliver(handle, owner, ids) do
+    ids = Enum.uniq(ids)
+
+    statement = """
+    UPDATE deliveries SET
+      state = 0, owner = ?3, schedule_from = attempts, manual = 1,
+      next_at_ms = NULL, finished_at_ms = NULL, reason = NULL
+    WHERE id IN (#{Rows.select(@id)}) AND (state <> 2 OR ?4)
+    RETURNING #{@delivery}, #{@body}
+    """
+
+    delivered_too = if match?([_only], ids), do: 1, else: 0
+
+    with {:ok, results} <- write_some(handle, by_ids(statement, ids, [owner, delivered_too])) do
+      found = for row <- Enum.concat(results), into: %{}, do: {elem(row, 0), with_body(row)}
+      {:ok, for(id <- ids, delivery = found[id], do: delivery)}
+    end
+  end
+
+  defp by_ids(statement, ids, more) do
+    for params <- ids |> Enum.map(&[&1]) |> Rows.pack(@id), do: {statement, params ++ more}
+  end
+
+  defp write_some(_handle, []), do: {:ok, []}
+  defp write_some(handle, statements), do: Connection.write(handle.connection, statements)
+
+  def cancel_waiting(handle, webhook_id, reason) do
+    statement = """
+    UPDATE deliveries SET
+      state = 4, reason = ?2, owner = NULL, next_at_ms = NULL, finished_at_ms = ?3
+    WHERE seq IN (
+      SELECT seq FROM deliveries INDEXED BY deliveries_waiting
+      WHERE state <= 1 AND webhook_id = ?1 LIMIT #{@cancel_slice})
+    RETURNING 1
+    """
+
+    params = [webhook_id, {:blob, reason}, System.system_time(:millisecond)]
+    in_slices(handle, {statement, params}, @cancel_slice, 0)
+  end
+
+  defp in_slices(handle, statement, slice, done) do
+    with {:ok, [rows]} <- Connection.write(handle.connection, [statement]) do
+      case length(rows) do
+        ^slice -> in_slices(handle, statement, slice, done + slice)
+        rest -> {:ok, done + rest}
+      end
+    end
+  end
+
+  # --- deletion
+
+  def prune(handle, before_ms, limit) do
+    with :ok <- finish_deletions(handle), do: prune(handle, before_ms, limit, 0)
+  end
+
+  defp prune(_handle, _before_ms, limit, limit), do: {:ok, limit}
+
+  defp prune(handle, before_ms, limit, done) do
+    slice = min(limit - done, @delete_slice)
+
+    statement = """
+    DELETE FROM deliveries WHERE seq IN (
+      SELECT seq FROM deliveries WHERE finished_at_ms < ?1
+      ORDER BY finished_at_ms LIMIT ?2)
+    RETURNING 1
+    """
+
+    with {:ok, [rows]} <- Connection.write(handle.connection, [{statement, [before_ms, slice]}]) do
+      case length(rows) do
+        ^slice -> prune(handle, before_ms, limit, done + slice)
+        rest -> {:ok, done + rest}
+      end
+    end
+  end
+
+  # What a VM that died in the middle of a deletion has left.
+  defp finish_deletions(handle) do
+    statement = {"SELECT id, site_id FROM deleted_webhooks", []}
+
+    with {:ok, [rows]} <- Connection.read(handle.connection, [statement]) do
+      Enum.reduce_while(rows, :ok, fn {id, site_id}, :ok ->
+        case delete_log(handle, site_id, id) do
+          :ok -> {:cont, :ok}
+          {:error, _reason} = error -> {:halt, error}
+        end
+      end)
+    end
+  end
+
+  @doc "Deletes the log of a webhook that is deleted already."
+  def delete_log(handle, site_id, webhook_id),
+    do: delete_log(handle, site_id, webhook_id, {-1, -1})
+
+  defp delete_log(handle, site_id, webhook_id, {created_at_ms, seq} = from) do
+    boundary = """
+    SELECT created_at_ms, seq FROM deliveries INDEXED BY deliveries_site
+    WHERE site_id = ?1 AND (created_at_ms, seq) > (?2, ?3)
+    ORDER BY created_at_ms, seq LIMIT 1 OFFSET #{@scan_slice - 1}
+    """
+
+    params = [site_id, created_at_ms, seq]
+
+    case Connection.read(handle.connection, [{boundary, params}]) do
+      {:ok, [[to]]} ->
+        with :ok <- delete_range(handle, site_id, webhook_id, from, to),
+             do: delete_log(handle, site_id, webhook_id, to)
+
+      {:ok, [[]]} ->
+        forget = {"DELETE FROM deleted_webhooks WHERE id = ?1", [webhook_id]}
+
+        with :ok <- delete_range(handle, site_id, webhook_id, from, nil),
+             {:ok, _} <- Connection.write(handle.connection, [forget]),
+             do: :ok
+
+      {:error, _reason} = error ->
+        error
+    end
+  end
+
+  defp delete_range(handle, site_id, webhook_id, {created_at_ms, seq}, to) do
+    {until, until_params} =
+      case to do
+        nil -> {"", []}
+        {to_ms, to_seq} -> {"AND (created_at_ms, seq) <= (?5, ?6)", [to_ms, to_seq]}
+      end
+
+    statement = """
+    DELETE FROM deliveries WHERE seq IN (
+      SELECT seq FROM deliveries INDEXED BY deliveries_site
+      WHERE site_id = ?1 AND webhook_id = ?2 AND (created_at_ms, seq) > (?3, ?4) #{until}
+      LIMIT #{@delete_slice})
+    RETURNING 1
+    """
+
+    params = [site_id, webhook_id, created_at_ms, seq] ++ until_params
+    with {:ok, _n} <- in_slices(handle, {statement, params}, @delete_slice, 0), do: :ok
+  end
+
+  # --- out
+
+  def get(handle, id) do
+    statement = {"SELECT #{@delivery}, #{@body} FROM deliveries WHERE id = ?1", [id]}
+
+    case Connection.read(handle.connection, [statement]) do
+      {:ok, [[row]]} -> {:ok, with_body(row)}
+      {:ok, [[]]} -> {:error, :not_found}
+      {:error, _reason} = error -> error
+    end
+  end
+
+  def attempts(handle, id) do
+    columns = Schema.recorded() -- ["id", "number", "reason", "now_ms"]
+
+    statement = """
+    SELECT deliveries.webhook_id, #{Schema.number_of("key")}, #{Enum.map_join(columns, ", ", &"attempts.#{&1}")}
+    FROM deliveries JOIN attempts ON attempts.#{Schema.attempts_of("deliveries.seq")}
+    WHERE deliveries.id = ?1 ORDER BY key
+    """
+
+    with {:ok, [rows]} <- Connection.read(handle.connection, [{statement, [id]}]),
+         do: {:ok, Enum.map(rows, &attempt(&1, id))}
+  end
+
+  def counts(handle) do
+    oldest = fn where ->
+      "(SELECT #{@due} FROM deliveries WHERE state <= 1 AND #{where} ORDER BY #{@due} LIMIT 1)"
+    end
+
+    due =
+      @holders <>
+        """
+        SELECT min(due) FROM (
+          SELECT #{oldest.("owner IS NULL AND state = 0")} AS due
+          UNION ALL SELECT #{oldest.("owner IS NULL AND state = 1")}
+          UNION ALL SELECT #{oldest.("owner = holders.owner AND state = 0")} FROM holders)
+        """
+
+    statements = [{"SELECT state, n FROM state_counts", []}, {due, []}]
+
+    with {:ok, [counts, [{due}]]} <- Connection.read(handle.connection, statements) do
+      counts = Map.new(counts, fn {code, n} -> {Map.fetch!(@state_names, code), n} end)
+      {:ok, Map.put(counts, :oldest_due_ms, Rows.nullable(due))}
+    end
+  end
+
+  @doc "The columns of a delivery without body, in the order that `delivery/1` takes."
+  def columns, do: @delivery
+
+  @doc "A row of `columns/0`, maybe with more behind."
+  def delivery(row) do
+    [
+      id,
+      webhook_id,
+      site_id,
+      type,
+      goal_id,
+      state,
+      reason,
+      attempts,
+      schedule_from,
+      created_at_ms,
+      next_at_ms,
+      finished_at_ms,
+      owner,
+      last_status,
+      last_error,
+      manual,
+      retry | _more
+    ] = Tuple.to_list(row)
+
+    %Delivery{
+      id: id,
+      webhook_id: webhook_id,
+      site_id: site_id,
+      type: type,
+      goal_id: Rows.nullable(goal_id),
+      state: Map.fetch!(@state_names, state),
+      reason: Rows.nullable(reason),
+      attempts: attempts,
+      schedule_from: schedule_from,
+      created_at_ms: created_at_ms,
+      next_at_ms: Rows.nullable(next_at_ms),
+      finished_at_ms: Rows.nullable(finished_at_ms),
+      owner: Rows.nullable(owner),
+      last_status: Rows.nullable(last_status),
+      last_error: Rows.nullable(last_error),
+      manual: manual == 1,
+      retry: retry == 1
+    }
+  end
+
+  defp with_body(row) do
+    body = Rows.nullable(elem(row, tuple_size(row) - 1))
+    %{delivery(row) | body: body}
+  end
+
+  defp attempt(row, id) do
+    {webhook_id, number, state, status, error, detail, started_at_ms, dns_us, connect_us, tls_us,
+     first_byte_us, total_us, remote_ip, content_type, body, truncated, next_at_ms, gone} = row
+
+    %Attempt{
+      delivery_id: id,
+      webhook_id: webhook_id,
+      number: number,
+      state: Map.fetch!(@state_names, state),
+      status: Rows.nullable(status),
+      error: error(error),
+      detail: Rows.nullable(detail),
+      started_at_ms: started_at_ms,
+      dns_us: Rows.nullable(dns_us),
+      connect_us: Rows.nullable(connect_us),
+      tls_us: Rows.nullable(tls_us),
+      first_byte_us: Rows.nullable(first_byte_us),
+      total_us: Rows.nullable(total_us),
+      remote_ip: Rows.nullable(remote_ip),
+      response_content_type: Rows.nullable(content_type),
+      response_body: Rows.nullable(body),
+      response_truncated: truncated == 1,
+      next_at_ms: Rows.nullable(next_at_ms),
+      gone: gone == 1
+    }
+  end
+
+  defp error(:null), do: nil
+  defp error(text), do: Map.get(@errors, text, :internal)
+end

@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -179,6 +180,24 @@ void EventLoop::forget(curl_socket_t descriptor) noexcept {
   wanted_[slot] = 0;
 }
 
+// An idle connection has something to say. Mostly that it was closed; but an
+// answer that nobody asked for would be taken for that of the next request
+// (libcurl before 8.0 uses a connection again that has unread input). So what
+// has come in goes, and curl finds the connection ended.
+void EventLoop::retire(curl_socket_t descriptor) noexcept {
+  const auto slot = static_cast<std::size_t>(descriptor);
+  // Closed meanwhile: the number may be anybody's.
+  if (watched_[slot] == 0) return;
+  std::array<char, 4096> dropped;
+  for (int i = 0; i < 16; ++i) {
+    if (recv(descriptor, dropped.data(), dropped.size(), MSG_DONTWAIT) <= 0) {
+      break;
+    }
+  }
+  shutdown(descriptor, SHUT_RDWR);
+  forget(descriptor);
+}
+
 void EventLoop::act(Shard& shard, curl_socket_t descriptor, int flags) {
   if (!shard.touched) {
     shard.touched = true;
@@ -258,9 +277,7 @@ std::size_t EventLoop::turn(std::int64_t wait_us, const Done& done) {
     Shard& shard = *shards_[static_cast<std::size_t>(event.data.u64 >> 32)];
     const auto slot = static_cast<std::size_t>(descriptor);
     if (wanted_[slot] == 0) {
-      // An idle connection that the other side closed, most likely: curl looks
-      // for itself before it uses it again.
-      forget(descriptor);
+      retire(descriptor);
       continue;
     }
     int flags = 0;

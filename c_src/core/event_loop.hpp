@@ -80,6 +80,7 @@ class EventLoop {
   bool open_multi(Shard& shard);
   void watch(Shard& shard, curl_socket_t descriptor,
              std::uint32_t events) noexcept;
+  void retire(curl_socket_t descriptor) noexcept;
   void act(Shard& shard, curl_socket_t descriptor, int flags);
   void fire_timers(std::int64_t now);
   void reap(const Done& done);

@@ -182,17 +182,23 @@ TEST_CASE("connection: a late answer is not the next one's") {
 TEST_CASE("connection: an answer too many is not the next one's") {
   // Of a host that serves many webhooks one could otherwise speak for another.
   TestServer server;
-  server.on("/chatty",
-            std::vector<Reply>{answer(200).answer(410),
-                               answer(200).wait(20).answer(410), answer(200)});
-  EngineRun run;
-  run.endpoint("wh_chatty", server.url("/chatty"));
-  run.endpoint("wh_1", server.url("/other"));
-  for (int round = 0; round < 2; ++round) {
-    const std::string id = std::to_string(round);
-    CHECK(run.outcome(delivery("msg_chatty_" + id, "wh_chatty")).status == 200);
+  server.on("/at_once", std::vector<Reply>{
+                            Reply().send(answer_bytes(200) + answer_bytes(410)),
+                            answer(200)});
+  server.on("/soon", std::vector<Reply>{answer(200).answer(410), answer(200)});
+  server.on("/late",
+            std::vector<Reply>{answer(200).wait(20).answer(410), answer(200)});
+  server.on("/much", std::vector<Reply>{Reply().send(answer_bytes(200) +
+                                                     std::string(300'000, 'x') +
+                                                     answer_bytes(410)),
+                                        answer(200)});
+  for (const std::string path : {"/at_once", "/soon", "/late", "/much"}) {
+    INFO(path);
+    EngineRun run;
+    run.endpoint("wh_1", server.url(path));
+    CHECK(run.outcome(delivery("msg_1", "wh_1")).status == 200);
     run.run_for(60ms);
-    CHECK(run.outcome(delivery("msg_again_" + id, "wh_1")).status == 200);
+    CHECK(run.outcome(delivery("msg_2", "wh_1")).status == 200);
   }
 }
 

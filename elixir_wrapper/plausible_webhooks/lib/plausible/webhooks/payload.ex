@@ -330,7 +330,7 @@ defmodule Plausible.Webhooks.Payload do
 
   defp money(event, amount_key, currency_key) do
     with amount when is_binary(amount) <- event |> Map.get(amount_key) |> Text.decimal(),
-         currency when currency not in [nil, ""] <- currency(Map.get(event, currency_key)) do
+         <<_::24>> = currency <- currency(Map.get(event, currency_key)) do
       %{amount: amount, currency: currency}
     else
       _none -> nil

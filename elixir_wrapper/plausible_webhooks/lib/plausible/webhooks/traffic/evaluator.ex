@@ -9,7 +9,7 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
       to who calls `Plausible.Webhooks.Traffic.evaluate/2` (a scheduled job).
 
   An evaluation that takes longer delays the next one; there are never two at a
-  time. Sites that one evaluation did not get to come first in the next. Only one
+  time. What was evaluated the longest ago comes first. Only one
   node should evaluate: two would both tell of the same breach.
   """
 
@@ -47,7 +47,7 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
   def init(opts) do
     {tick_ms, opts} = Keyword.pop(opts, :tick_ms, @tick_ms)
     schedule(tick_ms)
-    {:ok, %{context: Map.new(opts), tick_ms: tick_ms, behind: MapSet.new()}}
+    {:ok, %{context: Map.new(opts), tick_ms: tick_ms, round: 0, evaluated: %{}}}
   end
 
   @impl true
@@ -68,16 +68,26 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
   defp schedule(:infinity), do: :ok
   defp schedule(tick_ms), do: Process.send_after(self(), :tick, tick_ms)
 
-  defp round(%{context: context, behind: behind} = state, now_ms, callers) do
+  # The longest ago first: if the time is ever too short for all of them, it is
+  # short for each in turn.
+  defp round(%{context: context, evaluated: evaluated} = state, now_ms, callers) do
+    round = state.round + 1
+
     sites =
       context.instance
       |> Directory.traffic()
-      |> Enum.sort_by(fn {site_id, _webhooks} -> site_id not in behind end)
+      |> Enum.sort_by(fn {site_id, _webhooks} -> Map.get(evaluated, site_id, 0) end)
 
     summary = Traffic.evaluate_sites(context, sites, now_ms, callers)
     log(summary)
     behind = for {site_id, :no_time_left} <- summary.failed, into: MapSet.new(), do: site_id
-    {summary, %{state | behind: behind}}
+
+    evaluated =
+      for {site_id, _webhooks} <- sites, into: %{} do
+        {site_id, if(site_id in behind, do: Map.get(evaluated, site_id, 0), else: round)}
+      end
+
+    {summary, %{state | round: round, evaluated: evaluated}}
   end
 
   defp log(%{failed: []}), do: :ok

@@ -1,0 +1,1 @@
+[inputs: ["*.exs", "demo/*.{ex,exs}"]]

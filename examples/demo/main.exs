@@ -1,0 +1,375 @@
+# The main job, live: events come in, goals are completed, signed webhooks leave,
+# are verified by a receiver, retried where it refuses, and are on record.
+# Run by script/demo; see there for the options.
+for file <- ~w(screen.ex receiver.ex narrator.ex), do: Code.require_file(file, __DIR__)
+
+defmodule Demo do
+  alias Demo.{Narrator, Receiver, Screen}
+  alias Plausible.Webhooks
+  alias Plausible.Webhooks.{Dedup, Directory, Goals, Ndjson, Traffic}
+  alias Plausible.Webhooks.Host.File, as: Sites
+
+  @examples Path.expand("..", __DIR__)
+  @options [events: :string, sites: :string, url: :string, pause: :integer, keep: :string]
+  @wait_ms 60_000
+  # What the recorded day must lead to: two front pages, one broken release.
+  @day %{"traffic.spike" => 2, "traffic.drop" => 1}
+
+  def main(arguments) do
+    settings = settings(arguments)
+    {:ok, _} = Screen.start_link(nil)
+    dir = settings[:keep] || Path.join(System.tmp_dir!(), "webhooks-demo-#{System.pid()}")
+    File.mkdir_p!(dir)
+
+    try do
+      run(settings, dir)
+    after
+      Supervisor.stop(Demo.Supervisor, :normal, 30_000)
+      unless settings[:keep], do: File.rm_rf!(dir)
+    end
+  end
+
+  defp settings(arguments) do
+    case OptionParser.parse(arguments, strict: @options) do
+      {settings, [], []} -> settings
+      {_settings, rest, wrong} -> usage(rest ++ Enum.map(wrong, &elem(&1, 0)))
+    end
+  end
+
+  defp usage(wrong) do
+    IO.puts(:stderr, "demo: not understood: #{Enum.join(wrong, " ")} (see script/demo --help)")
+    System.halt(2)
+  end
+
+  defp run(settings, dir) do
+    own = settings[:url] == nil
+    start!(settings, dir)
+    names = webhooks(settings)
+    Narrator.introduce(names)
+    tally = replay(settings)
+    waited = wait(System.monotonic_time(:millisecond) + @wait_ms)
+    Screen.plain("")
+    log = log(names)
+    summary(tally, log, own, waited, settings)
+  end
+
+  # --- what runs
+
+  defp start!(settings, dir) do
+    sites = settings[:sites] || Path.join(@examples, "sites.json")
+
+    children = [
+      {Sites, path: sites, name: Demo.Sites, on_change: &Webhooks.goals_changed/1},
+      {
+        Webhooks,
+        # The receiver is on this machine. A real instance keeps the defaults:
+        # https only, public addresses only.
+        # Shortened, so that you need not wait for minutes.
+        # The day is replayed in seconds; its minutes are evaluated by hand.
+        store: {Plausible.Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
+        host: {Sites, Demo.Sites},
+        vault: {:file, Path.join(dir, "webhooks.key")},
+        policy: %{https_only: false, allow_private: true},
+        retry_delays_ms: [500, 1_000, 2_000],
+        traffic: [tick_ms: :infinity],
+        observers: [{Narrator, %{own: settings[:url] == nil}}]
+      }
+    ]
+
+    case Supervisor.start_link(children, strategy: :one_for_one, name: Demo.Supervisor) do
+      {:ok, _pid} ->
+        :ok
+
+      {:error, reason} ->
+        IO.puts(:stderr, "demo: cannot start: #{Exception.format_exit(reason)}")
+        System.halt(1)
+    end
+  end
+
+  # --- who subscribed
+
+  defp webhooks(settings) do
+    port = Receiver.start!()
+    sites = Enum.filter([1, 2], &Sites.site(Demo.Sites, &1))
+
+    wishes =
+      case settings do
+        %{url: url} -> theirs(sites, url)
+        _own -> Enum.filter(ours(port), fn {site, _, _} -> site in sites end)
+      end
+
+    Map.new(wishes, fn {site_id, path, attributes} ->
+      {:ok, webhook} = created(Webhooks.create_webhook(:system, site_id, attributes))
+      {:ok, [%{key: secret} | _]} = Webhooks.reveal_secret(:system, site_id, webhook.id)
+      if path, do: Receiver.trust(path, secret)
+
+      Screen.line("", "webhook", :green, [
+        "#{attributes.name}: #{attributes.url} gets #{Enum.join(attributes.events, ", ")}",
+        if(path, do: "", else: "; secret #{secret}")
+      ])
+
+      {webhook.id, attributes.name}
+    end)
+  end
+
+  defp created({:ok, webhook}), do: {:ok, webhook}
+
+  defp created({:error, {:invalid, fields}}) do
+    text = Enum.map_join(fields, "; ", fn {field, reason} -> "#{field} #{reason}" end)
+    IO.puts(:stderr, "demo: #{text}")
+    System.halt(2)
+  end
+
+  defp ours(port) do
+    url = &"http://127.0.0.1:#{port}#{&1}"
+
+    [
+      {1, "/crm",
+       %{name: "CRM", url: url.("/crm"), events: ["goal.completed"], goals: [1, 2, 10]}},
+      {1, "/flaky/partner",
+       %{
+         name: "Flaky partner",
+         url: url.("/flaky/partner"),
+         events: ["goal.completed"],
+         goals: [3]
+       }},
+      {1, "/readers",
+       %{name: "Readers", url: url.("/readers"), events: ["goal.completed"], goals: [5]}},
+      {1, "/alerts",
+       %{
+         name: "Alerts",
+         url: url.("/alerts"),
+         events: ["traffic.spike", "traffic.drop"],
+         spike_threshold: 40,
+         drop_threshold: 50
+       }},
+      {2, "/boutique", %{name: "Boutique", url: url.("/boutique"), events: ["goal.completed"]}}
+    ]
+  end
+
+  defp theirs(sites, url) do
+    for site <- sites do
+      {site, nil,
+       %{
+         name: "Your endpoint",
+         url: url,
+         events: ["goal.completed", "traffic.spike", "traffic.drop"],
+         goals: :all,
+         spike_threshold: 40,
+         drop_threshold: 50
+       }}
+    end
+  end
+
+  # --- the day
+
+  defp replay(settings) do
+    pause_ms = settings[:pause] || 8
+    site = &Sites.site_by_domain(Demo.Sites, &1)
+    told = Dedup.new()
+    Screen.plain("")
+
+    settings
+    |> lines()
+    |> Ndjson.stream(site)
+    |> Enum.reduce(%{events: 0, broken: 0, goals: 0, minute: nil}, fn
+      {:ok, event}, tally ->
+        if pause_ms > 0, do: Process.sleep(pause_ms)
+        tally = minutes(tally, at_ms(event))
+        goals = tell(event, told)
+        Sites.observe(Demo.Sites, event)
+        :ok = Webhooks.events_buffered([event])
+        %{tally | events: tally.events + 1, goals: tally.goals + goals}
+
+      {:error, error}, tally ->
+        Screen.line("", "SKIPPED", :red, Ndjson.message(error))
+        %{tally | broken: tally.broken + 1}
+    end)
+  end
+
+  defp lines(settings) do
+    case settings[:events] do
+      nil -> File.stream!(Path.join(@examples, "events.ndjson"))
+      "-" -> IO.stream(:stdio, :line)
+      path -> readable(path)
+    end
+  end
+
+  defp readable(path) do
+    case File.stat(path) do
+      {:ok, _stat} ->
+        File.stream!(path)
+
+      {:error, reason} ->
+        IO.puts(:stderr, "demo: #{path}: #{:file.format_error(reason)}")
+        System.halt(2)
+    end
+  end
+
+  # Traffic is looked at once for each minute that the events have passed.
+  defp minutes(tally, at_ms) do
+    minute = div(at_ms, 60_000)
+
+    if tally.minute != nil and minute > tally.minute do
+      # A long silence is looked at in steps that no alert window can hide in.
+      from = max(tally.minute + 1, minute - 720)
+      for each <- from..minute, do: evaluate(each * 60_000)
+    end
+
+    %{tally | minute: max(minute, tally.minute || minute)}
+  end
+
+  defp evaluate(at_ms) do
+    {:ok, %{fired: fired, resolved: resolved}} = Traffic.evaluate(Webhooks, at_ms)
+    time = at_ms |> DateTime.from_unix!(:millisecond) |> time()
+    if fired > 0, do: Screen.line(time, "alert", :red, "traffic has crossed a threshold")
+
+    if resolved > 0,
+      do: Screen.line(time, "re-armed", :green, "traffic is back to normal; nothing is sent")
+  end
+
+  # Which goals the event completes, found once more for the screen, with a memory
+  # of its own for the scroll goals that count once a visit and page.
+  defp tell(%{clickhouse_event: %{site_id: site_id, name: name, pathname: path}} = event, told) do
+    case Directory.lookup(Webhooks, site_id) do
+      nil ->
+        0
+
+      subscriptions ->
+        goals = Goals.completed(subscriptions, event, told)
+
+        if goals != [] do
+          Screen.line(
+            clock(event),
+            "event",
+            :yellow,
+            "#{name} on #{path} (#{subscriptions.domain})"
+          )
+        end
+
+        for %{goal: goal} <- goals, do: Screen.line("", "goal", :green, goal.name)
+        length(goals)
+    end
+  end
+
+  defp clock(event), do: event |> at_ms() |> DateTime.from_unix!(:millisecond) |> time()
+
+  defp time(date_time),
+    do: date_time |> DateTime.to_time() |> Time.truncate(:second) |> to_string()
+
+  defp at_ms(%{clickhouse_event: %{timestamp: timestamp}}),
+    do: timestamp |> DateTime.from_naive!("Etc/UTC") |> DateTime.to_unix(:millisecond)
+
+  # --- the end
+
+  defp wait(until_ms) do
+    %{outbox: outbox, journal: journal, engine: engine} = Webhooks.stats()
+    waiting = (engine[:waiting] || 0) + (engine[:in_flight] || 0)
+
+    cond do
+      outbox + journal + waiting == 0 ->
+        Process.sleep(200)
+        :done
+
+      System.monotonic_time(:millisecond) > until_ms ->
+        :gave_up
+
+      true ->
+        Screen.progress("waiting for #{outbox + journal + waiting} deliveries (retries)")
+        Process.sleep(100)
+        wait(until_ms)
+    end
+  end
+
+  # Read back from the store, page by page.
+  defp log(names) do
+    for site <- [1, 2], Sites.site(Demo.Sites, site), delivery <- pages(site, nil) do
+      {:ok, attempts} = Webhooks.attempts(:system, site, delivery.id)
+      %{delivery: delivery, attempts: attempts, name: names[delivery.webhook_id]}
+    end
+  end
+
+  defp pages(site, cursor) do
+    {:ok, %{entries: entries, next: next}} =
+      Webhooks.deliveries(:system, site, %{}, %{after: cursor, limit: 200})
+
+    entries ++ if next, do: pages(site, next), else: []
+  end
+
+  defp summary(tally, log, own, waited, settings) do
+    Screen.plain("Delivery log, the last ten of #{length(log)}, read back from the store:")
+
+    for entry <- log |> Enum.sort_by(& &1.delivery.created_at_ms, :desc) |> Enum.take(10) do
+      statuses = Enum.map_join(entry.attempts, ", ", &to_string(&1.status || &1.error))
+
+      Screen.plain(
+        "  #{entry.delivery.id}  #{String.pad_trailing(entry.delivery.type, 14)}  " <>
+          "#{String.pad_trailing(to_string(entry.name), 13)}  " <>
+          "#{String.pad_trailing(to_string(entry.delivery.state), 9)}  #{statuses}"
+      )
+    end
+
+    %{dropped: dropped} = Webhooks.stats()
+    delivered = Enum.count(log, &(&1.delivery.state == :delivered))
+    attempts = Enum.flat_map(log, & &1.attempts)
+    verified = Enum.count(log, &verified?/1)
+    types = Enum.frequencies_by(log, & &1.delivery.type)
+
+    Screen.plain("""
+
+    events          #{tally.events} read, #{tally.broken} skipped
+    completions     #{types["goal.completed"] || 0} deliveries
+    spikes, drops   #{types["traffic.spike"] || 0}, #{types["traffic.drop"] || 0}
+    attempts        #{length(attempts)}, #{length(attempts) - length(log)} of them retries
+    delivered       #{delivered} of #{length(log)}#{if own, do: ", verified by the receiver #{verified}", else: ""}
+    dropped         #{dropped}
+    total time      median #{percentile(attempts, 50)} ms, 99th percentile #{percentile(attempts, 99)} ms\
+    """)
+
+    checks =
+      [
+        {waited == :done, "not all deliveries came to an end in time"},
+        {log != [], "no event led to a delivery"},
+        {delivered == length(log), "#{length(log) - delivered} deliveries did not arrive"},
+        {not own or verified == length(log), "not every delivery was verified by the receiver"},
+        {dropped == 0, "events were dropped"}
+      ] ++ recorded_day(types, attempts, log, settings)
+
+    case for({false, text} <- checks, do: text) do
+      [] ->
+        Screen.plain("\nEvery delivery arrived#{if own, do: " and was verified", else: ""}.")
+        :ok
+
+      texts ->
+        for text <- texts, do: Screen.plain("\nFAILED: #{text}.")
+        {:error, texts}
+    end
+  end
+
+  defp recorded_day(types, attempts, log, settings) do
+    if Enum.any?([:events, :sites, :url], &settings[&1]) do
+      []
+    else
+      expected =
+        Enum.map(@day, fn {type, count} -> {types[type] == count, "#{type}: not #{count}"} end)
+
+      [{length(attempts) > length(log), "no retry was seen"} | expected]
+    end
+  end
+
+  defp verified?(%{delivery: delivery, attempts: attempts}) do
+    received = Receiver.received(delivery.id)
+    length(received) == length(attempts) and Enum.all?(received, &elem(&1, 0))
+  end
+
+  defp percentile([], _percent), do: "-"
+
+  defp percentile(attempts, percent) do
+    sorted = attempts |> Enum.map(& &1.total_us) |> Enum.reject(&is_nil/1) |> Enum.sort()
+    us = Enum.at(sorted, min(div(length(sorted) * percent, 100), length(sorted) - 1), 0)
+    Float.round(us / 1_000, 1)
+  end
+end
+
+Logger.configure(level: :warning)
+if Demo.main(System.argv()) == :ok, do: System.halt(0), else: System.halt(1)

@@ -1,0 +1,56 @@
+defmodule Demo.Screen do
+  @moduledoc """
+  What the demo says: colours and a progress line on a terminal, plain lines
+  elsewhere. Lines are written by one process, so that none is torn.
+  """
+
+  use GenServer
+
+  def start_link(_argument), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  @doc "A line: a time or a blank, a label, a text."
+  def line(time, label, colour, text),
+    do: GenServer.call(__MODULE__, {:line, time, label, colour, text})
+
+  def plain(text), do: GenServer.call(__MODULE__, {:plain, text})
+
+  @doc "Overwrites itself on a terminal; elsewhere at most one line in two seconds."
+  def progress(text), do: GenServer.call(__MODULE__, {:progress, text})
+
+  @impl true
+  def init(nil) do
+    {:ok, %{terminal: match?({:ok, _}, :io.columns()), progress: false, told_ms: 0}}
+  end
+
+  @impl true
+  def handle_call({:line, time, label, colour, text}, _from, state) do
+    label = String.pad_trailing(label, 8)
+    label = if state.terminal, do: IO.ANSI.format([colour, label], true), else: label
+    IO.puts([clear(state), String.pad_trailing(time, 9), label, " ", text])
+    {:reply, :ok, %{state | progress: false}}
+  end
+
+  def handle_call({:plain, text}, _from, state) do
+    IO.puts([clear(state), text])
+    {:reply, :ok, %{state | progress: false}}
+  end
+
+  def handle_call({:progress, text}, _from, %{terminal: true} = state) do
+    IO.write([clear(%{state | progress: true}), IO.ANSI.format([:faint, text], true)])
+    {:reply, :ok, %{state | progress: true}}
+  end
+
+  def handle_call({:progress, text}, _from, state) do
+    now_ms = System.monotonic_time(:millisecond)
+
+    if state.told_ms == 0 or now_ms - state.told_ms >= 2_000 do
+      IO.puts(["... ", text])
+      {:reply, :ok, %{state | told_ms: now_ms}}
+    else
+      {:reply, :ok, state}
+    end
+  end
+
+  defp clear(%{terminal: true, progress: true}), do: "\r\e[K"
+  defp clear(_state), do: ""
+end

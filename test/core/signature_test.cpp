@@ -296,6 +296,8 @@ TEST_CASE("signature: rotation signs with every key, newest first") {
     CHECK(verified({key}, "msg_1", kNow, header, "body", kNow) == "ok");
     CHECK(verified({"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX", key}, "msg_1",
                    kNow, header, "body", kNow) == "ok");
+    CHECK(verified({key, "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}, "msg_1",
+                   kNow, header, "body", kNow) == "ok");
   }
   CHECK(verified({"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"}, "msg_1", kNow,
                  header, "body", kNow) == "no_match");
@@ -331,6 +333,8 @@ TEST_CASE("signature: headers of every shape") {
   CHECK(with("v2,future v1a," + good.substr(3) + " junk " + good) == "ok");
   CHECK(with("  " + good + "  ") == "ok");
   CHECK(with("v1, " + good) == "ok");
+  CHECK(with(good + " junk") == "ok");
+  CHECK(with("v2,x junk") == "no_match");
   CHECK(with(other) == "no_match");
   CHECK(with("v2," + good.substr(3)) == "no_match");
   // Two spellings of one signature would be two signatures.

@@ -332,7 +332,8 @@ TEST_CASE("url: local names") {
   for (const std::string host :
        {"notlocalhost.com", "localhost.example.com", "mylocal.example",
         "local.example", "internal.example", "arpa.example", "home.arpa.com",
-        "1.in-addr.arpa", "onion.example", "thelan.example"}) {
+        "1.in-addr.arpa", "onion.example", "example.mylan", "x.notlocal",
+        "x.smith-home.arpa"}) {
     INFO(host);
     CHECK(check_url("http://" + host + "/", any_scheme()).ok());
   }

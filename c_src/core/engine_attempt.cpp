@@ -96,6 +96,7 @@ void EngineLoop::settle_names() {
     if (found == resolving_.end()) continue;
     for (Item* item : found->second) {
       timers_.erase(item->timer);
+      item->resolved_us = now_us_;
       resolved_.push_back(item);
     }
     resolving_.erase(found);

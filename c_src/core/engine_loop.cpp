@@ -370,6 +370,11 @@ void EngineLoop::pump() {
   while (!resolved_.empty() && in_flight_ < in_flight_max_) {
     Item& item = *resolved_.front();
     resolved_.pop_front();
+    // That there was no place is not the receiver's doing: the attempt's time
+    // stood still.
+    const std::int64_t waited_us = now_us_ - item.resolved_us;
+    item.started_us += waited_us;
+    item.started_ms += waited_us / 1000;
     resolve(item);
   }
   while (!run_queue_.empty() && in_flight_ < in_flight_max_) {

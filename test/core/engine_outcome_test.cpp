@@ -194,11 +194,11 @@ TEST_CASE("outcome: retries come when announced, within the jitter") {
           static_cast<std::int64_t>(attempts[n].total_us.value() / 1000);
       const std::int64_t announced = attempts[n].next_at_ms.value() - end;
       CHECK(announced >= step - step / 5 - 2);
-      CHECK(announced <= step + step / 5 + 30 * kSlowdown);
+      CHECK(announced <= step + step / 5 + 50 * kSlowdown);
       const std::int64_t late =
           attempts[n + 1].started_at_ms - attempts[n].next_at_ms.value();
       CHECK(late >= -2);
-      CHECK(late < 60 * kSlowdown);
+      CHECK(late < 200 * kSlowdown);
       least = std::min(least, announced * 100 / step);
       most = std::max(most, announced * 100 / step);
     }

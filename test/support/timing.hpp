@@ -1,5 +1,6 @@
 // Purpose: waiting for things that happen on other threads, and allowance for
-// builds that run slower.
+// machines that are busy and builds that run slower: upper bounds are
+// multiplied by kSlowdown, lower ones never.
 // Thread: any.
 #pragma once
 
@@ -9,15 +10,15 @@
 namespace webhooks::test {
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-inline constexpr int kSlowdown = 4;
+inline constexpr int kSlowdown = 6;
 #elif defined(__has_feature)
 #if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-inline constexpr int kSlowdown = 4;
+inline constexpr int kSlowdown = 6;
 #else
-inline constexpr int kSlowdown = 1;
+inline constexpr int kSlowdown = 2;
 #endif
 #else
-inline constexpr int kSlowdown = 1;
+inline constexpr int kSlowdown = 2;
 #endif
 
 // Looks until it is so; false when the patience ran out.

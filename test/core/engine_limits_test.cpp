@@ -1,0 +1,378 @@
+// Purpose: limits hold, and whoever is slow, broken or limited delays nobody
+// else.
+// Thread: one; the server has its own, lookups run on the resolver's.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "catch.hpp"
+#include "engine_support.hpp"
+#include "test_server.hpp"
+
+using namespace webhooks;
+using namespace webhooks::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+std::vector<Delivery> many(int count, const std::string& webhook_id,
+                           const std::string& prefix = "msg_") {
+  std::vector<Delivery> out;
+  for (int i = 0; i < count; ++i) {
+    out.push_back(delivery(prefix + std::to_string(i), webhook_id));
+  }
+  return out;
+}
+
+Handler after(std::uint32_t ms, int status = 200) {
+  return
+      [ms, status](const Request&) { return Reply().wait(ms).answer(status); };
+}
+
+// No window of requests holds more than the burst and the rate allow. The
+// server's clock sees what the engine's let go a little later, and unevenly.
+void check_rate(const std::vector<Request>& requests, double rate,
+                double burst) {
+  REQUIRE_FALSE(requests.empty());
+  double worst = 0;
+  for (std::size_t first = 0; first < requests.size(); ++first) {
+    for (std::size_t last = first; last < requests.size(); ++last) {
+      const std::chrono::duration<double> span =
+          requests[last].at - requests[first].at + 20ms * kSlowdown;
+      const double allowed = burst + rate * span.count() + 1;
+      worst = std::max(worst, static_cast<double>(last - first + 1) - allowed);
+    }
+  }
+  CHECK(worst <= 0);
+}
+
+// Latency of deliveries to a good server, one by one, in milliseconds.
+std::vector<double> latencies(EngineRun& run, const std::string& webhook_id,
+                              const std::string& prefix, int count) {
+  std::vector<double> out;
+  for (int i = 0; i < count; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    const Attempt attempt =
+        run.outcome(delivery(prefix + std::to_string(i), webhook_id));
+    out.push_back(std::chrono::duration<double, std::milli>(
+                      std::chrono::steady_clock::now() - begin)
+                      .count());
+    CHECK(attempt.state == DeliveryState::kDelivered);
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("limits: requests in flight per lane") {
+  TestServer server;
+  server.otherwise(after(15));
+  EngineOptions options = test_options();
+  options.lane_in_flight_max = 3;
+  EngineRun run(options);
+  run.endpoint("wh_a", server.url("/a"));
+  run.endpoint("wh_b", server.url("/b"),
+               [](Endpoint& endpoint) { endpoint.in_flight_max = 1; });
+  run.endpoint("wh_c", server.url("/c"),
+               [](Endpoint& endpoint) { endpoint.in_flight_max = 7; });
+  run.submit(many(60, "wh_a", "a"));
+  run.submit(many(30, "wh_b", "b"));
+  run.submit(many(60, "wh_c", "c"));
+  REQUIRE(run.until_attempts(150));
+  CHECK(server.in_flight_peak("/a") == 3);
+  CHECK(server.in_flight_peak("/b") == 1);
+  CHECK(server.in_flight_peak("/c") == 7);
+}
+
+TEST_CASE("limits: in order within a lane of one") {
+  TestServer server;
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"),
+               [](Endpoint& endpoint) { endpoint.in_flight_max = 1; });
+  run.submit(many(50, "wh_1"));
+  REQUIRE(run.until_attempts(50));
+  const auto requests = server.requests();
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    CHECK(requests[i].header("webhook-id") == "msg_" + std::to_string(i));
+  }
+}
+
+TEST_CASE("limits: requests in flight per host, over all lanes") {
+  TestServer server;
+  server.otherwise(after(10));
+  EngineOptions options = test_options();
+  options.host_in_flight_max = 5;
+  EngineRun run(options);
+  for (int lane = 0; lane < 10; ++lane) {
+    const std::string id = std::to_string(lane);
+    run.endpoint(id, server.url("/" + id));
+    run.submit(many(20, id, "msg_" + id + "_"));
+  }
+  REQUIRE(run.until_attempts(200));
+  CHECK(server.in_flight_peak() == 5);
+  // Turn by turn: no lane is served to the end before another begins.
+  const auto requests = server.requests();
+  std::vector<std::string> early;
+  for (std::size_t i = 0; i < 100; ++i) {
+    early.push_back(requests[i].path());
+  }
+  for (int lane = 0; lane < 10; ++lane) {
+    INFO(lane);
+    CHECK(std::count(early.begin(), early.end(), "/" + std::to_string(lane)) >=
+          3);
+  }
+}
+
+TEST_CASE("limits: another host is not held up by a full one") {
+  ServerOptions everywhere;
+  everywhere.ip = "0.0.0.0";
+  TestServer server(everywhere);
+  server.on("/slow", Handler(after(400)));
+  EngineOptions options = test_options();
+  options.host_in_flight_max = 2;
+  EngineRun run(options);
+  run.endpoint("wh_slow", server.url("127.0.0.5", "/slow"));
+  run.endpoint("wh_good", server.url("127.0.0.6", "/good"));
+  run.submit(many(10, "wh_slow", "slow"));
+  run.run_for(30ms);
+  const auto took = latencies(run, "wh_good", "good", 20);
+  CHECK(took.back() < 100 * kSlowdown);
+}
+
+TEST_CASE("limits: rate of a lane") {
+  TestServer server;
+  EngineOptions options = test_options();
+  options.lane_rate_per_s = 40;
+  EngineRun run(options);
+  run.endpoint("wh_default", server.url("/default"));
+  run.endpoint("wh_own", server.url("/own"),
+               [](Endpoint& endpoint) { endpoint.rate_per_s = 10; });
+  run.endpoint("wh_free", server.url("/free"),
+               [](Endpoint& endpoint) { endpoint.rate_per_s = 100'000; });
+  run.submit(many(100, "wh_default", "d"));
+  run.submit(many(22, "wh_own", "o"));
+  run.submit(many(200, "wh_free", "f"));
+  const auto begin = std::chrono::steady_clock::now();
+  REQUIRE(run.until([&] { return server.count("/free") == 200; }, 1s));
+  REQUIRE(run.until_attempts(322));
+  const auto took = std::chrono::steady_clock::now() - begin;
+  check_rate(server.requests("/default"), 40, 40);
+  check_rate(server.requests("/own"), 10, 10);
+  // Nor is it withheld: 100 at 40/s after a burst of 40 take 1.5 s.
+  CHECK(took > 1'300ms);
+  CHECK(took < 2'500ms * kSlowdown);
+}
+
+TEST_CASE("limits: rate of a host, over all lanes") {
+  TestServer server;
+  EngineOptions options = test_options();
+  options.host_rate_per_s = 50;
+  EngineRun run(options);
+  for (int lane = 0; lane < 5; ++lane) {
+    const std::string id = std::to_string(lane);
+    run.endpoint(id, server.url("/" + id));
+    run.submit(many(25, id, "msg_" + id + "_"));
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  REQUIRE(run.until_attempts(125));
+  const auto took = std::chrono::steady_clock::now() - begin;
+  check_rate(server.requests(), 50, 50);
+  CHECK(took > 1'300ms);
+  CHECK(took < 2'500ms * kSlowdown);
+}
+
+TEST_CASE("limits: a waiting lane costs no processor time") {
+  TestServer server;
+  EngineOptions options = test_options();
+  options.lane_rate_per_s = 2;
+  options.host_rate_per_s = 2;
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  run.submit(many(20, "wh_1"));
+  run.run_for(200ms);
+  const std::uint64_t before = run.engine().stats().loop_turns;
+  const std::clock_t clock = std::clock();
+  run.run_for(500ms);
+  CHECK(run.engine().stats().loop_turns - before < 200);
+  CHECK(std::clock() - clock < CLOCKS_PER_SEC / 5);
+}
+
+TEST_CASE("limits: requests in flight of the whole engine") {
+  TestServer server;
+  server.otherwise(after(20));
+  EngineOptions options = test_options();
+  options.in_flight_max = 10;
+  EngineRun run(options);
+  for (int lane = 0; lane < 20; ++lane) {
+    const std::string id = std::to_string(lane);
+    run.endpoint(id, server.url("/" + id));
+    run.submit(many(5, id, "msg_" + id + "_"));
+  }
+  std::uint64_t most = 0;
+  REQUIRE(run.until([&] {
+    most = std::max(most, run.engine().stats().in_flight);
+    return run.attempts().size() == 100;
+  }));
+  CHECK(server.in_flight_peak() == 10);
+  CHECK(most <= 10);
+  CHECK(run.engine().stats().in_flight_max == 10);
+}
+
+TEST_CASE("limits: waiting for a place is not part of an attempt") {
+  TestServer server;
+  server.on("/slow", Handler(after(500)));
+  EngineOptions options = test_options();
+  options.in_flight_max = 1;
+  options.retry_delays_ms = {};
+  options.resolve = [](const std::string&) {
+    std::this_thread::sleep_for(20ms);
+    return Resolution{{*IpAddress::parse("127.0.0.1")}, {}};
+  };
+  EngineRun run(options);
+  run.endpoint("wh_slow", server.url("/slow"));
+  run.endpoint("wh_name", server.url("hook.example", "/name"),
+               [](Endpoint& endpoint) { endpoint.timeout_ms = 300; });
+  // The place is taken while the name is looked up.
+  run.submit(delivery("msg_name", "wh_name"));
+  run.submit(delivery("msg_slow", "wh_slow"));
+  REQUIRE(run.until_attempts(2));
+  const Attempt named = run.attempts("msg_name").front();
+  INFO(error_name(named.error) << " " << named.detail);
+  CHECK(named.state == DeliveryState::kDelivered);
+  CHECK(named.total_us.value() < 300'000U);
+}
+
+TEST_CASE("limits: a full queue takes the first ones and says how many") {
+  TestServer server;
+  EngineOptions options = test_options();
+  options.waiting_max = 100;
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  std::vector<Delivery> batch = many(150, "wh_1");
+  const auto taken = run.engine().submit(batch);
+  REQUIRE(taken.ok());
+  CHECK(taken.value() == 100);
+  // What was not taken is still the caller's.
+  REQUIRE(batch.size() == 150);
+  CHECK(batch[100].id == "msg_100");
+  REQUIRE(batch[100].body != nullptr);
+  CHECK(batch[149].id == "msg_149");
+  std::vector<Delivery> more = many(1, "wh_1", "more");
+  const auto refused = run.engine().submit(more);
+  REQUIRE_FALSE(refused.ok());
+  CHECK(refused.error().reason == "overloaded");
+  CHECK(more[0].id == "more0");
+  CHECK(run.engine().stats().waiting == 100);
+  // A test or a redelivery finds room, but not without end either.
+  std::size_t manual = 0;
+  for (int i = 0; i < 50; ++i) {
+    std::vector<Delivery> one = many(1, "wh_1", "manual" + std::to_string(i));
+    one[0].manual = true;
+    manual += run.engine().submit(one).ok() ? 1U : 0U;
+  }
+  CHECK(manual >= 10);
+  CHECK(manual <= 12);
+  REQUIRE(run.until_attempts(100 + manual));
+  CHECK(server.count() == 100 + manual);
+  CHECK(run.engine().stats().waiting == 0);
+  std::vector<Delivery> again = many(3, "wh_1", "again");
+  CHECK(run.engine().submit(again).ok());
+}
+
+TEST_CASE("limits: retries that wait count as waiting") {
+  TestServer server;
+  server.otherwise(after(0, 500));
+  EngineOptions options = test_options();
+  options.waiting_max = 10;
+  options.retry_delays_ms = {60'000};
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  run.submit(many(10, "wh_1"));
+  REQUIRE(run.until_attempts(10));
+  CHECK(run.engine().stats().waiting == 10);
+  std::vector<Delivery> more = many(1, "wh_1", "more");
+  CHECK_FALSE(run.engine().submit(more).ok());
+}
+
+TEST_CASE("limits: after five failures in a row, one probe at a time") {
+  TestServer server;
+  auto healthy = std::make_shared<std::atomic<bool>>(false);
+  server.otherwise([healthy](const Request&) {
+    return Reply().wait(20).answer(*healthy ? 200 : 500);
+  });
+  EngineOptions options = test_options();
+  options.circuit_failures = 5;
+  options.lane_in_flight_max = 4;
+  options.retry_delays_ms = {};
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  run.submit(many(8, "wh_1", "first"));
+  REQUIRE(run.until_attempts(8));
+  CHECK(server.in_flight_peak() == 4);
+  const std::size_t begin = server.count();
+  run.submit(many(6, "wh_1", "probe"));
+  REQUIRE(run.until_attempts(14));
+  const auto requests = server.requests();
+  for (std::size_t i = begin + 1; i < requests.size(); ++i) {
+    CHECK(requests[i].at - requests[i - 1].at >= 18ms);  // never two at a time
+  }
+  // One success, and the lane is as wide as before.
+  *healthy = true;
+  run.submit(many(40, "wh_1", "healed"));
+  const auto healed = std::chrono::steady_clock::now();
+  REQUIRE(run.until_attempts(54));
+  CHECK(std::chrono::steady_clock::now() - healed < 500ms * kSlowdown);
+}
+
+TEST_CASE("limits: one bad lane leaves the others as fast as they were") {
+  TestServer good;
+  TestServer bad;
+  bad.on("/hang", Reply().hang());
+  bad.on("/drip", Reply().drip(answer_bytes(200), 100));
+  bad.on("/endless",
+         Reply().send("HTTP/1.1 200 OK\r\n\r\n").endless("drop", 1));
+  bad.on("/fails", answer(500));
+  ServerOptions how;
+  how.accept = ServerOptions::Accept::kNever;
+  TestServer never(how);
+  how.accept = ServerOptions::Accept::kReset;
+  TestServer resets(how);
+  auto released = std::make_shared<std::atomic<bool>>(false);
+  EngineOptions options = test_options();
+  options.timeout_ms = 20'000;
+  options.connect_timeout_ms = 20'000;
+  options.dns_timeout_ms = 20'000;
+  options.retry_delays_ms = {5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5};
+  options.resolve = [released](const std::string& host) {
+    while (host != "good.example" && !*released) {
+      std::this_thread::sleep_for(5ms);
+    }
+    return Resolution{{*IpAddress::parse("127.0.0.1")}, {}};
+  };
+  EngineRun run(options);
+  run.endpoint("wh_good", good.url("good.example", "/"));
+  const auto alone = latencies(run, "wh_good", "alone", 60);
+
+  run.endpoint("wh_hang", bad.url("/hang"));
+  run.endpoint("wh_drip", bad.url("/drip"));
+  run.endpoint("wh_endless", bad.url("/endless"));
+  run.endpoint("wh_fails", bad.url("/fails"));
+  run.endpoint("wh_never", never.url("/"));
+  run.endpoint("wh_resets", resets.url("/"));
+  run.endpoint("wh_names", "http://hang.example/");
+  for (const std::string id : {"wh_hang", "wh_drip", "wh_endless", "wh_fails",
+                               "wh_never", "wh_resets", "wh_names"}) {
+    run.submit(many(300, id, id));
+  }
+  run.run_for(100ms);
+  const auto beside = latencies(run, "wh_good", "beside", 60);
+  *released = true;
+  INFO("median alone " << alone[30] << " ms, beside " << beside[30]
+                       << " ms; worst " << alone.back() << ", "
+                       << beside.back());
+  CHECK(beside[30] < alone[30] + 15 * kSlowdown);
+  CHECK(beside[57] < 100 * kSlowdown);
+}

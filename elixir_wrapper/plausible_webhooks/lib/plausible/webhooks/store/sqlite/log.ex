@@ -51,7 +51,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
       columns: nil,
       # What the index narrows down, and what each row is asked.
       range: [{"site_id = ?", [site_id]}],
-      filters: []
+      filters: [],
+      # An empty choice: no row can match, and no index helps to find none.
+      nothing?: false
     }
 
     Enum.reduce_while(filters, {:ok, start}, fn {key, value}, {:ok, walk} ->
@@ -79,6 +81,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
   defp filter(:status_class, class, walk) when class in 2..5,
     do: ask(walk, "last_status BETWEEN ? AND ?", [class * 100, class * 100 + 99])
 
+  defp filter(key, [], walk) when key in [:types, :states], do: %{walk | nothing?: true}
+
   defp filter(:types, types, walk) when is_list(types) do
     if length(types) <= @types_max and Enum.all?(types, &is_binary/1),
       do: ask(walk, "type IN (#{Enum.map_join(types, ", ", fn _type -> "?" end)})", types),
@@ -90,7 +94,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
 
     cond do
       length(codes) < length(states) -> :error
-      codes != [] and Enum.all?(codes, &(&1 >= 3)) -> failed(states(walk, codes))
+      Enum.all?(codes, &(&1 >= 3)) -> failed(states(walk, codes))
       true -> states(walk, codes)
     end
   end
@@ -106,6 +110,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
   defp ask(walk, sql, params), do: %{walk | filters: [{sql, params} | walk.filters]}
 
   # --- walking
+
+  defp rows(_handle, %{nothing?: true}, _place, _wanted, []), do: {:ok, []}
 
   # With nothing to ask each row, the limit alone bounds the work.
   defp rows(handle, %{filters: []} = walk, place, wanted, []),

@@ -1,0 +1,396 @@
+defmodule Plausible.Webhooks.StoreContract.Record do
+  @moduledoc false
+  use Plausible.Webhooks.StoreContract.Promise, about: "record"
+
+  @waiting [:pending, :parked]
+  @terminal [:delivered, :failed, :cancelled]
+
+  promise "attempts come back as they went in, oldest first", %{store: store} do
+    delivery = accept!(store)
+    most = 9_223_372_036_854_775_807
+
+    full = %Attempt{
+      delivery_id: delivery.id,
+      webhook_id: delivery.webhook_id,
+      number: 2,
+      state: :pending,
+      status: 503,
+      error: :http_status,
+      detail: "HTTP 503",
+      started_at_ms: 1,
+      dns_us: 0,
+      connect_us: 2,
+      tls_us: 3,
+      first_byte_us: 4,
+      total_us: most,
+      remote_ip: "2606:4700::1111",
+      response_content_type: "text/html; charset=utf-8",
+      response_body: :crypto.strong_rand_bytes(16_384),
+      response_truncated: true,
+      next_at_ms: 99,
+      gone: true
+    }
+
+    empty = %Attempt{
+      delivery_id: delivery.id,
+      webhook_id: delivery.webhook_id,
+      number: 1,
+      state: :pending,
+      error: :connect_timeout,
+      started_at_ms: 0
+    }
+
+    # The greater number first: order is by number, not by arrival.
+    assert record(store, [full]) == :ok
+    assert record(store, [empty]) == :ok
+    assert attempts(store, delivery.id) == {:ok, [empty, full]}
+    assert attempts(store, "none") == {:ok, []}
+    assert record(store, []) == :ok
+  end
+
+  promise "every class of error comes back as its atom", %{store: store} do
+    classes =
+      ~w(http_status redirect gone dns_error dns_timeout blocked_address connection_refused
+                 connection_reset network_unreachable connect_timeout tls_error tls_timeout timeout
+                 response_too_large protocol_error cancelled unknown_webhook internal)a
+
+    delivery = accept!(store)
+
+    given =
+      for {class, number} <- Enum.with_index(classes, 1),
+          do: failed(delivery, number, error: class)
+
+    assert record(store, given) == :ok
+    assert attempts(store, delivery.id) == {:ok, given}
+  end
+
+  promise "any bytes are kept in answer, content type and detail", %{store: store} do
+    for bytes <- odd_bytes() do
+      delivery = accept!(store)
+
+      attempt =
+        failed(delivery, 1,
+          response_body: bytes,
+          response_content_type: bytes,
+          detail: bytes,
+          remote_ip: bytes
+        )
+
+      assert record(store, [attempt]) == :ok
+      assert attempts(store, delivery.id) == {:ok, [attempt]}
+
+      ended = accept!(store)
+      assert record(store, [failed(ended, 0, detail: bytes)]) == :ok
+      assert get!(store, ended).reason == bytes
+    end
+  end
+
+  promise "each state does what it says to the delivery", %{store: store} do
+    before_ms = now_ms(store)
+
+    for {attempt, expected} <- [
+          {[state: :delivered, status: 204],
+           %{
+             state: :delivered,
+             last_status: 204,
+             last_error: nil,
+             reason: nil,
+             owner: nil,
+             next_at_ms: nil
+           }},
+          {[state: :pending, status: 500, error: :http_status, next_at_ms: 70],
+           %{
+             state: :pending,
+             last_status: 500,
+             last_error: "http_status",
+             reason: nil,
+             owner: "a",
+             next_at_ms: 70
+           }},
+          {[state: :parked, status: nil, error: :timeout, next_at_ms: 80],
+           %{
+             state: :parked,
+             last_status: nil,
+             last_error: "timeout",
+             reason: nil,
+             owner: nil,
+             next_at_ms: 80
+           }},
+          {[state: :failed, status: 302, error: :redirect, detail: "to /x"],
+           %{
+             state: :failed,
+             last_status: 302,
+             last_error: "redirect",
+             reason: "redirect",
+             owner: nil,
+             next_at_ms: nil
+           }},
+          {[state: :cancelled, status: nil, error: :cancelled],
+           %{
+             state: :cancelled,
+             last_status: nil,
+             last_error: "cancelled",
+             reason: "cancelled",
+             owner: nil
+           }},
+          # A terminal state has no next time, whatever the attempt says.
+          {[state: :failed, error: :gone, next_at_ms: 90], %{state: :failed, next_at_ms: nil}}
+        ] do
+      delivery = accept!(store, next_at_ms: 60)
+      assert record(store, [an_attempt(delivery, attempt)]) == :ok
+      stored = get!(store, delivery)
+      assert Map.take(stored, Map.keys(expected)) == expected
+      assert stored.attempts == 1
+      assert stored.body == delivery.body
+
+      if stored.state in @terminal,
+        do: assert(stored.finished_at_ms in before_ms..now_ms(store)),
+        else: assert(stored.finished_at_ms == nil)
+    end
+  end
+
+  promise "number 0 moves the delivery and leaves no attempt", %{store: store} do
+    delivery = accept!(store)
+    :ok = record(store, [failed(delivery, 1, state: :pending, next_at_ms: 5)])
+
+    :ok =
+      record(store, [
+        failed(delivery, 0,
+          state: :cancelled,
+          status: nil,
+          error: :cancelled,
+          detail: "webhook_deleted"
+        )
+      ])
+
+    assert %{state: :cancelled, reason: "webhook_deleted", attempts: 1} =
+             stored = get!(store, delivery)
+
+    assert %{last_status: 500, last_error: "http_status", owner: nil, next_at_ms: nil} = stored
+    assert {:ok, [%{number: 1}]} = attempts(store, delivery.id)
+
+    bare = accept!(store)
+    :ok = record(store, [failed(bare, 0, status: nil, error: :unknown_webhook)])
+
+    assert %{state: :failed, reason: "unknown_webhook", attempts: 0, last_status: nil} =
+             get!(store, bare)
+
+    parked = accept!(store)
+    :ok = record(store, [failed(parked, 0, state: :parked, next_at_ms: 9, error: nil)])
+    assert %{state: :parked, next_at_ms: 9, owner: nil} = get!(store, parked)
+  end
+
+  promise "delivered wins over everything, nothing else moves what has ended", %{store: store} do
+    for ended <- [:failed, :cancelled], later <- @waiting ++ @terminal, number <- [0, 1, 2] do
+      delivery = accept!(store)
+      :ok = record(store, [failed(delivery, 1, state: ended)])
+      first = get!(store, delivery)
+      :ok = record(store, [an_attempt(delivery, number: number, state: later, next_at_ms: 5)])
+      stored = get!(store, delivery)
+
+      if later == :delivered do
+        assert %{state: :delivered, reason: nil, next_at_ms: nil, owner: nil} = stored
+      else
+        assert {stored.state, stored.reason, stored.finished_at_ms, stored.next_at_ms} ==
+                 {ended, ended_reason(), first.finished_at_ms, nil}
+      end
+    end
+
+    for later <- @waiting ++ @terminal, number <- [0, 1, 2] do
+      delivery = accept!(store)
+      :ok = record(store, [an_attempt(delivery)])
+      first = get!(store, delivery)
+      :ok = record(store, [failed(delivery, number, state: later, next_at_ms: 5)])
+      assert get!(store, delivery) == %{first | attempts: max(number, 1)}
+    end
+  end
+
+  defp ended_reason, do: "http_status"
+
+  promise "an attempt after the end is still on record", %{store: store} do
+    delivery = accept!(store)
+    :ok = record(store, [failed(delivery, 1)])
+    :ok = record(store, [failed(delivery, 2, status: 404)])
+    assert {:ok, [%{number: 1}, %{number: 2, status: 404}]} = attempts(store, delivery.id)
+    assert %{state: :failed, attempts: 2, last_status: 404} = get!(store, delivery)
+  end
+
+  promise "recorded twice is recorded once", %{store: store} do
+    delivery = accept!(store)
+
+    batch = [
+      failed(delivery, 1, state: :pending, next_at_ms: 5),
+      failed(delivery, 2, state: :parked, next_at_ms: 6)
+    ]
+
+    :ok = record(store, batch)
+    once = {get!(store, delivery), attempts(store, delivery.id)}
+    :ok = record(store, batch)
+    :ok = record(store, Enum.reverse(batch))
+    assert {get!(store, delivery), attempts(store, delivery.id)} == once
+  end
+
+  promise "of two attempts with one number the first stays, but an arrival counts", %{
+    store: store
+  } do
+    delivery = accept!(store)
+    first = failed(delivery, 1, state: :pending, next_at_ms: 5)
+    :ok = record(store, [first])
+    :ok = record(store, [failed(delivery, 1, status: 404)])
+    assert attempts(store, delivery.id) == {:ok, [first]}
+    assert state(store, delivery) == :pending
+
+    # Two engines made it, and the one that was slower to report got through.
+    :ok = record(store, [an_attempt(delivery, number: 1)])
+    assert attempts(store, delivery.id) == {:ok, [first]}
+    assert state(store, delivery) == :delivered
+  end
+
+  promise "what was recorded before a redelivery does not end it afterwards", %{store: store} do
+    delivery = accept!(store)
+    :ok = record(store, [failed(delivery, 1)])
+    {:ok, [again]} = redeliver(store, "b", [delivery.id])
+    :ok = record(store, [failed(delivery, 1)])
+    assert get_delivery(store, delivery.id) == {:ok, again}
+    :ok = record(store, [failed(delivery, 2, status: 404)])
+    assert %{state: :failed, attempts: 2, last_status: 404} = get!(store, delivery)
+  end
+
+  promise "one batch takes its attempts one after the other", %{store: store} do
+    delivery = accept!(store)
+    other = accept!(store)
+
+    :ok =
+      record(store, [
+        failed(delivery, 1, state: :pending, next_at_ms: 1),
+        failed(other, 1, state: :pending, next_at_ms: 1),
+        failed(delivery, 2, state: :parked, next_at_ms: 2),
+        an_attempt(delivery, number: 3),
+        failed(delivery, 4),
+        failed(other, 2)
+      ])
+
+    assert %{state: :delivered, attempts: 4, last_status: 200} = get!(store, delivery)
+    assert %{state: :failed, attempts: 2} = get!(store, other)
+    assert {:ok, [_, _, _, _]} = attempts(store, delivery.id)
+  end
+
+  promise "attempts of deliveries that are not there are skipped, the others are written", %{
+    store: store
+  } do
+    delivery = accept!(store)
+    gone = a_delivery()
+
+    assert record(store, [an_attempt(gone), an_attempt(delivery), an_attempt(gone, number: 0)]) ==
+             :ok
+
+    assert state(store, delivery) == :delivered
+    assert attempts(store, gone.id) == {:ok, []}
+    assert get_delivery(store, gone.id) == {:error, :not_found}
+  end
+
+  promise "a thousand in one batch, and answers of many megabytes", %{store: store} do
+    deliveries = for _ <- 1..1_000, do: a_delivery()
+    :ok = accept(store, deliveries)
+    body = :crypto.strong_rand_bytes(16_384)
+    assert record(store, Enum.map(deliveries, &an_attempt(&1, response_body: body))) == :ok
+    assert {:ok, %{delivered: 1_000, pending: 0}} = counts(store)
+
+    for delivery <- Enum.take_random(deliveries, 10) do
+      assert {:ok, [%{response_body: ^body}]} = attempts(store, delivery.id)
+    end
+  end
+
+  promise "the same batch from two sides at once is written once", %{store: store} do
+    deliveries = for _ <- 1..100, do: a_delivery()
+    :ok = accept(store, deliveries)
+
+    batch =
+      Enum.flat_map(
+        deliveries,
+        &[failed(&1, 1, state: :pending, next_at_ms: 1), an_attempt(&1, number: 2)]
+      )
+
+    assert at_once(for _ <- 1..8, do: fn -> record(store, batch) end) == List.duplicate(:ok, 8)
+    assert {:ok, %{delivered: 100, pending: 0}} = counts(store)
+    for delivery <- deliveries, do: assert({:ok, [_, _]} = attempts(store, delivery.id))
+  end
+
+  # The rules once more, written down the other way: whatever the order, store and
+  # model agree.
+  promise "any sequence of attempts ends where the rules say", %{store: store} do
+    for _round <- 1..30 do
+      delivery = accept!(store, state: Enum.random(@waiting ++ @terminal))
+      first = get!(store, delivery)
+
+      batches =
+        for _ <- 1..:rand.uniform(4) do
+          for _ <- 1..:rand.uniform(5) do
+            failed(delivery, :rand.uniform(5) - 1,
+              state: Enum.random(@waiting ++ @terminal),
+              status: Enum.random([nil, 200, 404, 500]),
+              error: Enum.random([nil, :timeout, :gone]),
+              next_at_ms: Enum.random([nil, 5, 6])
+            )
+          end
+        end
+
+      for batch <- batches, do: assert(record(store, batch) == :ok)
+      expected = batches |> Enum.concat() |> Enum.reduce(first, &model/2)
+      stored = get!(store, delivery)
+
+      assert %{stored | finished_at_ms: nil} == %{expected | finished_at_ms: nil},
+             "after #{inspect(batches)}"
+
+      assert stored.finished_at_ms != nil == stored.state in @terminal
+      {:ok, written} = attempts(store, delivery.id)
+
+      kept =
+        batches
+        |> Enum.concat()
+        |> Enum.filter(&(&1.number > 0))
+        |> Enum.uniq_by(& &1.number)
+        |> Enum.sort_by(& &1.number)
+
+      assert written == kept
+    end
+  end
+
+  defp model(attempt, delivery) do
+    new? = attempt.number == 0 or attempt.number > delivery.attempts
+
+    moves? =
+      if delivery.state in @waiting,
+        do: new? or attempt.state == :delivered,
+        else: attempt.state == :delivered and delivery.state != :delivered
+
+    delivery = if moves?, do: moved(delivery, attempt), else: delivery
+
+    if attempt.number > delivery.attempts,
+      do: noted(delivery, attempt, moves? or delivery.state != :delivered),
+      else: if(moves? and attempt.number > 0, do: last(delivery, attempt), else: delivery)
+  end
+
+  defp moved(delivery, attempt) do
+    error = attempt.error && Atom.to_string(attempt.error)
+
+    %{
+      delivery
+      | state: attempt.state,
+        reason: if(attempt.state in [:failed, :cancelled], do: error),
+        next_at_ms: if(attempt.state in @waiting, do: attempt.next_at_ms),
+        owner: if(attempt.state == :pending, do: delivery.owner)
+    }
+  end
+
+  defp noted(delivery, attempt, true), do: %{last(delivery, attempt) | attempts: attempt.number}
+  defp noted(delivery, attempt, false), do: %{delivery | attempts: attempt.number}
+
+  defp last(delivery, attempt) do
+    %{
+      delivery
+      | last_status: attempt.status,
+        last_error: attempt.error && Atom.to_string(attempt.error)
+    }
+  end
+end

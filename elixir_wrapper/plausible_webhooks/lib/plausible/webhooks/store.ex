@@ -159,7 +159,10 @@ defmodule Plausible.Webhooks.Store do
   """
   @callback release(handle(), owner(), [String.t()], next_at_ms :: integer()) :: :ok | error()
 
-  @doc "Renews the owner's lease; all its pending deliveries live by it."
+  @doc """
+  Renews the owner's lease; all its pending deliveries live by it. A lease of 1 ms
+  ends it.
+  """
   @callback heartbeat(handle(), owner(), lease_ms :: pos_integer()) :: :ok | error()
 
   @doc """

@@ -1,0 +1,373 @@
+defmodule Plausible.Webhooks do
+  @moduledoc """
+  Webhooks for Plausible Analytics: signed POSTs when a goal is completed or when
+  traffic spikes or drops, retried when they fail, and on record.
+
+  An instance runs as a child of the host's supervisor, after what it asks (the
+  database) and before what calls it (the endpoint), so that at the stop it is
+  still there for the last request and drains after it:
+
+      children = [
+        MyApp.Repo,
+        {Plausible.Webhooks,
+         store: {Plausible.Webhooks.Store.SQLite, path: "/var/lib/app/webhooks.db"},
+         host: {Plausible.Webhooks.Host.File, path: "/etc/app/sites.json"},
+         vault: {:file, "/var/lib/app/webhooks.key"}},
+        MyApp.Endpoint
+      ]
+
+  All options: `Plausible.Webhooks.Options`.
+
+  The host calls `events_buffered/2`, `traffic_change/4` and `goals_changed/2`; the
+  settings page and operators call the rest:
+
+      {:ok, webhook} =
+        Plausible.Webhooks.create_webhook(user, site.id, %{
+          url: "https://example.com/hook",
+          events: ["goal.completed"]
+        })
+
+      {:ok, attempt} = Plausible.Webhooks.send_test(user, site.id, webhook.id, "webhook.test")
+      attempt.status
+      #=> 200
+
+  ## What every function shares
+
+  The first argument is the instance and may be left out when it has the default
+  name, `Plausible.Webhooks`. The second is the *actor*, whom
+  `c:Plausible.Webhooks.Host.can?/4` is asked about on every call: reading needs
+  `:read`, everything else `:manage`. What belongs to another site is not found.
+
+  Errors of all of them, besides their own:
+
+    * `{:error, :forbidden}` - the host says no
+    * `{:error, :not_found}` - no such site, webhook or delivery
+    * `{:error, {:invalid, %{field => text}}}` - what was given is not valid;
+      nothing was saved
+    * `{:error, reason}` - the store's, for example while it is away
+
+  Secrets are in no webhook that is returned (`key` is `nil`), `reveal_secret/4`
+  hands them out. For an actor who may only read, the URL is cut to its host and
+  header values are hidden, since both may hold tokens.
+  """
+
+  alias Plausible.Webhooks.{
+    Attempt,
+    Change,
+    Delivery,
+    Engine,
+    Hooks,
+    Host,
+    Instance,
+    Log,
+    Management,
+    Outbox,
+    Recorder,
+    Store,
+    TestSend,
+    Webhook
+  }
+
+  @type instance :: atom()
+  @type site_id :: integer()
+  @type error ::
+          {:error,
+           :forbidden | :not_found | {:invalid, %{(atom() | String.t()) => String.t()}} | term()}
+
+  @doc "Starts an instance under a supervisor; see `Plausible.Webhooks.Options`."
+  @spec child_spec(keyword()) :: Supervisor.child_spec()
+  def child_spec(options) do
+    %{
+      id: name_of(options),
+      type: :supervisor,
+      start: {Plausible.Webhooks.Supervisor, :start_link, [options]}
+    }
+  end
+
+  # What is wrong with the options is said at the start, not here.
+  defp name_of(options) do
+    if Keyword.keyword?(options), do: Keyword.get(options, :name, __MODULE__), else: __MODULE__
+  end
+
+  @doc """
+  Starts an instance. `{:error, {:invalid_option, name, text}}` for an option that
+  is wrong, before anything was started.
+  """
+  @spec start_link(keyword()) ::
+          Supervisor.on_start() | {:error, Plausible.Webhooks.Options.error()}
+  def start_link(options), do: Plausible.Webhooks.Supervisor.start_link(options)
+
+  # --- the host's hooks
+
+  @doc """
+  Events were ingested: each goal that one of them completes becomes a delivery
+  for every webhook that wants it.
+
+      Plausible.Webhooks.events_buffered(buffered)
+
+  `events` are Plausible's ingestion events (maps with a `:clickhouse_event`).
+  Called in the request: takes microseconds, waits for nothing and never raises.
+  What cannot be taken is counted as dropped and reported
+  (`Plausible.Webhooks.Observer`).
+  """
+  @spec events_buffered(instance(), [map()]) :: :ok
+  def events_buffered(instance \\ __MODULE__, events), do: Hooks.events_buffered(instance, events)
+
+  @doc """
+  The host's own notifier has found a spike or a drop. Goes to the site's webhooks
+  that subscribed to that kind without a threshold of their own.
+
+      Plausible.Webhooks.traffic_change(:spike, site, %{
+        current_visitors: 512,
+        threshold: 300,
+        sources: stats.sources,
+        pages: stats.pages,
+        at: NaiveDateTime.utc_now()
+      })
+
+  `site` is its id or a map with `:id`. Returns when the deliveries are committed,
+  within ten seconds; never raises.
+  """
+  @spec traffic_change(instance(), :spike | :drop, site_id() | map(), map()) :: :ok
+  def traffic_change(instance \\ __MODULE__, kind, site, info),
+    do: Hooks.traffic_change(instance, kind, site, info)
+
+  @doc """
+  The goals of a site were changed. When it returns the new ones are in force,
+  unless the host could not be asked: then they will be. Never raises.
+
+      Plausible.Webhooks.goals_changed(goal.site_id)
+  """
+  @spec goals_changed(instance(), site_id()) :: :ok
+  def goals_changed(instance \\ __MODULE__, site_id), do: Hooks.goals_changed(instance, site_id)
+
+  @doc """
+  Another node has changed a webhook (its observer got `:webhook_changed`): takes
+  over what the store holds now.
+
+      Plausible.Webhooks.webhook_changed(site_id, webhook_id)
+  """
+  @spec webhook_changed(instance(), site_id(), Webhook.id()) :: :ok
+  def webhook_changed(instance \\ __MODULE__, site_id, webhook_id),
+    do: Change.changed_elsewhere(Instance.fetch!(instance), site_id, webhook_id)
+
+  # --- webhooks
+
+  @doc """
+  The site's webhooks, oldest first.
+
+      {:ok, webhooks} = Plausible.Webhooks.list_webhooks(user, site.id)
+  """
+  @spec list_webhooks(instance(), Host.actor(), site_id()) :: {:ok, [Webhook.t()]} | error()
+  def list_webhooks(instance \\ __MODULE__, actor, site_id),
+    do: Management.list(Instance.fetch!(instance), actor, site_id)
+
+  @doc """
+  One webhook.
+
+      {:ok, webhook} = Plausible.Webhooks.get_webhook(user, site.id, "wh_01J...")
+  """
+  @spec get_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
+          {:ok, Webhook.t()} | error()
+  def get_webhook(instance \\ __MODULE__, actor, site_id, id),
+    do: Management.get(Instance.fetch!(instance), actor, site_id, id)
+
+  @doc """
+  Creates a webhook; it gets the next event. The attributes are those of
+  `Plausible.Webhooks.Webhook.new/3`.
+
+      {:ok, webhook} =
+        Plausible.Webhooks.create_webhook(user, site.id, %{
+          "url" => "https://example.com/hook",
+          "events" => ["goal.completed", "traffic.spike"],
+          "spike_threshold" => "300"
+        })
+
+  `{:error, :limit_reached}`: the site has as many as it may have (20).
+  """
+  @spec create_webhook(instance(), Host.actor(), site_id(), map()) ::
+          {:ok, Webhook.t()} | {:error, :limit_reached} | error()
+  def create_webhook(instance \\ __MODULE__, actor, site_id, attributes),
+    do: Management.create(Instance.fetch!(instance), actor, site_id, attributes)
+
+  @doc """
+  Changes a webhook. Takes effect for the next event, and for the next attempt of
+  what waits. A new URL forgives: a webhook that we had disabled delivers again.
+
+      {:ok, webhook} =
+        Plausible.Webhooks.update_webhook(user, site.id, webhook.id, %{name: "CRM"})
+
+  `{:error, :stale}`: others kept changing it at the same time.
+  """
+  @spec update_webhook(instance(), Host.actor(), site_id(), Webhook.id(), map()) ::
+          {:ok, Webhook.t()} | {:error, :stale} | error()
+  def update_webhook(instance \\ __MODULE__, actor, site_id, id, attributes),
+    do: Management.update(Instance.fetch!(instance), actor, site_id, id, attributes)
+
+  @doc """
+  Deletes a webhook and its log. What waits is not sent any more.
+
+      :ok = Plausible.Webhooks.delete_webhook(user, site.id, webhook.id)
+  """
+  @spec delete_webhook(instance(), Host.actor(), site_id(), Webhook.id()) :: :ok | error()
+  def delete_webhook(instance \\ __MODULE__, actor, site_id, id),
+    do: Management.delete(Instance.fetch!(instance), actor, site_id, id)
+
+  @doc """
+  Switches a webhook on, also one that we had disabled. What it missed while we had
+  it disabled is brought back by `recover/5`.
+
+      {:ok, webhook} = Plausible.Webhooks.enable_webhook(user, site.id, webhook.id)
+  """
+  @spec enable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
+          {:ok, Webhook.t()} | error()
+  def enable_webhook(instance \\ __MODULE__, actor, site_id, id),
+    do: Management.enable(Instance.fetch!(instance), actor, site_id, id)
+
+  @doc """
+  Switches a webhook off: it gets no events until it is switched on again, and
+  they are not kept for it. What waits is cancelled and can be recovered.
+
+      {:ok, webhook} = Plausible.Webhooks.disable_webhook(user, site.id, webhook.id)
+  """
+  @spec disable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
+          {:ok, Webhook.t()} | error()
+  def disable_webhook(instance \\ __MODULE__, actor, site_id, id),
+    do: Management.disable(Instance.fetch!(instance), actor, site_id, id)
+
+  @doc """
+  The secrets that sign now, newest first. Written to the host's audit log before
+  they are handed out.
+
+      {:ok, [%{key: "whsec_" <> _} | _older]} =
+        Plausible.Webhooks.reveal_secret(user, site.id, webhook.id)
+  """
+  @spec reveal_secret(instance(), Host.actor(), site_id(), Webhook.id()) ::
+          {:ok, [Webhook.secret()]} | error()
+  def reveal_secret(instance \\ __MODULE__, actor, site_id, id),
+    do: Management.reveal_secret(Instance.fetch!(instance), actor, site_id, id)
+
+  @doc """
+  Puts a new secret in front; the older ones go on signing for `overlap_ms` (0 to 7
+  days), so that receivers can change over. In the audit log.
+
+      {:ok, webhook} =
+        Plausible.Webhooks.rotate_secret(user, site.id, webhook.id, :timer.hours(24))
+
+  Errors of its own: `:invalid_overlap`, `:too_many_secrets` (10).
+  """
+  @spec rotate_secret(instance(), Host.actor(), site_id(), Webhook.id(), non_neg_integer()) ::
+          {:ok, Webhook.t()} | {:error, :invalid_overlap | :too_many_secrets} | error()
+  def rotate_secret(instance \\ __MODULE__, actor, site_id, id, overlap_ms),
+    do: Management.rotate_secret(Instance.fetch!(instance), actor, site_id, id, overlap_ms)
+
+  @doc """
+  Sends a test and waits for what comes of it: one request, not retried, on record
+  like any other. `type` is one of `Plausible.Webhooks.Event.types/0`; a type other
+  than `webhook.test` is sent as a sample. Works for a webhook that is switched off,
+  and a success switches one on that we had disabled.
+
+      {:ok, %{state: :failed, error: :tls_error, detail: detail}} =
+        Plausible.Webhooks.send_test(user, site.id, webhook.id, "webhook.test")
+
+  Errors of its own: `{:rate_limited, retry_in_ms}` (10 a minute and site),
+  `:timeout` (its turn did not come, the log will tell), `{:not_sent, detail}`
+  (deleted in the meantime), `:unavailable` (the engine is starting).
+  """
+  @spec send_test(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::
+          {:ok, Attempt.t()}
+          | {:error, {:rate_limited, pos_integer()} | :timeout | {:not_sent, String.t()}}
+          | error()
+  def send_test(instance \\ __MODULE__, actor, site_id, id, type),
+    do: TestSend.send_test(Instance.fetch!(instance), actor, site_id, id, type)
+
+  # --- the log
+
+  @doc """
+  The site's deliveries, newest first, without bodies.
+
+      {:ok, %{entries: entries, next: next}} =
+        Plausible.Webhooks.deliveries(user, site.id, %{states: [:failed]}, %{limit: 50})
+
+      {:ok, second} =
+        Plausible.Webhooks.deliveries(user, site.id, %{states: [:failed]}, %{after: next})
+
+  `filters` are those of `t:Plausible.Webhooks.Store.filters/0` (times as Unix
+  milliseconds or `DateTime`), all of which must hold; `next` is `nil` on the last
+  page.
+  """
+  @spec deliveries(instance(), Host.actor(), site_id(), map() | keyword(), map() | keyword()) ::
+          {:ok, Store.page_of(Delivery.t())} | error()
+  def deliveries(instance \\ __MODULE__, actor, site_id, filters, page),
+    do: Log.deliveries(Instance.fetch!(instance), actor, site_id, filters, page)
+
+  @doc """
+  One delivery, with the body that was sent.
+
+      {:ok, %{state: :delivered}} = Plausible.Webhooks.delivery(user, site.id, "msg_01J...")
+  """
+  @spec delivery(instance(), Host.actor(), site_id(), String.t()) :: {:ok, Delivery.t()} | error()
+  def delivery(instance \\ __MODULE__, actor, site_id, id),
+    do: Log.delivery(Instance.fetch!(instance), actor, site_id, id)
+
+  @doc """
+  Every attempt of a delivery, oldest first. What the receiver answered is data:
+  any bytes, at most 16 KiB.
+
+      {:ok, [%{number: 1, status: 503}, %{number: 2, status: 200}]} =
+        Plausible.Webhooks.attempts(user, site.id, "msg_01J...")
+  """
+  @spec attempts(instance(), Host.actor(), site_id(), String.t()) ::
+          {:ok, [Attempt.t()]} | error()
+  def attempts(instance \\ __MODULE__, actor, site_id, id),
+    do: Log.attempts(Instance.fetch!(instance), actor, site_id, id)
+
+  @doc """
+  Sends a delivery again, now, under the same `webhook-id`, with the whole retry
+  schedule before it. Replaces a retry that waits, and passes a full queue.
+
+      :ok = Plausible.Webhooks.redeliver(user, site.id, "msg_01J...")
+
+  `{:error, :webhook_disabled}`: switch it on first.
+  """
+  @spec redeliver(instance(), Host.actor(), site_id(), String.t()) ::
+          :ok | {:error, :webhook_disabled} | error()
+  def redeliver(instance \\ __MODULE__, actor, site_id, id),
+    do: Log.redeliver(Instance.fetch!(instance), actor, site_id, id)
+
+  @doc """
+  Sends again what failed or was cancelled and was created since `since` (a
+  `DateTime` or Unix milliseconds), oldest first, at most `:recover_max` (10 000).
+  `more?`: there is more, call again.
+
+      {:ok, %{count: 12, more?: false}} =
+        Plausible.Webhooks.recover(user, site.id, webhook.id, ~U[2026-11-23 00:00:00Z])
+
+  `{:error, :webhook_disabled}`: switch it on first.
+  """
+  @spec recover(instance(), Host.actor(), site_id(), Webhook.id(), DateTime.t() | integer()) ::
+          {:ok, %{count: non_neg_integer(), more?: boolean()}}
+          | {:error, :webhook_disabled}
+          | error()
+  def recover(instance \\ __MODULE__, actor, site_id, webhook_id, since),
+    do: Log.recover(Instance.fetch!(instance), actor, site_id, webhook_id, since)
+
+  @doc """
+  Counters since the start and gauges of now, for the operator: `outbox` and
+  `journal` (waiting to be committed and to be recorded), `engine` (its own), and
+  what was pushed, accepted, recorded, dropped, refused by the store, and lost by
+  slow or failing observers.
+
+      %{outbox: 0, engine: %{in_flight: 3}} = Plausible.Webhooks.stats()
+  """
+  @spec stats(instance()) :: map()
+  def stats(instance \\ __MODULE__) do
+    instance = Instance.fetch!(instance)
+
+    Map.merge(Instance.counts(instance), %{
+      outbox: Outbox.size(instance),
+      journal: Recorder.size(instance),
+      engine: Engine.stats(instance)
+    })
+  end
+end

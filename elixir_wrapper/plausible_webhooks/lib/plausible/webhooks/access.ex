@@ -1,0 +1,35 @@
+defmodule Plausible.Webhooks.Access do
+  @moduledoc false
+  # Who may do what. Asked on every call; and what belongs to another site is not
+  # found, whoever asks.
+
+  alias Plausible.Webhooks.{Delivery, Host, Instance, Webhook}
+
+  @spec check(Instance.t(), Host.actor(), Host.action(), integer()) :: :ok | {:error, :forbidden}
+  def check(instance, actor, action, site_id) do
+    # Anything but true is no.
+    if Instance.host(instance, :can?, [actor, action, site_id]) == true,
+      do: :ok,
+      else: {:error, :forbidden}
+  end
+
+  @spec webhook(Instance.t(), integer(), Webhook.id()) ::
+          {:ok, Webhook.t()} | {:error, :not_found} | {:error, term()}
+  def webhook(instance, site_id, id) when is_binary(id) do
+    case Instance.store(instance, :get_webhook, [id]) do
+      {:ok, %Webhook{site_id: ^site_id} = webhook} -> {:ok, webhook}
+      {:ok, _of_another_site} -> {:error, :not_found}
+      {:error, _reason} = error -> error
+    end
+  end
+
+  @spec delivery(Instance.t(), integer(), String.t()) ::
+          {:ok, Delivery.t()} | {:error, :not_found} | {:error, term()}
+  def delivery(instance, site_id, id) when is_binary(id) do
+    case Instance.store(instance, :get_delivery, [id]) do
+      {:ok, %Delivery{site_id: ^site_id} = delivery} -> {:ok, delivery}
+      {:ok, _of_another_site} -> {:error, :not_found}
+      {:error, _reason} = error -> error
+    end
+  end
+end

@@ -1,0 +1,89 @@
+defmodule Plausible.Webhooks.Change do
+  @moduledoc false
+  # The one way in which a webhook changes: first the store, then everyone who
+  # keeps something of it (what waits, the engine, the directory, the observers).
+  # When this returns, no event is matched and no request is sent the old way.
+
+  alias Plausible.Webhooks.{Directory, Handover, Health, Instance, Notifier, Webhook}
+
+  @type kind :: :created | :updated | :deleted | :disabled | :enabled
+  @tries 5
+  @waiting_reason "webhook_disabled"
+
+  @spec insert(Instance.t(), Webhook.t()) :: :ok | {:error, term()}
+  def insert(instance, webhook) do
+    with :ok <- Instance.store(instance, :insert_webhook, [webhook]) do
+      announce(instance, webhook, :created)
+    end
+  end
+
+  @doc """
+  Applies `fun` to the stored webhook. `fun` is called again when somebody else
+  was faster; it answers `{:ok, webhook}`, `:unchanged` or an error.
+  """
+  @spec update(
+          Instance.t(),
+          Webhook.id(),
+          (Webhook.t() -> {:ok, Webhook.t()} | :unchanged | {:error, term()}),
+          kind()
+        ) :: {:ok, Webhook.t()} | :unchanged | {:error, term()}
+  def update(instance, id, fun, kind), do: update(instance, id, fun, kind, @tries)
+
+  defp update(instance, id, fun, kind, tries) do
+    with {:ok, before} <- Instance.store(instance, :get_webhook, [id]),
+         {:ok, changed} <- fun.(before) do
+      case Instance.store(instance, :update_webhook, [
+             %{changed | updated_at_ms: Instance.now_ms()}
+           ]) do
+        {:ok, stored} ->
+          after_update(instance, before, stored, kind)
+          {:ok, stored}
+
+        {:error, :stale} when tries > 1 ->
+          update(instance, id, fun, kind, tries - 1)
+
+        {:error, _reason} = error ->
+          error
+      end
+    end
+  end
+
+  defp after_update(instance, before, stored, kind) do
+    # Before the engine ends them: so the log says why. Whatever is missed here
+    # (the store may be away again) ends when its turn comes.
+    if Webhook.active?(before) and not Webhook.active?(stored),
+      do: Instance.store(instance, :cancel_waiting, [stored.id, @waiting_reason])
+
+    if stored.failing_since_ms == nil, do: Health.forget(instance, stored.id)
+    announce(instance, stored, kind)
+  end
+
+  @spec delete(Instance.t(), Webhook.t()) :: :ok | {:error, term()}
+  def delete(instance, webhook) do
+    with :ok <- Instance.store(instance, :delete_webhook, [webhook.site_id, webhook.id]) do
+      Health.forget(instance, webhook.id)
+      Handover.deleted(instance, webhook.id)
+      _ = Directory.refresh(instance.name, webhook.site_id)
+      Notifier.changed(instance, webhook.site_id, webhook.id, :deleted)
+    end
+  end
+
+  @doc "What another node has changed; the store has it already."
+  @spec changed_elsewhere(Instance.t(), integer(), Webhook.id()) :: :ok
+  def changed_elsewhere(instance, site_id, id) do
+    case Instance.store(instance, :get_webhook, [id]) do
+      {:ok, %Webhook{site_id: ^site_id} = webhook} -> Handover.changed(instance, webhook)
+      {:error, :not_found} -> Handover.deleted(instance, id)
+      _other -> :ok
+    end
+
+    _ = Directory.refresh(instance.name, site_id)
+    :ok
+  end
+
+  defp announce(instance, webhook, kind) do
+    Handover.changed(instance, webhook)
+    _ = Directory.refresh(instance.name, webhook.site_id)
+    Notifier.changed(instance, webhook.site_id, webhook.id, kind)
+  end
+end

@@ -1,0 +1,257 @@
+defmodule Plausible.Webhooks.Engine do
+  @moduledoc """
+  Owns and drives the native engine.
+
+  The process does little else than to call the engine's loop again and again,
+  through its own mailbox, so that a supervisor gets a word in between. Everyone
+  else talks to the engine by its reference (`current/1`): submitting and changing
+  endpoints are safe from any process and are not held up by the loop.
+
+  Deliveries in the store belong to an *owner*: this engine under this id. When
+  the process dies, the engine dies with it, and a new one takes a new id; the old
+  one is noted as dead, the Sweeper ends its lease, and everything it held comes
+  back at once. Nothing has to be known about what was in the engine.
+
+  At the stop the requests in flight may finish for `:drain_ms`; the lease is
+  ended, and what is left is there for whoever starts next, with its schedule.
+  """
+
+  use GenServer
+
+  alias Plausible.Webhooks.{Instance, Native, Recorder}
+
+  require Logger
+
+  @type t :: %{ref: reference(), owner: String.t(), endpoints: :ets.table()}
+
+  # The longest slice: a supervisor's shutdown or a new owner waits this long.
+  @slice_ms 100
+  @lagging_ms 10
+  @retry_ms 500
+
+  @doc "The engine in charge, or `nil` while there is none."
+  @spec current(Instance.t()) :: t() | nil
+  def current(%Instance{tables: %{meta: meta}}) do
+    case :ets.lookup(meta, :engine) do
+      [{:engine, engine}] -> engine
+      [] -> nil
+    end
+  rescue
+    ArgumentError -> nil
+  end
+
+  @doc """
+  Gives the engine a new owner id, so that rows of the old one that are in no
+  engine come back. The engine ignores what it holds already.
+  """
+  @spec renew_owner(Instance.t()) :: :ok | {:error, term()}
+  def renew_owner(instance) do
+    GenServer.call(Instance.process(instance, :engine), :renew_owner, 5_000)
+  catch
+    :exit, _reason -> {:error, :not_running}
+  end
+
+  @doc "Owners that are no more; their lease is to be ended."
+  @spec dead_owners(Instance.t()) :: [String.t()]
+  def dead_owners(%Instance{tables: %{meta: meta}}),
+    do: :ets.select(meta, [{{{:dead_owner, :"$1"}}, [], [:"$1"]}])
+
+  @doc "Counters and gauges of the native engine; empty while there is none."
+  @spec stats(Instance.t()) :: map()
+  def stats(instance) do
+    case current(instance) do
+      nil -> %{}
+      engine -> Native.stats(engine.ref)
+    end
+  end
+
+  @doc "The engine's options as the native side takes them."
+  @spec native_options(Plausible.Webhooks.Options.t()) :: map()
+  def native_options(options) do
+    Map.take(options, [
+      :policy,
+      :retry_delays_ms,
+      :jitter_percent,
+      :park_after_ms,
+      :retry_after_max_ms,
+      :timeout_ms,
+      :connect_timeout_ms,
+      :in_flight_max,
+      :waiting_max,
+      :host_in_flight_max,
+      :host_rate_per_s,
+      :lane_in_flight_max,
+      :lane_rate_per_s,
+      :response_body_bytes_max,
+      :ca_file,
+      :user_agent
+    ])
+  end
+
+  @doc false
+  def start_link(name),
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :engine))
+
+  @doc false
+  def child_spec(%Instance{name: name, options: options}) do
+    %{
+      id: __MODULE__,
+      start: {__MODULE__, :start_link, [name]},
+      shutdown: options.drain_ms + 15_000
+    }
+  end
+
+  @impl true
+  def init(name) do
+    Process.flag(:trap_exit, true)
+    instance = Instance.fetch!(name)
+
+    case Native.engine_start(native_options(instance.options)) do
+      {:ok, ref} ->
+        endpoints = :ets.new(:webhooks_endpoints, [:set, :public, read_concurrency: true])
+        bury(instance)
+        send(self(), :drive)
+        {:ok, take_charge(%{name: name, ref: ref, endpoints: endpoints, owner: nil})}
+
+      {:error, reason} ->
+        {:stop, {:engine, reason}}
+    end
+  end
+
+  @impl true
+  def handle_call(:renew_owner, _from, %{owner: nil} = state),
+    do: {:reply, {:error, :not_in_charge}, state}
+
+  def handle_call(:renew_owner, _from, state) do
+    instance = Instance.fetch!(state.name)
+    owner = new_owner()
+
+    case lease(instance, owner) do
+      :ok ->
+        note_dead(instance, state.owner)
+        {:reply, :ok, publish(instance, %{state | owner: owner})}
+
+      {:error, _reason} = error ->
+        {:reply, error, state}
+    end
+  end
+
+  @impl true
+  def handle_info(:drive, state), do: drive(Instance.fetch!(state.name), state)
+  def handle_info(:take_charge, state), do: {:noreply, take_charge(state)}
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, state) do
+    instance = Instance.fetch!(state.name)
+    stopping? = reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
+    bury(instance)
+
+    # What is unfinished needs no list: the lease ends below, and the rows keep
+    # the time of their next attempt.
+    _ = Native.engine_stop(state.ref, if(stopping?, do: instance.options.drain_ms, else: 0))
+    fetch_rest(instance, state.ref)
+
+    if stopping? do
+      _ = Recorder.flush(instance, 8_000)
+      end_lease(instance, state.owner)
+    end
+  end
+
+  # Without a lease an owner's rows are anybody's: nothing is handed to this
+  # engine before the store has its owner.
+  defp take_charge(%{owner: nil} = state) do
+    instance = Instance.fetch!(state.name)
+    owner = new_owner()
+
+    case lease(instance, owner) do
+      :ok ->
+        publish(instance, %{state | owner: owner})
+
+      {:error, reason} ->
+        Logger.warning("webhooks: the store did not take the engine's lease: #{inspect(reason)}")
+        Process.send_after(self(), :take_charge, @retry_ms)
+        state
+    end
+  end
+
+  defp take_charge(state), do: state
+
+  defp lease(instance, owner),
+    do: Instance.store(instance, :heartbeat, [owner, instance.options.lease_ms])
+
+  defp end_lease(_instance, nil), do: :ok
+
+  defp end_lease(instance, owner) do
+    with :ok <- Instance.store(instance, :heartbeat, [owner, 1]) do
+      :ets.delete(instance.tables.meta, {:dead_owner, owner})
+    end
+
+    :ok
+  end
+
+  defp publish(instance, state) do
+    engine = %{ref: state.ref, owner: state.owner, endpoints: state.endpoints}
+    :ets.insert(instance.tables.meta, {:engine, engine})
+    Instance.tell(instance, :sweeper, :sweep)
+    Instance.tell(instance, :outbox, :drain)
+    state
+  end
+
+  # The engine before this one, if it left without a word.
+  defp bury(%Instance{tables: %{meta: meta}} = instance) do
+    with %{owner: owner} <- current(instance) do
+      note_dead(instance, owner)
+      :ets.delete(meta, :engine)
+    end
+
+    :ok
+  end
+
+  defp note_dead(%Instance{tables: %{meta: meta}}, owner),
+    do: :ets.insert(meta, {{:dead_owner, owner}})
+
+  # Readable in a table, unique in any cluster and over restarts.
+  defp new_owner do
+    random = Base.encode32(:crypto.strong_rand_bytes(10), case: :lower, padding: false)
+    "#{node()}/#{System.os_time(:second)}/#{random}"
+  end
+
+  # An engine that nobody drives starts no new requests: when the Recorder lags
+  # behind (a store that is away), that is what keeps memory bounded.
+  defp drive(instance, state) do
+    if Recorder.room?(instance) do
+      turn(instance, state)
+    else
+      Process.send_after(self(), :drive, @lagging_ms)
+      {:noreply, state}
+    end
+  end
+
+  defp turn(instance, state) do
+    case Native.run_once(state.ref, @slice_ms) do
+      {:ok, attempts} ->
+        Recorder.put(instance, attempts)
+        send(self(), :drive)
+        {:noreply, state}
+
+      {:error, :already_driven} ->
+        Process.send_after(self(), :drive, @slice_ms)
+        {:noreply, state}
+
+      {:error, reason} ->
+        {:stop, {:engine, reason}, state}
+    end
+  end
+
+  defp fetch_rest(instance, ref) do
+    case Native.run_once(ref, 0) do
+      {:ok, [_ | _] = attempts} ->
+        Recorder.put(instance, attempts)
+        fetch_rest(instance, ref)
+
+      _nothing_left ->
+        :ok
+    end
+  end
+end

@@ -1,0 +1,53 @@
+defmodule Plausible.Webhooks.Observer do
+  @moduledoc """
+  Who wants to know what happens: metrics, a live page, other nodes of a cluster.
+
+      defmodule MyObserver do
+        @behaviour Plausible.Webhooks.Observer
+
+        @impl true
+        def handle_event(:attempt, %{total_us: total_us}, %{state: state}, _argument) do
+          IO.puts("\#{state} after \#{total_us} us")
+        end
+
+        def handle_event(_event, _measurements, _metadata, _argument), do: :ok
+      end
+
+      {Plausible.Webhooks, [observers: [{MyObserver, nil}]] ++ options}
+
+  Observers run in a process of their own, one after the other. One that raises is
+  counted and logged; one that is slow loses events (at most 10 000 wait, counted
+  in `Plausible.Webhooks.stats/1` as `notices_dropped`), but holds up no delivery.
+
+  ## Events
+
+  Times are milliseconds unless the name says otherwise; `instance` is in every
+  metadata. A URL never appears, only its host.
+
+  | event | measurements | metadata |
+  |---|---|---|
+  | `:attempt` | `total_us`, `dns_us`, `connect_us`, `tls_us`, `first_byte_us` (each may be `nil`) | `delivery_id`, `webhook_id`, `site_id`, `host` (`nil` when not known), `number`, `state`, `status`, `error`, `next_at_ms` |
+  | `:delivery_finished` | `attempts` (number of the last one; 0: ended without one) | as above |
+  | `:deliveries_accepted` | `count` | |
+  | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:refused_by_store`, `:payload` (too large, not encodable), `:hook_error` |
+  | `:engine_overloaded` | `count` of deliveries given back to the store | |
+  | `:store_failed` | | `operation`, `reason` |
+  | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`. Another node passes it to `Plausible.Webhooks.webhook_changed/3` |
+  | `:webhook_disabled` | `failing_for_ms` (`nil` for `:gone`) | `site_id`, `webhook_id`, `host`, `reason`: `:gone`, `:failing` |
+
+  `:attempt` comes after the attempt is on record.
+  """
+
+  @type event ::
+          :attempt
+          | :delivery_finished
+          | :deliveries_accepted
+          | :deliveries_dropped
+          | :engine_overloaded
+          | :store_failed
+          | :webhook_changed
+          | :webhook_disabled
+
+  @callback handle_event(event(), measurements :: map(), metadata :: map(), argument :: term()) ::
+              term()
+end

@@ -1,0 +1,300 @@
+defmodule Plausible.Webhooks.Outbox do
+  @moduledoc """
+  Accepts deliveries: what is pushed here is committed to the store in batches
+  and only then handed to the engine.
+
+  A request process only writes into a table (about a microsecond per delivery)
+  and, if the Outbox sleeps, wakes it. It never waits, never touches the disk and
+  never raises. The table belongs to the supervisor, so that not even what is
+  not accepted yet is lost with this process; rows leave it when they are
+  committed and handed over, and a row that is committed twice is harmless, since
+  its id decides.
+
+  The table is bounded (`:outbox_max`). What does not fit is dropped, counted and
+  reported (`Plausible.Webhooks.Observer`, `Logger`). While the store is away the
+  table holds what arrives, and the batch is tried again with growing pauses.
+  """
+
+  use GenServer
+
+  alias Plausible.Webhooks.{Batch, Delivery, Engine, Handover, Instance, Notifier}
+
+  require Logger
+
+  @batch_deliveries_max 500
+  @batch_bytes_max 8 * 1_048_576
+  @backoff_ms {50, 5_000}
+  @flush_ms 8_000
+
+  @type instance :: Instance.t() | Instance.name()
+
+  @doc """
+  Takes deliveries from a request process. Always `:ok`: what does not fit is
+  counted as dropped. A `manual` delivery passes a full table.
+  """
+  @spec push(instance(), [Delivery.t()]) :: :ok
+  def push(_instance, []), do: :ok
+
+  def push(%Instance{} = instance, deliveries) do
+    {kept, dropped} = admit(instance, for(%Delivery{} = delivery <- deliveries, do: delivery))
+    if dropped > 0, do: Notifier.dropped(instance, :outbox_full, dropped)
+
+    if kept != [] do
+      Instance.count(instance, :pushed, length(kept))
+      enqueue(instance, Enum.map(kept, &{key(), &1, nil}))
+    end
+
+    :ok
+  rescue
+    # The tables are gone: the instance has just been stopped.
+    ArgumentError -> :ok
+  end
+
+  def push(name, deliveries) do
+    case Instance.get(name) do
+      nil -> :ok
+      instance -> push(instance, deliveries)
+    end
+  end
+
+  @doc """
+  Takes deliveries and waits until they are committed and handed over.
+
+  `{:error, :timeout}`: not known; they may still be committed. Any other error:
+  at least one of them was not accepted.
+  """
+  @spec accept(instance(), [Delivery.t()], timeout()) :: :ok | {:error, term()}
+  def accept(instance, deliveries, timeout_ms \\ 5_000)
+
+  def accept(%Instance{} = instance, deliveries, timeout_ms) do
+    if Instance.flag?(instance, :closed) do
+      {:error, :stopped}
+    else
+      alias = :erlang.alias()
+      keys = Enum.map(deliveries, fn _delivery -> key() end)
+      enqueue(instance, Enum.zip_with(keys, deliveries, &{&1, &2, alias}))
+      deadline = System.monotonic_time(:millisecond) + timeout_ms
+      result = await(keys, alias, deadline, :ok)
+      :erlang.unalias(alias)
+      if result == {:error, :timeout}, do: withdraw(instance, keys)
+      result
+    end
+  rescue
+    ArgumentError -> {:error, :stopped}
+  end
+
+  def accept(name, deliveries, timeout_ms),
+    do: accept(Instance.fetch!(name), deliveries, timeout_ms)
+
+  @doc "How many deliveries wait to be committed."
+  @spec size(Instance.t()) :: non_neg_integer()
+  def size(%Instance{tables: %{queue: queue}}), do: :ets.info(queue, :size)
+
+  @doc false
+  def start_link(name),
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :outbox))
+
+  @doc false
+  def child_spec(name),
+    do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}, shutdown: @flush_ms + 2_000}
+
+  # --- in the caller's process
+
+  # The size is read, not reserved: some requests at the same moment may exceed
+  # the bound by what they carry. A counter that is exact leaks when its process
+  # dies between two steps.
+  defp admit(instance, deliveries) do
+    room =
+      if Instance.flag?(instance, :closed),
+        do: 0,
+        else: instance.options.outbox_max - size(instance)
+
+    if length(deliveries) <= room do
+      {deliveries, 0}
+    else
+      {manual, others} = Enum.split_with(deliveries, & &1.manual)
+      fitting = Enum.take(others, max(room - length(manual), 0))
+      {manual ++ fitting, length(others) - length(fitting)}
+    end
+  end
+
+  defp key, do: :erlang.unique_integer([:monotonic])
+
+  defp enqueue(%Instance{tables: %{queue: queue}} = instance, rows) do
+    :ets.insert(queue, rows)
+    wake(instance)
+  end
+
+  # The rows are there before the flag goes up, and the Outbox lowers the flag
+  # before it looks: no row is overlooked, and a busy Outbox gets no message.
+  defp wake(instance) do
+    if Instance.raise_flag(instance, :outbox_awake), do: Instance.tell(instance, :outbox, :drain)
+    :ok
+  end
+
+  defp await([], _alias, _deadline, result), do: result
+
+  defp await([key | rest], alias, deadline, result) do
+    timeout_ms = max(deadline - System.monotonic_time(:millisecond), 0)
+
+    receive do
+      {^alias, ^key, :ok} -> await(rest, alias, deadline, result)
+      {^alias, ^key, error} -> await(rest, alias, deadline, error)
+    after
+      timeout_ms -> {:error, :timeout}
+    end
+  end
+
+  defp withdraw(%Instance{tables: %{queue: queue}}, keys),
+    do: Enum.each(keys, &:ets.delete(queue, &1))
+
+  # --- the process
+
+  @impl true
+  def init(name) do
+    Process.flag(:trap_exit, true)
+    Instance.lower_flag(Instance.fetch!(name), :closed)
+    send(self(), :drain)
+    {:ok, %{name: name, failures: 0, timer: nil}}
+  end
+
+  @impl true
+  def handle_info(:drain, %{timer: nil} = state), do: {:noreply, drain(state)}
+  # A wake-up during a pause changes nothing: the store is still away.
+  def handle_info(:drain, state), do: {:noreply, state}
+  def handle_info(:retry, state), do: {:noreply, drain(%{state | timer: nil})}
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, state) do
+    if stopping?(reason) do
+      instance = Instance.fetch!(state.name)
+      Instance.raise_flag(instance, :closed)
+      flush(instance, System.monotonic_time(:millisecond) + @flush_ms, 0)
+    end
+  end
+
+  defp stopping?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
+
+  defp flush(instance, deadline, failures) do
+    case step(instance, failures) do
+      :empty -> :ok
+      :ok -> flush(instance, deadline, 0)
+      {:error, reason} -> flush_later(instance, deadline, failures + 1, reason)
+    end
+  end
+
+  defp flush_later(instance, deadline, failures, reason) do
+    if System.monotonic_time(:millisecond) < deadline do
+      Process.sleep(min(backoff(failures), 500))
+      flush(instance, deadline, failures)
+    else
+      left = size(instance)
+      Instance.count(instance, :dropped, left)
+
+      Logger.error(
+        "webhooks: stopped with #{left} deliveries that the store did not take: " <>
+          inspect(reason)
+      )
+    end
+  end
+
+  # One batch per message, so that others (a shutdown) get their turn.
+  defp drain(%{failures: failures} = state) do
+    instance = Instance.fetch!(state.name)
+    Instance.lower_flag(instance, :outbox_awake)
+
+    case step(instance, failures) do
+      :empty ->
+        %{state | failures: 0}
+
+      :ok ->
+        wake(instance)
+        %{state | failures: 0}
+
+      {:error, reason} ->
+        if failures == 0, do: Notifier.store_failed(instance, :accept, reason)
+        timer = Process.send_after(self(), :retry, backoff(failures))
+        %{state | failures: failures + 1, timer: timer}
+    end
+  end
+
+  defp backoff(failures) do
+    {first, longest} = @backoff_ms
+    min(first * Integer.pow(2, min(failures, 10)), longest)
+  end
+
+  defp step(instance, failures) do
+    case take(instance) do
+      [] -> :empty
+      rows -> commit(instance, rows, failures > 0)
+    end
+  end
+
+  defp take(%Instance{tables: %{queue: queue}}) do
+    case :ets.select(queue, [{:"$1", [], [:"$1"]}], @batch_deliveries_max) do
+      :"$end_of_table" -> []
+      {rows, _continuation} -> at_most_bytes(rows, 0, [])
+    end
+  end
+
+  defp at_most_bytes([{_key, delivery, _reply} = row | rest], bytes, taken) do
+    bytes = bytes + byte_size(delivery.body)
+
+    if taken != [] and bytes > @batch_bytes_max,
+      do: Enum.reverse(taken),
+      else: at_most_bytes(rest, bytes, [row | taken])
+  end
+
+  defp at_most_bytes([], _bytes, taken), do: Enum.reverse(taken)
+
+  # The owner is read before the commit: rows of an engine that has died since
+  # come back from the store, with those it held already. Without an engine the
+  # rows are nobody's, and the Sweeper claims them.
+  defp commit(instance, rows, failed_before?) do
+    engine = Engine.current(instance)
+    owner = if engine, do: engine.owner
+    rows = Enum.map(rows, &own(&1, owner))
+
+    write = fn rows ->
+      Instance.store(instance, :accept, [Enum.map(rows, &elem(&1, 1))])
+    end
+
+    with {:ok, written, refused} <- Batch.write(rows, write, failed_before?) do
+      hand_over(instance, engine, written)
+      finish(instance, written, refused)
+    end
+  end
+
+  defp own({key, %Delivery{state: :pending} = delivery, reply}, owner),
+    do: {key, %{delivery | owner: owner}, reply}
+
+  defp own(row, _owner), do: row
+
+  defp hand_over(instance, nil, _rows), do: Instance.tell(instance, :sweeper, :sweep)
+
+  defp hand_over(instance, engine, rows) do
+    pending = for {_key, %Delivery{state: :pending} = delivery, _reply} <- rows, do: delivery
+    Handover.submit_or_release(instance, engine, pending)
+  end
+
+  defp finish(%Instance{tables: %{queue: queue}} = instance, written, refused) do
+    Enum.each(written, fn {key, _delivery, reply} ->
+      answer(reply, key, :ok)
+      :ets.delete(queue, key)
+    end)
+
+    Enum.each(refused, fn {{key, _delivery, reply}, reason} ->
+      answer(reply, key, {:error, reason})
+      :ets.delete(queue, key)
+    end)
+
+    Instance.count(instance, :accepted, length(written))
+    if written != [], do: Notifier.accepted(instance, length(written))
+    if refused != [], do: Notifier.dropped(instance, :refused_by_store, length(refused))
+    :ok
+  end
+
+  defp answer(nil, _key, _result), do: :ok
+  defp answer(alias, key, result), do: send(alias, {alias, key, result})
+end

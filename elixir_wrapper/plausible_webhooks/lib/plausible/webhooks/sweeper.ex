@@ -1,0 +1,259 @@
+defmodule Plausible.Webhooks.Sweeper do
+  @moduledoc """
+  Brings deliveries back from the store into the engine, and keeps the store tidy.
+
+  Every `:sweep_interval_ms`, and whenever somebody tells it to:
+
+    * renews the lease of the engine's owner, before anything else;
+    * ends the leases of owners that are no more (a crashed engine of this node),
+      once what they reported is on record;
+    * claims parked deliveries whose time has come and those that a dead owner has
+      left, as long as the engine has room.
+
+  Redeliveries and recoveries go this way too, so that exactly one process moves
+  rows from the store to the engine: when it dies in the middle, rows may be owned
+  by a living engine that does not have them. Its successor then gives the engine
+  a new owner id, and they come back.
+
+  Every `:prune_interval_ms` it deletes finished deliveries older than
+  `:retention_ms`, a slice at a time.
+  """
+
+  use GenServer
+
+  alias Plausible.Webhooks.{Engine, Handover, Instance, Native, Notifier, Recorder}
+
+  @claim_max 250
+  # Bodies come along: a slice must not fill the memory.
+  @redeliver_max 100
+  @prune_max 500
+  # New events must find room too.
+  @fill_percent 80
+  @call_ms 15_000
+
+  @doc "Sends deliveries again; returns the ids that are on their way."
+  @spec redeliver(Instance.t(), [String.t()]) :: {:ok, [String.t()]} | {:error, term()}
+  def redeliver(instance, ids), do: call(instance, {:redeliver, ids})
+
+  @doc "Sweeps now; returns when done."
+  @spec sweep(Instance.t()) :: :ok | {:error, term()}
+  def sweep(instance), do: call(instance, :sweep)
+
+  @doc "Deletes what is too old now; returns how many deliveries it were."
+  @spec prune(Instance.t()) :: {:ok, non_neg_integer()} | {:error, term()}
+  def prune(instance), do: call(instance, :prune)
+
+  defp call(instance, request) do
+    GenServer.call(Instance.process(instance, :sweeper), request, @call_ms)
+  catch
+    :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, _reason -> {:error, :not_running}
+  end
+
+  @doc false
+  def start_link(name),
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :sweeper))
+
+  @doc false
+  def child_spec(name),
+    do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}, shutdown: 5_000}
+
+  @impl true
+  def init(name) do
+    Process.flag(:trap_exit, true)
+    options = Instance.fetch!(name).options
+    Process.send_after(self(), :prune, options.prune_interval_ms)
+    send(self(), :tick)
+    {:ok, %{name: name, leased_at: nil, leased_owner: nil, succession: :open}}
+  end
+
+  @impl true
+  def handle_call({:redeliver, ids}, _from, state) do
+    instance = Instance.fetch!(state.name)
+    {:reply, redeliver_now(instance, ids), state}
+  end
+
+  def handle_call(:sweep, _from, state), do: {:reply, :ok, sweep_now(state)}
+
+  def handle_call(:prune, _from, state),
+    do: {:reply, prune_now(Instance.fetch!(state.name), 0), state}
+
+  @impl true
+  def handle_info(:tick, state) do
+    options = Instance.fetch!(state.name).options
+    Process.send_after(self(), :tick, options.sweep_interval_ms)
+    {:noreply, sweep_now(state)}
+  end
+
+  # Told by many at once (an engine that took over, an Outbox without one): once
+  # is enough.
+  def handle_info(:sweep, state) do
+    flush_messages()
+    {:noreply, sweep_now(state)}
+  end
+
+  # A slice was full: there is more.
+  def handle_info(:more, state), do: {:noreply, claim(Instance.fetch!(state.name), state)}
+
+  def handle_info(:prune, state) do
+    instance = Instance.fetch!(state.name)
+    old_rates(instance)
+    # One slice at a time: a backlog must not keep deliveries waiting.
+    before_ms = Instance.now_ms() - instance.options.retention_ms
+
+    next_ms =
+      case Instance.store(instance, :prune, [before_ms, @prune_max]) do
+        {:ok, @prune_max} -> 100
+        _done_or_away -> instance.options.prune_interval_ms
+      end
+
+    Process.send_after(self(), :prune, next_ms)
+    {:noreply, state}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp flush_messages do
+    receive do
+      :sweep -> flush_messages()
+    after
+      0 -> :ok
+    end
+  end
+
+  # --- sweeping
+
+  defp sweep_now(state) do
+    instance = Instance.fetch!(state.name)
+    state = succeed(instance, state)
+
+    case Engine.current(instance) do
+      nil ->
+        state
+
+      engine ->
+        case lease(instance, engine, state) do
+          {:ok, state} ->
+            end_leases(instance)
+            Handover.release_unplaced(instance)
+            claim(instance, state)
+
+          {:error, _reason} ->
+            # Without a lease our own rows would look like a dead owner's.
+            state
+        end
+    end
+  end
+
+  # The mark of a predecessor under the same tables: it may have died between the
+  # store and the engine.
+  defp succeed(_instance, %{succession: :done} = state), do: state
+
+  defp succeed(%Instance{tables: %{meta: meta}} = instance, state) do
+    if :ets.insert_new(meta, {:sweeper, self()}) do
+      %{state | succession: :done}
+    else
+      case Engine.current(instance) && Engine.renew_owner(instance) do
+        result when result in [nil, :ok] -> %{state | succession: :done}
+        {:error, _reason} -> state
+      end
+    end
+  end
+
+  defp lease(instance, engine, state) do
+    now = System.monotonic_time(:millisecond)
+    due? = state.leased_at == nil or now - state.leased_at >= div(instance.options.lease_ms, 3)
+
+    if due? or state.leased_owner != engine.owner do
+      lease_ms = instance.options.lease_ms
+
+      with :ok <- Instance.store(instance, :heartbeat, [engine.owner, lease_ms]) do
+        {:ok, %{state | leased_at: now, leased_owner: engine.owner}}
+      end
+    else
+      {:ok, state}
+    end
+  end
+
+  # First what the dead one reported: what is on record as delivered does not come
+  # back. Only this process renews and ends leases of this node, so that none is
+  # renewed after its end.
+  defp end_leases(%Instance{tables: %{meta: meta}} = instance) do
+    case Engine.dead_owners(instance) do
+      [] ->
+        :ok
+
+      owners ->
+        _ = Recorder.flush(instance, 2_000)
+
+        for owner <- owners, Instance.store(instance, :heartbeat, [owner, 1]) == :ok do
+          :ets.delete(meta, {:dead_owner, owner})
+        end
+
+        # A lease of 1 ms has to pass.
+        Process.sleep(5)
+    end
+  end
+
+  # The owner is looked up again: it may have changed since the sweep began.
+  defp claim(instance, state) do
+    with engine when engine != nil <- Engine.current(instance),
+         true <- engine.owner == state.leased_owner,
+         limit when limit > 0 <- room(instance, engine),
+         {:ok, [_ | _] = deliveries} <-
+           Instance.store(instance, :claim, [engine.owner, limit]) do
+      Handover.submit_or_release(instance, engine, deliveries)
+      if length(deliveries) == limit, do: send(self(), :more)
+    else
+      {:error, reason} -> Notifier.store_failed(instance, :claim, reason)
+      _nothing_to_do -> :ok
+    end
+
+    state
+  end
+
+  defp room(instance, engine) do
+    waiting = engine.ref |> Native.stats() |> Map.get(:waiting, 0)
+    min(div(instance.options.waiting_max * @fill_percent, 100) - waiting, @claim_max)
+  end
+
+  # --- sending again
+
+  defp redeliver_now(instance, ids) do
+    case Engine.current(instance) do
+      nil ->
+        {:error, :unavailable}
+
+      engine ->
+        ids
+        |> Enum.chunk_every(@redeliver_max)
+        |> Enum.reduce_while({:ok, []}, fn slice, {:ok, sent} ->
+          case Instance.store(instance, :redeliver, [engine.owner, slice]) do
+            {:ok, deliveries} ->
+              Handover.submit_or_release(instance, engine, deliveries)
+              {:cont, {:ok, sent ++ Enum.map(deliveries, & &1.id)}}
+
+            {:error, _reason} = error ->
+              {:halt, error}
+          end
+        end)
+    end
+  end
+
+  # --- tidying
+
+  defp prune_now(instance, count) do
+    before_ms = Instance.now_ms() - instance.options.retention_ms
+
+    case Instance.store(instance, :prune, [before_ms, @prune_max]) do
+      {:ok, @prune_max} -> prune_now(instance, count + @prune_max)
+      {:ok, rest} -> {:ok, count + rest}
+      {:error, _reason} = error -> error
+    end
+  end
+
+  defp old_rates(%Instance{tables: %{rates: rates}}) do
+    hour_ago = System.monotonic_time(:millisecond) - 3_600_000
+    :ets.select_delete(rates, [{{:_, :"$1", :_}, [{:<, :"$1", hour_ago}], [true]}])
+  end
+end

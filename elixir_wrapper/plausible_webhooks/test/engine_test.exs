@@ -1,0 +1,371 @@
+defmodule Plausible.Webhooks.EngineTest do
+  use Plausible.Webhooks.Test.InstanceCase, async: true
+
+  @moduletag :capture_log
+
+  alias Plausible.Webhooks, as: API
+
+  defp state(context, id), do: logged(context, id).state
+
+  defp done?(context, ids) do
+    states = Map.new(all_deliveries(context), &{&1.id, &1.state})
+    Enum.all?(ids, &(states[&1] == :delivered))
+  end
+
+  defp push(context, deliveries) do
+    :ok = Outbox.push(context.instance, deliveries)
+    Enum.map(deliveries, & &1.id)
+  end
+
+  test "a failure is retried by the schedule, every attempt signed anew and on record", context do
+    context = start!(context, retry_delays_ms: [1_100, 20])
+    webhook = webhook!(context, "/flaky")
+    HttpReceiver.script(context.receiver, "/flaky", [:reset, 503, 200])
+    [id] = push(context, [delivery(webhook)])
+
+    [first, second, third] = HttpReceiver.await(context.receiver, "/flaky", 3)
+    for request <- [first, second, third], do: assert(request.verified)
+    assert [id, id, id] == Enum.map([first, second, third], & &1.headers["webhook-id"])
+    assert first.headers["webhook-timestamp"] != second.headers["webhook-timestamp"]
+    assert second.at_ms - first.at_ms >= 1_090
+
+    eventually(fn -> state(context, id) == :delivered end)
+
+    assert [
+             %Attempt{number: 1, state: :pending, status: nil, error: :connection_reset},
+             %Attempt{number: 2, state: :pending, status: 503, error: :http_status},
+             %Attempt{number: 3, state: :delivered, status: 200, error: nil}
+           ] = attempts(context, id)
+  end
+
+  test "when the schedule is used up the delivery has failed, on record", context do
+    context = start!(context, retry_delays_ms: [10, 10])
+    webhook = webhook!(context, "/broken")
+    HttpReceiver.script(context.receiver, "/broken", [{500, [], "no"}])
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> state(context, id) == :failed end)
+    assert %{attempts: 3, last_status: 500} = logged(context, id)
+    assert [_, _, %Attempt{response_body: "no"}] = attempts(context, id)
+    Process.sleep(100)
+    assert HttpReceiver.count(context.receiver) == 3
+  end
+
+  test "a redirect is a failure and is not followed", context do
+    context = start!(context, retry_delays_ms: [])
+    webhook = webhook!(context, "/from")
+    to = HttpReceiver.url(context.receiver, "/to")
+    HttpReceiver.script(context.receiver, "/from", [{307, [{"location", to}], ""}])
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> state(context, id) == :failed end)
+    assert [%Attempt{error: :redirect}] = attempts(context, id)
+    assert HttpReceiver.count(context.receiver, "/to") == 0
+  end
+
+  test "a wait that is too long for the engine is parked and comes back", context do
+    context = start!(context, retry_delays_ms: [300], park_after_ms: 100)
+    webhook = webhook!(context, "/busy")
+    HttpReceiver.script(context.receiver, "/busy", [503, 200])
+    [id] = push(context, [delivery(webhook)])
+
+    parked =
+      eventually(fn ->
+        with %{state: :parked} = d <- logged(context, id), do: d, else: (_ -> nil)
+      end)
+
+    assert parked.owner == nil
+    assert eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
+
+    [first, second] = HttpReceiver.await(context.receiver, "/busy", 2)
+    assert second.at_ms - first.at_ms >= 300
+    eventually(fn -> state(context, id) == :delivered end)
+    assert [%Attempt{number: 1, state: :parked}, %Attempt{number: 2}] = attempts(context, id)
+  end
+
+  describe "a change of the webhook" do
+    setup context do
+      context = start!(context, retry_delays_ms: [400])
+      webhook = webhook!(context, "/old")
+      HttpReceiver.script(context.receiver, "/old", [500])
+      [id] = push(context, [delivery(webhook)])
+      eventually(fn -> length(attempts(context, id)) == 1 end)
+      Map.merge(context, %{webhook: webhook, id: id})
+    end
+
+    test "of its URL goes with the next attempt of what waits", context do
+      new = %{url: HttpReceiver.url(context.receiver, "/new")}
+      {:ok, _} = API.update_webhook(context.name, :owner, 1, context.webhook.id, new)
+      assert [request] = HttpReceiver.await(context.receiver, "/new", 1)
+      assert request.headers["webhook-id"] == context.id
+      eventually(fn -> state(context, context.id) == :delivered end)
+      assert HttpReceiver.count(context.receiver, "/old") == 1
+    end
+
+    test "of its secret: both sign during the overlap, the old one not after", context do
+      {:ok, [%{key: old}]} = API.reveal_secret(context.name, :owner, 1, context.webhook.id)
+      HttpReceiver.script(context.receiver, "/old", [200])
+      {:ok, _} = API.rotate_secret(context.name, :owner, 1, context.webhook.id, 1_500)
+
+      {:ok, [%{key: new}, %{key: ^old}]} =
+        API.reveal_secret(context.name, :owner, 1, context.webhook.id)
+
+      [_first, both] = HttpReceiver.await(context.receiver, "/old", 2)
+      assert HttpReceiver.verify(both, [old])
+      assert HttpReceiver.verify(both, [new])
+
+      Process.sleep(1_600)
+      push(context, [delivery(context.webhook)])
+      [_, _, after_overlap] = HttpReceiver.await(context.receiver, "/old", 3)
+      refute HttpReceiver.verify(after_overlap, [old])
+      assert HttpReceiver.verify(after_overlap, [new])
+    end
+
+    test "that switches it off cancels what waits, and says why", context do
+      {:ok, _} = API.disable_webhook(context.name, :owner, 1, context.webhook.id)
+      assert %{state: :cancelled, reason: "webhook_disabled"} = logged(context, context.id)
+      Process.sleep(600)
+      assert HttpReceiver.count(context.receiver) == 1
+      assert %{state: :cancelled, reason: "webhook_disabled"} = logged(context, context.id)
+
+      # Switched on again it takes new ones.
+      {:ok, _} = API.enable_webhook(context.name, :owner, 1, context.webhook.id)
+      HttpReceiver.script(context.receiver, "/old", [200])
+      [id] = push(context, [delivery(context.webhook)])
+      eventually(fn -> state(context, id) == :delivered end)
+    end
+
+    test "that deletes it: nothing of it is sent any more", context do
+      :ok = API.delete_webhook(context.name, :owner, 1, context.webhook.id)
+      # Matched before, committed after.
+      push(context, [delivery(context.webhook)])
+      Process.sleep(600)
+      assert HttpReceiver.count(context.receiver) == 1
+      assert Engine.stats(context.instance).waiting == 0
+      assert {:error, :not_found} = API.delivery(context.name, :owner, 1, context.id)
+    end
+  end
+
+  test "what comes too late for a webhook that was switched off ends as cancelled", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    {:ok, _} = API.disable_webhook(context.name, :owner, 1, webhook.id)
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> logged(context, id).state == :cancelled end)
+    assert HttpReceiver.count(context.receiver) == 0
+  end
+
+  test "a webhook that was changed behind our back is read again", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> state(context, id) == :delivered end)
+
+    # As another node would do it.
+    {:ok, stored} = Instance.store(context.instance, :get_webhook, [webhook.id])
+    url = HttpReceiver.url(context.receiver, "/moved")
+    {:ok, _} = Instance.store(context.instance, :update_webhook, [%{stored | url: url}])
+    assert :ok = API.webhook_changed(context.name, 1, webhook.id)
+    push(context, [delivery(webhook)])
+    assert [_] = HttpReceiver.await(context.receiver, "/moved", 1)
+  end
+
+  test "an endpoint that the engine refuses fails its deliveries on record", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    # Stored when the policy still allowed it.
+    {:ok, stored} = Instance.store(context.instance, :get_webhook, [webhook.id])
+
+    {:ok, _} =
+      Instance.store(context.instance, :update_webhook, [%{stored | url: "http://224.0.0.1/"}])
+
+    API.webhook_changed(context.name, 1, webhook.id)
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> state(context, id) == :failed end)
+    assert %{attempts: 0, reason: "refused: blocked_address"} = logged(context, id)
+  end
+
+  test "a delivery that can never be sent does not take the others with it", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    bad = delivery(webhook, body: :binary.copy("x", 1_048_576))
+    good = deliveries(webhook, 5)
+    :sys.suspend(Instance.process(context.instance, :outbox))
+    push(context, Enum.shuffle([bad | good]))
+    :sys.resume(Instance.process(context.instance, :outbox))
+    eventually(fn -> done?(context, Enum.map(good, & &1.id)) end)
+    eventually(fn -> state(context, bad.id) == :failed end)
+    assert logged(context, bad.id).reason == "refused: body_too_large"
+    assert HttpReceiver.count(context.receiver) == 5
+  end
+
+  test "an engine that is full gives back to the store; everything arrives all the same",
+       context do
+    context = start!(context, waiting_max: 20, lane_in_flight_max: 4)
+    webhook = webhook!(context, "/slow")
+    HttpReceiver.script(context.receiver, "/slow", [{:delay, 5, 200}])
+    ids = push(context, deliveries(webhook, 400))
+    eventually(fn -> HttpReceiver.ids(context.receiver) == MapSet.new(ids) end, 20_000)
+    eventually(fn -> done?(context, ids) end, 10_000)
+    assert HttpReceiver.count(context.receiver) == 400
+    assert SwitchStore.calls(context.switch, :release) > 0
+  end
+
+  test "what cannot be given back to the store is not forgotten", context do
+    context = start!(context, waiting_max: 5, lane_in_flight_max: 1)
+    webhook = webhook!(context, "/slow")
+    HttpReceiver.script(context.receiver, "/slow", [{:delay, 20, 200}])
+    SwitchStore.set(context.switch, {:only, [:release], :away})
+    ids = push(context, deliveries(webhook, 40))
+    eventually(fn -> Outbox.size(context.instance) == 0 end)
+    Process.sleep(200)
+    SwitchStore.set(context.switch, :on)
+    eventually(fn -> done?(context, ids) end, 10_000)
+  end
+
+  describe "a crash" do
+    test "of the engine under traffic loses nothing that was accepted", context do
+      context = start!(context, lane_in_flight_max: 16)
+      webhook = webhook!(context, "/slow")
+      HttpReceiver.script(context.receiver, "/slow", [{:delay, 3, 200}])
+      owner = Engine.current(context.instance).owner
+
+      ids =
+        for _round <- 1..4, reduce: [] do
+          ids ->
+            pushed = push(context, deliveries(webhook, 150))
+            Process.sleep(20)
+            kill!(context, :engine)
+            pushed ++ ids
+        end
+
+      assert Engine.current(context.instance).owner != owner
+      eventually(fn -> done?(context, ids) end, 20_000)
+      assert HttpReceiver.ids(context.receiver) == MapSet.new(ids)
+      assert Engine.dead_owners(context.instance) == []
+    end
+
+    test "brings back what waits for a retry without waiting for the lease", context do
+      context = start!(context, retry_delays_ms: [30_000], lease_ms: 600_000)
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [500, 200])
+      [id] = push(context, [delivery(webhook)])
+      eventually(fn -> length(attempts(context, id)) == 1 end)
+      due_at_ms = logged(context, id).next_at_ms
+
+      kill!(context, :engine)
+      # Back in an engine, and its schedule stands.
+      eventually(fn ->
+        Engine.stats(context.instance)[:waiting] == 1 and
+          logged(context, id).owner == Engine.current(context.instance).owner
+      end)
+
+      assert logged(context, id).next_at_ms == due_at_ms
+      assert HttpReceiver.count(context.receiver) == 1
+    end
+
+    test "while the store is away: the engine takes charge when it is back", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      SwitchStore.set(context.switch, :away)
+      kill!(context, :engine)
+      assert Engine.current(context.instance) == nil
+      assert Engine.stats(context.instance) == %{}
+      ids = push(context, deliveries(webhook, 20))
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> done?(context, ids) end)
+    end
+
+    test "of everything, one after the other, under traffic", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [{:delay, 2, 200}])
+      test = self()
+
+      writer =
+        spawn_link(fn ->
+          ids =
+            for _ <- 1..300 do
+              delivery = delivery(webhook)
+              Outbox.push(context.name, [delivery])
+              Process.sleep(3)
+              delivery.id
+            end
+
+          send(test, {:ids, ids})
+        end)
+
+      for part <- [
+            :recorder,
+            :notifier,
+            :sweeper,
+            :health,
+            :outbox,
+            :engine,
+            :directory,
+            :store_keeper
+          ] do
+        kill!(context, part)
+        Process.sleep(60)
+      end
+
+      ids =
+        receive do
+          {:ids, ids} -> ids
+        after
+          20_000 -> flunk("the writer #{inspect(writer)} did not end")
+        end
+
+      eventually(fn -> done?(context, ids) end, 20_000)
+      assert HttpReceiver.ids(context.receiver) == MapSet.new(ids)
+    end
+  end
+
+  describe "the stop" do
+    test "lets requests in flight finish and loses nothing", context do
+      context = start!(context, lane_in_flight_max: 10)
+      webhook = webhook!(context, "/slow")
+      HttpReceiver.script(context.receiver, "/slow", [{:delay, 300, 200}])
+      ids = push(context, deliveries(webhook, 10))
+      HttpReceiver.await(context.receiver, "/slow", 10)
+      stop!(context)
+
+      context = start!(context)
+      assert done?(context, ids)
+      Process.sleep(200)
+      assert HttpReceiver.count(context.receiver) == 10
+    end
+
+    test "hands what is left to whoever starts next, with its schedule", context do
+      context = start!(context, retry_delays_ms: [1_000], lane_in_flight_max: 2, drain_ms: 100)
+      flaky = webhook!(context, "/flaky")
+      HttpReceiver.script(context.receiver, "/flaky", [500, 200])
+      stuck = webhook!(context, "/stuck")
+      HttpReceiver.script(context.receiver, "/stuck", [:hang])
+      [retry] = push(context, [delivery(flaky)])
+      hanging = push(context, deliveries(stuck, 5))
+      eventually(fn -> length(attempts(context, retry)) == 1 end)
+      HttpReceiver.await(context.receiver, "/stuck", 2)
+      stop!(context)
+
+      HttpReceiver.script(context.receiver, "/stuck", [200])
+      context = start!(context)
+      eventually(fn -> done?(context, [retry | hanging]) end)
+      [first, second] = HttpReceiver.requests(context.receiver, "/flaky")
+      assert second.at_ms - first.at_ms >= 990
+      assert MapSet.new(hanging) == HttpReceiver.ids(context.receiver, "/stuck")
+    end
+  end
+
+  test "an engine that cannot start stops the start, with the reason", context do
+    Process.flag(:trap_exit, true)
+    path = Path.join(context.dir, "empty.pem")
+    File.write!(path, "")
+
+    assert {:error, {:shutdown, {:failed_to_start_child, Engine, {:engine, _reason}}}} =
+             API.start_link(options(context, ca_file: path))
+
+    assert {:error, {:invalid_option, :in_flight_max, _}} =
+             API.start_link(options(context, in_flight_max: 0))
+
+    assert Instance.get(context.name) == nil
+  end
+end

@@ -1,0 +1,150 @@
+defmodule Plausible.Webhooks.OptionsTest do
+  use ExUnit.Case, async: true
+
+  alias Plausible.Webhooks.{Options, Vault}
+  alias Plausible.Webhooks.Test.{SwitchStore, TestHost}
+
+  doctest Options
+
+  defmodule Silent do
+    def handle_event(_event, _measurements, _metadata, _argument), do: :ok
+  end
+
+  @required [store: {SwitchStore, []}, host: {TestHost, nil}]
+
+  defp invalid(options) do
+    assert {:error, {:invalid_option, name, text}} = Options.new(@required ++ options)
+    assert is_binary(text)
+    name
+  end
+
+  test "the defaults are those that are documented" do
+    assert {:ok, options} = Options.new(@required)
+
+    assert %{
+             name: Plausible.Webhooks,
+             retry_delays_ms: [10_000, 60_000, 300_000],
+             jitter_percent: 20,
+             park_after_ms: 60_000,
+             retry_after_max_ms: 21_600_000,
+             timeout_ms: 15_000,
+             connect_timeout_ms: 5_000,
+             lane_in_flight_max: 8,
+             lane_rate_per_s: 50,
+             host_in_flight_max: 64,
+             host_rate_per_s: 200,
+             in_flight_max: 4_096,
+             waiting_max: 100_000,
+             outbox_max: 10_000,
+             webhooks_per_site_max: 20,
+             tests_per_minute: 10,
+             policy: %{https_only: true, allow_private: false, allow: [], ports: []}
+           } = options
+  end
+
+  test "what is required is named" do
+    assert {:error, {:invalid_option, :store, "is required"}} = Options.new(host: {TestHost, nil})
+    assert {:error, {:invalid_option, :host, _}} = Options.new(store: {SwitchStore, []})
+    assert {:error, {:invalid_option, :options, _}} = Options.new(:nonsense)
+    assert {:error, {:invalid_option, :options, _}} = Options.new([:store])
+  end
+
+  test "an option that does not exist or is given twice is named" do
+    assert invalid(outbox_size: 3) == :outbox_size
+    assert invalid(drain_ms: 1, drain_ms: 2) == :drain_ms
+  end
+
+  test "every limit refuses what is out of its range or no integer" do
+    limits = for {name, value} <- Map.from_struct(%Options{}), is_integer(value), do: name
+    assert length(limits) > 20
+
+    for name <- limits, value <- [-1, 1.5, "5", nil, :infinity, 1_000_000_000_000] do
+      assert invalid([{name, value}]) == name
+    end
+  end
+
+  test "the retry schedule has at most twelve positive steps" do
+    assert {:ok, %{retry_delays_ms: []}} = Options.new(@required ++ [retry_delays_ms: []])
+
+    assert {:ok, _} = Options.new(@required ++ [retry_delays_ms: List.duplicate(1, 12)])
+
+    for wrong <- [List.duplicate(1, 13), [0], [-1], ["1"], [1 | 2], 5, [700_000_000]] do
+      assert invalid(retry_delays_ms: wrong) == :retry_delays_ms
+    end
+  end
+
+  test "the policy is completed and its parts are checked" do
+    assert {:ok, %{policy: policy}} = Options.new(@required ++ [policy: [https_only: false]])
+    assert policy == %{https_only: false, allow_private: false, allow: [], ports: []}
+
+    for wrong <- [
+          %{https_only: nil},
+          %{allow_private: "yes"},
+          %{allow: ["10.0.0.0/8", 1]},
+          %{ports: [0]},
+          %{ports: 443},
+          %{redirects: true},
+          :strict,
+          [:https_only]
+        ] do
+      assert invalid(policy: wrong) == :policy
+    end
+  end
+
+  test "store, host and observers must be what they are said to be" do
+    for wrong <- [{String, []}, {NoSuchModule, []}, {SwitchStore, :path}, SwitchStore, nil] do
+      assert {:error, {:invalid_option, :store, _}} =
+               Options.new(store: wrong, host: {TestHost, nil})
+    end
+
+    for wrong <- [{String, nil}, {NoSuchModule, nil}, TestHost, nil] do
+      assert {:error, {:invalid_option, :host, _}} =
+               Options.new(store: {SwitchStore, []}, host: wrong)
+    end
+
+    assert {:ok, _} = Options.new(@required ++ [observers: [{Silent, nil}]])
+
+    for wrong <- [[Silent], [{String, nil}], {Silent, nil}, nil] do
+      assert invalid(observers: wrong) == :observers
+    end
+  end
+
+  test "a connect that may take longer than the whole attempt is a mistake" do
+    assert invalid(timeout_ms: 1_000, connect_timeout_ms: 2_000) == :connect_timeout_ms
+    # The default connect time counts too.
+    assert invalid(timeout_ms: 1_000) == :connect_timeout_ms
+  end
+
+  test "names, files, texts" do
+    for wrong <- [nil, true, "name"], do: assert(invalid(name: wrong) == :name)
+    assert invalid(ca_file: "/no/such/file") == :ca_file
+    assert invalid(ca_file: 1) == :ca_file
+    for wrong <- ["", "a\r\nb", "ü", 1], do: assert(invalid(user_agent: wrong) == :user_agent)
+    for wrong <- [nil, true, [1]], do: assert(invalid(traffic: wrong) == :traffic)
+  end
+
+  test "the vault: keys, a file that is made when it is not there, or a vault" do
+    key = :crypto.strong_rand_bytes(32)
+    assert {:ok, %{vault: %Vault{}}} = Options.new(@required ++ [vault: [key]])
+    assert {:ok, vault} = Vault.new([key])
+    assert {:ok, %{vault: ^vault}} = Options.new(@required ++ [vault: vault])
+
+    path = Path.join(System.tmp_dir!(), "options-#{System.unique_integer([:positive])}.key")
+    on_exit(fn -> File.rm(path) end)
+    assert {:ok, %{vault: made}} = Options.new(@required ++ [vault: {:file, path}])
+    assert {:ok, %{vault: again}} = Options.new(@required ++ [vault: {:file, path}])
+    assert {:ok, "x"} = Vault.decrypt(again, Vault.encrypt(made, "x", "c"), "c")
+
+    File.write!(path, "short\n")
+
+    for wrong <- [[], ["short"], [1], {:file, path}, {:file, "/no/such/dir/key"}, "key"] do
+      assert invalid(vault: wrong) == :vault
+    end
+  end
+
+  test "what the store was given is not shown" do
+    {:ok, options} = Options.new(store: {SwitchStore, password: "hunter2"}, host: {TestHost, nil})
+    refute inspect(options) =~ "hunter2"
+    assert inspect(options) =~ "SwitchStore"
+  end
+end

@@ -1,0 +1,122 @@
+defmodule Plausible.Webhooks.Test.SwitchStore do
+  @moduledoc false
+  # The real store behind a switch, to be away and to come back.
+  #
+  #     switch = SwitchStore.new()
+  #     store: {SwitchStore, switch: switch, inner: {Plausible.Webhooks.Store.SQLite, path: path}}
+  #     SwitchStore.set(switch, :away)
+  #
+  # Modes: `:on`; `:away` (every write and read is an error); `:raise`; `:exit` (as
+  # a call to a process that is not there); `{:refuse, fun}` (a write that holds a
+  # row for which `fun` is true is refused whole); `{:only, [function], mode}`.
+
+  @behaviour Plausible.Webhooks.Store
+
+  def new do
+    table = :ets.new(__MODULE__, [:public])
+    :ets.insert(table, {:mode, :on})
+    table
+  end
+
+  def set(switch, mode), do: :ets.insert(switch, {:mode, mode})
+
+  @doc "How often a function was called."
+  def calls(switch, function) do
+    case :ets.lookup(switch, {:calls, function}) do
+      [{_key, count}] -> count
+      [] -> 0
+    end
+  end
+
+  @impl true
+  def init(options) do
+    switch = Keyword.fetch!(options, :switch)
+    {module, inner} = inner(options)
+
+    with :on <- mode(switch),
+         {:ok, handle} <- module.init(inner) do
+      {:ok, {switch, module, handle}}
+    else
+      {:error, _reason} = error -> error
+      _away -> {:error, :away}
+    end
+  end
+
+  @impl true
+  def child_spec(options) do
+    {module, inner} = inner(options)
+    module.child_spec(inner)
+  end
+
+  defp inner(options) do
+    {module, inner} = Keyword.fetch!(options, :inner)
+
+    case Keyword.fetch(options, :vault) do
+      {:ok, vault} -> {module, Keyword.put(inner, :vault, vault)}
+      :error -> {module, inner}
+    end
+  end
+
+  defp mode(switch), do: :ets.lookup_element(switch, :mode, 2)
+
+  @impl true
+  def now_ms({_switch, module, handle}), do: module.now_ms(handle)
+
+  functions = [
+    insert_webhook: 1,
+    update_webhook: 1,
+    delete_webhook: 2,
+    get_webhook: 1,
+    list_webhooks: 1,
+    all_webhooks: 0,
+    put_health: 2,
+    accept: 1,
+    record: 1,
+    claim: 2,
+    release: 3,
+    heartbeat: 2,
+    redeliver: 2,
+    recoverable: 3,
+    cancel_waiting: 2,
+    deliveries: 3,
+    get_delivery: 1,
+    attempts: 1,
+    counts: 0,
+    prune: 2,
+    alert_states: 1,
+    put_alert_state: 1
+  ]
+
+  for {function, arity} <- functions do
+    arguments = Macro.generate_arguments(arity, __MODULE__)
+
+    @impl true
+    def unquote(function)({switch, module, handle}, unquote_splicing(arguments)) do
+      :ets.update_counter(
+        switch,
+        {:calls, unquote(function)},
+        1,
+        {{:calls, unquote(function)}, 0}
+      )
+
+      with :pass <- judge(mode(switch), unquote(function), unquote(arguments)) do
+        apply(module, unquote(function), [handle | unquote(arguments)])
+      end
+    end
+  end
+
+  defp judge(:on, _function, _arguments), do: :pass
+  defp judge(:away, _function, _arguments), do: {:error, :away}
+  defp judge(:raise, _function, _arguments), do: raise("the store raises")
+  defp judge(:exit, _function, _arguments), do: exit({:noproc, {GenServer, :call, []}})
+
+  defp judge({:only, functions, mode}, function, arguments) do
+    if function in functions, do: judge(mode, function, arguments), else: :pass
+  end
+
+  defp judge({:refuse, fun}, function, [rows | _]) when function in [:accept, :record] do
+    if Enum.any?(rows, fun), do: {:error, :refused}, else: :pass
+  end
+
+  defp judge({:refuse, _fun}, _function, _arguments), do: :pass
+end

@@ -39,10 +39,9 @@ void check_address(const IpAddress& address, const AddressPolicy& policy) {
   }
   // Outside 2000::/3 there is nothing but what carries IPv4.
   const bool global_unicast = (address.bytes[0] & 0xe0) == 0x20;
-  const bool carries =
-      std::ranges::equal(address.bytes.begin(), address.bytes.begin() + 12,
-                         carried({}, "::ffff:0:0").bytes.begin(),
-                         carried({}, "::ffff:0:0").bytes.begin() + 12);
+  const IpAddress mapped = *IpAddress::parse("::ffff:0:0");
+  const bool carries = std::equal(
+      mapped.bytes.begin(), mapped.bytes.begin() + 12, address.bytes.begin());
   const bool nat64 = address.bytes[0] == 0 && address.bytes[1] == 0x64;
   if (!global_unicast && !carries && !nat64) {
     require(AddressPolicy().judge(address).has_value());

@@ -189,6 +189,25 @@ defmodule Plausible.Webhooks.DirectoryTest do
       assert completed(i, 1, "Signup") == [{20, [{"w1", :active}]}]
     end
 
+    test "a change in the middle of a reading is read after it", %{instance: i} = context do
+      start(context)
+      test = self()
+
+      World.put(context.world, {:goals, 1}, fn ->
+        send(test, {:reading, self()})
+        receive do: (:go_on -> [goal(7, "Signup")])
+      end)
+
+      first = Task.async(fn -> Directory.refresh(i, 1) end)
+      assert_receive {:reading, reader}
+      World.put(context.world, {:goals, 1}, [goal(8, "Signup")])
+      second = Task.async(fn -> Directory.refresh(i, 1) end)
+      assert Task.yield(second, 50) == nil
+      send(reader, :go_on)
+      assert Task.await_many([first, second]) == [:ok, :ok]
+      assert completed(i, 1, "Signup") == [{8, [{"w1", :active}]}]
+    end
+
     test "leaves no rows of earlier generations behind", %{instance: i} = context do
       pid = start(context)
       table = Directory.lookup(i, 1).table
@@ -261,6 +280,13 @@ defmodule Plausible.Webhooks.DirectoryTest do
       assert Directory.refresh(i, 2) == :ok
       assert completed(i, 1, "Signup") == [{1, [{"w1", :active}]}]
       assert completed(i, 2, "Other") == [{2, [{"w2", :active}]}]
+    end
+
+    test "a host that is away fills no log", %{instance: i} = context do
+      World.put(context.world, :webhooks, for(s <- 1..30, do: webhook("w#{s}", s)))
+      for s <- 1..30, do: World.put(context.world, {:site, s}, fn -> raise "away" end)
+      log = capture_log(fn -> start(context) && Directory.refresh_all(i) end)
+      assert length(String.split(log, "could not be read")) == 2
     end
 
     @tag :capture_log

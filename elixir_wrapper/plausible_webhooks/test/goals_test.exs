@@ -205,7 +205,10 @@ defmodule Plausible.Webhooks.GoalsTest do
 
     test "without a session nothing is held back", %{s: s} do
       dedup = Dedup.new()
-      for _ <- 1..2, do: assert(ids(s, engagement("/docs/x", 90), dedup) == [1])
+
+      for attrs <- [[], [session_id: nil], [session_id: 0]],
+          _ <- 1..2,
+          do: assert(ids(s, engagement("/docs/x", 90, attrs), dedup) == [1])
     end
   end
 

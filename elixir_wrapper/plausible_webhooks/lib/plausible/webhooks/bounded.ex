@@ -23,13 +23,31 @@ defmodule Plausible.Webhooks.Bounded do
   @doc """
   Starts the function in a process of its own and returns its monitor. The result
   comes as the reason of its `:DOWN` message, see `result/1`. `callers` are the
-  processes on whose behalf it runs (database sandboxes look there).
+  processes on whose behalf it runs (database sandboxes look there). It dies with
+  the process that started it.
   """
   @spec start((() -> term()), [pid()]) :: {pid(), reference()}
   def start(fun, callers) do
+    parent = self()
+
     spawn_monitor(fn ->
+      leash(parent, self())
       Process.put(:"$callers", callers)
       exit({__MODULE__, guard(fun)})
+    end)
+  end
+
+  # A link would do it too, but work both ways: whatever ends the function would
+  # end who asked for it.
+  defp leash(parent, child) do
+    spawn(fn ->
+      parent = Process.monitor(parent)
+      Process.monitor(child)
+
+      receive do
+        {:DOWN, ^parent, :process, _pid, _reason} -> Process.exit(child, :kill)
+        {:DOWN, _child, :process, _pid, _reason} -> :ok
+      end
     end)
   end
 

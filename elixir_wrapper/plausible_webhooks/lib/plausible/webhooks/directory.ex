@@ -61,6 +61,7 @@ defmodule Plausible.Webhooks.Directory do
   # then.
   @sweep_after_ms 5_000
   @second_ms 1_000
+  @log_pause_ms 10_000
 
   # --- for the path of a request
 
@@ -151,6 +152,7 @@ defmodule Plausible.Webhooks.Directory do
        running: %{},
        failures: %{},
        sweeps: [],
+       log_at_ms: now_ms(),
        turn_at_ms: now_ms() + Dedup.window_ms()
      })}
   end
@@ -373,12 +375,24 @@ defmodule Plausible.Webhooks.Directory do
     wait_ms = retry_ms(failures)
     Process.send_after(self(), {:again, site_id}, wait_ms)
 
-    Logger.warning(
-      "webhooks: site #{site_id} could not be read (#{inspect(reason, limit: 5)}), " <>
-        "again in #{div(wait_ms, 1_000)} s"
-    )
+    state = put_in(state.failures[site_id], failures)
+    log_failure(state, site_id, reason)
+  end
 
-    put_in(state.failures[site_id], failures)
+  # A host that is away fails every site: one line for all of them is enough.
+  defp log_failure(state, site_id, reason) do
+    if now_ms() >= state.log_at_ms do
+      others = map_size(state.failures) - 1
+
+      Logger.warning(
+        "webhooks: site #{site_id} could not be read (#{inspect(reason, limit: 5)}), " <>
+          "nor #{others} others; what was in force stays so, and it is tried again"
+      )
+
+      %{state | log_at_ms: now_ms() + @log_pause_ms}
+    else
+      state
+    end
   end
 
   defp retry_ms(failures), do: min(@retry_ms_max, 1_000 * Integer.pow(2, min(failures, 7) - 1))

@@ -4,6 +4,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
   # binary, bound to the webhook's id; of the URL only the host is in clear.
 
   alias Plausible.Webhooks.{Vault, Webhook}
+  alias Plausible.Webhooks.Webhook.Sealed
   alias Plausible.Webhooks.Store.SQLite.{Connection, Rows}
 
   @columns [
@@ -152,7 +153,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
       webhook.site_id,
       webhook.name,
       Webhook.host(webhook),
-      seal(vault, webhook.id, webhook),
+      Sealed.seal(vault, webhook),
       webhook.enabled,
       Enum.join(webhook.events, ","),
       if(webhook.goals != :all, do: Enum.join(webhook.goals, ",")),
@@ -167,13 +168,6 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
       webhook.updated_at_ms
     ]
   end
-
-  defp seal(vault, id, %{url: url, headers: headers, secrets: secrets}) do
-    opened = :erlang.term_to_binary(%{url: url, headers: headers, secrets: secrets})
-    Vault.encrypt(vault, opened, context(id))
-  end
-
-  defp context(id), do: "webhook:" <> id
 
   defp decode(rows, vault) do
     Enum.reduce_while(rows, {:ok, []}, fn row, {:ok, webhooks} ->
@@ -193,10 +187,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
      disabled_reason, disabled_at_ms, failing_since_ms, version, inserted_at_ms,
      updated_at_ms} = row
 
-    case Vault.decrypt(vault, sealed, context(id)) do
-      {:ok, opened} ->
-        %{url: url, headers: headers, secrets: secrets} = :erlang.binary_to_term(opened, [:safe])
-
+    case Sealed.open(vault, sealed, id) do
+      {:ok, %{url: url, headers: headers, secrets: secrets}} ->
         {:ok,
          %Webhook{
            id: id,
@@ -274,7 +266,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
   defp open_old(webhooks, vault) do
     Enum.reduce_while(webhooks, {:ok, []}, fn {id, {:blob, sealed}}, {:ok, opened} ->
       with false <- Vault.current?(vault, sealed),
-           {:ok, plain} <- Vault.decrypt(vault, sealed, context(id)) do
+           {:ok, plain} <- Vault.decrypt(vault, sealed, Sealed.context(id)) do
         {:cont, {:ok, [{id, sealed, plain} | opened]}}
       else
         true -> {:cont, {:ok, opened}}
@@ -293,7 +285,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
     """
 
     rows =
-      for {id, sealed, plain} <- old, do: [id, sealed, Vault.encrypt(vault, plain, context(id))]
+      for {id, sealed, plain} <- old,
+          do: [id, sealed, Vault.encrypt(vault, plain, Sealed.context(id))]
 
     mark = "INSERT OR REPLACE INTO vault_check (id, sealed) VALUES (1, ?1)"
     check = {mark, [{:blob, Vault.encrypt(vault, "", @check)}]}

@@ -15,46 +15,71 @@
 namespace webhooks {
 namespace {
 
-struct Traits {
-  bool ascii;
-  bool plain;  // nothing in it needs an escape
+// What has been seen in a run of bytes, as marks in the top bits of eight bytes
+// at a time: of a byte beyond ASCII, of a byte that needs an escape. Exact as
+// to whether there is one; which one it is, is only looked for when there is.
+struct Marks {
+  std::uint64_t beyond_ascii = 0;
+  std::uint64_t special = 0;
+
+  bool ascii() const noexcept { return (beyond_ascii & kTops) == 0; }
+  bool plain() const noexcept { return (special & kTops) == 0; }
+
+  void see(std::uint64_t word) noexcept {
+    const std::uint64_t quote = word ^ (kOnes * '"');
+    const std::uint64_t backslash = word ^ (kOnes * '\\');
+    beyond_ascii |= word;
+    // (x - n) & ~x has a top bit set where a byte of x is below n.
+    special |= (word - kOnes * 0x20) & ~word;
+    special |= (quote - kOnes) & ~quote;
+    special |= (backslash - kOnes) & ~backslash;
+  }
+
+ private:
+  static constexpr std::uint64_t kOnes = 0x0101'0101'0101'0101U;
+  static constexpr std::uint64_t kTops = kOnes * 0x80;
 };
 
-constexpr std::uint8_t needs_escape(std::uint8_t byte) noexcept {
-  return static_cast<std::uint8_t>(static_cast<unsigned>(byte < 0x20) |
-                                   static_cast<unsigned>(byte == '"') |
-                                   static_cast<unsigned>(byte == '\\'));
+template <class Word>
+Word load(const char* at) noexcept {
+  Word word;
+  std::memcpy(&word, at, sizeof word);
+  return word;
 }
 
-// Blocks of a fixed length and no early exit inside: compilers turn the inner
-// loop into a handful of vector instructions, which searching byte by byte for
-// the first special one would forbid.
-constexpr std::size_t kBlockBytes = 16;
-
-Traits scan(std::string_view bytes) noexcept {
-  const auto* data = reinterpret_cast<const std::uint8_t*>(bytes.data());
-  std::array<std::uint8_t, kBlockBytes> all{};
-  std::array<std::uint8_t, kBlockBytes> special{};
-  std::size_t at = 0;
-  for (; at + kBlockBytes <= bytes.size(); at += kBlockBytes) {
-    for (std::size_t i = 0; i < kBlockBytes; ++i) {
-      const std::uint8_t byte = data[at + i];
-      all[i] = static_cast<std::uint8_t>(all[i] | byte);
-      special[i] = static_cast<std::uint8_t>(special[i] | needs_escape(byte));
+// Blocks of a fixed length without an early exit become vector instructions;
+// ends overlap what is already seen instead of going byte by byte.
+Marks scan(std::string_view bytes) noexcept {
+  constexpr std::size_t kWord = sizeof(std::uint64_t);
+  constexpr std::size_t kBlock = 4 * kWord;
+  Marks marks;
+  const char* at = bytes.data();
+  const std::size_t size = bytes.size();
+  if (size >= kWord) {
+    const char* const last = at + size - kWord;
+    for (; last - at >= static_cast<std::ptrdiff_t>(kBlock); at += kBlock) {
+      for (std::size_t i = 0; i < kBlock; i += kWord) {
+        marks.see(load<std::uint64_t>(at + i));
+      }
     }
+    for (; at < last; at += kWord) marks.see(load<std::uint64_t>(at));
+    marks.see(load<std::uint64_t>(last));
+  } else if (size >= kWord / 2) {
+    const std::uint64_t high = load<std::uint32_t>(at + size - kWord / 2);
+    marks.see(load<std::uint32_t>(at) | (high << 32));
+  } else if (size > 0) {
+    // One byte seen several times does no harm.
+    const auto byte = [at](std::size_t i) -> std::uint64_t {
+      return static_cast<std::uint8_t>(at[i]);
+    };
+    marks.see((std::uint64_t{0x2020'2020'20} << 24) | (byte(size - 1) << 16) |
+              (byte(size / 2) << 8) | byte(0));
   }
-  std::uint8_t any = 0;
-  std::uint8_t any_special = 0;
-  for (std::size_t i = 0; i < kBlockBytes; ++i) {
-    any = static_cast<std::uint8_t>(any | all[i]);
-    any_special = static_cast<std::uint8_t>(any_special | special[i]);
-  }
-  for (; at < bytes.size(); ++at) {
-    any = static_cast<std::uint8_t>(any | data[at]);
-    any_special =
-        static_cast<std::uint8_t>(any_special | needs_escape(data[at]));
-  }
-  return {any < 0x80, any_special == 0};
+  return marks;
+}
+
+constexpr bool needs_escape(std::uint8_t byte) noexcept {
+  return byte < 0x20 || byte == '"' || byte == '\\';
 }
 
 // The letter after the backslash; 'u' where only \u00XX will do.
@@ -84,6 +109,12 @@ constexpr char escape_letter(std::uint8_t byte) noexcept {
 constexpr double kFixedMin = 1e-5;
 constexpr double kFixedEnd = 1e16;
 
+template <std::size_t N>
+std::string_view written(const std::array<char, N>& text,
+                         std::to_chars_result done) noexcept {
+  return {text.data(), static_cast<std::size_t>(done.ptr - text.data())};
+}
+
 }  // namespace
 
 bool JsonWriter::fail(std::string_view reason) noexcept {
@@ -91,8 +122,7 @@ bool JsonWriter::fail(std::string_view reason) noexcept {
   return false;
 }
 
-bool JsonWriter::reserve(std::size_t more) noexcept {
-  if (more <= capacity_ - size_ && more <= room()) return true;
+bool JsonWriter::grow(std::size_t more) noexcept {
   if (more > room()) return fail("too_large");
   const std::size_t capacity =
       std::min(bytes_max_, std::max(size_ + more, capacity_ * 2));
@@ -105,37 +135,46 @@ bool JsonWriter::reserve(std::size_t more) noexcept {
   return true;
 }
 
-bool JsonWriter::put(char byte) noexcept {
-  if (!reserve(1)) return false;
-  data_[size_++] = byte;
-  return true;
-}
-
 bool JsonWriter::append(std::string_view bytes) noexcept {
   if (!reserve(bytes.size())) return false;
-  if (!bytes.empty()) std::memcpy(data_ + size_, bytes.data(), bytes.size());
-  size_ += bytes.size();
+  put(bytes);
   return true;
 }
 
-bool JsonWriter::open_value() noexcept {
+void JsonWriter::put(std::string_view bytes) noexcept {
+  if (!bytes.empty()) std::memcpy(data_ + size_, bytes.data(), bytes.size());
+  size_ += bytes.size();
+}
+
+bool JsonWriter::value_may_stand() noexcept {
   if (!error_.empty()) return false;
-  if (depth_ == 0) {
-    if (after_value_) return fail("misuse");
-  } else if (is_object_[depth_ - 1]) {
-    if (!after_key_) return fail("misuse");
-    after_key_ = false;
-  } else if (after_value_ && !put(',')) {
+  const bool inside_object = depth_ > 0 && is_object_[depth_ - 1];
+  if (depth_ == 0 ? after_value_ : inside_object && !after_key_) {
+    return fail("misuse");
+  }
+  return true;
+}
+
+void JsonWriter::value_stands() noexcept {
+  after_key_ = false;
+  after_value_ = true;
+}
+
+bool JsonWriter::scalar(std::string_view text) noexcept {
+  const bool comma = comma_is_due();
+  if (!value_may_stand() || !reserve(text.size() + (comma ? 1 : 0))) {
     return false;
   }
-  after_value_ = true;
+  if (comma) put(',');
+  put(text);
+  value_stands();
   return true;
 }
 
 bool JsonWriter::begin(bool object) noexcept {
-  if (!open_value()) return false;
+  if (!value_may_stand()) return false;
   if (depth_ == kJsonDepthMax) return fail("too_deep");
-  if (!put(object ? '{' : '[')) return false;
+  if (!scalar(object ? "{" : "[")) return false;
   is_object_[depth_++] = object;
   after_value_ = false;
   return true;
@@ -144,9 +183,9 @@ bool JsonWriter::begin(bool object) noexcept {
 bool JsonWriter::end() noexcept {
   if (!error_.empty()) return false;
   if (depth_ == 0 || after_key_) return fail("misuse");
-  if (!put(is_object_[depth_ - 1] ? '}' : ']')) return false;
-  --depth_;
-  after_value_ = true;
+  if (!reserve(1)) return false;
+  put(is_object_[--depth_] ? '}' : ']');
+  value_stands();
   return true;
 }
 
@@ -155,29 +194,25 @@ bool JsonWriter::key(std::string_view utf8) noexcept {
   if (depth_ == 0 || !is_object_[depth_ - 1] || after_key_) {
     return fail("misuse");
   }
-  if (after_value_ && !put(',')) return false;
+  if (!quoted(utf8, true)) return false;
   after_key_ = true;
-  return quoted(utf8) && put(':');
+  return true;
 }
 
-bool JsonWriter::null() noexcept { return open_value() && append("null"); }
+bool JsonWriter::null() noexcept { return scalar("null"); }
 
 bool JsonWriter::boolean(bool value) noexcept {
-  return open_value() && append(value ? "true" : "false");
+  return scalar(value ? "true" : "false");
 }
 
 bool JsonWriter::integer(std::int64_t value) noexcept {
   std::array<char, 24> text;
-  const auto done = std::to_chars(text.begin(), text.end(), value);
-  return open_value() && append({text.data(), static_cast<std::size_t>(
-                                                  done.ptr - text.data())});
+  return scalar(written(text, std::to_chars(text.begin(), text.end(), value)));
 }
 
 bool JsonWriter::unsigned_integer(std::uint64_t value) noexcept {
   std::array<char, 24> text;
-  const auto done = std::to_chars(text.begin(), text.end(), value);
-  return open_value() && append({text.data(), static_cast<std::size_t>(
-                                                  done.ptr - text.data())});
+  return scalar(written(text, std::to_chars(text.begin(), text.end(), value)));
 }
 
 bool JsonWriter::number(double value) noexcept {
@@ -187,36 +222,46 @@ bool JsonWriter::number(double value) noexcept {
   const bool fixed =
       magnitude == 0 || (magnitude >= kFixedMin && magnitude < kFixedEnd);
   std::array<char, 40> text;
-  const auto done = std::to_chars(
+  auto done = std::to_chars(
       text.begin(), text.end(), value,
       fixed ? std::chars_format::fixed : std::chars_format::scientific);
-  const std::string_view digits(
-      text.data(), static_cast<std::size_t>(done.ptr - text.data()));
-  if (!open_value() || !append(digits)) return false;
-  const bool whole = fixed && digits.find('.') == std::string_view::npos;
-  return !whole || append(".0");
+  if (fixed && written(text, done).find('.') == std::string_view::npos) {
+    *done.ptr++ = '.';
+    *done.ptr++ = '0';
+  }
+  return scalar(written(text, done));
 }
 
 bool JsonWriter::string(std::string_view utf8) noexcept {
-  return open_value() && quoted(utf8);
+  if (!value_may_stand() || !quoted(utf8, false)) return false;
+  value_stands();
+  return true;
 }
 
 bool JsonWriter::verbatim(std::string_view json_value) noexcept {
-  return open_value() && append(json_value);
+  return scalar(json_value);
 }
 
-bool JsonWriter::quoted(std::string_view utf8) noexcept {
+bool JsonWriter::quoted(std::string_view utf8, bool colon) noexcept {
+  const bool comma = comma_is_due();
+  const std::size_t around = 2 + (comma ? 1U : 0U) + (colon ? 1U : 0U);
   // Asked before the first byte is looked at: the length of a hopeless string
   // must cost nothing.
-  if (room() < 2 || utf8.size() > room() - 2) return fail("too_large");
-  const Traits traits = scan(utf8);
-  if (!traits.ascii && !is_utf8(utf8)) return fail("invalid_utf8");
-  if (!traits.plain) return put('"') && escaped(utf8) && put('"');
-  if (!reserve(utf8.size() + 2)) return false;
-  data_[size_] = '"';
-  if (!utf8.empty()) std::memcpy(data_ + size_ + 1, utf8.data(), utf8.size());
-  data_[size_ + 1 + utf8.size()] = '"';
-  size_ += utf8.size() + 2;
+  if (room() < around || utf8.size() > room() - around) {
+    return fail("too_large");
+  }
+  const Marks marks = scan(utf8);
+  if (!marks.ascii() && !is_utf8(utf8)) return fail("invalid_utf8");
+  if (!reserve(utf8.size() + around)) return false;
+  if (comma) put(',');
+  put('"');
+  if (marks.plain()) {
+    put(utf8);
+  } else if (!escaped(utf8) || !reserve(colon ? 2 : 1)) {
+    return false;
+  }
+  put('"');
+  if (colon) put(':');
   return true;
 }
 
@@ -225,7 +270,7 @@ bool JsonWriter::escaped(std::string_view utf8) noexcept {
   std::size_t from = 0;
   for (std::size_t at = 0; at < utf8.size(); ++at) {
     const auto byte = static_cast<std::uint8_t>(utf8[at]);
-    if (needs_escape(byte) == 0) continue;
+    if (!needs_escape(byte)) continue;
     const char letter = escape_letter(byte);
     std::array<char, 6> text = {'\\', letter, '0', '0', '0', '0'};
     if (letter == 'u') {

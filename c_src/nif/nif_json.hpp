@@ -135,6 +135,7 @@ class TermWalk {
   bool next_entry(Frame& frame);
   bool close();
   bool key(Frame& frame);
+  bool other_key(Frame& frame);
   bool keys_differ(Frame& frame);
   bool key_is_twice(ERL_NIF_TERM map, ERL_NIF_TERM key, bool& twice);
   std::optional<std::string_view> atom_text(ERL_NIF_TERM atom, Text& text);

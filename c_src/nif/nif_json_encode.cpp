@@ -223,15 +223,22 @@ bool TermWalk::close() {
 bool TermWalk::key(Frame& frame) {
   at_entry_ = false;  // a key that cannot be written cannot be in the path
   if (!spend(kNodeWork)) return false;
+  const auto utf8 = as_binary(env_, frame.key);
+  if (utf8) {
+    frame.key_kinds |= kBinaryKey;
+    if (utf8->size() > writer_.room()) return fail("too_large");
+    if (!spend(utf8->size()) || !written(writer_.key(*utf8))) return false;
+  } else if (!other_key(frame)) {
+    return false;
+  }
+  at_entry_ = true;
+  return true;
+}
+
+bool TermWalk::other_key(Frame& frame) {
   Text text;
   std::optional<std::string_view> name;
   switch (enif_term_type(env_, frame.key)) {
-    case ERL_NIF_TERM_TYPE_BITSTRING:
-      frame.key_kinds |= kBinaryKey;
-      name = as_binary(env_, frame.key);
-      if (name && name->size() > writer_.room()) return fail("too_large");
-      if (name && !spend(name->size())) return false;
-      break;
     case ERL_NIF_TERM_TYPE_ATOM:
       frame.key_kinds |= kAtomKey;
       name = atom_text(frame.key, text);
@@ -244,10 +251,7 @@ bool TermWalk::key(Frame& frame) {
     default:
       break;
   }
-  if (!name) return fail("unsupported_key");
-  if (!written(writer_.key(*name))) return false;
-  at_entry_ = true;
-  return true;
+  return name ? written(writer_.key(*name)) : fail("unsupported_key");
 }
 
 // %{1 => _, "1" => _, :"1" => _}: the text of each key that is no binary is

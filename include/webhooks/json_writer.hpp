@@ -5,6 +5,7 @@
 // Thread: any, one at a time.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bitset>
 #include <cstddef>
@@ -64,22 +65,29 @@ class JsonWriter {
 
  private:
   bool fail(std::string_view reason) noexcept;
-  // The comma, where one is due, in front of a value; false where no value
-  // may stand.
-  bool open_value() noexcept;
+  bool comma_is_due() const noexcept { return after_value_ && !after_key_; }
+  bool value_may_stand() noexcept;
+  void value_stands() noexcept;
   bool begin(bool object) noexcept;
-  bool quoted(std::string_view utf8) noexcept;
+  // A value whose text is what it is.
+  bool scalar(std::string_view text) noexcept;
+  bool quoted(std::string_view utf8, bool colon) noexcept;
   bool escaped(std::string_view utf8) noexcept;
-  bool put(char byte) noexcept;
   bool append(std::string_view bytes) noexcept;
-  bool reserve(std::size_t more) noexcept;
+  bool reserve(std::size_t more) noexcept {
+    return more <= capacity_ - size_ || grow(more);
+  }
+  bool grow(std::size_t more) noexcept;
+  // Into what is reserved.
+  void put(char byte) noexcept { data_[size_++] = byte; }
+  void put(std::string_view bytes) noexcept;
 
   // A webhook's body fits in here: no allocation for the usual document.
   static constexpr std::size_t kInlineBytes = 4096;
 
   std::size_t bytes_max_;
   std::size_t size_ = 0;
-  std::size_t capacity_ = kInlineBytes;
+  std::size_t capacity_ = std::min(kInlineBytes, bytes_max_);
   std::size_t depth_ = 0;
   bool after_value_ = false;  // a comma is due before the next one
   bool after_key_ = false;    // the value of this key is due

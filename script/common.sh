@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Sourced by the scripts of this folder: where things are, and one line per
 # stage. Callers set -euo pipefail.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)

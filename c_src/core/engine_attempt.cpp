@@ -190,6 +190,7 @@ void EngineLoop::done(CURL* easy, CURLcode code) {
   attempt.detail = verdict.detail;
   attempt.response_truncated = verdict.truncated;
   const auto retry_after_ms = transfer->retry_after_ms(wall_clock_ms());
+  transfer->release();
   item.transfer = nullptr;
   const auto busy = busy_transfers_.find(transfer);
   if (transfer->reusable() && idle_transfers_.size() < kIdleTransfersMax) {

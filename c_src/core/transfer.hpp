@@ -57,6 +57,9 @@ class Transfer {
   // handle it fails. Only a handle that dialled can have counted.
   bool reusable() const noexcept { return !dialled_; }
 
+  // Lets go of what belongs to the delivery; the handle stays.
+  void release() noexcept { body_.reset(); }
+
   CURL* easy() const noexcept { return easy_.get(); }
   Item* item() const noexcept { return item_; }
   std::size_t multi() const noexcept { return multi_; }

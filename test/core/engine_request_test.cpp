@@ -177,6 +177,23 @@ TEST_CASE("request: nothing leaves unsigned") {
   CHECK(server.count() == 0);
 }
 
+TEST_CASE("request: an id cannot smuggle in a header") {
+  TestServer server;
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  for (const std::string& id :
+       {std::string("msg\r\nX-Evil: 1"), std::string("msg\nX"),
+        std::string("msg.1"), std::string("msg 1"), std::string("m\0sg", 4),
+        std::string(300, 'm'), std::string()}) {
+    Delivery one = delivery(id, "wh_1");
+    one.retry = false;
+    const Attempt attempt = run.outcome(std::move(one));
+    CHECK(attempt.state == DeliveryState::kFailed);
+    CHECK(attempt.error == ErrorClass::kInternal);
+  }
+  CHECK(server.count() == 0);
+}
+
 TEST_CASE("request: an Ed25519 key signs with v1a") {
   const auto pair = generate_keypair();
   REQUIRE(pair.ok());

@@ -80,7 +80,7 @@ defmodule Plausible.Webhooks do
     %{
       id: name_of(options),
       type: :supervisor,
-      start: {Plausible.Webhooks.Supervisor, :start_link, [options]}
+      start: {Plausible.Webhooks.Supervisor, :start_link, [fn -> options end]}
     }
   end
 

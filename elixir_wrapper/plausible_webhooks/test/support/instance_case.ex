@@ -61,7 +61,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
   def options(context, options \\ []) do
     store =
       {Plausible.Webhooks.Store.SQLite,
-       path: Path.join(context.dir, "webhooks.db"), name: Module.concat(context.name, "SQLite")}
+       path: Path.join(context.dir, "webhooks.db"), name: sqlite(context)}
 
     Keyword.merge(
       [
@@ -80,6 +80,8 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
       options
     )
   end
+
+  defp sqlite(context), do: Module.concat(context.name, "SQLite")
 
   def start!(context, options \\ []) do
     # Temporary: an instance that a test kills stays dead.
@@ -193,7 +195,8 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
 
   @doc "Kills a process of the instance and waits for its successor."
   def kill!(context, part) do
-    name = Instance.process(context.name, part)
+    name = if part == :sqlite, do: sqlite(context), else: Instance.process(context.name, part)
+
     pid = Process.whereis(name)
     ref = Process.monitor(pid)
     Process.exit(pid, :kill)

@@ -144,7 +144,7 @@ defmodule Plausible.Webhooks.Engine do
   @impl true
   def terminate(reason, state) do
     instance = Instance.fetch!(state.name)
-    stopping? = reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
+    stopping? = Instance.stopping?(reason)
     bury(instance)
 
     # What is unfinished needs no list: the lease ends below, and the rows keep

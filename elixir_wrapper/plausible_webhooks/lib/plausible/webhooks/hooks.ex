@@ -14,9 +14,12 @@ defmodule Plausible.Webhooks.Hooks do
     Notifier,
     Outbox,
     Payload,
+    StoreProxy,
     Subscriptions,
     Traffic
   }
+
+  require Logger
 
   @disabled "webhook_disabled"
 
@@ -115,22 +118,34 @@ defmodule Plausible.Webhooks.Hooks do
     with_instance(name, fn instance ->
       context = %{
         instance: name,
-        store: instance.store,
+        store: {StoreProxy, name},
         host: instance.options.host,
         deliver: &deliver_notice(name, &1)
       }
 
       case Traffic.change(context, kind, site, info) do
         {:ok, _told} -> :ok
-        {:error, reason} -> Notifier.store_failed(instance, :traffic_change, reason)
+        {:error, reason} -> not_passed_on(instance, reason)
       end
     end)
   end
 
+  # A job of the host's, not a request: it may take the time to log.
+  defp not_passed_on(instance, reason) do
+    Logger.error(
+      "webhooks: a traffic change was not passed on: " <>
+        inspect(reason, limit: 5, printable_limit: 200)
+    )
+
+    Notifier.dropped(instance, :hook_error, 1)
+  end
+
   @doc "The goals of a site have changed."
   @spec goals_changed(Instance.name(), integer()) :: :ok
-  def goals_changed(name, site_id),
+  def goals_changed(name, site_id) when is_integer(site_id),
     do: with_instance(name, fn _instance -> Directory.refresh(name, site_id) end)
+
+  def goals_changed(_name, _not_a_site), do: :ok
 
   defp with_instance(name, fun) do
     case Instance.get(name) do

@@ -8,7 +8,8 @@ defmodule Plausible.Webhooks.Instance do
   #
   #   queue    {key, delivery, reply_to}  deliveries not committed yet (Outbox)
   #   journal  {key, attempt}             attempts not recorded yet (Recorder)
-  #   meta     the engine in charge, owners that are no more (Engine, Sweeper)
+  #   meta     the open store, the engine in charge, owners that are no more, what
+  #            fails, what was dropped
   #   waiters  {delivery_id, alias}       who waits for an attempt (test sends)
   #   rates    {key, count}               windows of rate limits
 
@@ -19,7 +20,7 @@ defmodule Plausible.Webhooks.Instance do
   @type name :: atom()
   @type t :: %__MODULE__{}
 
-  defstruct [:name, :names, :options, :store, :tables, :flags, :counters]
+  defstruct [:name, :names, :options, :tables, :flags, :counters]
 
   @processes %{
     supervisor: "Supervisor",
@@ -70,10 +71,10 @@ defmodule Plausible.Webhooks.Instance do
   def publish(%__MODULE__{name: name} = instance),
     do: :persistent_term.put({__MODULE__, name}, instance)
 
-  @doc "Forgets the instance, unless another one has taken its name."
-  @spec retract(t()) :: :ok
-  def retract(%__MODULE__{name: name, flags: flags}) do
-    with %__MODULE__{flags: ^flags} <- get(name), do: :persistent_term.erase({__MODULE__, name})
+  @doc "Forgets the instance."
+  @spec retract(name()) :: :ok
+  def retract(name) do
+    _ = :persistent_term.erase({__MODULE__, name})
     :ok
   end
 
@@ -136,10 +137,11 @@ defmodule Plausible.Webhooks.Instance do
   must not take down who asks it.
   """
   @spec store(t(), atom(), [term()]) :: term()
-  def store(%__MODULE__{store: nil}, _function, _arguments), do: {:error, :store_unavailable}
-
-  def store(%__MODULE__{store: {module, handle}}, function, arguments) do
-    apply(module, function, [handle | arguments])
+  def store(%__MODULE__{tables: %{meta: meta}}, function, arguments) do
+    case :ets.lookup(meta, :store) do
+      [{:store, module, handle}] -> apply(module, function, [handle | arguments])
+      [] -> {:error, :store_unavailable}
+    end
   rescue
     error ->
       # Only the kind: a message may quote what was to be stored.
@@ -153,6 +155,10 @@ defmodule Plausible.Webhooks.Instance do
   @spec host(t(), atom(), [term()]) :: term()
   def host(%__MODULE__{options: %{host: {module, argument}}}, function, arguments),
     do: apply(module, function, [argument | arguments])
+
+  @doc "Is this the reason of a stop that is wanted, and not of a crash?"
+  @spec stopping?(term()) :: boolean()
+  def stopping?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
 
   @spec now_ms() :: integer()
   def now_ms, do: System.system_time(:millisecond)

@@ -167,14 +167,12 @@ defmodule Plausible.Webhooks.Outbox do
 
   @impl true
   def terminate(reason, state) do
-    if stopping?(reason) do
+    if Instance.stopping?(reason) do
       instance = Instance.fetch!(state.name)
       Instance.raise_flag(instance, :closed)
       flush(instance, System.monotonic_time(:millisecond) + @flush_ms, 0)
     end
   end
-
-  defp stopping?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
 
   defp flush(instance, deadline, failures) do
     case step(instance, failures) do

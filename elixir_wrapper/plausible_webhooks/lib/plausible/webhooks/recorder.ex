@@ -108,7 +108,7 @@ defmodule Plausible.Webhooks.Recorder do
 
   @impl true
   def terminate(reason, state) do
-    if reason in [:normal, :shutdown] or match?({:shutdown, _}, reason) do
+    if Instance.stopping?(reason) do
       instance = Instance.fetch!(state.name)
       finish(instance, System.monotonic_time(:millisecond) + 8_000, 0)
     end

@@ -1,37 +1,55 @@
 defmodule Plausible.Webhooks.StoreKeeper do
   @moduledoc false
-  # Opens the store and makes the instance known; forgets it when the instance
-  # stops. A store that cannot be opened stops the start with its reason.
+  # Opens the store. At the start of the instance a store that cannot be opened
+  # stops the start, with its reason. Later, when the store's own process has died
+  # and takes its time to come back, it is tried again and again: the queues hold
+  # what arrives meanwhile, which is more than a restart of everything would do.
 
   use GenServer
 
   alias Plausible.Webhooks.Instance
 
-  def start_link(instance),
-    do:
-      GenServer.start_link(__MODULE__, instance, name: Instance.process(instance, :store_keeper))
+  require Logger
+
+  @retry_ms 500
+
+  def start_link(name),
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :store_keeper))
 
   @impl true
-  def init(%Instance{options: %{store: {module, options}, vault: vault}} = instance) do
-    Process.flag(:trap_exit, true)
-    options = if vault, do: Keyword.put(options, :vault, vault), else: options
+  def init(name) do
+    instance = Instance.fetch!(name)
 
-    case module.init(options) do
-      {:ok, handle} ->
-        instance = %{instance | store: {module, handle}}
-        Instance.publish(instance)
-        {:ok, instance}
-
-      {:error, reason} ->
-        {:stop, {:store, reason}}
+    case open(instance) do
+      :ok -> {:ok, name}
+      {:error, reason} -> if opened_before?(instance), do: later(name, reason), else: fail(reason)
     end
   end
 
   @impl true
-  def terminate(reason, instance) do
-    # After a crash the successor publishes again; requests must not find nothing
-    # in between.
-    if reason in [:normal, :shutdown] or match?({:shutdown, _}, reason),
-      do: Instance.retract(instance)
+  def handle_info(:open, name) do
+    with {:error, reason} <- open(Instance.fetch!(name)), do: later(name, reason)
+    {:noreply, name}
+  end
+
+  def handle_info(_other, name), do: {:noreply, name}
+
+  defp open(%Instance{options: %{store: {module, options}, vault: vault}} = instance) do
+    options = if vault, do: Keyword.put(options, :vault, vault), else: options
+
+    with {:ok, handle} <- module.init(options) do
+      :ets.insert(instance.tables.meta, {:store, module, handle})
+      :ok
+    end
+  end
+
+  defp opened_before?(instance), do: :ets.member(instance.tables.meta, :store)
+
+  defp fail(reason), do: {:stop, {:store, reason}}
+
+  defp later(name, reason) do
+    Logger.error("webhooks: the store cannot be opened again: #{inspect(reason)}")
+    Process.send_after(self(), :open, @retry_ms)
+    {:ok, name}
   end
 end

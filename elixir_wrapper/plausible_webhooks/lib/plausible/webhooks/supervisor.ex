@@ -7,7 +7,8 @@ defmodule Plausible.Webhooks.Supervisor do
   # finds the others by name when it needs them and copes with their absence. So a
   # crash costs one process its place in the queue and nobody a delivery:
   #
-  #   store keeper  the store is away for a moment; everyone tries again
+  #   Registration  nothing; the instance stays known
+  #   StoreKeeper   the store is away for a moment; everyone tries again
   #   Notifier      notices that were waiting are lost, nothing else
   #   Health        a verdict is lost; the next attempt brings it again
   #   Recorder      attempts are in the journal; recorded by its successor
@@ -32,24 +33,36 @@ defmodule Plausible.Webhooks.Supervisor do
     Options,
     Outbox,
     Recorder,
+    Registration,
     StoreKeeper,
+    StoreProxy,
     Sweeper
   }
 
   alias Plausible.Webhooks.Traffic.Evaluator
 
-  @spec start_link(keyword()) :: Supervisor.on_start() | {:error, Options.error()}
+  # Options hold keys and perhaps a password. Supervisors print the arguments of
+  # their children, but not what a function has closed over.
+  @spec start_link(keyword() | (() -> keyword())) ::
+          Supervisor.on_start() | {:error, Options.error()}
+  def start_link(options) when is_function(options, 0), do: start_link(options.())
+
   def start_link(options) do
     with {:ok, options} <- Options.new(options) do
-      Supervisor.start_link(__MODULE__, options, name: Instance.process(options.name, :supervisor))
+      Supervisor.start_link(__MODULE__, fn -> options end,
+        name: Instance.process(options.name, :supervisor)
+      )
     end
   end
 
   @impl true
-  def init(%Options{name: name} = options) do
+  def init(options) do
+    %Options{name: name} = options = options.()
     instance = Instance.new(options)
+    Instance.publish(instance)
 
     children = [
+      {Registration, name},
       store(instance),
       {Notifier, name},
       {Health, name},
@@ -64,40 +77,40 @@ defmodule Plausible.Webhooks.Supervisor do
     Supervisor.init(children, strategy: :one_for_one, max_restarts: 20, max_seconds: 10)
   end
 
-  # The keeper's handle is of no use when the store's own process has died.
-  defp store(%Instance{options: %{store: {module, options}}} = instance) do
-    children = Enum.reject([module.child_spec(options), {StoreKeeper, instance}], &is_nil/1)
+  # What the keeper has opened is of no use when the store's own process has died.
+  defp store(%Instance{name: name, options: %{store: {module, options}}}) do
+    children = Enum.reject([module.child_spec(options), {StoreKeeper, name}], &is_nil/1)
+    options = [strategy: :rest_for_one, max_restarts: 20, max_seconds: 10]
 
     %{
       id: StoreKeeper,
       type: :supervisor,
-      start:
-        {Supervisor, :start_link,
-         [children, [strategy: :rest_for_one, max_restarts: 20, max_seconds: 10]]}
+      start: {__MODULE__, :start_group, [fn -> {children, options} end]}
     }
   end
 
-  # These take the store's handle, which is there when their turn has come.
-  defp later(module, name) do
-    %{id: module, start: {__MODULE__, :start_part, [module, name]}}
+  @doc false
+  def start_group(group) do
+    {children, options} = group.()
+    Supervisor.start_link(children, options)
   end
+
+  # Their options are looked up when they start, for the same reason.
+  defp later(module, name),
+    do: %{id: module, start: {__MODULE__, :start_part, [module, name]}}
 
   @doc false
   def start_part(Directory, name) do
-    instance = Instance.fetch!(name)
-    Directory.start_link(parts(instance) ++ instance.options.directory)
+    options = Instance.fetch!(name).options
+    Directory.start_link(parts(name, options) ++ options.directory)
   end
 
   def start_part(Evaluator, name) do
-    instance = Instance.fetch!(name)
+    options = Instance.fetch!(name).options
     deliver = &Hooks.deliver_notice(name, &1)
-    Evaluator.start_link(parts(instance) ++ [deliver: deliver] ++ instance.options.traffic)
+    Evaluator.start_link(parts(name, options) ++ [deliver: deliver] ++ options.traffic)
   end
 
-  defp parts(instance),
-    do: [
-      instance: instance.name,
-      store: instance.store,
-      host: instance.options.host
-    ]
+  defp parts(name, options),
+    do: [instance: name, store: {StoreProxy, name}, host: options.host]
 end

@@ -1,0 +1,208 @@
+defmodule Plausible.Webhooks.HooksTest do
+  use Plausible.Webhooks.Test.InstanceCase, async: true
+
+  alias Plausible.Webhooks, as: API
+
+  @moduletag :capture_log
+
+  defmodule Tell do
+    def handle_event(event, measurements, metadata, pid),
+      do: send(pid, {event, measurements, metadata})
+  end
+
+  defp delivered(context, id) do
+    eventually(fn ->
+      delivery = logged(context, id)
+      if delivery.state == :delivered, do: delivery
+    end)
+  end
+
+  describe "an event" do
+    test "becomes a signed request and is on record", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook", %{headers: %{"x-team" => "growth"}})
+      assert :ok = API.events_buffered(context.name, [event()])
+
+      assert [request] = HttpReceiver.await(context.receiver, "/hook", 1)
+      assert request.verified
+      assert request.method == "POST"
+      assert request.headers["content-type"] == "application/json"
+      assert request.headers["user-agent"] =~ ~r"\APlausible-Webhooks/"
+      assert request.headers["x-team"] == "growth"
+
+      id = request.headers["webhook-id"]
+      assert "msg_" <> <<_::binary-size(26)>> = id
+      delivery = delivered(context, id)
+
+      assert %{webhook_id: webhook_id, goal_id: 12, type: "goal.completed", attempts: 1} =
+               delivery
+
+      assert webhook_id == webhook.id
+      assert delivery.body == request.body
+
+      assert {:ok, body} = Plausible.Webhooks.Native.decode(request.body)
+      assert %{"type" => "goal.completed", "data" => data} = body
+
+      assert %{
+               "goal" => %{"id" => 12, "name" => "Signup"},
+               "site" => %{"domain" => "site1.example"}
+             } = data
+
+      assert [%Attempt{number: 1, status: 200, error: nil, remote_ip: "127.0.0.1"} = attempt] =
+               attempts(context, id)
+
+      assert attempt.total_us > 0
+    end
+
+    test "goes to every webhook that wants it, and to no other", context do
+      context = start!(context)
+      webhook!(context, "/all")
+      webhook!(context, "/this", %{goals: [12]})
+      webhook!(context, "/that", %{goals: [13]})
+      webhook!(context, "/off", %{enabled: false})
+      webhook!(context, "/traffic", %{events: ["traffic.spike"], spike_threshold: 10})
+
+      for _ <- 1..3,
+          do: API.events_buffered(context.name, [event(), event(2), event(1, %{name: "Other"})])
+
+      HttpReceiver.await(context.receiver, "/all", 3)
+      HttpReceiver.await(context.receiver, "/this", 3)
+      Process.sleep(100)
+      assert HttpReceiver.count(context.receiver) == 6
+      # Each completion is one POST, with an id of its own.
+      assert MapSet.size(HttpReceiver.ids(context.receiver)) == 6
+    end
+
+    test "that is garbage costs itself and nothing else", context do
+      context = start!(context, observers: [{Tell, self()}])
+      webhook!(context, "/hook")
+
+      garbage = [
+        nil,
+        1,
+        %{},
+        %{clickhouse_event: nil},
+        %{clickhouse_event: %{site_id: nil}},
+        %{clickhouse_event: %{site_id: 1}},
+        %{clickhouse_event: %{site_id: "1", name: 5}},
+        %{clickhouse_event: %{site_id: self(), name: "Signup"}},
+        event(1, %{"meta.key": :garbage, "meta.value": 7}),
+        event(1, %{name: <<255, 254>>}),
+        event(1, %{timestamp: "yesterday", hostname: <<255>>, referrer: {1, 2}}),
+        event(1, %{revenue_reporting_amount: make_ref(), revenue_reporting_currency: "EUR"})
+      ]
+
+      assert :ok = API.events_buffered(context.name, garbage ++ [event()])
+      assert :ok = API.events_buffered(context.name, [event() | :improper])
+      assert :ok = API.events_buffered(context.name, :not_a_list)
+      assert :ok = API.events_buffered(:no_such_instance, [event()])
+      assert :ok = API.events_buffered(nil, [event()])
+      assert :ok = API.events_buffered("name", [event()])
+
+      # Those that complete the goal arrive, whatever else is wrong with them.
+      requests = HttpReceiver.await(context.receiver, "/hook", 2)
+      assert Enum.all?(requests, & &1.verified)
+    end
+
+    test "that breaks something is counted, and its request goes on", context do
+      context = start!(context, observers: [{Tell, self()}])
+      webhook!(context, "/hook")
+      # An event whose fields cannot even be looked at.
+      broken = %{
+        clickhouse_event: %{
+          site_id: 1,
+          name: "Signup",
+          "meta.key": ["a" | "b"],
+          "meta.value": ["c" | "d"],
+          timestamp: %{__struct__: NaiveDateTime}
+        }
+      }
+
+      assert :ok = API.events_buffered(context.name, [broken, event()])
+      HttpReceiver.await(context.receiver, "/hook", 1)
+      assert_receive {:deliveries_dropped, %{count: 1}, %{reason: :hook_error}}, 3_000
+      assert API.stats(context.name).dropped == 1
+    end
+
+    test "costs next to nothing for a site without webhooks", context do
+      context = start!(context)
+      events = List.duplicate(event(2), 1_000)
+      API.events_buffered(context.name, events)
+      {micros, :ok} = :timer.tc(fn -> API.events_buffered(context.name, events) end)
+      assert micros / 1_000 < 20
+    end
+  end
+
+  describe "a change of goals" do
+    test "is in force at once", context do
+      context = start!(context)
+      webhook!(context, "/hook")
+      TestHost.put(context.host, {:goals, 1}, [TestHost.event_goal(13, "Purchase")])
+      assert :ok = API.goals_changed(context.name, 1)
+      API.events_buffered(context.name, [event(), event(1, %{name: "Purchase"})])
+      [request] = HttpReceiver.await(context.receiver, "/hook", 1)
+      assert request.body =~ "Purchase"
+      Process.sleep(50)
+      assert HttpReceiver.count(context.receiver) == 1
+      assert :ok = API.goals_changed(:no_such_instance, 1)
+      assert :ok = API.goals_changed(context.name, :garbage)
+    end
+  end
+
+  describe "traffic" do
+    test "found by the host goes to webhooks without a threshold of their own", context do
+      context = start!(context)
+      own = webhook!(context, "/own", %{events: ["traffic.spike"], spike_threshold: 5})
+
+      # A webhook that follows the host's notifier has no threshold.
+      {:ok, stored} = Instance.store(context.instance, :get_webhook, [own.id])
+
+      follower = %{
+        stored
+        | id: Plausible.Webhooks.Id.webhook(),
+          spike_threshold: nil,
+          url: HttpReceiver.url(context.receiver, "/follows")
+      }
+
+      :ok = Instance.store(context.instance, :insert_webhook, [follower])
+      :ok = API.webhook_changed(context.name, 1, follower.id)
+
+      info = %{current_visitors: 512, threshold: 300, sources: [], pages: []}
+      assert :ok = API.traffic_change(context.name, :spike, 1, info)
+      [request] = HttpReceiver.await(context.receiver, "/follows", 1)
+
+      assert {:ok, %{"type" => "traffic.spike", "data" => data}} =
+               Plausible.Webhooks.Native.decode(request.body)
+
+      assert %{"current_visitors" => 512, "threshold" => 300} = data
+      assert HttpReceiver.count(context.receiver, "/own") == 0
+
+      assert :ok = API.traffic_change(context.name, :spike, 1, %{garbage: true})
+      assert :ok = API.traffic_change(context.name, :sideways, 1, info)
+      assert :ok = API.traffic_change(:no_such_instance, :spike, 1, info)
+    end
+
+    test "is evaluated here, and a notice that was accepted is not sent twice", context do
+      context = start!(context, traffic: [tick_ms: :infinity])
+      webhook!(context, "/spike", %{events: ["traffic.spike"], spike_threshold: 5})
+      TestHost.put(context.host, :visitors, fn -> {:ok, [9]} end)
+      now_ms = System.system_time(:millisecond)
+      assert {:ok, %{fired: 1}} = Plausible.Webhooks.Traffic.evaluate(context.name, now_ms)
+      [request] = HttpReceiver.await(context.receiver, "/spike", 1)
+      id = request.headers["webhook-id"]
+      delivered(context, id)
+
+      event = %Plausible.Webhooks.Event{
+        type: "traffic.spike",
+        site_id: 1,
+        occurred_at_ms: now_ms,
+        data: %{}
+      }
+
+      notice = %{id: id, webhook_id: "wh_x", status: :active, event: event}
+      assert :ok = Plausible.Webhooks.Hooks.deliver_notice(context.name, notice)
+      Process.sleep(100)
+      assert HttpReceiver.count(context.receiver) == 1
+    end
+  end
+end

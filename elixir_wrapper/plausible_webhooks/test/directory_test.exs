@@ -347,6 +347,16 @@ defmodule Plausible.Webhooks.DirectoryTest do
       assert completed(i, 2, "Bought") == [{2, [{"w2", :active}]}]
     end
 
+    test "finds what is gone without reading the others", %{instance: i} = context do
+      World.put(context.world, :webhooks, [webhook("w1", 1), webhook("w2", 2)])
+      start(context, sites_per_refresh: 0)
+      World.put(context.world, :webhooks, [webhook("w1", 1)])
+      World.asked(context.world)
+      assert Directory.refresh_all(i) == :ok
+      assert Directory.lookup(i, 2) == nil
+      assert World.asked(context.world) == [:all, {:list, 2}]
+    end
+
     test "runs by itself", %{instance: i} = context do
       start(context, refresh_ms: 20)
       World.put(context.world, {:goals, 1}, [goal(3, "Signup")])

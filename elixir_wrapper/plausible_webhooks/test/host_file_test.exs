@@ -268,6 +268,7 @@ defmodule Plausible.Webhooks.Host.FileTest do
       assert visitors(name, [window.(0, 60), window.(0, 5), window.(55, 60), window.(-60, 200)]) ==
                [120, 10, 10, 123]
 
+      assert visitors(name, [window.(60, 61), window.(61, 63), window.(63, 64)]) == [1, 0, 1]
       # Windows side by side share nobody and leave nobody out.
       fives = for n <- 0..13, do: window.(n * 5, n * 5 + 5)
       assert Enum.sum(visitors(name, fives)) == 123

@@ -99,18 +99,22 @@ defmodule Plausible.Webhooks.NdjsonTest do
     end
 
     test "the same visitor as the same, others as others" do
-      ids = fn more, number ->
+      ids = fn more, number, day ->
         line =
-          ~s({"n":"x","u":"https://example.com/","d":"example.com","at":"2026-11-23T10:15:30Z"#{more}})
+          ~s({"n":"x","u":"https://example.com/","d":"example.com","at":"2026-11-#{day}T10:15:30Z"#{more}})
 
         {:ok, %{clickhouse_event: event}} = parse(line, number)
         {event.user_id, event.session_id}
       end
 
-      assert ids.(~s(,"visitor":"a"), 1) == ids.(~s(,"visitor":"a"), 2)
-      refute ids.(~s(,"visitor":"a"), 1) == ids.(~s(,"visitor":"b"), 1)
-      refute ids.("", 1) == ids.("", 2)
-      {user, session} = ids.("", 1)
+      eva = ~s(,"visitor":"eva")
+      {user, session} = ids.(eva, 1, 23)
+      assert ids.(eva, 2, 23) == {user, session}
+      assert {^user, tomorrow} = ids.(eva, 1, 24)
+      assert tomorrow != session
+      assert {other, _session} = ids.(~s(,"visitor":"adam"), 1, 23)
+      assert other != user
+      assert ids.("", 1, 23) != ids.("", 2, 23)
       assert user in 0..0xFFFF_FFFF_FFFF_FFFF and session in 0..0xFFFF_FFFF_FFFF_FFFF
     end
 

@@ -9,7 +9,7 @@ defmodule Plausible.Webhooks.Payload.Text do
   def make_encodable(text) when is_binary(text), do: valid(text)
 
   def make_encodable(value) when is_number(value) or is_atom(value), do: value
-  def make_encodable(list) when is_list(list), do: list(list)
+  def make_encodable(list) when is_list(list), do: Enum.map(list, &make_encodable/1)
 
   def make_encodable(%{__struct__: struct} = value)
       when struct in [Date, Time, NaiveDateTime, DateTime],
@@ -21,10 +21,6 @@ defmodule Plausible.Webhooks.Payload.Text do
     do: Map.new(map, fn {key, value} -> {make_encodable(key), make_encodable(value)} end)
 
   def make_encodable(_other), do: nil
-
-  # By hand, for Enum raises on an improper list.
-  defp list([head | tail]), do: [make_encodable(head) | list(tail)]
-  defp list(_end), do: []
 
   defp valid(text), do: if(String.valid?(text), do: text, else: replace(text, <<>>))
 

@@ -1,0 +1,97 @@
+defmodule Plausible.Webhooks.PeerDeliveriesTest do
+  # A thousand deliveries, as they arrived, through somebody else's verifier: the
+  # npm package standardwebhooks.
+  use Plausible.Webhooks.Test.InstanceCase, async: false
+
+  @peer Path.expand("../../../test/peers/run", __DIR__)
+  @peer_absent 77
+  @moduletag timeout: 180_000
+
+  # What a body can be: nothing, every width of UTF-8, what needs escapes, large.
+  defp body(n) do
+    case rem(n, 5) do
+      0 -> ""
+      1 -> ~s({"n":#{n},"text":"plain"})
+      2 -> ~s({"n":#{n},"text":"é Ж 語 😀 \u2028\u0000end"})
+      3 -> ~s({"n":#{n},"text":"#{String.duplicate("語é😀x", 400)}"})
+      4 -> if rem(n, 50) == 4, do: String.duplicate("ü0123456789abc.", 13_000), else: "[#{n}]"
+    end
+  end
+
+  defp send!(context, webhook, range, arrived) do
+    deliveries = for n <- range, do: delivery(webhook, body: body(n))
+
+    for part <- Enum.chunk_every(deliveries, 100),
+        do: :ok = Outbox.accept(context.name, part)
+
+    requests = HttpReceiver.await(context.receiver, "/peer", arrived + length(deliveries), 60_000)
+
+    Enum.take(requests, -length(deliveries))
+  end
+
+  defp live_keys(context, webhook) do
+    {:ok, secrets} = Plausible.Webhooks.reveal_secret(context.name, :owner, 1, webhook.id)
+    Enum.map(secrets, & &1.key)
+  end
+
+  defp lines(requests, secret) do
+    for request <- requests do
+      {:ok, line} =
+        Plausible.Webhooks.Native.encode(%{
+          id: request.headers["webhook-id"],
+          timestamp: String.to_integer(request.headers["webhook-timestamp"]),
+          signature: request.headers["webhook-signature"],
+          body_base64: Base.encode64(request.body),
+          secret: secret
+        })
+
+      [line, ?\n]
+    end
+  end
+
+  defp verify(context, lines) do
+    file = Path.join(context.dir, "deliveries.ndjson")
+    File.write!(file, lines)
+    System.cmd("sh", ["-c", ~s(exec "$0" verify < "$1" 2>&1), @peer, file])
+  end
+
+  test "each of 1 000 deliveries is verified: one secret, two live ones, a rotated one",
+       context do
+    context = start!(context, lane_rate_per_s: 100_000, lane_in_flight_max: 32)
+    webhook = webhook!(context, "/peer")
+    [first] = live_keys(context, webhook)
+    one = send!(context, webhook, 1..400, 0)
+
+    overlap = :timer.hours(24)
+
+    {:ok, webhook} =
+      Plausible.Webhooks.rotate_secret(context.name, :owner, 1, webhook.id, overlap)
+
+    [second, ^first] = live_keys(context, webhook)
+    two = send!(context, webhook, 401..800, 400)
+
+    {:ok, webhook} = Plausible.Webhooks.rotate_secret(context.name, :owner, 1, webhook.id, 0)
+    [third] = live_keys(context, webhook)
+    three = send!(context, webhook, 801..1000, 800)
+
+    {old, new} = Enum.split(two, 200)
+
+    good = [lines(one, first), lines(old, first), lines(new, second), lines(three, third)]
+
+    case verify(context, good) do
+      {output, @peer_absent} ->
+        IO.puts("\n" <> String.trim(output))
+
+      {output, status} ->
+        assert {output, status} == {"1000 passed, 0 failed\n", 0}
+        # A secret that was rotated away verifies nothing any more.
+        {output, 1} = verify(context, lines(three, first))
+        assert output =~ "0 passed, 200 failed"
+    end
+
+    assert length(Enum.uniq_by(one ++ two ++ three, & &1.headers["webhook-id"])) == 1_000
+    assert Enum.all?(two, &(length(String.split(&1.headers["webhook-signature"])) == 2))
+    assert Enum.any?(one, &(byte_size(&1.body) > 200 * 1024))
+    assert Enum.any?(one, &(&1.body == ""))
+  end
+end

@@ -16,7 +16,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
   #     without a time limit, and is closed from here only.
   #   - It takes any message for the answer it waits for. An answer of no known
   #     shape means that question and answer no longer belong together: the
-  #     connection is given up, and the next request opens a new one.
+  #     connection is given up, once the statement is over, and the next request
+  #     opens a new one.
   #   - A NULL bound as a parameter leaks, integers beyond 64 bits become
   #     anything. Parameters are strings, blobs and 64-bit integers.
 
@@ -127,23 +128,21 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
          :ok <- make_file(path),
          {:ok, db} <- open_file(path) do
       run = fn sql -> execute(db, sql, []) end
+      state = %{state | db: db}
 
       with :ok <- Schema.open(run),
            :ok <- end_leases(run, state.leases) do
-        {:ok, %{state | db: db, leases: :ours}}
+        {:ok, %{state | leases: :ours}}
       else
-        {:error, :desynchronized} -> give_up(%{state | db: db}, {:error, :connection_lost})
-        error -> give_up(%{state | db: db}, error)
+        error ->
+          {error, state} = settle(error, state)
+          _ = close(state)
+          error
       end
     end
   end
 
   defp opened(state), do: {:ok, state}
-
-  defp give_up(state, error) do
-    close(state)
-    error
-  end
 
   # Nobody else can have had the file open: whoever holds a lease from before this
   # process is dead, or will renew it in a moment.
@@ -239,6 +238,21 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     %{state | db: nil}
   end
 
+  # The statement whose answer was missed is still running, and nobody will say
+  # when it has ended. Asked for a number and answered with that number, question
+  # and answer belong together again; as long as an older answer comes, the port
+  # process is given a moment to be rid of the one behind it.
+  defp close_when_idle(%{db: db} = state, pause_ms) do
+    Process.sleep(pause_ms)
+    number = System.unique_integer([:positive])
+
+    case execute(db, "SELECT #{number}", []) do
+      {:ok, [{^number}]} -> close(state)
+      {:error, :connection_lost} -> close(state)
+      _another_answer -> close_when_idle(state, min(2 * pause_ms, 1_000))
+    end
+  end
+
   # --- statements
 
   defp perform(:open, state), do: {{:ok, []}, state}
@@ -267,8 +281,11 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     end
   end
 
-  defp settle({:error, reason}, state) when reason in [:desynchronized, :connection_lost],
-    do: {{:error, :connection_lost}, close(state)}
+  defp settle({:error, :desynchronized}, state) do
+    {{:error, :connection_lost}, close_when_idle(state, 10)}
+  end
+
+  defp settle({:error, :connection_lost} = lost, state), do: {lost, close(state)}
 
   defp settle(result, state), do: {result, state}
 
@@ -292,8 +309,10 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     end
   end
 
-  defp answer(db, sql, []), do: :sqlite3.sql_exec_timeout(db, sql, :infinity)
-  defp answer(db, sql, params), do: :sqlite3.sql_exec_timeout(db, sql, params, :infinity)
+  # The line break keeps the driver from seeing an INSERT, after which it would ask
+  # for the last rowid: at `erlang:halt` from memory that is no longer its own.
+  defp answer(db, sql, []), do: :sqlite3.sql_exec_timeout(db, [?\n, sql], :infinity)
+  defp answer(db, sql, params), do: :sqlite3.sql_exec_timeout(db, [?\n, sql], params, :infinity)
 
   defp param?(value) when is_integer(value), do: abs(value) <= @int64_max
   defp param?(_bytes), do: true

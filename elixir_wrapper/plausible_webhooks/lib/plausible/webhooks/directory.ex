@@ -250,19 +250,19 @@ defmodule Plausible.Webhooks.Directory do
   defp start_site_job(state, site_id, waiters) do
     # Never used before, not even by a process that crashed.
     generation = System.unique_integer([:positive, :monotonic])
-    %{store: store, host: host} = state.opts
-    known = get_in(state.sites, [site_id, :fingerprint])
 
-    start_job(state, {site_id, generation}, waiters, fn ->
-      Loader.site(%{
-        store: store,
-        host: host,
-        table: state.table,
-        site_id: site_id,
-        generation: generation,
-        known: known
-      })
-    end)
+    # Taken out here: the function is copied to its process with all it holds, and
+    # that must not be the state of every site.
+    job = %{
+      store: state.opts.store,
+      host: state.opts.host,
+      table: state.table,
+      site_id: site_id,
+      generation: generation,
+      known: get_in(state.sites, [site_id, :fingerprint])
+    }
+
+    start_job(state, {site_id, generation}, waiters, fn -> Loader.site(job) end)
   end
 
   defp start_job(state, {what, generation}, waiters, fun) do

@@ -19,8 +19,8 @@ defmodule Plausible.Webhooks.Traffic.Round do
     case states(context.store, sites) do
       {:ok, states} ->
         sites
-        |> Bounded.map(
-          fn {id, webhooks} -> evaluate_site(context, id, webhooks, states, now_ms) end,
+        |> Enum.map(fn {id, webhooks} -> {id, webhooks, of_site(states, webhooks)} end)
+        |> Bounded.map(&evaluate_site(context, &1, now_ms),
           concurrency: context.concurrency,
           timeout_ms: context.site_timeout_ms,
           deadline_ms: System.monotonic_time(:millisecond) + context.round_timeout_ms,
@@ -33,10 +33,15 @@ defmodule Plausible.Webhooks.Traffic.Round do
     end
   end
 
+  # Each site's process is given what it needs and no more: it is a copy.
+  defp of_site(states, webhooks),
+    do:
+      Map.take(states, for(webhook <- webhooks, kind <- [:spike, :drop], do: {webhook.id, kind}))
+
   defp summary(sites),
     do: %{sites: length(sites), fired: 0, resolved: 0, incomplete: 0, failed: []}
 
-  defp add({{site_id, _webhooks}, {:ok, done}}, summary) do
+  defp add({{site_id, _webhooks, _states}, {:ok, done}}, summary) do
     summary = %{
       summary
       | fired: summary.fired + done.fired,
@@ -47,7 +52,7 @@ defmodule Plausible.Webhooks.Traffic.Round do
     Enum.reduce(done.errors, summary, &failed(&2, site_id, &1))
   end
 
-  defp add({{site_id, _webhooks}, {:error, reason}}, summary),
+  defp add({{site_id, _webhooks, _states}, {:error, reason}}, summary),
     do: failed(summary, site_id, reason)
 
   defp failed(summary, site_id, reason),
@@ -68,7 +73,7 @@ defmodule Plausible.Webhooks.Traffic.Round do
     end)
   end
 
-  defp evaluate_site(%{host: host} = context, site_id, webhooks, states, now_ms) do
+  defp evaluate_site(%{host: host} = context, {site_id, webhooks, states}, now_ms) do
     with true <- Source.call(host, :alerts_allowed?, [site_id]),
          %{} = facts <- Source.call(host, :site, [site_id]),
          [_ | _] = watches <- watches(webhooks, facts, now_ms),

@@ -277,7 +277,14 @@ std::size_t EventLoop::turn(std::int64_t wait_us, const Done& done) {
     Shard& shard = *shards_[static_cast<std::size_t>(event.data.u64 >> 32)];
     const auto slot = static_cast<std::size_t>(descriptor);
     if (wanted_[slot] == 0) {
-      retire(descriptor);
+      // Being writable is nothing to say: only the interest was left over.
+      const bool only_writable = (event.events & ~EPOLLOUT) == 0;
+      if (only_writable) {
+        watch(shard, descriptor, EPOLLIN);
+        wanted_[slot] = 0;
+      } else {
+        retire(descriptor);
+      }
       continue;
     }
     int flags = 0;

@@ -12,7 +12,10 @@ constexpr std::int64_t kLookAgainUs = 60'000'000;
 constexpr long kConnectionAgeMaxS = 60;
 // A connection that lives longer would not notice that DNS has moved on.
 constexpr long kConnectionLifetimeMaxS = 300;
-constexpr long kReceiveBufferBytes = 16 * 1024;
+// Both are allocated for every transfer (the second for TLS alone). Answers are
+// short, and up to this size malloc keeps its blocks at hand.
+constexpr long kReceiveBufferBytes = 1024;
+constexpr long kSendBufferBytes = 16 * 1024;  // the least that curl takes
 
 constexpr std::array<const char*, 5> kSystemBundles = {
     "/etc/ssl/certs/ca-certificates.crt",  // Debian, Alpine, Arch
@@ -62,14 +65,18 @@ bool set_limits_and_callbacks(CURL* easy, const CurlCallbacks& callbacks,
          // waits for its thread.
          set(easy, CURLOPT_QUICK_EXIT, 1L) &&
          set(easy, CURLOPT_BUFFERSIZE, kReceiveBufferBytes) &&
+         set(easy, CURLOPT_UPLOAD_BUFFERSIZE, kSendBufferBytes) &&
          set(easy, CURLOPT_MAXAGE_CONN, kConnectionAgeMaxS) &&
          set(easy, CURLOPT_MAXLIFETIME_CONN, kConnectionLifetimeMaxS) &&
          set(easy, CURLOPT_TCP_NODELAY, 1L);
 }
 
 // Nothing that a stranger's URL or answer could turn against the host.
-bool set_isolation(CURL* easy) {
-  return set(easy, CURLOPT_FOLLOWLOCATION, 0L) &&
+bool set_isolation(CURL* easy, bool https_only) {
+  const char* protocols = https_only ? "https" : "http,https";
+  return set(easy, CURLOPT_PROTOCOLS_STR, protocols) &&
+         set(easy, CURLOPT_REDIR_PROTOCOLS_STR, protocols) &&
+         set(easy, CURLOPT_FOLLOWLOCATION, 0L) &&
          set(easy, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L) &&
          // Empty, not null: null would take the proxy from the environment,
          // and with it the address check would only ever see the proxy.
@@ -126,19 +133,25 @@ void TrustStore::refresh(std::int64_t now_us) {
   ERR_clear_error();
 }
 
+CurlUrl parse_url(const std::string& text) {
+  CurlUrl url(curl_url(), curl_url_cleanup);
+  if (!url || curl_url_set(url.get(), CURLUPART_URL, text.c_str(),
+                           CURLU_DISALLOW_USER) != CURLUE_OK) {
+    return nullptr;
+  }
+  return url;
+}
+
 bool set_fixed_options(CURL* easy, const CurlCallbacks& callbacks,
-                       const std::string& user_agent, char* error_buffer) {
+                       bool https_only, char* error_buffer) {
   return set(easy, CURLOPT_POST, 1L) &&
-         set(easy, CURLOPT_USERAGENT, user_agent.c_str()) &&
          set_limits_and_callbacks(easy, callbacks, error_buffer) &&
-         set_isolation(easy) && set_tls(easy, callbacks);
+         set_isolation(easy, https_only) && set_tls(easy, callbacks);
 }
 
 bool set_attempt_options(CURL* easy, const AttemptOptions& options) {
-  const char* protocols = options.https_only ? "https" : "http,https";
-  return set(easy, CURLOPT_PROTOCOLS_STR, protocols) &&
-         set(easy, CURLOPT_REDIR_PROTOCOLS_STR, protocols) &&
-         set(easy, CURLOPT_URL, options.url) &&
+  return set(easy, CURLOPT_URL, options.url) &&
+         set(easy, CURLOPT_CURLU, options.parsed_url) &&
          set(easy, CURLOPT_POSTFIELDSIZE_LARGE,
              static_cast<curl_off_t>(options.body.size())) &&
          set(easy, CURLOPT_POSTFIELDS, options.body.data()) &&

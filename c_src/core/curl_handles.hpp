@@ -34,6 +34,11 @@ struct CurlListDelete {
 };
 using CurlList = std::unique_ptr<curl_slist, CurlListDelete>;
 
+// A parsed URL that many transfers read at a time.
+using CurlUrl = std::shared_ptr<CURLU>;
+// Of a URL that check_url returned. Null: out of memory.
+CurlUrl parse_url(const std::string& text);
+
 // The trusted certificates, parsed once and shared by every TLS connection:
 // left to itself, libcurl parses the whole bundle anew per connection as soon
 // as a CA directory is compiled in (20 ms of the loop's time, as on Debian).
@@ -77,13 +82,15 @@ struct CurlCallbacks {
 // Sets everything that is the same for every attempt. False: curl refused an
 // option, and this handle must not be used.
 bool set_fixed_options(CURL* easy, const CurlCallbacks& callbacks,
-                       const std::string& user_agent, char* error_buffer);
+                       bool https_only, char* error_buffer);
 
-// What differs from attempt to attempt. The strings, the body and the lists
-// must outlive the transfer: curl copies only the URL.
+// What differs from attempt to attempt. Everything must outlive the transfer:
+// curl copies only `url`.
 struct AttemptOptions {
   const char* url = nullptr;
-  bool https_only = true;
+  // The same, parsed: curl takes the URL apart, and puts it together again, for
+  // every transfer that comes without. May be null.
+  CURLU* parsed_url = nullptr;
   std::string_view body;
   curl_slist* headers = nullptr;
   curl_slist* resolve = nullptr;

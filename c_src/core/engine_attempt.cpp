@@ -125,7 +125,7 @@ std::optional<std::string> EngineLoop::sign(Lane& lane,
 
 std::unique_ptr<Transfer> EngineLoop::new_transfer() {
   if (idle_transfers_.empty()) {
-    return Transfer::create(*this, options_.user_agent, transfer_limits_);
+    return Transfer::create(*this, transfer_settings_);
   }
   std::unique_ptr<Transfer> transfer = std::move(idle_transfers_.back());
   idle_transfers_.pop_back();
@@ -157,7 +157,6 @@ void EngineLoop::launch(Item& item, const std::vector<IpAddress>* addresses) {
   const std::int64_t spent_ms = (EventLoop::now_us() - item.started_us) / 1000;
   Transfer::Plan plan;
   plan.item = &item;
-  plan.https_only = options_.policy.https_only;
   plan.signature = std::move(*signature);
   plan.unix_seconds = item.started_ms / 1000;
   plan.addresses = addresses;

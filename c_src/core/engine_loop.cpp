@@ -39,11 +39,12 @@ EngineLoop::EngineLoop(EngineOptions options, EngineCounters& counters,
   schedule_.delays_ms = options_.retry_delays_ms;
   schedule_.jitter_percent = options_.jitter_percent;
   schedule_.retry_after_max_ms = options_.retry_after_max_ms;
-  transfer_limits_.body_bytes_max = options_.response_body_bytes_max;
-  transfer_limits_.header_bytes_max = options_.response_header_bytes_max;
-  if (options_.user_agent.empty()) {
-    options_.user_agent = "Plausible-Webhooks/" WEBHOOKS_VERSION;
-  }
+  transfer_settings_.body_bytes_max = options_.response_body_bytes_max;
+  transfer_settings_.header_bytes_max = options_.response_header_bytes_max;
+  transfer_settings_.https_only = options_.policy.https_only;
+  transfer_settings_.user_agent = options_.user_agent.empty()
+                                      ? "Plausible-Webhooks/" WEBHOOKS_VERSION
+                                      : options_.user_agent;
 }
 
 Result<std::unique_ptr<EngineLoop>> EngineLoop::create(
@@ -132,6 +133,7 @@ void EngineLoop::drop_host_if_idle(Host& host) {
 }
 
 void EngineLoop::attach(Lane& lane) {
+  lane.parsed_url = parse_url(lane.endpoint.url.text);
   lane.host = &host_of(lane.endpoint.url.host);
   ++lane.host->lanes;
   const std::hash<std::string> hash;

@@ -128,7 +128,7 @@ class EngineLoop {
   EngineOptions options_;
   EngineCounters& counters_;
   RetrySchedule schedule_;
-  TransferLimits transfer_limits_;
+  TransferSettings transfer_settings_;
   std::size_t in_flight_max_ = 0;
   std::size_t host_spread_ = 1;
   TrustStore trust_;

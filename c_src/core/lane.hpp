@@ -14,6 +14,7 @@
 #include <utility>
 #include <variant>
 
+#include "core/curl_handles.hpp"
 #include "webhooks/delivery.hpp"
 #include "webhooks/rate_limit.hpp"
 
@@ -63,6 +64,7 @@ struct Lane {
   Lane(Endpoint target, TokenBucket tokens)
       : endpoint(std::move(target)), bucket(tokens) {}
   Endpoint endpoint;
+  CurlUrl parsed_url;  // of endpoint.url; transfers may outlive a change of it
   TokenBucket bucket;
   Host* host = nullptr;
   std::size_t multi = 0;

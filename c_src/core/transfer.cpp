@@ -15,6 +15,9 @@ namespace {
 // a new TLS handshake. After that the rest is not worth its bytes.
 constexpr std::size_t kDiscardBytesMax = 256 * 1024;
 constexpr std::size_t kHeaderValueBytesMax = 200;
+// For a body of more than 1 MiB curl asks, and waits a second, for permission
+// to send it. Well below that we tell it not to.
+constexpr std::size_t kExpectFrom = 512 * 1024;
 // A value of the callbacks that makes curl stop: anything but the byte count.
 constexpr std::size_t kAbort = 0;
 
@@ -47,10 +50,8 @@ std::optional<std::uint64_t> time_of(CURL* easy, CURLINFO info) {
 }  // namespace
 
 std::unique_ptr<Transfer> Transfer::create(EngineLoop& loop,
-                                           const std::string& user_agent,
-                                           const TransferLimits& limits) {
-  std::unique_ptr<Transfer> transfer(new Transfer(loop));
-  transfer->limits_ = limits;
+                                           const TransferSettings& settings) {
+  std::unique_ptr<Transfer> transfer(new Transfer(loop, settings));
   transfer->easy_.reset(curl_easy_init());
   if (!transfer->easy_) return nullptr;
   CurlCallbacks callbacks;
@@ -61,7 +62,7 @@ std::unique_ptr<Transfer> Transfer::create(EngineLoop& loop,
   callbacks.tls_context = EngineLoop::on_tls_context;
   callbacks.transfer = transfer.get();
   callbacks.loop = &loop;
-  if (!set_fixed_options(transfer->easy(), callbacks, user_agent,
+  if (!set_fixed_options(transfer->easy(), callbacks, settings.https_only,
                          transfer->error_text_.data())) {
     return nullptr;
   }
@@ -74,27 +75,36 @@ Transfer* Transfer::of(CURL* easy) noexcept {
   return reinterpret_cast<Transfer*>(transfer);
 }
 
+void Transfer::add_header(std::string_view name, std::string_view value) {
+  header_starts_.push_back(header_text_.size());
+  header_text_.append(name);
+  header_text_.append(value);
+  header_text_.push_back('\0');
+}
+
 void Transfer::build_headers(const Plan& plan) {
-  const Endpoint& endpoint = item_->lane->endpoint;
-  header_lines_.clear();
-  header_lines_.emplace_back("content-type: application/json");
-  header_lines_.push_back("webhook-id: " + item_->delivery.id);
-  header_lines_.push_back("webhook-timestamp: " +
-                          std::to_string(plan.unix_seconds));
-  header_lines_.push_back("webhook-signature: " + plan.signature);
-  // Without this curl waits a second for permission to send a large body.
-  header_lines_.emplace_back("expect:");
-  for (const auto& header : endpoint.headers) {
+  header_text_.clear();
+  header_starts_.clear();
+  add_header("content-type: ", "application/json");
+  // Not by CURLOPT_USERAGENT: curl would format it twice per transfer.
+  add_header("user-agent: ", settings_.user_agent);
+  add_header("webhook-id: ", item_->delivery.id);
+  add_header("webhook-timestamp: ", std::to_string(plan.unix_seconds));
+  add_header("webhook-signature: ", plan.signature);
+  if (body_->size() >= kExpectFrom) add_header("expect:", "");
+  for (const auto& header : item_->lane->endpoint.headers) {
     // curl takes "name:" as a wish to drop the header and "name;" for empty.
-    header_lines_.push_back(header.second.empty()
-                                ? header.first + ";"
-                                : header.first + ": " + header.second);
+    add_header(header.first, header.second.empty() ? ";" : ": ");
+    header_text_.pop_back();
+    header_text_.append(header.second).push_back('\0');
   }
-  header_nodes_.assign(header_lines_.size(), curl_slist{});
-  for (std::size_t i = 0; i < header_lines_.size(); ++i) {
-    header_nodes_[i].data = header_lines_[i].data();
-    header_nodes_[i].next =
-        i + 1 < header_lines_.size() ? &header_nodes_[i + 1] : nullptr;
+  // The text no longer moves.
+  header_nodes_.resize(header_starts_.size());
+  curl_slist* next = nullptr;
+  for (std::size_t i = header_nodes_.size(); i-- > 0;) {
+    header_nodes_[i].data = header_text_.data() + header_starts_[i];
+    header_nodes_[i].next = next;
+    next = &header_nodes_[i];
   }
 }
 
@@ -132,15 +142,16 @@ bool Transfer::prepare(const Plan& plan) {
   }
   AttemptOptions options;
   options.url = lane.endpoint.url.text.c_str();
-  options.https_only = plan.https_only;
+  options.parsed_url = lane.parsed_url.get();
   options.body = *body_;
   options.headers = header_nodes_.data();
   options.resolve = resolve.get();
   options.timeout_ms = static_cast<long>(plan.timeout_ms);
   options.connect_timeout_ms = static_cast<long>(plan.connect_timeout_ms);
   const bool set = set_attempt_options(easy(), options);
-  // The old list may go only now that the handle no longer points to it.
+  // The old ones may go only now that the handle no longer points to them.
   resolve_ = std::move(resolve);
+  url_ = lane.parsed_url;
   return set;
 }
 
@@ -169,7 +180,7 @@ std::size_t Transfer::on_body(char* data, std::size_t size, std::size_t count,
                               void* argument) noexcept {
   auto* transfer = static_cast<Transfer*>(argument);
   const std::size_t bytes = size * count;
-  const std::size_t keep_max = transfer->limits_.body_bytes_max;
+  const std::size_t keep_max = transfer->settings_.body_bytes_max;
   const std::size_t kept = transfer->response_body_.size();
   try {
     if (kept < keep_max) {
@@ -216,7 +227,7 @@ bool Transfer::take_status_line(std::string_view line) {
 bool Transfer::take_header(std::string_view line) {
   if (first_byte_us_ == 0) first_byte_us_ = EventLoop::now_us();
   header_bytes_ += line.size();
-  if (header_bytes_ > limits_.header_bytes_max) {
+  if (header_bytes_ > settings_.header_bytes_max) {
     // Trailers come after the answer: too many of them change nothing in it.
     headers_too_large_ = !answered_;
     return false;

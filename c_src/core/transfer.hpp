@@ -23,21 +23,22 @@ namespace webhooks {
 
 class EngineLoop;
 
-struct TransferLimits {
+// What is the same for all transfers of an engine.
+struct TransferSettings {
+  std::string user_agent;
+  bool https_only = true;
   std::size_t body_bytes_max = 0;
   std::size_t header_bytes_max = 0;
 };
 
 class Transfer {
  public:
-  // Null when curl refuses the options.
+  // Null when curl refuses the options. `settings` must outlive it.
   static std::unique_ptr<Transfer> create(EngineLoop& loop,
-                                          const std::string& user_agent,
-                                          const TransferLimits& limits);
+                                          const TransferSettings& settings);
 
   struct Plan {
     Item* item = nullptr;
-    bool https_only = true;
     std::string signature;
     std::int64_t unix_seconds = 0;
     const std::vector<IpAddress>* addresses = nullptr;  // null: a literal
@@ -69,7 +70,8 @@ class Transfer {
   void note_tls_begun() noexcept { tls_begun_ = true; }
 
  private:
-  explicit Transfer(EngineLoop& loop) : loop_(loop) {}
+  Transfer(EngineLoop& loop, const TransferSettings& settings)
+      : loop_(loop), settings_(settings) {}
 
   static curl_socket_t on_open_socket(void* transfer, curlsocktype purpose,
                                       struct curl_sockaddr* address) noexcept;
@@ -80,16 +82,20 @@ class Transfer {
   bool take_header(std::string_view line);
   bool take_status_line(std::string_view line);
   void build_headers(const Plan& plan);
+  void add_header(std::string_view name, std::string_view value);
 
   EngineLoop& loop_;
+  const TransferSettings& settings_;
   CurlEasy easy_;
   std::array<char, CURL_ERROR_SIZE> error_text_{};
-  TransferLimits limits_;
   Item* item_ = nullptr;
   std::size_t multi_ = 0;
-  // curl only reads the header list: nodes of our own save six allocations.
-  std::vector<std::string> header_lines_;
+  // curl only reads the header list: one buffer of our own for all lines, each
+  // ended by a NUL, saves a dozen allocations.
+  std::string header_text_;
+  std::vector<std::size_t> header_starts_;
   std::vector<curl_slist> header_nodes_;
+  CurlUrl url_;
   CurlList resolve_;
   std::shared_ptr<const std::string> body_;
 

@@ -6,12 +6,12 @@ wrapper=$root/elixir_wrapper/plausible_webhooks
 # Everything built goes here; set it to keep the source tree untouched.
 build=${WEBHOOKS_BUILD_DIR:-$root/build}
 
-# The BEAM warns without a UTF-8 locale, and Mix wants a home; an empty
-# environment (cron, chroot, CI) has neither.
+# The BEAM warns without a UTF-8 locale, and Mix wants a home it can write to;
+# an empty environment (cron, chroot, CI) or a user without a home has neither.
 export LC_ALL=C.UTF-8 LANG=C.UTF-8
-if [ -z "${HOME:-}" ]; then
-  HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
-  [ -w "$HOME" ] || HOME=$(mktemp -d)
+if [ ! -w "${HOME:-}" ]; then
+  HOME=$(getent passwd "$(id -u)" | cut -d: -f6) || true
+  [ -w "$HOME" ] || { HOME=$build/home && mkdir -p "$HOME"; }
   export HOME
 fi
 export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}

@@ -22,6 +22,7 @@ constexpr std::size_t kV4Bytes = 4;
 constexpr std::uint8_t kV4Bits = 32;
 constexpr std::uint8_t kV6Bits = 128;
 constexpr std::uint8_t kMappedBits = 96;
+constexpr std::size_t kCidrBytesMax = INET6_ADDRSTRLEN + 4;
 
 // Either family as one 128-bit number; IPv4 in its v4-mapped form.
 struct Bits {
@@ -119,6 +120,7 @@ std::string IpAddress::to_string() const {
 
 Result<Cidr> Cidr::parse(std::string_view text) {
   const Error invalid{"invalid_cidr", "an address, a slash, a prefix length"};
+  if (text.size() > kCidrBytesMax) return invalid;
   const std::size_t slash = text.find('/');
   const auto address = IpAddress::parse(text.substr(0, slash));
   if (!address) return invalid;

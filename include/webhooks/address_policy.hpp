@@ -42,6 +42,8 @@ struct Cidr {
   // prefix must be zero: `10.0.0.1/8` is more likely a mistake than a wish.
   // Error: `invalid_cidr`.
   static Result<Cidr> parse(std::string_view text);
+  // A v4 block contains its addresses in v4-mapped and NAT64 form, too; a v6
+  // block contains no plain v4 address.
   bool contains(const IpAddress& address) const noexcept;
 };
 
@@ -49,19 +51,29 @@ class AddressPolicy {
  public:
   // Public addresses only.
   AddressPolicy() = default;
-  // `allow_private` lets in loopback, RFC 1918, shared (100.64/10) and unique
-  // local (fc00::/7) addresses; link-local (cloud metadata), multicast and the
-  // rest stay refused. `allow` lets in what it names, whatever else says no.
+  // `allow_private` lets in loopback, RFC 1918, shared (100.64.0.0/10) and
+  // unique local (fc00::/7) addresses, but for the cloud metadata services that
+  // live among them; link-local, multicast and the rest stay refused. `allow`
+  // lets in what it names, whatever else says no.
   AddressPolicy(bool allow_private, std::vector<Cidr> allow);
 
-  // nullopt: may be dialled. Otherwise why not, a static name such as
-  // `loopback`, `private`, `link_local`, `multicast`, `reserved`,
-  // `documentation`, `not_global_unicast`, `teredo`, `six_to_four`, `metadata`.
-  //  - IPv6 only inside 2000::/3; v4-mapped and NAT64 (64:ff9b::/96) addresses
-  //    are judged by the IPv4 address they carry.
-  //  - the most specific registry row decides (192.0.0.9 is reachable although
-  //    192.0.0.0/24 is not).
-  //  - multicast, 6to4, Teredo and 168.63.129.16 (Azure's host) are refused.
+  // nullopt: may be dialled. Otherwise why not, a static name: `this_network`,
+  // `loopback`, `private`, `shared`, `link_local`, `metadata`, `multicast`,
+  // `broadcast`, `documentation`, `benchmarking`, `teredo`, `six_to_four`,
+  // `reserved`, `not_global_unicast`.
+  //  - The most specific row decides, of the IANA special-purpose registries
+  //    and of our additions (multicast, metadata services, the returned
+  //    3ffe::/16): 192.0.0.9 is reachable although 192.0.0.0/24 is not, and
+  //    2001:20::/28 although 2001::/23 is not. A row that IANA does not mark as
+  //    globally reachable is refused, "N/A" (6to4, Teredo) and deprecated ones
+  //    (192.88.99.0/24, 2001:10::/28) included.
+  //  - No row: IPv4 is reachable, IPv6 inside 2000::/3 only. So v4-compatible
+  //    (::a.b.c.d), v4-translated (::ffff:0:a.b.c.d) and site-local addresses
+  //    are refused.
+  //  - v4-mapped (::ffff:0:0/96) and NAT64 (64:ff9b::/96) addresses are judged
+  //    by the IPv4 address they carry. NAT64 under a prefix of an operator's
+  //    own, other than the refused 64:ff9b:1::/48, cannot be told from any
+  //    other address.
   std::optional<std::string_view> judge(const IpAddress& address) const;
 
   bool allow_private() const noexcept { return allow_private_; }

@@ -20,7 +20,7 @@ inline constexpr std::size_t kHeadersMax = 20;
 inline constexpr std::size_t kHeaderNameBytesMax = 128;
 inline constexpr std::size_t kHeaderValueBytesMax = 4096;
 // Names and values together: many servers stop reading at 16 KiB.
-inline constexpr std::size_t kHeaderTotalBytesMax = 12 * 1024;
+inline constexpr std::size_t kHeaderTotalBytesMax = std::size_t{12} * 1024;
 
 using HeaderView = std::pair<std::string_view, std::string_view>;
 

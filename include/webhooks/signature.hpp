@@ -76,10 +76,14 @@ inline constexpr std::size_t kSigningKeysMax = 10;
 Result<std::string> sign(std::span<SigningKey> keys, std::string_view id,
                          std::int64_t unix_seconds, std::string_view body);
 
-// Checks `header` against `keys` (`whsec_` and `whpk_`, each as written).
-// Any matching entry of the space-separated header will do. Comparison takes
-// constant time. Errors: `invalid_key`, `no_keys`, `invalid_header`,
-// `timestamp_too_old`, `timestamp_too_new`, `no_match`, `crypto`.
+// Checks `header` against 1 to 10 `keys` (`whsec_` and `whpk_`, each as
+// written). Any matching entry of the space-separated header will do; entries
+// of unknown versions are passed over. Comparison takes constant time. The
+// timestamp may be `tolerance_s` away from now in both directions; a negative
+// tolerance counts as 0. Errors, in this order: `no_keys`, `too_many_keys`,
+// `invalid_id`, `invalid_timestamp`, `invalid_header` (over 4096 bytes, or no
+// entry that could be a signature), `timestamp_too_old`, `timestamp_too_new`,
+// `invalid_key`, `no_match`; `crypto`.
 inline constexpr std::size_t kSignatureHeaderBytesMax = 4096;
 Status verify(std::span<const std::string_view> keys, std::string_view id,
               std::int64_t unix_seconds, std::string_view header,

@@ -49,22 +49,6 @@ defmodule Demo.Narrator do
   defp baseline(nil), do: ""
 
   defp outcome(%{status: nil, error: error}), do: "#{error}"
-  # What a notice of traffic says, as the receiver got it.
-  defp content(body) do
-    with {:ok, %{"type" => "traffic." <> _ = type, "data" => data}} <- Native.decode(body) do
-      Screen.line("", "received", :magenta, [
-        "#{type} for #{data["site"]["domain"]}: #{data["current_visitors"]} visitors in ",
-        "#{div(data["window_seconds"], 60)} min, threshold #{data["threshold"]}",
-        baseline(data["baseline"])
-      ])
-    end
-  end
-
-  defp baseline(%{"visitors" => visitors, "change_percent" => change}),
-    do: ", usual #{visitors} (#{if change, do: "#{change} %", else: "no comparison"})"
-
-  defp baseline(nil), do: ""
-
   defp outcome(%{status: status}), do: "#{status}"
 
   defp timings(timings) do

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "catch.hpp"
+#include "tls_support.hpp"
 
 namespace webhooks::test {
 namespace {
@@ -29,6 +30,12 @@ std::string base64_decode(std::string_view text) {
   return out;
 }
 
+// The system's bundle takes longer to read than most tests take to run.
+const std::string& small_ca_file() {
+  static const TempFile file(Authority().pem());
+  return file.path();
+}
+
 }  // namespace
 
 EngineOptions test_options() {
@@ -44,6 +51,7 @@ EngineOptions test_options() {
   options.host_in_flight_max = 1'000;
   options.circuit_failures = 0;
   options.multi_handles = 4;
+  options.ca_file = small_ca_file();
   return options;
 }
 

@@ -26,8 +26,8 @@ defmodule Plausible.Webhooks.Directory do
   `start_wait_ms`.
 
   Options of `start_link/1`: `:instance` (an atom), `:store` and `:host` (each
-  `{module, handle}`, or a function that returns that), the limits above (60 000,
-  200, 4, 5 000, 5 000), and `:dedup_entries_max`.
+  `{module, handle}`), the limits above (60 000, 200, 4, 5 000, 5 000), and
+  `:dedup_entries_max`.
   """
 
   use GenServer

@@ -41,7 +41,7 @@ defmodule Plausible.Webhooks.Hooks do
   defp event(instance, %{clickhouse_event: %{site_id: site_id}} = event) do
     with %Subscriptions{} = subscriptions <- Directory.lookup(instance.name, site_id) do
       now_ms = Instance.now_ms()
-      site = %{id: site_id, domain: subscriptions.domain}
+      site = Payload.site(subscriptions, event)
 
       subscriptions
       |> Goals.completed(event, Directory.dedup(instance.name))

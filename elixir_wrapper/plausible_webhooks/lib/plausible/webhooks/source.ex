@@ -1,18 +1,10 @@
 defmodule Plausible.Webhooks.Source do
   @moduledoc false
-  # Where a store or a host is found: `{module, handle}`, or a function that says
-  # so, for a store that is opened anew after a crash and has another handle then.
+  # A store or a host as it was given: a module and what it wants to be told first.
 
-  @type t :: {module(), term()} | (() -> {module(), term()} | nil)
+  @type t :: {module(), term()}
 
   @spec call(t(), atom(), [term()]) :: term()
-  def call(source, function, arguments) do
-    case at(source) do
-      {module, handle} -> apply(module, function, [handle | arguments])
-      nil -> {:error, :not_open}
-    end
-  end
-
-  defp at(source) when is_function(source, 0), do: source.()
-  defp at(source), do: source
+  def call({module, handle}, function, arguments),
+    do: apply(module, function, [handle | arguments])
 end

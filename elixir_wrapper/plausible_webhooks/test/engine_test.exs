@@ -203,8 +203,8 @@ defmodule Plausible.Webhooks.EngineTest do
     webhook = webhook!(context, "/slow")
     HttpReceiver.script(context.receiver, "/slow", [{:delay, 5, 200}])
     ids = push(context, deliveries(webhook, 400))
-    eventually(fn -> HttpReceiver.ids(context.receiver) == MapSet.new(ids) end, 20_000)
-    eventually(fn -> done?(context, ids) end, 10_000)
+    eventually(fn -> HttpReceiver.ids(context.receiver) == MapSet.new(ids) end, 30_000)
+    eventually(fn -> done?(context, ids) end)
     assert HttpReceiver.count(context.receiver) == 400
     assert SwitchStore.calls(context.switch, :release) > 0
   end
@@ -218,7 +218,7 @@ defmodule Plausible.Webhooks.EngineTest do
     eventually(fn -> Outbox.size(context.instance) == 0 end)
     Process.sleep(200)
     SwitchStore.set(context.switch, :on)
-    eventually(fn -> done?(context, ids) end, 10_000)
+    eventually(fn -> done?(context, ids) end)
   end
 
   describe "a crash" do
@@ -238,7 +238,7 @@ defmodule Plausible.Webhooks.EngineTest do
         end
 
       assert Engine.current(context.instance).owner != owner
-      eventually(fn -> done?(context, ids) end, 20_000)
+      eventually(fn -> done?(context, ids) end, 30_000)
       assert HttpReceiver.ids(context.receiver) == MapSet.new(ids)
       assert Engine.dead_owners(context.instance) == []
     end
@@ -314,7 +314,7 @@ defmodule Plausible.Webhooks.EngineTest do
           20_000 -> flunk("the writer #{inspect(writer)} did not end")
         end
 
-      eventually(fn -> done?(context, ids) end, 20_000)
+      eventually(fn -> done?(context, ids) end, 30_000)
       assert HttpReceiver.ids(context.receiver) == MapSet.new(ids)
     end
   end
@@ -353,6 +353,50 @@ defmodule Plausible.Webhooks.EngineTest do
       assert second.at_ms - first.at_ms >= 990
       assert MapSet.new(hanging) == HttpReceiver.ids(context.receiver, "/stuck")
     end
+  end
+
+  test "the stop ends the lease, so that another node need not wait for it", context do
+    context = start!(context)
+    owner = Engine.current(context.instance).owner
+    assert [^owner, 30_000] = SwitchStore.last(context.switch, :heartbeat)
+    stop!(context)
+    assert [^owner, 1] = SwitchStore.last(context.switch, :heartbeat)
+  end
+
+  test "whoever puts an endpoint at the same moment, the newest wins", context do
+    context = start!(context)
+    webhook = webhook!(context, "/0")
+    test = self()
+
+    # Everybody who submits finds no endpoint and reads the webhook anew.
+    pushers =
+      for _ <- 1..4 do
+        spawn_link(fn ->
+          Enum.reduce_while(Stream.cycle([0]), 0, fn _, _ ->
+            engine = Engine.current(context.instance)
+            :ets.delete(engine.endpoints, webhook.id)
+            Plausible.Webhooks.Handover.submit(context.instance, engine, [delivery(webhook)])
+
+            receive do
+              :stop -> {:halt, send(test, :stopped)}
+            after
+              1 -> {:cont, 0}
+            end
+          end)
+        end)
+      end
+
+    for n <- 1..40 do
+      change = %{url: HttpReceiver.url(context.receiver, "/#{n}")}
+      {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, change)
+    end
+
+    Enum.each(pushers, &send(&1, :stop))
+    for _ <- pushers, do: assert_receive(:stopped, 5_000)
+    eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
+    before = HttpReceiver.count(context.receiver, "/40")
+    push(context, deliveries(webhook, 5))
+    HttpReceiver.await(context.receiver, "/40", before + 5)
   end
 
   test "an engine that cannot start stops the start, with the reason", context do

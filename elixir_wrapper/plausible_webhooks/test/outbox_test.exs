@@ -22,7 +22,7 @@ defmodule Plausible.Webhooks.OutboxTest do
 
     for slice <- Enum.chunk_every(pushed, 3), do: assert(:ok = Outbox.push(context.name, slice))
 
-    eventually(fn -> delivered?(context, 1_200) end, 15_000)
+    eventually(fn -> delivered?(context, 1_200) end)
     assert HttpReceiver.ids(context.receiver) == MapSet.new(pushed, & &1.id)
     assert HttpReceiver.count(context.receiver) == 1_200
     assert Enum.all?(HttpReceiver.requests(context.receiver), & &1.verified)
@@ -93,6 +93,31 @@ defmodule Plausible.Webhooks.OutboxTest do
 
     SwitchStore.set(context.switch, :on)
     eventually(fn -> delivered?(context, 11) end)
+  end
+
+  test "the bytes of the bodies are bounded too", context do
+    context = start!(context, outbox_bytes_max: 262_144)
+    webhook = webhook!(context, "/hook")
+    body = :binary.copy("x", 100_000)
+    large = fn -> delivery(webhook, body: body) end
+
+    for _round <- 1..3 do
+      SwitchStore.set(context.switch, :away)
+      for _ <- 1..5, do: Outbox.push(context.instance, [large.()])
+      # The third one reaches the bound; more are dropped, but not what is manual.
+      assert Outbox.size(context.instance) == 3
+      Outbox.push(context.instance, [%{large.() | manual: true}])
+      assert Outbox.size(context.instance) == 4
+      kill!(context, :outbox)
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> Outbox.size(context.instance) == 0 end)
+    end
+
+    assert %{dropped: 6, accepted: 12} = Plausible.Webhooks.stats(context.name)
+    SwitchStore.set(context.switch, :away)
+    assert {:error, :timeout} = Outbox.accept(context.instance, [large.()], 50)
+    SwitchStore.set(context.switch, :on)
+    eventually(fn -> Instance.gauge(context.instance, :outbox_bytes) == 0 end)
   end
 
   test "the push does not wait for a store that hangs", context do
@@ -244,8 +269,8 @@ defmodule Plausible.Webhooks.OutboxTest do
         end
         |> Enum.reduce(MapSet.new(), fn ids, all -> MapSet.union(all, MapSet.new(ids)) end)
 
-      eventually(fn -> HttpReceiver.ids(context.receiver) == ids end, 10_000)
-      eventually(fn -> delivered?(context, 600) end, 10_000)
+      eventually(fn -> HttpReceiver.ids(context.receiver) == ids end)
+      eventually(fn -> delivered?(context, 600) end)
     end
 
     test "killed while the store is away: what waited is committed by its successor", context do
@@ -296,7 +321,7 @@ defmodule Plausible.Webhooks.OutboxTest do
       15_000
     )
 
-    eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :delivered)) end, 15_000)
+    eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :delivered)) end)
   end
 
   test "a stop with a store that is away says what was lost", context do

@@ -80,7 +80,7 @@ defmodule Plausible.Webhooks.RecorderTest do
           ids
         end)
 
-      eventually(fn -> done?(context, ids) end, 10_000)
+      eventually(fn -> done?(context, ids) end)
       assert HttpReceiver.count(context.receiver) == 600
     end
 
@@ -97,9 +97,9 @@ defmodule Plausible.Webhooks.RecorderTest do
 
       [bad] = push(context, [delivery(evil)])
       good = push(context, deliveries(webhook, 20))
-      eventually(fn -> done?(context, good) end, 10_000)
+      eventually(fn -> done?(context, good) end)
       # Without what the receiver wrote even this one.
-      eventually(fn -> done?(context, [bad]) end, 10_000)
+      eventually(fn -> done?(context, [bad]) end)
       assert [%Attempt{status: 200, response_body: ""}] = attempts(context, bad)
       assert Recorder.size(context.instance) == 0
     end
@@ -127,7 +127,7 @@ defmodule Plausible.Webhooks.RecorderTest do
       Process.sleep(300)
       assert HttpReceiver.count(context.receiver) == 0
       SwitchStore.set(context.switch, :on)
-      eventually(fn -> done?(context, ids) end, 10_000)
+      eventually(fn -> done?(context, ids) end)
     end
 
     test "flush waits for what was there before it", context do
@@ -199,7 +199,7 @@ defmodule Plausible.Webhooks.RecorderTest do
       webhook = webhook!(context, "/hook")
       assert_receive {:hanging, :webhook_changed, pid}
       ids = push(context, deliveries(webhook, 300))
-      eventually(fn -> done?(context, ids) end, 10_000)
+      eventually(fn -> done?(context, ids) end)
 
       attempts =
         for n <- 1..11_000,
@@ -271,6 +271,28 @@ defmodule Plausible.Webhooks.RecorderTest do
                API.recover(context.name, :owner, 1, webhook_id, 0)
 
       eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :delivered)) end)
+    end
+
+    test "is disabled even if the host that is to be told raises", context do
+      context = start!(context, observers: [{Tell, self()}])
+      TestHost.put(context.host, :webhook_disabled, fn -> raise "no mail today" end)
+      webhook = webhook!(context, "/gone")
+      HttpReceiver.script(context.receiver, "/gone", [410])
+
+      log =
+        capture_log(fn ->
+          push(context, [delivery(webhook)])
+          assert_receive {:webhook_disabled, _, %{reason: :gone}}, 3_000
+        end)
+
+      assert log =~ "could not be told"
+      # And the next one's owner is told.
+      TestHost.put(context.host, :webhook_disabled, :ok)
+      other = webhook!(context, "/other")
+      other_id = other.id
+      HttpReceiver.script(context.receiver, "/other", [410])
+      push(context, [delivery(other)])
+      assert_receive {:host, :webhook_disabled, ^other_id, :gone}, 3_000
     end
 
     test "is disabled even if the store is away when it says so", context do

@@ -45,7 +45,7 @@ defmodule Plausible.Webhooks.SweeperTest do
 
     HttpReceiver.script(context.receiver, "/stuck", [200])
     context = start!(context, options)
-    eventually(fn -> done?(context, ids) end, 10_000)
+    eventually(fn -> done?(context, ids) end)
     assert HttpReceiver.ids(context.receiver, "/stuck") == MapSet.new(ids)
     # The retry waits for its time, in the engine.
     assert %{state: :pending, attempts: 1} = logged(context, retry)
@@ -63,7 +63,7 @@ defmodule Plausible.Webhooks.SweeperTest do
       kill!(context, :sweeper)
     end
 
-    eventually(fn -> done?(context, ids) end, 20_000)
+    eventually(fn -> done?(context, ids) end, 30_000)
     assert HttpReceiver.ids(context.receiver) == MapSet.new(ids)
   end
 
@@ -240,7 +240,7 @@ defmodule Plausible.Webhooks.SweeperTest do
       |> Task.await_many(20_000)
 
     assert Enum.all?(results, &match?({:ok, %{more?: false}}, &1))
-    eventually(fn -> done?(context, Enum.map(failed, & &1.id)) end, 10_000)
+    eventually(fn -> done?(context, Enum.map(failed, & &1.id)) end)
     assert HttpReceiver.ids(context.receiver) == MapSet.new(failed, & &1.id)
   end
 end

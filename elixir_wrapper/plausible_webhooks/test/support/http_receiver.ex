@@ -67,7 +67,7 @@ defmodule Plausible.Webhooks.Test.HttpReceiver do
     do: receiver |> requests(path) |> MapSet.new(& &1.headers["webhook-id"])
 
   @doc "Waits until at least `count` requests have arrived at the path."
-  def await(receiver, path, count, timeout_ms \\ 5_000) do
+  def await(receiver, path, count, timeout_ms \\ 15_000) do
     deadline = System.monotonic_time(:millisecond) + timeout_ms
     await_until(receiver, path, count, deadline)
   end

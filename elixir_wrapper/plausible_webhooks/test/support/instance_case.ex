@@ -172,7 +172,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
   end
 
   @doc "Tries until `fun` is true."
-  def eventually(fun, timeout_ms \\ 5_000) do
+  def eventually(fun, timeout_ms \\ 15_000) do
     deadline = System.monotonic_time(:millisecond) + timeout_ms
     try_until(fun, deadline)
   end
@@ -188,7 +188,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
         raise ExUnit.AssertionError, message: "did not become true in time"
 
       true ->
-        Process.sleep(5)
+        Process.sleep(10)
         try_until(fun, deadline)
     end
   end

@@ -28,6 +28,9 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
     end
   end
 
+  @doc "The arguments of a function's last call, without the handle."
+  def last(switch, function), do: :ets.lookup_element(switch, {:last, function}, 2)
+
   @impl true
   def init(options) do
     switch = Keyword.fetch!(options, :switch)
@@ -98,6 +101,8 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
         1,
         {{:calls, unquote(function)}, 0}
       )
+
+      :ets.insert(switch, {{:last, unquote(function)}, unquote(arguments)})
 
       with :pass <- judge(mode(switch), unquote(function), unquote(arguments)) do
         apply(module, unquote(function), [handle | unquote(arguments)])

@@ -91,8 +91,10 @@ defmodule Plausible.Webhooks.Test.TestHost do
   end
 
   @impl true
-  def webhook_disabled(host, webhook, reason),
-    do: tell(host, {:host, :webhook_disabled, webhook.id, reason})
+  def webhook_disabled(host, webhook, reason) do
+    get(host, :webhook_disabled, :ok)
+    tell(host, {:host, :webhook_disabled, webhook.id, reason})
+  end
 
   @impl true
   def audit(host, actor, entry, webhook) do

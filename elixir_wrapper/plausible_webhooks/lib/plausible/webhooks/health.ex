@@ -13,9 +13,12 @@ defmodule Plausible.Webhooks.Health do
 
   use GenServer
 
-  alias Plausible.Webhooks.{Attempt, Change, Instance, Notifier, Webhook}
+  alias Plausible.Webhooks.{Attempt, Bounded, Change, Instance, Notifier, Webhook}
+
+  require Logger
 
   @retry_ms 1_000
+  @tell_owner_ms 10_000
 
   @type verdict :: :delivered | :failed | :gone
 
@@ -219,6 +222,7 @@ defmodule Plausible.Webhooks.Health do
     case Change.update(instance, id, changes, :disabled) do
       {:ok, webhook} ->
         forget(instance, id)
+        tell_owner(instance, webhook)
         Notifier.disabled(instance, webhook, failing_for_ms)
 
       result when result in [:unchanged, {:error, :not_found}] ->
@@ -226,6 +230,24 @@ defmodule Plausible.Webhooks.Health do
 
       {:error, _reason} = error ->
         error
+    end
+  end
+
+  # Mail may take its time, and a host its liberties.
+  defp tell_owner(instance, webhook) do
+    Bounded.run(
+      fn -> Instance.host(instance, :webhook_disabled, [webhook, webhook.disabled_reason]) end,
+      @tell_owner_ms
+    )
+    |> case do
+      {:error, reason} ->
+        Logger.error(
+          "webhooks: the host could not be told that #{webhook.id} was disabled: " <>
+            inspect(reason, limit: 5, printable_limit: 200)
+        )
+
+      _told ->
+        :ok
     end
   end
 end

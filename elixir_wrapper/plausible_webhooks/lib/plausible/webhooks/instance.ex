@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Instance do
     sweeper: "Sweeper",
     traffic: "Traffic"
   }
-  @flags %{outbox_awake: 1, recorder_awake: 2, closed: 3, notices: 4}
+  @flags %{outbox_awake: 1, recorder_awake: 2, closed: 3, notices: 4, outbox_bytes: 5}
   @counters %{
     pushed: 1,
     accepted: 2,
@@ -122,6 +122,13 @@ defmodule Plausible.Webhooks.Instance do
   def add_gauge(%__MODULE__{flags: flags}, gauge, n),
     do: :atomics.add_get(flags, Map.fetch!(@flags, gauge), n)
 
+  @spec put_gauge(t(), atom(), integer()) :: :ok
+  def put_gauge(%__MODULE__{flags: flags}, gauge, n),
+    do: :atomics.put(flags, Map.fetch!(@flags, gauge), n)
+
+  @spec gauge(t(), atom()) :: integer()
+  def gauge(%__MODULE__{flags: flags}, gauge), do: :atomics.get(flags, Map.fetch!(@flags, gauge))
+
   @spec count(t(), atom(), integer()) :: :ok
   def count(%__MODULE__{counters: counters}, counter, n \\ 1),
     do: :counters.add(counters, Map.fetch!(@counters, counter), n)
@@ -137,11 +144,25 @@ defmodule Plausible.Webhooks.Instance do
   must not take down who asks it.
   """
   @spec store(t(), atom(), [term()]) :: term()
-  def store(%__MODULE__{tables: %{meta: meta}}, function, arguments) do
-    case :ets.lookup(meta, :store) do
-      [{:store, module, handle}] -> apply(module, function, [handle | arguments])
-      [] -> {:error, :store_unavailable}
+  def store(%__MODULE__{} = instance, function, arguments) do
+    case open_store(instance) do
+      {module, handle} -> call_store(module, function, [handle | arguments])
+      nil -> {:error, :store_unavailable}
     end
+  end
+
+  defp open_store(%__MODULE__{tables: %{meta: meta}}) do
+    case :ets.lookup(meta, :store) do
+      [{:store, module, handle}] -> {module, handle}
+      [] -> nil
+    end
+  rescue
+    # The tables are gone: the instance has just been stopped.
+    ArgumentError -> nil
+  end
+
+  defp call_store(module, function, arguments) do
+    apply(module, function, arguments)
   rescue
     error ->
       # Only the kind: a message may quote what was to be stored.

@@ -52,7 +52,6 @@ defmodule Plausible.Webhooks.Notifier do
     tell(instance, {:event, :webhook_changed, %{}, metadata})
   end
 
-  @doc "Also tells the host, which may take its time here."
   @spec disabled(Instance.t(), Webhook.t(), integer() | nil) :: :ok
   def disabled(instance, webhook, failing_for_ms),
     do: tell(instance, {:disabled, webhook, failing_for_ms})
@@ -123,7 +122,9 @@ defmodule Plausible.Webhooks.Notifier do
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
-  def terminate(_reason, state), do: report_dropped(Instance.fetch!(state.name), state)
+  def terminate(reason, state) do
+    if Instance.stopping?(reason), do: report_dropped(Instance.fetch!(state.name), state)
+  end
 
   defp handle_notice(instance, {:attempts, attempts}),
     do: Enum.each(attempts, &emit_attempt(instance, &1))
@@ -165,10 +166,6 @@ defmodule Plausible.Webhooks.Notifier do
       "webhooks: #{webhook.id} (#{metadata.host}) of site #{webhook.site_id} was disabled: " <>
         "#{webhook.disabled_reason}"
     )
-
-    guarded(instance, fn ->
-      Instance.host(instance, :webhook_disabled, [webhook, webhook.disabled_reason])
-    end)
 
     emit(instance, :webhook_disabled, %{failing_for_ms: failing_for_ms}, metadata)
   end

@@ -10,9 +10,10 @@ defmodule Plausible.Webhooks.Outbox do
   committed and handed over, and a row that is committed twice is harmless, since
   its id decides.
 
-  The table is bounded (`:outbox_max`). What does not fit is dropped, counted and
-  reported (`Plausible.Webhooks.Observer`, `Logger`). While the store is away the
-  table holds what arrives, and the batch is tried again with growing pauses.
+  The table is bounded (`:outbox_max` deliveries, `:outbox_bytes_max` of bodies).
+  What does not fit is dropped, counted and reported
+  (`Plausible.Webhooks.Observer`, `Logger`). While the store is away the table holds
+  what arrives, and the batch is tried again with growing pauses.
   """
 
   use GenServer
@@ -36,18 +37,19 @@ defmodule Plausible.Webhooks.Outbox do
   def push(_instance, []), do: :ok
 
   def push(%Instance{} = instance, deliveries) do
-    {kept, dropped} = admit(instance, for(%Delivery{} = delivery <- deliveries, do: delivery))
-    if dropped > 0, do: Notifier.dropped(instance, :outbox_full, dropped)
+    deliveries = for %Delivery{} = delivery <- deliveries, do: delivery
 
-    if kept != [] do
+    if Instance.flag?(instance, :closed) do
+      Notifier.dropped(instance, :stopping, length(deliveries))
+    else
+      {kept, dropped} = admit(instance, deliveries)
+      if dropped > 0, do: Notifier.dropped(instance, :outbox_full, dropped)
       Instance.count(instance, :pushed, length(kept))
       enqueue(instance, Enum.map(kept, &{key(), &1, nil}))
     end
-
-    :ok
-  rescue
-    # The tables are gone: the instance has just been stopped.
-    ArgumentError -> :ok
+  catch
+    # Mostly that the tables are gone: the instance has just been stopped.
+    _kind, _reason -> Notifier.dropped(instance, :hook_error, 1)
   end
 
   def push(name, deliveries) do
@@ -100,30 +102,34 @@ defmodule Plausible.Webhooks.Outbox do
 
   # --- in the caller's process
 
-  # The size is read, not reserved: some requests at the same moment may exceed
-  # the bound by what they carry. A counter that is exact leaks when its process
+  # The sizes are read, not reserved: some requests at the same moment may exceed
+  # the bounds by what they carry. A count that is exact leaks when its process
   # dies between two steps.
   defp admit(instance, deliveries) do
-    room =
-      if Instance.flag?(instance, :closed),
-        do: 0,
-        else: instance.options.outbox_max - size(instance)
+    if Instance.gauge(instance, :outbox_bytes) >= instance.options.outbox_bytes_max,
+      do: fitting(deliveries, 0),
+      else: fitting(deliveries, instance.options.outbox_max - size(instance))
+  end
 
-    if length(deliveries) <= room do
-      {deliveries, 0}
-    else
-      {manual, others} = Enum.split_with(deliveries, & &1.manual)
-      fitting = Enum.take(others, max(room - length(manual), 0))
-      {manual ++ fitting, length(others) - length(fitting)}
-    end
+  defp fitting(deliveries, room) when length(deliveries) <= room, do: {deliveries, 0}
+
+  defp fitting(deliveries, room) do
+    {manual, others} = Enum.split_with(deliveries, & &1.manual)
+    kept = Enum.take(others, max(room - length(manual), 0))
+    {manual ++ kept, length(others) - length(kept)}
   end
 
   defp key, do: :erlang.unique_integer([:monotonic])
 
+  defp enqueue(_instance, []), do: :ok
+
   defp enqueue(%Instance{tables: %{queue: queue}} = instance, rows) do
+    Instance.add_gauge(instance, :outbox_bytes, bytes(rows))
     :ets.insert(queue, rows)
     wake(instance)
   end
+
+  defp bytes(rows), do: Enum.reduce(rows, 0, fn {_key, d, _reply}, n -> n + byte_size(d.body) end)
 
   # The rows are there before the flag goes up, and the Outbox lowers the flag
   # before it looks: no row is overlooked, and a busy Outbox gets no message.
@@ -145,8 +151,10 @@ defmodule Plausible.Webhooks.Outbox do
     end
   end
 
-  defp withdraw(%Instance{tables: %{queue: queue}}, keys),
-    do: Enum.each(keys, &:ets.delete(queue, &1))
+  defp withdraw(%Instance{tables: %{queue: queue}} = instance, keys) do
+    rows = Enum.flat_map(keys, &:ets.take(queue, &1))
+    Instance.add_gauge(instance, :outbox_bytes, -bytes(rows))
+  end
 
   # --- the process
 
@@ -229,10 +237,15 @@ defmodule Plausible.Webhooks.Outbox do
     end
   end
 
-  defp take(%Instance{tables: %{queue: queue}}) do
+  # Nothing there is the moment to set right what crashes have left in the gauge.
+  defp take(%Instance{tables: %{queue: queue}} = instance) do
     case :ets.select(queue, [{:"$1", [], [:"$1"]}], @batch_deliveries_max) do
-      :"$end_of_table" -> []
-      {rows, _continuation} -> at_most_bytes(rows, 0, [])
+      :"$end_of_table" ->
+        Instance.put_gauge(instance, :outbox_bytes, 0)
+        []
+
+      {rows, _continuation} ->
+        at_most_bytes(rows, 0, [])
     end
   end
 
@@ -287,6 +300,8 @@ defmodule Plausible.Webhooks.Outbox do
       :ets.delete(queue, key)
     end)
 
+    done = written ++ Enum.map(refused, &elem(&1, 0))
+    Instance.add_gauge(instance, :outbox_bytes, -bytes(done))
     Instance.count(instance, :accepted, length(written))
     if written != [], do: Notifier.accepted(instance, length(written))
     if refused != [], do: Notifier.dropped(instance, :refused_by_store, length(refused))

@@ -39,9 +39,12 @@ defmodule Plausible.Webhooks.Sweeper do
   @spec sweep(Instance.t()) :: :ok | {:error, term()}
   def sweep(instance), do: call(instance, :sweep)
 
-  @doc "Deletes what is too old now; returns how many deliveries it were."
+  @doc """
+  Deletes all that is too old, slice by slice, in the caller's process; returns how
+  many deliveries it were.
+  """
   @spec prune(Instance.t()) :: {:ok, non_neg_integer()} | {:error, term()}
-  def prune(instance), do: call(instance, :prune)
+  def prune(instance), do: prune(instance, 0)
 
   defp call(instance, request) do
     GenServer.call(Instance.process(instance, :sweeper), request, @call_ms)
@@ -75,9 +78,6 @@ defmodule Plausible.Webhooks.Sweeper do
 
   def handle_call(:sweep, _from, state), do: {:reply, :ok, sweep_now(state)}
 
-  def handle_call(:prune, _from, state),
-    do: {:reply, prune_now(Instance.fetch!(state.name), 0), state}
-
   @impl true
   def handle_info(:tick, state) do
     options = Instance.fetch!(state.name).options
@@ -98,11 +98,10 @@ defmodule Plausible.Webhooks.Sweeper do
   def handle_info(:prune, state) do
     instance = Instance.fetch!(state.name)
     old_rates(instance)
-    # One slice at a time: a backlog must not keep deliveries waiting.
-    before_ms = Instance.now_ms() - instance.options.retention_ms
 
+    # One slice at a time: a backlog must not keep deliveries waiting.
     next_ms =
-      case Instance.store(instance, :prune, [before_ms, @prune_max]) do
+      case prune_slice(instance) do
         {:ok, @prune_max} -> 100
         _done_or_away -> instance.options.prune_interval_ms
       end
@@ -242,14 +241,17 @@ defmodule Plausible.Webhooks.Sweeper do
 
   # --- tidying
 
-  defp prune_now(instance, count) do
-    before_ms = Instance.now_ms() - instance.options.retention_ms
-
-    case Instance.store(instance, :prune, [before_ms, @prune_max]) do
-      {:ok, @prune_max} -> prune_now(instance, count + @prune_max)
+  defp prune(instance, count) do
+    case prune_slice(instance) do
+      {:ok, @prune_max} -> prune(instance, count + @prune_max)
       {:ok, rest} -> {:ok, count + rest}
       {:error, _reason} = error -> error
     end
+  end
+
+  defp prune_slice(instance) do
+    before_ms = Instance.now_ms() - instance.options.retention_ms
+    Instance.store(instance, :prune, [before_ms, @prune_max])
   end
 
   defp old_rates(%Instance{tables: %{rates: rates}}) do

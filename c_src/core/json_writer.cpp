@@ -78,30 +78,40 @@ Marks scan(std::string_view bytes) noexcept {
   return marks;
 }
 
-constexpr bool needs_escape(std::uint8_t byte) noexcept {
-  return byte < 0x20 || byte == '"' || byte == '\\';
-}
+// What a byte becomes: 0 for itself, else the letter after the backslash; 'u'
+// where only \u00XX will do.
+constexpr std::array<char, 256> kEscapes = [] {
+  std::array<char, 256> escapes{};
+  for (std::size_t i = 0; i < 0x20; ++i) escapes[i] = 'u';
+  escapes['"'] = '"';
+  escapes['\\'] = '\\';
+  escapes['\b'] = 'b';
+  escapes['\f'] = 'f';
+  escapes['\n'] = 'n';
+  escapes['\r'] = 'r';
+  escapes['\t'] = 't';
+  return escapes;
+}();
+constexpr std::size_t kEscapeBytesMax = 6;
 
-// The letter after the backslash; 'u' where only \u00XX will do.
-constexpr char escape_letter(std::uint8_t byte) noexcept {
-  switch (byte) {
-    case '"':
-      return '"';
-    case '\\':
-      return '\\';
-    case '\b':
-      return 'b';
-    case '\f':
-      return 'f';
-    case '\n':
-      return 'n';
-    case '\r':
-      return 'r';
-    case '\t':
-      return 't';
-    default:
-      return 'u';
+// Returns behind what it wrote, at most kEscapeBytesMax.
+char* put_escaped(char* out, char plain) noexcept {
+  constexpr std::string_view kHex = "0123456789abcdef";
+  const auto byte = static_cast<std::uint8_t>(plain);
+  const char escape = kEscapes[byte];
+  if (escape == 0) {
+    *out++ = plain;
+    return out;
   }
+  *out++ = '\\';
+  *out++ = escape;
+  if (escape == 'u') {
+    *out++ = '0';
+    *out++ = '0';
+    *out++ = kHex[byte >> 4];
+    *out++ = kHex[byte & 0x0F];
+  }
+  return out;
 }
 
 // Written out in full between these two, with an exponent outside: people read
@@ -266,24 +276,22 @@ bool JsonWriter::quoted(std::string_view utf8, bool colon) noexcept {
 }
 
 bool JsonWriter::escaped(std::string_view utf8) noexcept {
-  constexpr std::string_view kHex = "0123456789abcdef";
-  std::size_t from = 0;
-  for (std::size_t at = 0; at < utf8.size(); ++at) {
-    const auto byte = static_cast<std::uint8_t>(utf8[at]);
-    if (!needs_escape(byte)) continue;
-    const char letter = escape_letter(byte);
-    std::array<char, 6> text = {'\\', letter, '0', '0', '0', '0'};
-    if (letter == 'u') {
-      text[4] = kHex[byte >> 4];
-      text[5] = kHex[byte & 0x0F];
+  constexpr std::size_t kChunk = 64;
+  std::array<char, kChunk * kEscapeBytesMax> text;
+  while (!utf8.empty()) {
+    const std::string_view chunk = utf8.substr(0, kChunk);
+    utf8.remove_prefix(chunk.size());
+    if (scan(chunk).plain()) {
+      if (!append(chunk)) return false;
+      continue;
     }
-    if (!append(utf8.substr(from, at - from)) ||
-        !append({text.data(), letter == 'u' ? 6U : 2U})) {
+    char* end = text.data();
+    for (const char byte : chunk) end = put_escaped(end, byte);
+    if (!append({text.data(), static_cast<std::size_t>(end - text.data())})) {
       return false;
     }
-    from = at + 1;
   }
-  return append(utf8.substr(from));
+  return true;
 }
 
 }  // namespace webhooks

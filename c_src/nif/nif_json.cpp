@@ -33,9 +33,9 @@ void charge(ErlNifEnv* env, std::size_t work) noexcept {
 
 namespace {
 
-// A larger document starts on a dirty scheduler at once: most of the cost is
-// in the number of tokens, and there is at most one per byte.
-constexpr std::size_t kNormalDecodeBytesMax = 8 * 1024;
+// A larger document starts on a dirty scheduler at once: the cost is in the
+// number of tokens, and there is at most one per byte.
+constexpr std::size_t kNormalDecodeBytesMax = kNormalWorkMax / kFragmentWork;
 
 ERL_NIF_TERM encode_error(ErlNifEnv* env, std::string_view reason,
                           ERL_NIF_TERM path) {
@@ -104,7 +104,7 @@ WEBHOOKS_NIF(nif_decode) {
                                decode_dirty, argc, argv);
     }
     const ERL_NIF_TERM result = decode_json(env, *json);
-    charge(env, json->size() * kFragmentWork);
+    charge(env, kParserWork + json->size() * kFragmentWork);
     return result;
   });
 }

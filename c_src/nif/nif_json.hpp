@@ -47,17 +47,21 @@ WEBHOOKS_JSON_ATOMS(X)
 #undef X
 }  // namespace json_atoms
 
-// Work is counted in units of about 3 ns on a slow machine, about 1 ns on a
-// fast one: what a byte of plain text costs. Anything else is a multiple,
-// rounded up.
-inline constexpr std::size_t kNodeWork = 16;       // one term, one key
-inline constexpr std::size_t kStructWork = 128;    // a date, a decimal
-inline constexpr std::size_t kFragmentWork = 16;   // a byte to be parsed
-inline constexpr std::size_t kBigIntegerWork = 8;  // per byte, and see below
+// Work is counted in units of about a nanosecond, two on a slow machine. A byte
+// of text costs one, on its way in and as far as it grows on its way out; the
+// rest is measured and rounded up.
+inline constexpr std::size_t kNodeWork = 16;          // one term, one key
+inline constexpr std::size_t kFloatWork = 32;         // its digits
+inline constexpr std::size_t kStructWork = 128;       // a date, a decimal
+inline constexpr std::size_t kForeignAtomWork = 128;  // one beyond Latin-1
+inline constexpr std::size_t kBigIntegerWork = 256;   // and more by its length
+inline constexpr std::size_t kLookUpWork = 128;       // of a key in other kinds
+inline constexpr std::size_t kFragmentWork = 4;       // a byte to be parsed
+inline constexpr std::size_t kParserWork = 1024;      // before its first byte
 // What a call may spend on a normal scheduler before it starts over on a dirty
-// one. A fifth of the millisecond it has: the count is an estimate.
-inline constexpr std::size_t kNormalWorkMax = 65'536;
-inline constexpr std::size_t kWorkPerPercent = 3'276;  // of a timeslice, 1 ms
+// one: far from the millisecond it has, as the count is an estimate.
+inline constexpr std::size_t kNormalWorkMax = 32'768;
+inline constexpr std::size_t kWorkPerPercent = 6'553;  // of a timeslice, 1 ms
 
 // Charges the calling process for `work` units on a normal scheduler.
 void charge(ErlNifEnv* env, std::size_t work) noexcept;
@@ -126,6 +130,7 @@ class TermWalk {
   bool value(ERL_NIF_TERM term);
   bool atom(ERL_NIF_TERM term);
   bool binary(ERL_NIF_TERM term);
+  bool text(std::string_view utf8, bool is_key);
   bool integer(ERL_NIF_TERM term);
   bool tuple(ERL_NIF_TERM term);
   bool map(ERL_NIF_TERM term);

@@ -96,7 +96,7 @@ bool TermWalk::value(ERL_NIF_TERM term) {
     case ERL_NIF_TERM_TYPE_FLOAT: {
       double number = 0;
       enif_get_double(env_, term, &number);
-      return written(writer_.number(number));
+      return spend(kFloatWork) && written(writer_.number(number));
     }
     case ERL_NIF_TERM_TYPE_LIST:
       return open_list(term);
@@ -112,16 +112,28 @@ bool TermWalk::value(ERL_NIF_TERM term) {
 bool TermWalk::atom(ERL_NIF_TERM term) {
   if (enif_is_identical(term, atoms::nil)) return written(writer_.null());
   if (const auto flag = as_bool(term)) return written(writer_.boolean(*flag));
-  Text text;
-  const auto name = atom_text(term, text);
-  return name ? written(writer_.string(*name)) : fail("unsupported_type");
+  Text buffer;
+  const auto name = atom_text(term, buffer);
+  if (!name) return out_of_work_ ? false : fail("unsupported_type");
+  return text(*name, false);
 }
 
 bool TermWalk::binary(ERL_NIF_TERM term) {
-  const auto text = as_binary(env_, term);
-  if (!text) return fail("unsupported_type");  // bits over
-  if (text->size() > writer_.room()) return fail("too_large");
-  return spend(text->size()) && written(writer_.string(*text));
+  const auto utf8 = as_binary(env_, term);
+  return utf8 ? text(*utf8, false) : fail("unsupported_type");  // bits over
+}
+
+// The length alone decides whether a text is looked at, and where.
+bool TermWalk::text(std::string_view utf8, bool is_key) {
+  if (utf8.size() > writer_.room()) return fail("too_large");
+  if (!spend(utf8.size())) return false;
+  const std::size_t room = writer_.room();
+  if (!written(is_key ? writer_.key(utf8) : writer_.string(utf8))) {
+    return false;
+  }
+  // With its quotes it is longer by two to four; with escapes up to six times
+  // as long, and what is written takes its time.
+  return spend(room - writer_.room() - utf8.size());
 }
 
 bool TermWalk::integer(ERL_NIF_TERM term) {
@@ -146,7 +158,7 @@ bool TermWalk::tuple(ERL_NIF_TERM term) {
   const auto fragment = as_binary(env_, elements[1]);
   if (!fragment) return fail("unsupported_type");
   if (fragment->size() > writer_.room()) return fail("too_large");
-  if (!spend(fragment->size() * kFragmentWork)) return false;
+  if (!spend(kParserWork + fragment->size() * kFragmentWork)) return false;
   const auto fault =
       check_json(*fragment, {writer_.room(), kJsonDepthMax - writer_.depth()});
   if (!fault) return written(writer_.verbatim(*fragment));
@@ -223,35 +235,33 @@ bool TermWalk::close() {
 bool TermWalk::key(Frame& frame) {
   at_entry_ = false;  // a key that cannot be written cannot be in the path
   if (!spend(kNodeWork)) return false;
-  const auto utf8 = as_binary(env_, frame.key);
-  if (utf8) {
+  if (const auto utf8 = as_binary(env_, frame.key)) {
     frame.key_kinds |= kBinaryKey;
-    if (utf8->size() > writer_.room()) return fail("too_large");
-    if (!spend(utf8->size()) || !written(writer_.key(*utf8))) return false;
-  } else if (!other_key(frame)) {
-    return false;
+    at_entry_ = text(*utf8, true);
+  } else {
+    at_entry_ = other_key(frame);
   }
-  at_entry_ = true;
-  return true;
+  return at_entry_;
 }
 
 bool TermWalk::other_key(Frame& frame) {
-  Text text;
+  Text buffer;
   std::optional<std::string_view> name;
   switch (enif_term_type(env_, frame.key)) {
     case ERL_NIF_TERM_TYPE_ATOM:
       frame.key_kinds |= kAtomKey;
-      name = atom_text(frame.key, text);
+      name = atom_text(frame.key, buffer);
       break;
     case ERL_NIF_TERM_TYPE_INTEGER:
       frame.key_kinds |= kIntegerKey;
-      name = integer_text(frame.key, text);
-      if (!name) return out_of_work_ ? false : fail("too_large");
+      name = integer_text(frame.key, buffer);
+      if (!name && !out_of_work_) return fail("too_large");
       break;
     default:
       break;
   }
-  return name ? written(writer_.key(*name)) : fail("unsupported_key");
+  if (name) return text(*name, true);
+  return out_of_work_ ? false : fail("unsupported_key");
 }
 
 // %{1 => _, "1" => _, :"1" => _}: the text of each key that is no binary is
@@ -259,7 +269,7 @@ bool TermWalk::other_key(Frame& frame) {
 bool TermWalk::keys_differ(Frame& frame) {
   MapEntries entries(env_, frame.term);
   while (const auto entry = entries.next_key()) {
-    if (!spend(4 * kNodeWork)) return false;
+    if (!spend(kLookUpWork)) return false;
     bool twice = false;
     if (!key_is_twice(frame.term, *entry, twice)) return false;
     if (!twice) continue;
@@ -331,7 +341,10 @@ std::optional<std::string_view> TermWalk::atom_text(ERL_NIF_TERM atom,
     return std::string_view(text.bytes.data(), at);
   }
   ErlNifBinary format;
-  if (enif_term_to_binary(env_, atom, &format) == 0) return std::nullopt;
+  if (!spend(kForeignAtomWork) ||
+      enif_term_to_binary(env_, atom, &format) == 0) {
+    return std::nullopt;
+  }
   const std::string_view bytes(reinterpret_cast<const char*>(format.data),
                                format.size);
   constexpr char kAtomUtf8 = 118;

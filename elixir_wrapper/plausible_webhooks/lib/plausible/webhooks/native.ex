@@ -64,9 +64,74 @@ defmodule Plausible.Webhooks.Native do
   @spec generate_keypair() :: {:ok, {String.t(), String.t()}} | {:error, atom()}
   def generate_keypair, do: :erlang.nif_error(:not_loaded)
 
-  @spec encode(term()) :: {:ok, binary()} | {:error, {atom(), [term()]}}
+  @doc """
+  The term as JSON (RFC 8259), without white space of its own.
+
+      iex> Plausible.Webhooks.Native.encode(%{"day" => ~D[2026-11-23], "n" => [1, 2.0, nil]})
+      {:ok, ~S({"day":"2026-11-23","n":[1,2.0,null]})}
+
+      iex> Plausible.Webhooks.Native.encode(%{data: %{props: [1, self()]}})
+      {:error, {:unsupported_type, ["data", "props", 1]}}
+
+  | term | JSON |
+  | --- | --- |
+  | `nil`, `true`, `false` | `null`, `true`, `false` |
+  | any other atom | string |
+  | integer, magnitude below 2^4096 | number, exact |
+  | float | number, the shortest that reads back the same; whole ones keep `.0` |
+  | binary | string; must be UTF-8 |
+  | list | array |
+  | map with binary, atom or integer keys | object, in the map's own order |
+  | `{:json, binary}` | the bytes themselves, if `decode/1` takes them |
+  | `Date`, `Time`, `NaiveDateTime`, `DateTime` | string, as `to_iso8601/1` gives it |
+  | `Decimal` | string, as `Decimal.to_string/1` gives it; exponent within 10^15 |
+
+  At most 8 MiB of JSON and 128 arrays and objects inside each other, fragments
+  counted. Errors, with the path from the root (keys as they are in the JSON, cut to
+  64 bytes; list indexes from 0):
+
+    * `:unsupported_type` - tuple, pid, reference, function, port, bitstring
+    * `:unsupported_key` - a key of another type; the path ends at its map
+    * `:duplicate_key` - keys that come out alike, such as `:a` and `"a"`
+    * `:improper_list` - the path ends at the list
+    * `:invalid_utf8` - of a key: the path ends at its map
+    * `:invalid_json` - a fragment
+    * `:unknown_struct` - one that is not in the table
+    * `:invalid_struct` - one that is, with fields that cannot be
+    * `:unsupported_calendar` - other than `Calendar.ISO`
+    * `:not_finite` - a `Decimal` that is NaN or infinite
+    * `:too_deep`, `:too_large` - beyond a limit, the integer's included
+    * `:system_limit` - out of memory
+
+  Small terms are done at once, larger ones by a dirty CPU scheduler: a normal one
+  is held for a fraction of a millisecond. One thing is beyond that: a sub-binary of
+  more than some 100 KB that does not begin at a byte of the binary it is part of is
+  copied by the VM before its size can be asked.
+  """
+  @spec encode(term()) :: {:ok, binary()} | {:error, {atom(), [String.t() | non_neg_integer()]}}
   def encode(_term), do: :erlang.nif_error(:not_loaded)
 
+  @doc """
+  The JSON document (RFC 8259) as a term: objects are maps with binary keys, `null`
+  is `nil`, numbers with a point or an exponent are floats.
+
+      iex> Plausible.Webhooks.Native.decode(~S({"a":[1,2.5,null]}))
+      {:ok, %{"a" => [1, 2.5, nil]}}
+
+      iex> Plausible.Webhooks.Native.decode("[1,]")
+      {:error, {:unexpected_token, 3}}
+
+  Integers are exact below 2^4096; `-0` is `0`. A float too small for a double is
+  `0.0`. Of equal keys the last one wins. At most 8 MiB and 128 arrays and objects
+  inside each other. More than 8 KiB are read by a dirty CPU scheduler.
+
+  Errors, with the offset of the byte where it shows: `:empty`, `:byte_order_mark`,
+  `:invalid_utf8`, `:control_character`, `:unclosed_string` (its opening quote),
+  `:invalid_escape` (lone surrogates too), `:invalid_literal`, `:invalid_number`,
+  `:number_too_large` (beyond a double, or beyond 2^4096), `:unexpected_token`,
+  `:unexpected_end`, `:trailing_content`, `:too_deep`, `:too_large`, `:system_limit`.
+  Anything but a binary raises `ArgumentError`.
+  """
   @spec decode(binary()) :: {:ok, term()} | {:error, {atom(), non_neg_integer()}}
   def decode(_json), do: :erlang.nif_error(:not_loaded)
 

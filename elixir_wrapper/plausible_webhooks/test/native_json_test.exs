@@ -1,0 +1,244 @@
+defmodule Plausible.Webhooks.NativeJsonTest do
+  # What encode/1 writes, what it refuses, and where it says the fault is.
+  use ExUnit.Case, async: true
+
+  alias Plausible.Webhooks.Native
+
+  doctest Native, only: [encode: 1, decode: 1]
+
+  @too_big Integer.pow(2, 4096)
+
+  defp json(term) do
+    assert {:ok, json} = Native.encode(term)
+    json
+  end
+
+  defp refused(term) do
+    assert {:error, {reason, path}} = Native.encode(term)
+    {reason, path}
+  end
+
+  defp nested(inner, depth), do: Enum.reduce(1..depth//1, inner, fn _, term -> [term] end)
+
+  describe "scalars" do
+    test "atoms: nil and the booleans are JSON's, others are strings" do
+      assert json(nil) == "null"
+      assert json(true) == "true"
+      assert json(false) == "false"
+      assert json(:undefined) == ~s("undefined")
+      assert json(:"") == ~s("")
+      assert json(:"a\"\n") == ~S("a\"\n")
+    end
+
+    test "atoms of every script, to the longest" do
+      for text <- ["é", "ÿ", "Ā", "日本語", "😀", "aé日😀"] do
+        assert json(String.to_atom(text)) == ~s("#{text}")
+        longest = String.duplicate(text, div(255, String.length(text)))
+        assert json(String.to_atom(longest)) == ~s("#{longest}")
+        assert json(%{String.to_atom(longest) => 1}) == ~s({"#{longest}":1})
+      end
+
+      assert json(:"a\0b") == ~S("a\u0000b")
+    end
+
+    test "integers of any size below 2^4096" do
+      edges =
+        for exponent <- [0, 7, 31, 32, 53, 59, 60, 62, 63, 64, 65, 127, 128, 2039, 2040, 2041],
+            offset <- [-1, 0, 1],
+            sign <- [1, -1],
+            do: sign * (Integer.pow(2, exponent) + offset)
+
+      for integer <- [0, @too_big - 1, 1 - @too_big | edges] do
+        assert json(integer) == Integer.to_string(integer)
+      end
+
+      for integer <- [@too_big, -@too_big, @too_big * @too_big] do
+        assert refused(integer) == {:too_large, []}
+        assert refused(%{"n" => [0, integer]}) == {:too_large, ["n", 1]}
+        assert refused(%{"n" => %{integer => 0}}) == {:too_large, ["n"]}
+      end
+    end
+
+    test "floats read back as the same float" do
+      assert json(1.0) == "1.0"
+      assert json(-0.0) == "-0.0"
+      assert json(110.5) == "110.5"
+      assert json(1.0e300) == "1e+300"
+      assert json(5.0e-324) == "5e-324"
+    end
+
+    test "binaries are UTF-8 or refused" do
+      assert json("") == ~s("")
+      assert json("a\"\\\b\f\n\r\t/\0\x1f\x7f") == ~S("a\"\\\b\f\n\r\t/\u0000\u001f) <> "\x7f\""
+      assert json("é€😀\u2028") == "\"é€😀\u2028\""
+      assert refused("\xff") == {:invalid_utf8, []}
+      assert refused(["ok", String.duplicate("é", 50) <> "\xc3"]) == {:invalid_utf8, [1]}
+      assert refused("\xed\xa0\x80") == {:invalid_utf8, []}
+      assert refused(<<1::3>>) == {:unsupported_type, []}
+    end
+
+    test "binaries that do not start on a byte are read as what they are" do
+      <<_::3, text::binary-size(35), _::5>> = <<0::3, String.duplicate("aé\n日", 5)::binary, 0::5>>
+      assert json(text) == json(String.duplicate("aé\n日", 5))
+      assert json(%{text => text}) == json(%{:binary.copy(text) => :binary.copy(text)})
+    end
+  end
+
+  describe "containers" do
+    test "lists and maps" do
+      assert json([]) == "[]"
+      assert json(%{}) == "{}"
+      assert json([[], %{}, [[1]]]) == "[[],{},[[1]]]"
+      assert json(~c"ab") == "[97,98]"
+      assert json(%{"a" => %{b: [1]}}) == ~S({"a":{"b":[1]}})
+    end
+
+    test "keys: binaries, atoms, integers" do
+      assert json(%{nil: 1}) == ~S({"nil":1})
+      assert json(%{-5 => 1}) == ~S({"-5":1})
+      assert json(%{Integer.pow(10, 30) => 1}) == ~s({"1#{String.duplicate("0", 30)}":1})
+      assert json(%{"\n" => 1}) == ~S({"\n":1})
+
+      for key <- [1.0, {1}, [], %{}, self(), <<1::1>>, make_ref()] do
+        assert refused(%{"m" => %{key => 1}}) == {:unsupported_key, ["m"]}
+      end
+
+      assert refused([%{"\xff" => 1}]) == {:invalid_utf8, [0]}
+    end
+
+    test "keys that come out alike are refused, whatever their kinds" do
+      assert refused(%{:a => 1, "a" => 2}) == {:duplicate_key, ["a"]}
+      assert refused(%{1 => 1, "1" => 2}) == {:duplicate_key, ["1"]}
+      assert refused(%{1 => 1, :"1" => 2}) == {:duplicate_key, ["1"]}
+      assert refused([0, %{"x" => %{:é => 1, "é" => 2}}]) == {:duplicate_key, [1, "x", "é"]}
+      assert refused(%{:日 => 1, "日" => 2}) == {:duplicate_key, ["日"]}
+      big = Integer.pow(7, 500)
+      assert {:duplicate_key, [_]} = refused(%{big => 1, Integer.to_string(big) => 2})
+
+      # Among many, in a map of the other representation.
+      many = Map.new(1..1000, &{Integer.to_string(&1), &1})
+      assert {:ok, _} = Native.encode(Map.put(many, :other, 1))
+      assert refused(Map.put(many, 777, 1)) == {:duplicate_key, ["777"]}
+      assert refused(Map.put(many, :"1000", 1)) == {:duplicate_key, ["1000"]}
+      assert {:ok, _} = Native.encode(%{1 => 1, :a => 2, "2" => 3})
+    end
+
+    test "improper lists name the list" do
+      assert refused([1 | 2]) == {:improper_list, []}
+      assert refused(%{a: [0, [1, 2 | 3]]}) == {:improper_list, ["a", 1]}
+    end
+
+    test "what has no JSON form" do
+      for term <- [
+            {},
+            {1, 2},
+            {:json},
+            {:json, 1},
+            {:json, ~c"1"},
+            {:json, "1", 2},
+            {"json", "1"}
+          ] do
+        assert refused([term]) == {:unsupported_type, [0]}
+      end
+
+      port = hd(Port.list())
+
+      for term <- [self(), make_ref(), fn -> 1 end, &is_nil/1, port, <<5::4>>] do
+        assert refused(%{x: [1, term]}) == {:unsupported_type, ["x", 1]}
+      end
+    end
+  end
+
+  describe "fragments" do
+    test "are copied as they are" do
+      for fragment <- [
+            "null",
+            " [1, 2 ]\n",
+            ~S({"a":1,"a":2}),
+            "1e5",
+            Integer.to_string(@too_big - 1)
+          ] do
+        assert json({:json, fragment}) == fragment
+        assert json(%{"f" => [{:json, fragment}, 1]}) == ~s({"f":[#{fragment},1]})
+      end
+    end
+
+    test "are read before they are let in" do
+      for fragment <- [
+            "",
+            " ",
+            "[1,",
+            "1 2",
+            "1]",
+            "1,2",
+            "nul",
+            "01",
+            "'a'",
+            "\"\xff\"",
+            "\"\\ud800\"",
+            "1e400",
+            "\uFEFF1"
+          ] do
+        assert refused(%{"f" => [{:json, fragment}]}) == {:invalid_json, ["f", 0]}
+      end
+    end
+
+    test "share depth and size with what is around them" do
+      deep = String.duplicate("[", 100) <> String.duplicate("]", 100)
+      assert {:ok, _} = Native.encode(nested({:json, deep}, 28))
+      assert {:too_deep, path} = refused(nested({:json, deep}, 29))
+      assert path == List.duplicate(0, 29)
+      spaces = :binary.copy(" ", 8 * 1024 * 1024 - 10) <> "1"
+      assert {:ok, _} = Native.encode({:json, spaces})
+      assert refused([1, 2, 3, 4, 5, 6, {:json, spaces}]) == {:too_large, [6]}
+    end
+  end
+
+  describe "limits" do
+    test "128 arrays and objects inside each other, not one more" do
+      for depth <- [1, 127, 128] do
+        assert json(nested(1, depth)) ==
+                 String.duplicate("[", depth) <> "1" <> String.duplicate("]", depth)
+      end
+
+      assert refused(nested(1, 129)) == {:too_deep, List.duplicate(0, 128)}
+      assert refused(nested([], 128)) == {:too_deep, List.duplicate(0, 128)}
+      assert {:too_deep, path} = refused(nested(1, 1_000_000))
+      assert path == List.duplicate(0, 128)
+
+      maps = Enum.reduce(1..1000, 1, fn i, term -> %{"k#{rem(i, 10)}" => term} end)
+      assert {:too_deep, path} = refused(maps)
+      assert path == for(i <- 1000..873//-1, do: "k#{rem(i, 10)}")
+    end
+
+    test "8 MiB of output, to the byte" do
+      limit = 8 * 1024 * 1024
+      text = :binary.copy("a", limit - 2)
+      assert byte_size(json(text)) == limit
+      assert refused(text <> "a") == {:too_large, []}
+      assert refused(%{"t" => [text]}) == {:too_large, ["t", 0]}
+      assert {:too_large, [_]} = refused(List.duplicate("abcdefgh", 1_000_000))
+    end
+
+    test "a path stays small: long keys are cut, at a character's end" do
+      long = String.duplicate("é", 1_000_000)
+      assert {:unsupported_type, [key, "x"]} = refused(%{long => %{"x" => self()}})
+      assert key == String.duplicate("é", 32)
+      odd = "a" <> String.duplicate("é", 100)
+      assert {:unsupported_type, [key]} = refused(%{odd => self()})
+      assert key == "a" <> String.duplicate("é", 31)
+      number = Integer.pow(10, 1000)
+      assert {:unsupported_type, [key]} = refused(%{number => self()})
+      assert key == "1" <> String.duplicate("0", 63)
+      exact = String.duplicate("k", 64)
+      assert refused(%{exact => self()}) == {:unsupported_type, [exact]}
+    end
+
+    test "keys in a path are what they are in the JSON" do
+      assert refused(%{:a => %{1 => %{"b" => [0, %{日: self()}]}}}) ==
+               {:unsupported_type, ["a", "1", "b", 1, "日"]}
+
+      assert refused(%{nil: %{true: self()}}) == {:unsupported_type, ["nil", "true"]}
+    end
+  end
+end

@@ -31,7 +31,7 @@ defmodule Plausible.Webhooks.Payload.Text do
   defp replace(<<>>, valid), do: valid
 
   @doc false
-  # At most `bytes_max` bytes and "…", never within a character.
+  # At most `bytes_max` bytes and an ellipsis, never within a character.
   @spec cut(String.t(), pos_integer()) :: String.t()
   def cut(text, bytes_max) when byte_size(text) <= bytes_max, do: text
 

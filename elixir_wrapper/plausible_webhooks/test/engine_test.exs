@@ -399,6 +399,24 @@ defmodule Plausible.Webhooks.EngineTest do
     HttpReceiver.await(context.receiver, "/40", before + 5)
   end
 
+  test "who comes late with an old webhook does not put it", context do
+    context = start!(context)
+    old = webhook!(context, "/old")
+    {:ok, old} = Instance.store(context.instance, :get_webhook, [old.id])
+    new = %{url: HttpReceiver.url(context.receiver, "/new")}
+    {:ok, _} = API.update_webhook(context.name, :owner, 1, old.id, new)
+    :ok = Plausible.Webhooks.Handover.changed(context.instance, old)
+    push(context, [delivery(old)])
+    HttpReceiver.await(context.receiver, "/new", 1)
+
+    # Not even one that is no more.
+    :ok = API.delete_webhook(context.name, :owner, 1, old.id)
+    :ok = Plausible.Webhooks.Handover.changed(context.instance, old)
+    push(context, [delivery(old)])
+    Process.sleep(200)
+    assert HttpReceiver.count(context.receiver) == 1
+  end
+
   test "an engine that cannot start stops the start, with the reason", context do
     Process.flag(:trap_exit, true)
     path = Path.join(context.dir, "empty.pem")

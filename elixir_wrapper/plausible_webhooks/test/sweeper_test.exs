@@ -96,8 +96,12 @@ defmodule Plausible.Webhooks.SweeperTest do
     theirs = delivery(webhook, owner: "other")
     :ok = Instance.store(context.instance, :accept, [[theirs]])
     before = SwitchStore.calls(context.switch, :heartbeat)
+    started_ms = System.monotonic_time(:millisecond)
+    renewals = fn -> SwitchStore.calls(context.switch, :heartbeat) - before end
     Process.sleep(1_200)
-    assert (SwitchStore.calls(context.switch, :heartbeat) - before) in 2..6
+    # Three in a lease; a machine that is busy elsewhere takes longer for them.
+    eventually(fn -> renewals.() >= 2 end)
+    assert renewals.() <= 2 + div(System.monotonic_time(:millisecond) - started_ms, 250)
     assert HttpReceiver.count(context.receiver) == 0
 
     # And it is not renewed when the engine is gone for long.

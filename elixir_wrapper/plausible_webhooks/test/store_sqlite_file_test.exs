@@ -587,7 +587,8 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
         monitor = Process.monitor(port_process)
         Process.exit(port_process, reason)
         assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
-        assert SQLite.get_delivery(store, delivery.id) == {:ok, delivery}
+        # The port goes after its process: until then it holds the file.
+        wait_until(fn -> SQLite.get_delivery(store, delivery.id) == {:ok, delivery} end)
         assert SQLite.accept(store, [delivery()]) == :ok
         # We still live, and so does our lease.
         assert SQLite.claim(store, "b", 10) == {:ok, []}

@@ -52,8 +52,14 @@ bool EventLoop::open_multi(Shard& shard) {
          curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer) ==
              CURLM_OK &&
          curl_multi_setopt(multi, CURLMOPT_TIMERDATA, &shard) == CURLM_OK &&
-         curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS,
-                           idle_connections_max_) == CURLM_OK;
+         fit_connections(shard);
+}
+
+// curl's limit counts the connections that are at work, too: with more of them
+// than it allows, each is closed as soon as it is idle. So it follows them.
+bool EventLoop::fit_connections(const Shard& shard) noexcept {
+  return curl_multi_setopt(shard.multi.get(), CURLMOPT_MAXCONNECTS,
+                           idle_connections_max_ + shard.handles) == CURLM_OK;
 }
 
 std::vector<std::size_t> EventLoop::take_broken() {
@@ -105,6 +111,7 @@ bool EventLoop::add(std::size_t multi, CURL* easy) {
   Shard& shard = *shards_[multi];
   if (curl_multi_add_handle(shard.multi.get(), easy) != CURLM_OK) return false;
   ++shard.handles;
+  fit_connections(shard);
   return true;
 }
 
@@ -112,6 +119,7 @@ void EventLoop::remove(std::size_t multi, CURL* easy) {
   Shard& shard = *shards_[multi];
   curl_multi_remove_handle(shard.multi.get(), easy);
   --shard.handles;
+  fit_connections(shard);
 }
 
 // Must not call back into libcurl: only the deadline is noted. The extra
@@ -237,6 +245,7 @@ void EventLoop::reap(const Done& done) {
       const CURLcode code = message->data.result;
       curl_multi_remove_handle(shard->multi.get(), easy);
       --shard->handles;
+      fit_connections(*shard);
       done(easy, code);
     }
   }

@@ -27,7 +27,8 @@ class EventLoop {
   // Called for every finished easy handle, which is already removed.
   using Done = std::function<void(CURL* easy, CURLcode code)>;
 
-  // Errors: `system_limit`.
+  // `idle_connections_max` per multi, besides those that are at work. Errors:
+  // `system_limit`.
   static Result<std::unique_ptr<EventLoop>> create(std::size_t multis,
                                                    long idle_connections_max);
   ~EventLoop();
@@ -66,7 +67,7 @@ class EventLoop {
     CurlMulti multi;
     std::size_t index = 0;
     std::int64_t due_us = 0;
-    std::size_t handles = 0;
+    long handles = 0;
     bool touched = false;
     bool broken = false;
   };
@@ -78,6 +79,7 @@ class EventLoop {
 
   bool open(std::size_t multis, long idle_connections_max);
   bool open_multi(Shard& shard);
+  bool fit_connections(const Shard& shard) noexcept;
   void watch(Shard& shard, curl_socket_t descriptor,
              std::uint32_t events) noexcept;
   void retire(curl_socket_t descriptor) noexcept;

@@ -58,6 +58,25 @@ TEST_CASE("connection: as many as there are requests at a time, no more") {
   CHECK(server.connections() <= 4);
 }
 
+TEST_CASE("connection: used again where more are at work than are kept idle") {
+  TestServer server;
+  // Not in step: while most are at work, some have just become idle.
+  server.otherwise([](const Request& request) {
+    const auto wait = 5 + static_cast<std::uint32_t>(request.connection % 16);
+    return Reply().wait(wait).answer(200);
+  });
+  EngineOptions options = test_options();
+  options.multi_handles = 1;
+  options.lane_in_flight_max = options.host_in_flight_max = 200;
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  for (int i = 0; i < 1'500; ++i) {
+    run.submit(delivery("msg_" + std::to_string(i), "wh_1"));
+  }
+  REQUIRE(run.until_attempts(1'500));
+  CHECK(server.connections() <= 400);
+}
+
 TEST_CASE("connection: kept after failures and large answers") {
   TestServer server;
   server.on("/", std::vector<Reply>{

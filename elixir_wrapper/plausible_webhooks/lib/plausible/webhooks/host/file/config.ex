@@ -158,14 +158,14 @@ defmodule Plausible.Webhooks.Host.File.Config do
 
   # --- values
 
-  defp integer(value, path, first..last) do
+  defp integer(value, path, first..last//_) do
     if is_integer(value) and value >= first and value <= last,
       do: value,
       else: invalid(path, "must be an integer from #{first} to #{last}")
   end
 
   defp text(value, path, max \\ 255)
-  defp text(value, _path, max) when is_binary(value) and byte_size(value) in 1..max, do: value
+  defp text(value, _path, max) when is_binary(value) and byte_size(value) in 1..max//1, do: value
   defp text(_value, path, max), do: invalid(path, "must be text of 1 to #{max} bytes")
 
   defp event_name("engagement", path), do: invalid(path, "engagement is no event of its own")

@@ -78,7 +78,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
          {:ok, [{version}]} <- run.("PRAGMA user_version") do
       case {application_id, version, tables} do
         {0, 0, 0} -> {:ok, 0}
-        {@application_id, version, _} when version in 1..newest -> {:ok, version}
+        {@application_id, version, _} when version in 1..newest//1 -> {:ok, version}
         {@application_id, version, _} -> {:error, {:newer_schema, version}}
         _other -> {:error, :foreign_database}
       end

@@ -1,6 +1,8 @@
 // Purpose: limits hold, and whoever is slow, broken or limited delays nobody
 // else.
 // Thread: one; the server has its own, lookups run on the resolver's.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -297,6 +299,23 @@ TEST_CASE("limits: retries that wait count as waiting") {
   CHECK(run.engine().stats().waiting == 10);
   std::vector<Delivery> more = many(1, "wh_1", "more");
   CHECK_FALSE(run.engine().submit(more).ok());
+}
+
+TEST_CASE("limits: descriptors bound what is in flight") {
+  rlimit limit{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const auto in_force = [](std::uint32_t descriptors_max) {
+    EngineOptions options = test_options();
+    options.in_flight_max = 1'000'000;
+    options.descriptors_max = descriptors_max;
+    return EngineRun(options).engine().stats().in_flight_max;
+  };
+  CHECK(in_force(100) == 50);
+  CHECK(in_force(1) == 1);
+  if (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < 1'000'000) {
+    CHECK(in_force(0) == limit.rlim_cur / 4);
+    CHECK(in_force(4'000'000) == limit.rlim_cur / 2);
+  }
 }
 
 TEST_CASE("limits: after five failures in a row, one probe at a time") {

@@ -15,7 +15,7 @@ constexpr long kConnectionLifetimeMaxS = 300;
 // Both are allocated for every transfer (the second for TLS alone). Answers are
 // short, and up to this size malloc keeps its blocks at hand.
 constexpr long kReceiveBufferBytes = 1024;
-constexpr long kSendBufferBytes = 16 * 1024;  // the least that curl takes
+constexpr long kSendBufferBytes = 16L * 1024;  // the least that curl takes
 
 constexpr std::array<const char*, 5> kSystemBundles = {
     "/etc/ssl/certs/ca-certificates.crt",  // Debian, Alpine, Arch

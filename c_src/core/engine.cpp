@@ -88,7 +88,7 @@ struct Engine::Impl {
   std::vector<Attempt> leftover;  // finished, not yet fetched; driver only
 
   // Lock held.
-  void wake_if_asleep() {
+  void wake_if_asleep() const {
     if (wakeable != nullptr && sleeping.load(std::memory_order_seq_cst)) {
       wakeable->wake();
     }

@@ -226,7 +226,7 @@ void EngineLoop::take(Delivery delivery) {
   if (known != items_.end()) {
     // Already here: at least once does not ask for twice.
     counters_.waiting.fetch_sub(1, std::memory_order_relaxed);
-    if (delivery.manual) replace_waiting(*known->second, std::move(delivery));
+    if (delivery.manual) replace_waiting(*known->second, delivery);
     return;
   }
   const auto found = lanes_.find(delivery.webhook_id);
@@ -260,7 +260,7 @@ void EngineLoop::take(Delivery delivery) {
   }
 }
 
-void EngineLoop::replace_waiting(Item& item, Delivery delivery) {
+void EngineLoop::replace_waiting(Item& item, const Delivery& delivery) {
   item.delivery.schedule_from =
       std::max(item.delivery.schedule_from, delivery.schedule_from);
   item.delivery.manual = true;

@@ -57,7 +57,7 @@ bool EventLoop::open_multi(Shard& shard) {
 
 // curl's limit counts the connections that are at work, too: with more of them
 // than it allows, each is closed as soon as it is idle. So it follows them.
-bool EventLoop::fit_connections(const Shard& shard) noexcept {
+bool EventLoop::fit_connections(const Shard& shard) const noexcept {
   return curl_multi_setopt(shard.multi.get(), CURLMOPT_MAXCONNECTS,
                            idle_connections_max_ + shard.handles) == CURLM_OK;
 }

@@ -21,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 // glibc's resolver keeps up to 64 KiB on the stack, musl less.
-constexpr std::size_t kStackBytes = 256 * 1024;
+constexpr std::size_t kStackBytes = std::size_t{256} * 1024;
 constexpr std::size_t kAddressesMax = 64;
 constexpr std::size_t kCacheEntriesMax = 16'384;
 constexpr std::int64_t kFailureCacheUs = 2'000'000;

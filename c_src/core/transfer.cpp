@@ -13,11 +13,11 @@ namespace {
 
 // Read on for this much beyond what is kept: closing costs the receiver and us
 // a new TLS handshake. After that the rest is not worth its bytes.
-constexpr std::size_t kDiscardBytesMax = 256 * 1024;
+constexpr std::size_t kDiscardBytesMax = std::size_t{256} * 1024;
 constexpr std::size_t kHeaderValueBytesMax = 200;
 // For a body of more than 1 MiB curl asks, and waits a second, for permission
 // to send it. Well below that we tell it not to.
-constexpr std::size_t kExpectFrom = 512 * 1024;
+constexpr std::size_t kExpectFrom = std::size_t{512} * 1024;
 // A value of the callbacks that makes curl stop: anything but the byte count.
 constexpr std::size_t kAbort = 0;
 

@@ -37,7 +37,7 @@ Registry& registry() {
 
 // What a normal scheduler takes on in one submit; more goes to a dirty one.
 constexpr std::size_t kSubmitMax = 256;
-constexpr std::size_t kSubmitBytesMax = 256 * 1024;
+constexpr std::size_t kSubmitBytesMax = std::size_t{256} * 1024;
 constexpr std::uint32_t kMaxWaitMs = 100;
 
 EngineResource* resource_of(ErlNifEnv* env, ERL_NIF_TERM term) {

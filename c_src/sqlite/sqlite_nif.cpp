@@ -27,7 +27,7 @@ namespace {
 constexpr int kAbi = 1;
 // The store has some forty statements; those it uses all the time are few.
 constexpr std::size_t kStatementsMax = 16;
-constexpr std::size_t kSqlBytesMax = 64 * 1024;
+constexpr std::size_t kSqlBytesMax = std::size_t{64} * 1024;
 constexpr unsigned kParametersMax = 64;
 
 ERL_NIF_TERM blob_atom;

@@ -60,7 +60,9 @@ class Walk {
     return static_cast<std::size_t>(at - text_);
   }
   std::size_t skip_space(std::size_t at) const noexcept {
-    while (at < json_.size() && is_space(json_[at])) ++at;
+    while (at < json_.size() && is_space(json_[at])) {
+      ++at;
+    }
     return at;
   }
 
@@ -81,17 +83,25 @@ class Walk {
 Fault Walk::load() {
   const std::size_t size = json_.size() + 2;
   padded_.reset(new (std::nothrow) char[size + simdjson::SIMDJSON_PADDING]);
-  if (!padded_) return JsonFault{"system_limit", 0};
+  if (!padded_) {
+    return JsonFault{"system_limit", 0};
+  }
   padded_[0] = '[';
-  if (!json_.empty()) std::memcpy(&padded_[1], json_.data(), json_.size());
+  if (!json_.empty()) {
+    std::memcpy(&padded_[1], json_.data(), json_.size());
+  }
   padded_[size - 1] = ']';
   std::memset(&padded_[size], ' ', simdjson::SIMDJSON_PADDING);
   text_ = &padded_[1];
   const auto error =
       parser_.iterate(padded_.get(), size, size + simdjson::SIMDJSON_PADDING)
           .get(document_);
-  if (error == simdjson::MEMALLOC) return JsonFault{"system_limit", 0};
-  if (error != simdjson::SUCCESS) return first_pass_fault(json_);
+  if (error == simdjson::MEMALLOC) {
+    return JsonFault{"system_limit", 0};
+  }
+  if (error != simdjson::SUCCESS) {
+    return first_pass_fault(json_);
+  }
   od::array wrapper;
   if (document_.get_array().get(wrapper) != simdjson::SUCCESS ||
       wrapper.begin().get(frames_[0].elements) != simdjson::SUCCESS) {
@@ -103,9 +113,13 @@ Fault Walk::load() {
 }
 
 Fault Walk::run() {
-  if (Fault fault = load()) return fault;
+  if (Fault fault = load()) {
+    return fault;
+  }
   while (depth_ > 0) {
-    if (Fault fault = step()) return fault;
+    if (Fault fault = step()) {
+      return fault;
+    }
   }
   return std::nullopt;
 }
@@ -117,21 +131,31 @@ Fault Walk::step() {
 
 Fault Walk::next_element(Frame& frame) {
   const bool first = !frame.started;
-  if (!first) ++frame.elements;
-  if (!(frame.elements != od::array_iterator{})) return close(frame);
+  if (!first) {
+    ++frame.elements;
+  }
+  if (!(frame.elements != od::array_iterator{})) {
+    return close(frame);
+  }
   od::value element;
   if ((*frame.elements).get(element) != simdjson::SUCCESS) {
     return separator_fault(frame);
   }
-  if (depth_ == 1 && !first) return JsonFault{"trailing_content", cursor_};
+  if (depth_ == 1 && !first) {
+    return JsonFault{"trailing_content", cursor_};
+  }
   frame.started = true;
   return value(element);
 }
 
 Fault Walk::next_field(Frame& frame) {
   const bool first = !frame.started;
-  if (!first) ++frame.fields;
-  if (!(frame.fields != od::object_iterator{})) return close(frame);
+  if (!first) {
+    ++frame.fields;
+  }
+  if (!(frame.fields != od::object_iterator{})) {
+    return close(frame);
+  }
   od::field field;
   if ((*frame.fields).get(field) != simdjson::SUCCESS) {
     return separator_fault(frame);
@@ -151,18 +175,28 @@ Fault Walk::next_field(Frame& frame) {
 // found by hand.
 Fault Walk::separator_fault(const Frame& frame) const noexcept {
   std::size_t at = cursor_;
-  if (depth_ == 1) return JsonFault{"trailing_content", at};
-  if (!frame.object) return unexpected(at);
+  if (depth_ == 1) {
+    return JsonFault{"trailing_content", at};
+  }
+  if (!frame.object) {
+    return unexpected(at);
+  }
   if (frame.started) {
-    if (at >= json_.size() || json_[at] != ',') return unexpected(at);
+    if (at >= json_.size() || json_[at] != ',') {
+      return unexpected(at);
+    }
     at = skip_space(at + 1);
   }
-  if (at >= json_.size() || json_[at] != '"') return unexpected(at);
+  if (at >= json_.size() || json_[at] != '"') {
+    return unexpected(at);
+  }
   return unexpected(skip_space(string_end(json_, at)));
 }
 
 Fault Walk::unexpected(std::size_t at) const noexcept {
-  if (at >= json_.size()) return JsonFault{"unexpected_end", json_.size()};
+  if (at >= json_.size()) {
+    return JsonFault{"unexpected_end", json_.size()};
+  }
   return JsonFault{"unexpected_token", at};
 }
 
@@ -210,7 +244,9 @@ Fault Walk::number(std::string_view text) {
       return JsonFault{"invalid_number", at};
     case NumberKind::real: {
       const std::optional<double> real = real_value(text);
-      if (!real) return JsonFault{"number_too_large", at};
+      if (!real) {
+        return JsonFault{"number_too_large", at};
+      }
       events_.number(*real);
       return std::nullopt;
     }
@@ -233,7 +269,9 @@ Fault Walk::number(std::string_view text) {
 }
 
 Fault Walk::open(od::value& value, std::size_t at, bool object) {
-  if (depth_ > depth_max_) return JsonFault{"too_deep", at};
+  if (depth_ > depth_max_) {
+    return JsonFault{"too_deep", at};
+  }
   Frame& frame = frames_[depth_];
   frame.object = object;
   frame.started = false;
@@ -262,12 +300,20 @@ Fault Walk::close(const Frame& frame) {
   const bool ours = cursor_ >= json_.size();
   if (depth_ == 1) {
     depth_ = 0;
-    if (ours && frame.started) return std::nullopt;
-    if (ours) return JsonFault{"empty", cursor_};
-    if (frame.started) return JsonFault{"trailing_content", cursor_};
+    if (ours && frame.started) {
+      return std::nullopt;
+    }
+    if (ours) {
+      return JsonFault{"empty", cursor_};
+    }
+    if (frame.started) {
+      return JsonFault{"trailing_content", cursor_};
+    }
     return unexpected(cursor_);
   }
-  if (ours) return unexpected(cursor_);
+  if (ours) {
+    return unexpected(cursor_);
+  }
   --depth_;
   cursor_ = skip_space(cursor_ + 1);
   if (frame.object) {
@@ -300,7 +346,9 @@ std::optional<JsonFault> read_json(std::string_view json, JsonEvents& events,
   if (json.size() > limits.bytes_max) {
     return JsonFault{"too_large", limits.bytes_max};
   }
-  if (json.starts_with(kByteOrderMark)) return JsonFault{"byte_order_mark", 0};
+  if (json.starts_with(kByteOrderMark)) {
+    return JsonFault{"byte_order_mark", 0};
+  }
   Walk walk(json, events, std::min(limits.depth_max, kJsonDepthMax));
   return walk.run();
 }

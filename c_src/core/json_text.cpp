@@ -12,28 +12,36 @@ namespace webhooks {
 namespace {
 
 std::size_t digits_end(std::string_view text, std::size_t at) noexcept {
-  while (at < text.size() && is_digit(text[at])) ++at;
+  while (at < text.size() && is_digit(text[at])) {
+    ++at;
+  }
   return at;
 }
 
 // Which side a number that is out of range of a double lies on: the exponent of
 // its first digit that is not zero, 308 or more here or else -324 or less.
 bool is_vast(std::string_view text) noexcept {
-  if (text.front() == '-') text.remove_prefix(1);
+  if (text.front() == '-') {
+    text.remove_prefix(1);
+  }
   const std::size_t e = text.find_first_of("eE");
   const std::string_view mantissa = text.substr(0, e);
   std::int64_t exponent = 0;
   if (e != std::string_view::npos) {
     std::string_view digits = text.substr(e + 1);
     const bool negative = digits.front() == '-';
-    if (negative || digits.front() == '+') digits.remove_prefix(1);
+    if (negative || digits.front() == '+') {
+      digits.remove_prefix(1);
+    }
     constexpr std::int64_t kBeyondAny = std::int64_t{1} << 62;
     if (std::from_chars(digits.data(), digits.data() + digits.size(), exponent)
                 .ec != std::errc{} ||
         exponent > kBeyondAny) {
       exponent = kBeyondAny;
     }
-    if (negative) exponent = -exponent;
+    if (negative) {
+      exponent = -exponent;
+    }
   }
   const std::size_t point = std::min(mantissa.find('.'), mantissa.size());
   const std::size_t first = mantissa.find_first_of("123456789");
@@ -59,16 +67,22 @@ unsigned hex4(std::string_view text) noexcept {
 // Length of the escape at the front of `text` (it starts with a backslash);
 // 0: no such escape, or half a surrogate pair.
 std::size_t escape_length(std::string_view text) noexcept {
-  if (text.size() < 2) return 0;
+  if (text.size() < 2) {
+    return 0;
+  }
   if (text[1] != 'u') {
     return std::string_view("\"\\/bfnrt").find(text[1]) ==
                    std::string_view::npos
                ? 0
                : 2;
   }
-  if (!is_hex4(text.substr(2, 4))) return 0;
+  if (!is_hex4(text.substr(2, 4))) {
+    return 0;
+  }
   const unsigned first = hex4(text.substr(2, 4));
-  if (first < 0xD800 || first > 0xDFFF) return 6;
+  if (first < 0xD800 || first > 0xDFFF) {
+    return 6;
+  }
   if (first > 0xDBFF || text.substr(6, 2) != "\\u" ||
       !is_hex4(text.substr(8, 4))) {
     return 0;
@@ -90,15 +104,21 @@ NumberKind number_kind(std::string_view text) noexcept {
   if (at < text.size() && text[at] == '.') {
     kind = NumberKind::real;
     end = digits_end(text, at + 1);
-    if (end == at + 1) return NumberKind::invalid;
+    if (end == at + 1) {
+      return NumberKind::invalid;
+    }
     at = end;
   }
   if (at < text.size() && (text[at] == 'e' || text[at] == 'E')) {
     kind = NumberKind::real;
     ++at;
-    if (at < text.size() && (text[at] == '+' || text[at] == '-')) ++at;
+    if (at < text.size() && (text[at] == '+' || text[at] == '-')) {
+      ++at;
+    }
     end = digits_end(text, at);
-    if (end == at) return NumberKind::invalid;
+    if (end == at) {
+      return NumberKind::invalid;
+    }
     at = end;
   }
   return at == text.size() ? kind : NumberKind::invalid;
@@ -108,8 +128,12 @@ std::optional<double> real_value(std::string_view text) noexcept {
   double value = 0;
   const auto parsed =
       std::from_chars(text.data(), text.data() + text.size(), value);
-  if (parsed.ec == std::errc{}) return value;
-  if (is_vast(text)) return std::nullopt;
+  if (parsed.ec == std::errc{}) {
+    return value;
+  }
+  if (is_vast(text)) {
+    return std::nullopt;
+  }
   return text.front() == '-' ? -0.0 : 0.0;
 }
 
@@ -121,7 +145,9 @@ std::size_t bad_escape_offset(std::string_view json, std::size_t at) noexcept {
       continue;
     }
     const std::size_t length = escape_length(json.substr(at));
-    if (length == 0) return at;
+    if (length == 0) {
+      return at;
+    }
     at += length;
   }
   return quote;
@@ -129,13 +155,17 @@ std::size_t bad_escape_offset(std::string_view json, std::size_t at) noexcept {
 
 std::size_t string_end(std::string_view json, std::size_t at) noexcept {
   for (++at; at < json.size() && json[at] != '"'; ++at) {
-    if (json[at] == '\\') ++at;
+    if (json[at] == '\\') {
+      ++at;
+    }
   }
   return at < json.size() ? at + 1 : json.size();
 }
 
 JsonFault first_pass_fault(std::string_view json) noexcept {
-  if (const auto at = utf8_error_offset(json)) return {"invalid_utf8", *at};
+  if (const auto at = utf8_error_offset(json)) {
+    return {"invalid_utf8", *at};
+  }
   bool inside = false;
   std::size_t quote = 0;
   for (std::size_t at = 0; at < json.size(); ++at) {
@@ -147,7 +177,9 @@ JsonFault first_pass_fault(std::string_view json) noexcept {
       return {"control_character", at};
     } else if (c == '\\') {
       // Outside of strings as well: the first pass counts quotes that way.
-      if (!inside) return {"unexpected_token", at};
+      if (!inside) {
+        return {"unexpected_token", at};
+      }
       if (at + 1 < json.size() &&
           static_cast<unsigned char>(json[at + 1]) >= 0x20) {
         ++at;

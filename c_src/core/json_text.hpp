@@ -24,7 +24,9 @@ constexpr bool is_space(char c) noexcept {
 }
 
 inline std::string_view trimmed(std::string_view token) noexcept {
-  while (!token.empty() && is_space(token.back())) token.remove_suffix(1);
+  while (!token.empty() && is_space(token.back())) {
+    token.remove_suffix(1);
+  }
   return token;
 }
 

@@ -78,13 +78,19 @@ std::optional<Error> check_message(std::string_view id,
       std::ranges::any_of(id, forbidden)) {
     return Error{"invalid_id", "1 to 255 visible ASCII characters and no dot"};
   }
-  if (unix_seconds < 0) return Error{"invalid_timestamp", "negative"};
+  if (unix_seconds < 0) {
+    return Error{"invalid_timestamp", "negative"};
+  }
   return std::nullopt;
 }
 
 std::optional<Error> check_key_count(std::size_t count) {
-  if (count == 0) return Error{"no_keys", ""};
-  if (count > kSigningKeysMax) return Error{"too_many_keys", "at most 10"};
+  if (count == 0) {
+    return Error{"no_keys", ""};
+  }
+  if (count > kSigningKeysMax) {
+    return Error{"too_many_keys", "at most 10"};
+  }
   return std::nullopt;
 }
 
@@ -107,14 +113,20 @@ Result<SigningKey> SigningKey::parse(std::string_view encoded) {
   auto impl = std::make_unique<Impl>();
   if (encoded.starts_with(kSecretPrefix)) {
     auto mac = parse_secret(encoded.substr(kSecretPrefix.size()));
-    if (!mac.ok()) return mac.error();
+    if (!mac.ok()) {
+      return mac.error();
+    }
     impl->mac = std::move(mac).value();
   } else if (encoded.starts_with(kSigningPrefix)) {
     auto pair = parse_signing_key(encoded.substr(kSigningPrefix.size()));
-    if (!pair.ok()) return pair.error();
+    if (!pair.ok()) {
+      return pair.error();
+    }
     impl->pair = std::move(pair).value();
     impl->signer.reset(EVP_MD_CTX_new());
-    if (!impl->signer) return crypto_error();
+    if (!impl->signer) {
+      return crypto_error();
+    }
   } else {
     return invalid_key("a signing key starts with whsec_ or whsk_");
   }
@@ -124,7 +136,9 @@ Result<SigningKey> SigningKey::parse(std::string_view encoded) {
 Status SigningKey::append_signature(std::string_view id,
                                     std::int64_t unix_seconds,
                                     std::string_view body, std::string& out) {
-  if (auto error = check_message(id, unix_seconds)) return *std::move(error);
+  if (auto error = check_message(id, unix_seconds)) {
+    return *std::move(error);
+  }
   const Preamble preamble(id, unix_seconds);
   if (impl_->mac) {
     Mac mac;
@@ -153,12 +167,18 @@ Status SigningKey::append_signature(std::string_view id,
 
 Result<std::string> sign(std::span<SigningKey> keys, std::string_view id,
                          std::int64_t unix_seconds, std::string_view body) {
-  if (auto error = check_key_count(keys.size())) return *std::move(error);
+  if (auto error = check_key_count(keys.size())) {
+    return *std::move(error);
+  }
   std::string header;
   for (SigningKey& key : keys) {
-    if (!header.empty()) header.push_back(' ');
+    if (!header.empty()) {
+      header.push_back(' ');
+    }
     const Status status = key.append_signature(id, unix_seconds, body, header);
-    if (!status.ok()) return status.error();
+    if (!status.ok()) {
+      return status.error();
+    }
   }
   return header;
 }
@@ -176,7 +196,9 @@ struct ReceivedSignatures {
 bool read_entry(std::string_view entry, ReceivedSignatures& out) {
   const auto decode_into = [](std::string_view text, auto& list) {
     auto& bytes = list.emplace_back();
-    if (base64_decode(text, bytes)) return true;
+    if (base64_decode(text, bytes)) {
+      return true;
+    }
     list.pop_back();
     return false;
   };
@@ -204,7 +226,9 @@ std::optional<ReceivedSignatures> read_header(std::string_view header) {
     }
     start = end + 1;
   }
-  if (!any) return std::nullopt;
+  if (!any) {
+    return std::nullopt;
+  }
   return received;
 }
 
@@ -235,7 +259,9 @@ struct Message {
 Result<bool> matches_secret(std::string_view base64, const Message& message,
                             const ReceivedSignatures& received) {
   auto context = parse_secret(base64);
-  if (!context.ok()) return context.error();
+  if (!context.ok()) {
+    return context.error();
+  }
   Mac mac;
   if (!compute_mac(context.value().get(), message.preamble.view(), message.body,
                    mac)) {
@@ -251,12 +277,18 @@ Result<bool> matches_secret(std::string_view base64, const Message& message,
 Result<bool> matches_public_key(std::string_view base64, const Message& message,
                                 const ReceivedSignatures& received) {
   auto key = parse_public_key(base64);
-  if (!key.ok()) return key.error();
-  if (received.ed25519.empty()) return false;
+  if (!key.ok()) {
+    return key.error();
+  }
+  if (received.ed25519.empty()) {
+    return false;
+  }
   const std::string whole =
       whole_message(message.preamble.view(), message.body);
   const DigestContext context(EVP_MD_CTX_new());
-  if (!context) return crypto_error();
+  if (!context) {
+    return crypto_error();
+  }
   for (const Ed25519Signature& candidate : received.ed25519) {
     if (EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr,
                              key.value().get()) != 1) {
@@ -276,10 +308,16 @@ Status verify(std::span<const std::string_view> keys, std::string_view id,
               std::int64_t unix_seconds, std::string_view header,
               std::string_view body, std::int64_t now_unix_seconds,
               std::int64_t tolerance_s) {
-  if (auto error = check_key_count(keys.size())) return *std::move(error);
-  if (auto error = check_message(id, unix_seconds)) return *std::move(error);
+  if (auto error = check_key_count(keys.size())) {
+    return *std::move(error);
+  }
+  if (auto error = check_message(id, unix_seconds)) {
+    return *std::move(error);
+  }
   const auto received = read_header(header);
-  if (!received) return Error{"invalid_header", ""};
+  if (!received) {
+    return Error{"invalid_header", ""};
+  }
   if (auto error = check_clock(unix_seconds, now_unix_seconds, tolerance_s)) {
     return *std::move(error);
   }
@@ -294,10 +332,14 @@ Status verify(std::span<const std::string_view> keys, std::string_view id,
       found = matches_public_key(key.substr(kPublicPrefix.size()), message,
                                  *received);
     }
-    if (!found.ok()) return found.error();
+    if (!found.ok()) {
+      return found.error();
+    }
     match |= found.value();
   }
-  if (!match) return Error{"no_match", ""};
+  if (!match) {
+    return Error{"no_match", ""};
+  }
   return Ok{};
 }
 

@@ -36,9 +36,13 @@ constexpr std::size_t kPublicBytes = 32;
 // once and only read afterwards; a failed attempt may be repeated.
 const EVP_MAC_CTX* hmac_template() noexcept {
   static std::atomic<EVP_MAC_CTX*> made{nullptr};
-  if (EVP_MAC_CTX* ready = made.load(std::memory_order_acquire)) return ready;
+  if (EVP_MAC_CTX* ready = made.load(std::memory_order_acquire)) {
+    return ready;
+  }
   EVP_MAC* mac = EVP_MAC_fetch(nullptr, "HMAC", nullptr);
-  if (mac == nullptr) return nullptr;
+  if (mac == nullptr) {
+    return nullptr;
+  }
   MacContext context(EVP_MAC_CTX_new(mac));
   EVP_MAC_free(mac);  // the context holds its own reference
   std::string digest = "SHA256";
@@ -60,7 +64,9 @@ const EVP_MAC_CTX* hmac_template() noexcept {
 
 MacContext keyed_mac(std::span<const std::uint8_t> secret) noexcept {
   const EVP_MAC_CTX* blank = hmac_template();
-  if (blank == nullptr) return nullptr;
+  if (blank == nullptr) {
+    return nullptr;
+  }
   MacContext context(EVP_MAC_CTX_dup(blank));
   if (!context ||
       EVP_MAC_init(context.get(), secret.data(), secret.size(), nullptr) != 1) {
@@ -73,9 +79,13 @@ MacContext keyed_mac(std::span<const std::uint8_t> secret) noexcept {
 std::optional<SecretBytes> decode_key(std::string_view text, std::size_t least,
                                       std::size_t most) {
   const auto size = base64_decoded_size(text);
-  if (!size || *size < least || *size > most) return std::nullopt;
+  if (!size || *size < least || *size > most) {
+    return std::nullopt;
+  }
   SecretBytes bytes(*size);
-  if (!base64_decode(text, bytes.bytes())) return std::nullopt;
+  if (!base64_decode(text, bytes.bytes())) {
+    return std::nullopt;
+  }
   return bytes;
 }
 
@@ -95,7 +105,9 @@ SecretBytes& SecretBytes::operator=(SecretBytes&& other) noexcept {
 }
 SecretBytes::~SecretBytes() { wipe(); }
 void SecretBytes::wipe() noexcept {
-  if (data_) OPENSSL_cleanse(data_.get(), size_);
+  if (data_) {
+    OPENSSL_cleanse(data_.get(), size_);
+  }
 }
 
 Error crypto_error() { return Error{"crypto", "OpenSSL refused"}; }
@@ -103,9 +115,13 @@ Error invalid_key(const char* why) { return Error{"invalid_key", why}; }
 
 Result<MacContext> parse_secret(std::string_view base64) {
   const auto secret = decode_key(base64, kSecretBytesMin, kSecretBytesMax);
-  if (!secret) return invalid_key("whsec_ takes base64 of 24 to 64 bytes");
+  if (!secret) {
+    return invalid_key("whsec_ takes base64 of 24 to 64 bytes");
+  }
   MacContext context = keyed_mac(secret->bytes());
-  if (!context) return crypto_error();
+  if (!context) {
+    return crypto_error();
+  }
   return context;
 }
 
@@ -114,7 +130,9 @@ Result<MacContext> parse_secret(std::string_view base64) {
 Result<PublicOrPrivateKey> parse_signing_key(std::string_view base64) {
   constexpr std::size_t kBytes = kSeedBytes + kPublicBytes;
   const auto pair = decode_key(base64, kBytes, kBytes);
-  if (!pair) return invalid_key("whsk_ takes base64 of seed and public key");
+  if (!pair) {
+    return invalid_key("whsk_ takes base64 of seed and public key");
+  }
   const auto seed = pair->bytes().first(kSeedBytes);
   PublicOrPrivateKey key(EVP_PKEY_new_raw_private_key_ex(
       nullptr, "ED25519", nullptr, seed.data(), seed.size()));
@@ -132,10 +150,14 @@ Result<PublicOrPrivateKey> parse_signing_key(std::string_view base64) {
 
 Result<PublicOrPrivateKey> parse_public_key(std::string_view base64) {
   const auto bytes = decode_key(base64, kPublicBytes, kPublicBytes);
-  if (!bytes) return invalid_key("whpk_ takes base64 of 32 bytes");
+  if (!bytes) {
+    return invalid_key("whpk_ takes base64 of 32 bytes");
+  }
   PublicOrPrivateKey key(EVP_PKEY_new_raw_public_key_ex(
       nullptr, "ED25519", nullptr, bytes->bytes().data(), bytes->size()));
-  if (!key) return invalid_key("no Ed25519 public key");
+  if (!key) {
+    return invalid_key("no Ed25519 public key");
+  }
   return key;
 }
 

@@ -122,6 +122,8 @@ void destroy(ErlNifEnv* /*env*/, void* object) noexcept {
   auto* connection = static_cast<Connection*>(object);
   finalize_all(*connection);
   if (connection->db != nullptr) {
+    // Its argument is about to be gone.
+    sqlite3_progress_handler(connection->db, 0, nullptr, nullptr);
     run_detached(webhooks_sqlite_janitor, connection->db);
   }
   connection->~Connection();

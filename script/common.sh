@@ -59,3 +59,10 @@ quiet_stage() {
 cmake_generator() {
   if command -v ninja >/dev/null 2>&1; then echo Ninja; else echo "Unix Makefiles"; fi
 }
+
+# configure <preset> <dir> <cmake argument...>; what the build folder was made
+# with may have changed since.
+configure() {
+  local dir=$2 args=(--preset "$1" -S "$root" -B "$2" -G "$(cmake_generator)" "${@:3}")
+  cmake "${args[@]}" || { rm -rf "$dir" && cmake "${args[@]}"; }
+}

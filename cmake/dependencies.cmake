@@ -76,6 +76,11 @@ if(WEBHOOKS_BUILD_TESTS)
   webhooks_need("${Catch2_FOUND}" "Catch2 2.13 or 3, for the tests" catch2 catch2)
 endif()
 
+# Only the embedded store needs it; without it the rest is built all the same.
+if(WEBHOOKS_BUILD_NIF AND WEBHOOKS_BUILD_SQLITE)
+  find_package(SQLite3 3.38 QUIET)
+endif()
+
 # erl_nif.h comes with the Erlang installation, so Erlang is asked where. Mix
 # knows, being Erlang, and passes the folder.
 if(WEBHOOKS_BUILD_NIF)

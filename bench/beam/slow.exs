@@ -32,6 +32,8 @@ before_kb = status.("VmRSS")
   Native.engine_start(%{
     policy: %{https_only: false, allow: ["127.0.0.0/8"]},
     in_flight_max: 20_000,
+    # This VM does nothing else.
+    descriptors_max: 1_000_000,
     host_in_flight_max: 20_000,
     host_rate_per_s: 1_000_000,
     multi_handles: String.to_integer(multis)

@@ -20,14 +20,15 @@ constexpr std::size_t kPressureFrom = 512;
 
 // The descriptors belong to the whole VM, whose own tables were sized by the
 // same limit at its start: raising it here could break the VM's sockets, so we
-// live with a quarter for what is in flight and a quarter for idle connections.
-std::size_t EngineLoop::descriptors_max() {
+// live with half of them, unless told otherwise.
+std::size_t EngineLoop::descriptors_max(std::size_t asked) {
+  constexpr std::size_t kUnlimited = 1U << 20;
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
-      limit.rlim_cur == RLIM_INFINITY) {
-    return 1U << 20;
-  }
-  return static_cast<std::size_t>(limit.rlim_cur);
+  const bool limited =
+      getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  const std::size_t all =
+      limited ? static_cast<std::size_t>(limit.rlim_cur) : kUnlimited;
+  return asked == 0 ? all / 2 : std::min(asked, all);
 }
 
 EngineLoop::EngineLoop(EngineOptions options, EngineCounters& counters,
@@ -53,13 +54,13 @@ Result<std::unique_ptr<EngineLoop>> EngineLoop::create(
   if (!trust) return trust.error();
   std::unique_ptr<EngineLoop> loop(
       new EngineLoop(options, counters, std::move(trust).value()));
-  const std::size_t descriptors = descriptors_max();
+  const std::size_t descriptors = descriptors_max(options.descriptors_max);
   loop->in_flight_max_ = std::max<std::size_t>(
-      1, std::min<std::size_t>(options.in_flight_max, descriptors / 4));
+      1, std::min<std::size_t>(options.in_flight_max, descriptors / 2));
   const std::size_t multis =
-      std::clamp<std::size_t>(descriptors / 256, 1, options.multi_handles);
+      std::clamp<std::size_t>(descriptors / 128, 1, options.multi_handles);
   const auto idle = static_cast<long>(
-      std::clamp<std::size_t>(descriptors / 4 / multis, 8, 128));
+      std::clamp<std::size_t>(descriptors / 2 / multis, 8, 128));
   loop->host_spread_ = std::clamp<std::size_t>(
       (options.host_in_flight_max + kHostConnectionsPerMulti - 1) /
           kHostConnectionsPerMulti,

@@ -79,7 +79,7 @@ class EngineLoop {
 
  private:
   EngineLoop(EngineOptions options, EngineCounters& counters, TrustStore trust);
-  static std::size_t descriptors_max();
+  static std::size_t descriptors_max(std::size_t asked);
 
   // engine_loop.cpp: queues
   Host& host_of(const std::string& name);

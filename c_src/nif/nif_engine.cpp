@@ -2,8 +2,6 @@
 // Ownership: the resource owns the engine; it dies with the last reference. A
 // process that started an engine is monitored: without it nobody drives.
 // Thread: run_once and engine_stop on dirty IO schedulers, the rest on any.
-#include <pthread.h>
-
 #include <algorithm>
 #include <memory>
 #include <mutex>
@@ -49,11 +47,14 @@ EngineResource* resource_of(ErlNifEnv* env, ERL_NIF_TERM term) {
 }
 
 extern "C" void* webhooks_engine_janitor(void* argument) {
-  const std::unique_ptr<Engine> engine(static_cast<Engine*>(argument));
+  std::unique_ptr<Engine> engine(static_cast<Engine*>(argument));
   const GatePass pass;
-  // The process is exiting: leave the engine to it, OpenSSL may be gone.
-  if (!pass)
-    static_cast<void>(const_cast<std::unique_ptr<Engine>&>(engine).release());
+  if (pass) {
+    engine.reset();
+  } else {
+    // The process is exiting: leave the engine to it, OpenSSL may be gone.
+    static_cast<void>(engine.release());
+  }
   return nullptr;
 }
 
@@ -61,21 +62,9 @@ extern "C" void* webhooks_engine_janitor(void* argument) {
 // runs on whatever scheduler collects the last reference.
 void close_elsewhere(std::unique_ptr<Engine> engine) noexcept {
   engine->request_stop();
-  pthread_attr_t attributes;
-  if (pthread_attr_init(&attributes) != 0) {
-    static_cast<void>(engine.release());
-    return;
-  }
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  // TLS shutdowns on a libc with small default stacks.
-  pthread_attr_setstacksize(&attributes, 512UL * 1024);
-  pthread_t thread;
-  Engine* raw = engine.release();
   // Without a thread to be had the engine leaks, which is better than a
   // scheduler that stands still.
-  static_cast<void>(
-      pthread_create(&thread, &attributes, webhooks_engine_janitor, raw));
-  pthread_attr_destroy(&attributes);
+  run_detached(webhooks_engine_janitor, engine.release());
 }
 
 void destroy(ErlNifEnv* /*env*/, void* object) noexcept {

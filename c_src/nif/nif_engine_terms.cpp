@@ -39,6 +39,7 @@ constexpr std::array kNumberOptions = {
     NumberOption{"host_in_flight_max", &EngineOptions::host_in_flight_max},
     NumberOption{"host_rate_per_s", &EngineOptions::host_rate_per_s},
     NumberOption{"in_flight_max", &EngineOptions::in_flight_max},
+    NumberOption{"descriptors_max", &EngineOptions::descriptors_max},
     NumberOption{"waiting_max", &EngineOptions::waiting_max},
     NumberOption{"circuit_failures", &EngineOptions::circuit_failures},
     NumberOption{"body_bytes_max", &EngineOptions::body_bytes_max},

@@ -111,17 +111,21 @@ void TermBuilder::end_object() {
   const Mark mark = marks_.back();
   const std::span keys = std::span(keys_).subspan(mark.keys);
   const std::span values = std::span(values_).subspan(mark.values);
+  // With more than 32 pairs OTP 27 overlooks keys that occur twice and makes a
+  // map that is none; fewer it checks.
+  constexpr std::size_t kCheckedMax = 32;
   ERL_NIF_TERM map;
-  if (enif_make_map_from_arrays(env_, keys.data(), values.data(), keys.size(),
+  if (keys.size() > kCheckedMax ||
+      enif_make_map_from_arrays(env_, keys.data(), values.data(), keys.size(),
                                 &map) == 0) {
     map = last_of_each(keys, values);
   }
   end(mark, map);
 }
 
-// Some key occurs twice. Putting the pairs into the map one by one would leave
-// a copy of the map's path behind for each: hundreds of megabytes for a large
-// object. Sorting keeps that linear.
+// Some key may occur twice. Putting the pairs into the map one by one would
+// leave a copy of the map's path behind for each: hundreds of megabytes for a
+// large object. Sorting keeps that linear.
 ERL_NIF_TERM TermBuilder::last_of_each(std::span<ERL_NIF_TERM> keys,
                                        std::span<ERL_NIF_TERM> values) {
   std::vector<std::size_t> order(keys.size());

@@ -1,5 +1,7 @@
 #include "nif/nif_support.hpp"
 
+#include <pthread.h>
+
 #include <chrono>
 #include <thread>
 
@@ -56,6 +58,18 @@ void ExitGate::close(int wait_ms) noexcept {
     if ((gate_state.load(std::memory_order_acquire) & ~kClosed) == 0) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
+}
+
+void run_detached(void* (*work)(void*), void* argument) noexcept {
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) return;
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  // TLS shutdowns on a libc with small default stacks.
+  constexpr std::size_t kStackBytes = 512UL * 1024;
+  pthread_attr_setstacksize(&attributes, kStackBytes);
+  pthread_t thread;
+  static_cast<void>(pthread_create(&thread, &attributes, work, argument));
+  pthread_attr_destroy(&attributes);
 }
 
 ERL_NIF_TERM make_binary(ErlNifEnv* env, std::string_view bytes) {

@@ -77,6 +77,11 @@ class GatePass {
   bool inside_;
 };
 
+// Runs work in a thread of its own that nobody waits for: what a destructor has
+// no time for. Without a thread to be had it is not run, and the argument
+// leaks.
+void run_detached(void* (*work)(void*), void* argument) noexcept;
+
 // The exception wall: an exception that leaves a NIF aborts the VM. Bad input
 // is not an exception here; what arrives is bad_alloc or a bug, and the caller
 // gets {:error, :system_limit} or {:error, :internal}.

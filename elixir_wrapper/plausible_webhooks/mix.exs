@@ -12,9 +12,6 @@ defmodule Plausible.Webhooks.MixProject do
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
       compilers: [:webhooks_native] ++ Mix.compilers(),
-      # Debian's sqlite3 application lives in a folder of another name, and Mix
-      # keeps only the folders that it can tell by name.
-      prune_code_paths: false,
       start_permanent: Mix.env() == :prod,
       description: "Signed, retried, logged webhooks for Plausible Analytics",
       deps: []
@@ -22,8 +19,7 @@ defmodule Plausible.Webhooks.MixProject do
   end
 
   def application do
-    # Only the SQLite store needs sqlite3; a host with a store of its own does not.
-    [extra_applications: [:logger, :crypto, sqlite3: :optional] ++ test_applications(Mix.env())]
+    [extra_applications: [:logger, :crypto] ++ test_applications(Mix.env())]
   end
 
   defp test_applications(:test), do: [:inets, :public_key, :ssl, jiffy: :optional]

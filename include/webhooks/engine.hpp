@@ -37,6 +37,9 @@ struct EngineOptions {
   std::uint32_t host_in_flight_max = 64;  // over all lanes to one host
   std::uint32_t host_rate_per_s = 200;
   std::uint32_t in_flight_max = 4096;
+  // Half for what is in flight, half for idle connections; 0: half of what the
+  // process may open. Never more than that.
+  std::uint32_t descriptors_max = 0;
   std::uint32_t waiting_max = 100'000;  // manual ones may exceed it by a tenth
   std::uint32_t circuit_failures = 5;   // then one probe at a time; 0: never
   std::uint32_t body_bytes_max = 256 * 1024;  // larger: fails unsent

@@ -3,7 +3,10 @@
 // Thread: one; the server has its own, lookups run on the resolver's.
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"

@@ -2,7 +2,9 @@
 // time, in bounds, and under the right name.
 // Thread: one; the server has its own.
 #include <chrono>
+#include <cstdint>
 #include <string>
+#include <utility>
 
 #include "catch.hpp"
 #include "engine_support.hpp"
@@ -162,6 +164,16 @@ TEST_CASE("hostile: endless bodies are cut, the status counts") {
       suffer(Reply().send("HTTP/1.1 500 No\r\n\r\n").endless(page));
   check_fails(error, ErrorClass::kHttpStatus);
   CHECK(error.attempt.response_truncated);
+}
+
+TEST_CASE("hostile: endless trailers change nothing in the answer") {
+  const Outcome outcome = suffer(
+      Reply()
+          .send(kOk + "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n")
+          .endless("X-Trailer: 0123456789abcdef\r\n"));
+  CHECK(outcome.attempt.state == DeliveryState::kDelivered);
+  CHECK(outcome.attempt.response_body == "ok");
+  CHECK(outcome.took < 700ms * kSlowdown);
 }
 
 TEST_CASE("hostile: a body is kept up to its limit, exactly") {

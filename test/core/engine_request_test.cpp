@@ -3,8 +3,11 @@
 #include <openssl/evp.h>
 
 #include <cstdint>
+#include <cstdlib>
+#include <optional>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "catch.hpp"
 #include "engine_support.hpp"

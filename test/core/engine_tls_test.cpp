@@ -1,7 +1,10 @@
 // Purpose: who is not proven to be the one it was meant for gets nothing.
 // Thread: one; the server has its own.
 #include <chrono>
+#include <cstdlib>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "catch.hpp"
 #include "engine_support.hpp"

@@ -4,8 +4,10 @@
 // Thread: one; lookups run on the resolver's threads.
 #include "webhooks/resolver.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <memory>
@@ -13,6 +15,8 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "catch.hpp"
 #include "timing.hpp"

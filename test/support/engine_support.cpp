@@ -7,7 +7,11 @@
 #include <openssl/hmac.h>
 
 #include <array>
+#include <memory>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "catch.hpp"
 #include "tls_support.hpp"

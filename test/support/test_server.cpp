@@ -12,9 +12,12 @@
 #include <array>
 #include <atomic>
 #include <csignal>
+#include <iterator>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <queue>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <utility>

@@ -1,7 +1,8 @@
 defmodule Mix.Tasks.Compile.WebhooksNative do
   @shortdoc "Builds the native library with CMake"
   @moduledoc """
-  Builds `priv/plausible_webhooks_nif.so` in the build path with CMake.
+  Builds `priv/plausible_webhooks_nif.so` in the build path with CMake, and beside it
+  `plausible_webhooks_sqlite.so`, for the embedded store, where SQLite is found.
 
   `mix.exs` loads this file, because a compiler must exist before the project it
   compiles; the usual answer, `elixir_make`, is a Hex package. Nothing runs while
@@ -28,6 +29,7 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
   @compile {:no_warn_undefined, CMake}
 
   @library "plausible_webhooks_nif.so"
+  @optional_library "plausible_webhooks_sqlite.so"
   @manifest_version 1
   @project_dir Path.expand("..", __DIR__)
   @env_names ~w(CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS CROSSCOMPILE CPATH
@@ -61,6 +63,7 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
       File.rm_rf!(cmake_dir())
       File.rm(manifest_path())
       File.rm(library_path())
+      File.rm(Path.join(priv_dir(), @optional_library))
     end)
   end
 
@@ -244,9 +247,15 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
     end
 
     File.mkdir_p!(priv)
-    built = Path.join([cmake_dir(), "c_src/nif", @library])
-    replace_file(library_path(), &File.cp!(built, &1))
+    replace_file(library_path(), &File.cp!(built(@library), &1))
+    optional = Path.join(priv, @optional_library)
+
+    if File.regular?(built(@optional_library)),
+      do: replace_file(optional, &File.cp!(built(@optional_library), &1)),
+      else: File.rm(optional)
   end
+
+  defp built(library), do: Path.join([cmake_dir(), "c_src/nif", library])
 
   defp write_manifest(manifest) do
     File.mkdir_p!(Path.dirname(manifest_path()))

@@ -67,6 +67,23 @@ defmodule Plausible.Webhooks.NativeJsonDecodeTest do
     assert Native.decode(~S({"a":[1,-1.8e308]})) == {:error, {:number_too_large, 8}}
   end
 
+  # OTP makes maps of more than 32 pairs another way than smaller ones.
+  test "however many pairs and however many equal keys, a map is a map" do
+    for pairs <- [31, 32, 33, 34, 40, 64, 65, 100, 1_000],
+        distinct <- Enum.uniq([1, 2, 16, 31, 32, 33, div(pairs, 2), pairs - 1, pairs]),
+        distinct in 1..pairs//1 do
+      entries = for i <- 1..pairs, do: {"k#{rem(i * 7, distinct)}", i}
+      json = "{" <> Enum.map_join(entries, ",", fn {k, v} -> ~s("#{k}":#{v}) end) <> "}"
+      expected = Map.new(entries)
+      decoded = term(json)
+      assert map_size(decoded) == map_size(expected)
+      assert Enum.sort(Map.keys(decoded)) == Enum.sort(Map.keys(expected))
+      assert decoded === expected and expected === decoded
+      assert Map.put(decoded, "new", 1) === Map.put(expected, "new", 1)
+      assert :erlang.binary_to_term(:erlang.term_to_binary(decoded)) === expected
+    end
+  end
+
   test "what is refused, and where" do
     for {json, reason, offset} <- [
           {"", :empty, 0},

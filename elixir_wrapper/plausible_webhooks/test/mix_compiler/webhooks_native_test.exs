@@ -125,6 +125,25 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
     assert [] = calls(fake)
   end
 
+  test "the library of the embedded store is there where it was built", context do
+    %{project: project, fake: fake, library: library} = context
+    sqlite = Path.join(Path.dirname(library), "plausible_webhooks_sqlite.so")
+    {:ok, []} = run(project)
+    refute File.exists?(sqlite)
+
+    File.write!(
+      "#{fake}/hook",
+      ~s(mkdir -p "$2/c_src/nif" && touch "$2/c_src/nif/plausible_webhooks_sqlite.so")
+    )
+
+    {:ok, []} = run(project, ["--force"])
+    assert File.exists?(sqlite)
+
+    File.rm!("#{fake}/hook")
+    {:ok, []} = run(project, ["--force"])
+    refute File.exists?(sqlite)
+  end
+
   test "a new time is no new content, a new content is one at any time", context do
     %{project: project, repo: repo, fake: fake} = context
     {:ok, []} = run(project)

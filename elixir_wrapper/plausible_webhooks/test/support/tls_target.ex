@@ -56,16 +56,23 @@ defmodule Plausible.Webhooks.Test.TlsTarget do
     with {:ok, socket} <- :ssl.handshake(socket, 5_000), do: serve(socket, "")
   end
 
-  # Requests without a look at them: each one of ours ends with the body `{}`.
   defp serve(socket, rest) do
     case :ssl.recv(socket, 0, 30_000) do
-      {:ok, bytes} ->
-        parts = String.split(rest <> bytes, "\r\n\r\n{}")
-        for _request <- tl(parts), do: :ssl.send(socket, @answer)
-        serve(socket, List.last(parts))
+      {:ok, bytes} -> serve(socket, answer(socket, rest <> bytes))
+      {:error, _reason} -> :ok
+    end
+  end
 
-      {:error, _reason} ->
-        :ok
+  # Answers the whole requests in `bytes`; what is left begins the next one.
+  defp answer(socket, bytes) do
+    with [head, rest] <- :binary.split(bytes, "\r\n\r\n"),
+         [_, size] = Regex.run(~r/^content-length: (\d+)/im, head),
+         size = String.to_integer(size),
+         <<_body::binary-size(size), next::binary>> <- rest do
+      :ssl.send(socket, @answer)
+      answer(socket, next)
+    else
+      _incomplete -> bytes
     end
   end
 end

@@ -1,7 +1,6 @@
 defmodule Plausible.Webhooks.Store.SQLite do
   @moduledoc """
-  The embedded store: one SQLite file, through the `sqlite3` application (Debian:
-  `erlang-p1-sqlite3`; the same name on Hex). For one node.
+  The embedded store: one SQLite file. For one node.
 
       store: {Plausible.Webhooks.Store.SQLite, path: "/var/lib/webhooks/webhooks.db"}
 
@@ -28,8 +27,13 @@ defmodule Plausible.Webhooks.Store.SQLite do
   host, header values. In clear: the rest, deliveries' bodies and receivers'
   answers included.
 
-  Errors at the start: `:sqlite3_not_available`, `{:sqlite_too_old, version}` (3.38
-  is needed), `:locked`, `:not_a_database`, `:foreign_database`,
+  It has a small NIF of its own over libsqlite3, which is built where SQLite's
+  headers are found (Debian: `libsqlite3-dev`, Alpine: `sqlite-dev`). One dirty IO
+  scheduler is busy while a statement runs.
+
+  Errors at the start: `:sqlite_not_available` (built without SQLite; with the
+  headers there, `mix compile --force`), `{:sqlite_too_old, version}` (3.38 is
+  needed), `:locked`, `:not_a_database`, `:foreign_database`,
   `{:newer_schema, version}`, `:corrupt`, `:read_only`, `:disk_full`, `:io_error`,
   `{:folder | :file, path, reason}`, `{:key_file, path, reason}`,
   `{:wrong_vault_keys, reason}`, `{:unreadable_webhook, id, reason}`. Nothing is

@@ -383,7 +383,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
 
     with {:ok, [counts, [{due}]]} <- Connection.read(handle.connection, statements) do
       counts = Map.new(counts, fn {code, n} -> {Map.fetch!(@state_names, code), n} end)
-      {:ok, Map.put(counts, :oldest_due_ms, Rows.nullable(due))}
+      {:ok, Map.put(counts, :oldest_due_ms, due)}
     end
   end
 
@@ -417,24 +417,24 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
       webhook_id: webhook_id,
       site_id: site_id,
       type: type,
-      goal_id: Rows.nullable(goal_id),
+      goal_id: goal_id,
       state: Map.fetch!(@state_names, state),
-      reason: Rows.nullable(reason),
+      reason: reason,
       attempts: attempts,
       schedule_from: schedule_from,
       created_at_ms: created_at_ms,
-      next_at_ms: Rows.nullable(next_at_ms),
-      finished_at_ms: Rows.nullable(finished_at_ms),
-      owner: Rows.nullable(owner),
-      last_status: Rows.nullable(last_status),
-      last_error: Rows.nullable(last_error),
+      next_at_ms: next_at_ms,
+      finished_at_ms: finished_at_ms,
+      owner: owner,
+      last_status: last_status,
+      last_error: last_error,
       manual: manual == 1,
       retry: retry == 1
     }
   end
 
   defp with_body(row) do
-    body = Rows.nullable(elem(row, tuple_size(row) - 1))
+    body = elem(row, tuple_size(row) - 1)
     %{delivery(row) | body: body}
   end
 
@@ -447,24 +447,24 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
       webhook_id: webhook_id,
       number: number,
       state: Map.fetch!(@state_names, state),
-      status: Rows.nullable(status),
+      status: status,
       error: error(error),
-      detail: Rows.nullable(detail),
+      detail: detail,
       started_at_ms: started_at_ms,
-      dns_us: Rows.nullable(dns_us),
-      connect_us: Rows.nullable(connect_us),
-      tls_us: Rows.nullable(tls_us),
-      first_byte_us: Rows.nullable(first_byte_us),
-      total_us: Rows.nullable(total_us),
-      remote_ip: Rows.nullable(remote_ip),
-      response_content_type: Rows.nullable(content_type),
-      response_body: Rows.nullable(body),
+      dns_us: dns_us,
+      connect_us: connect_us,
+      tls_us: tls_us,
+      first_byte_us: first_byte_us,
+      total_us: total_us,
+      remote_ip: remote_ip,
+      response_content_type: content_type,
+      response_body: body,
       response_truncated: truncated == 1,
-      next_at_ms: Rows.nullable(next_at_ms),
+      next_at_ms: next_at_ms,
       gone: gone == 1
     }
   end
 
-  defp error(:null), do: nil
+  defp error(nil), do: nil
   defp error(text), do: Map.get(@errors, text, :internal)
 end

@@ -5,13 +5,12 @@ defmodule Plausible.Webhooks.Store.SQLite.Rows do
   # The rows travel as two parameters: ?1 is JSON, one array of numbers per row,
   # and ?2 is every byte string of all rows in one blob; in the JSON stands where
   # each begins and how long it is. SQLite takes them apart by json_each and
-  # substr, on its own thread.
+  # substr, away from the normal schedulers.
   #
-  # Rejected: `VALUES (?,?,...)`. SQLite then parses a statement as long as the
-  # batch on a scheduler of the VM (milliseconds for 500 rows), the number of
-  # parameters is limited, and the driver leaks a few bytes for every NULL it
-  # binds. Also rejected: values as literals in a script, which costs twice the
-  # time and doubles every blob.
+  # Rejected: `VALUES (?,?,...)`. SQLite would have to parse another statement for
+  # every size of a batch, and the number of parameters is limited. Also rejected:
+  # values as literals in a script, which costs twice the time and doubles every
+  # blob.
 
   @type column :: {name :: String.t(), :int | :text | :blob}
   @type params :: [{:blob, binary()} | binary()]
@@ -98,10 +97,4 @@ defmodule Plausible.Webhooks.Store.SQLite.Rows do
   defp number(true), do: "1"
   defp number(false), do: "0"
   defp number(integer) when is_integer(integer), do: Integer.to_string(integer)
-
-  @doc "A column that may be NULL, as the driver gives it."
-  @spec nullable(term()) :: term()
-  def nullable(:null), do: nil
-  def nullable({:blob, bytes}), do: bytes
-  def nullable(value), do: value
 end

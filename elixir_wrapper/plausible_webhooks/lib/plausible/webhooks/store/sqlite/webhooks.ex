@@ -183,7 +183,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
   end
 
   defp webhook(row, vault) do
-    {id, site_id, name, _host, {:blob, sealed}, enabled, events, goals, spike, drop, interval_s,
+    {id, site_id, name, _host, sealed, enabled, events, goals, spike, drop, interval_s,
      disabled_reason, disabled_at_ms, failing_since_ms, version, inserted_at_ms,
      updated_at_ms} = row
 
@@ -198,14 +198,14 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
            enabled: enabled == 1,
            events: String.split(events, ",", trim: true),
            goals: goals(goals),
-           spike_threshold: Rows.nullable(spike),
-           drop_threshold: Rows.nullable(drop),
+           spike_threshold: spike,
+           drop_threshold: drop,
            traffic_min_interval_s: interval_s,
            headers: headers,
            secrets: secrets,
            disabled_reason: Map.get(@disabled_reasons, disabled_reason),
-           disabled_at_ms: Rows.nullable(disabled_at_ms),
-           failing_since_ms: Rows.nullable(failing_since_ms),
+           disabled_at_ms: disabled_at_ms,
+           failing_since_ms: failing_since_ms,
            version: version,
            inserted_at_ms: inserted_at_ms,
            updated_at_ms: updated_at_ms
@@ -216,7 +216,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
     end
   end
 
-  defp goals(:null), do: :all
+  defp goals(nil), do: :all
   defp goals(ids), do: ids |> String.split(",", trim: true) |> Enum.map(&String.to_integer/1)
 
   # --- keys
@@ -253,7 +253,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
 
   defp check([], _vault), do: :ok
 
-  defp check([{{:blob, sealed}}], vault) do
+  defp check([{sealed}], vault) do
     case Vault.decrypt(vault, sealed, @check) do
       {:ok, _plain} -> :ok
       {:error, reason} -> {:error, {:wrong_vault_keys, reason}}
@@ -261,10 +261,10 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
   end
 
   defp current?([], _vault), do: false
-  defp current?([{{:blob, sealed}}], vault), do: Vault.current?(vault, sealed)
+  defp current?([{sealed}], vault), do: Vault.current?(vault, sealed)
 
   defp open_old(webhooks, vault) do
-    Enum.reduce_while(webhooks, {:ok, []}, fn {id, {:blob, sealed}}, {:ok, opened} ->
+    Enum.reduce_while(webhooks, {:ok, []}, fn {id, sealed}, {:ok, opened} ->
       with false <- Vault.current?(vault, sealed),
            {:ok, plain} <- Vault.decrypt(vault, sealed, Sealed.context(id)) do
         {:cont, {:ok, [{id, sealed, plain} | opened]}}
@@ -317,9 +317,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
            webhook_id: webhook_id,
            kind: if(kind == @kinds.spike, do: :spike, else: :drop),
            state: if(state == @states.armed, do: :armed, else: :firing),
-           alert_id: Rows.nullable(alert_id),
+           alert_id: alert_id,
            changed_at_ms: changed_at_ms,
-           notified_at_ms: Rows.nullable(notified_at_ms)
+           notified_at_ms: notified_at_ms
          }
        end}
     end

@@ -1,0 +1,379 @@
+// Purpose: SQLite for the embedded store: open a file, run one statement,
+// close. Ownership: the resource owns the connection and its prepared
+// statements. The process that opened it is monitored: its death interrupts
+// what is running, so that its successor need not wait for it, and nothing is
+// begun any more. Thread: execute, open and close on dirty IO schedulers, one
+// at a time per connection (a second one is refused); death and destruction on
+// any.
+//
+// Why not the sqlite3 application's port driver: it frees a connection that is
+// in use when the VM halts or its process is killed. Here a statement that runs
+// holds the resource, and SQLite has nothing that exit(3) would take away.
+#include <sqlite3.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nif/nif_support.hpp"
+
+namespace webhooks::nif {
+namespace {
+
+constexpr int kAbi = 1;
+// The store has some forty statements; those it uses all the time are few.
+constexpr std::size_t kStatementsMax = 16;
+constexpr std::size_t kSqlBytesMax = 64 * 1024;
+constexpr unsigned kParametersMax = 64;
+
+ERL_NIF_TERM blob_atom;
+
+struct Statement {
+  std::string sql;
+  sqlite3_stmt* prepared = nullptr;
+};
+
+struct Connection {
+  sqlite3* db = nullptr;
+  std::atomic<bool> busy{false};
+  std::atomic<bool> orphaned{false};  // its process is dead
+  std::vector<Statement> statements;  // most recently used first
+};
+
+ErlNifResourceType* connection_type = nullptr;
+
+Connection* connection_of(ErlNifEnv* env, ERL_NIF_TERM term) {
+  void* object = nullptr;
+  if (enif_get_resource(env, term, connection_type, &object) == 0)
+    return nullptr;
+  return static_cast<Connection*>(object);
+}
+
+// Holds the connection for one call; false: somebody else does.
+class Turn {
+ public:
+  explicit Turn(Connection& connection) noexcept
+      : connection_(connection), taken_(!connection.busy.exchange(true)) {}
+  ~Turn() {
+    if (taken_) connection_.busy.store(false);
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+  explicit operator bool() const noexcept { return taken_; }
+
+ private:
+  Connection& connection_;
+  bool taken_;
+};
+
+// What a statement was given must not outlive the call: parameters are bound
+// without a copy.
+class Reset {
+ public:
+  explicit Reset(sqlite3_stmt* statement) noexcept : statement_(statement) {}
+  ~Reset() {
+    sqlite3_reset(statement_);
+    sqlite3_clear_bindings(statement_);
+  }
+  Reset(const Reset&) = delete;
+  Reset& operator=(const Reset&) = delete;
+
+ private:
+  sqlite3_stmt* statement_;
+};
+
+void finalize_all(Connection& connection) noexcept {
+  for (const Statement& statement : connection.statements)
+    sqlite3_finalize(statement.prepared);
+  connection.statements.clear();
+}
+
+void close_database(Connection& connection) noexcept {
+  finalize_all(connection);
+  sqlite3_close_v2(connection.db);
+  connection.db = nullptr;
+}
+
+// Asked every so many steps of a statement. Rejected: sqlite3_interrupt from
+// owner_down, which is lost when it comes just before the first step.
+extern "C" int webhooks_sqlite_progress(void* argument) {
+  return static_cast<Connection*>(argument)->orphaned.load() ? 1 : 0;
+}
+
+extern "C" void* webhooks_sqlite_janitor(void* argument) {
+  auto* db = static_cast<sqlite3*>(argument);
+  sqlite3_close_v2(db);
+  return nullptr;
+}
+
+// Reached with an open connection only when its process was killed. A cache of
+// megabytes is freed and files are closed: not on the scheduler that happens
+// to collect the last reference. A transaction left open is rolled back by
+// closing; the write-ahead log stays for whoever opens the file next.
+void destroy(ErlNifEnv* /*env*/, void* object) noexcept {
+  auto* connection = static_cast<Connection*>(object);
+  finalize_all(*connection);
+  if (connection->db != nullptr)
+    run_detached(webhooks_sqlite_janitor, connection->db);
+  connection->~Connection();
+}
+
+void owner_down(ErlNifEnv* /*env*/, void* object, ErlNifPid* /*pid*/,
+                ErlNifMonitor* /*monitor*/) noexcept {
+  static_cast<Connection*>(object)->orphaned.store(true);
+}
+
+ERL_NIF_TERM sqlite_error(ErlNifEnv* env, int code, std::string_view text) {
+  constexpr int kPrimaryCode = 0xff;
+  return enif_make_tuple2(
+      env, atoms::error,
+      enif_make_tuple2(env, enif_make_int(env, code & kPrimaryCode),
+                       make_binary(env, text)));
+}
+
+ERL_NIF_TERM error_of(ErlNifEnv* env, sqlite3* db, int code) {
+  return sqlite_error(env, code, sqlite3_errmsg(db));
+}
+
+// Settings that no SQL of ours could make: the file may be anybody's.
+void harden(sqlite3* db) {
+  sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+  sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+  sqlite3_db_config(db, SQLITE_DBCONFIG_DQS_DML, 0, nullptr);
+  sqlite3_db_config(db, SQLITE_DBCONFIG_DQS_DDL, 0, nullptr);
+  sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  sqlite3_limit(db, SQLITE_LIMIT_ATTACHED, 0);
+}
+
+ERL_NIF_TERM open(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
+  return guard(env, [&] {
+    const auto path = as_binary(env, argv[0]);
+    if (!path || path->find('\0') != std::string_view::npos)
+      return enif_make_badarg(env);
+    void* memory = enif_alloc_resource(connection_type, sizeof(Connection));
+    if (memory == nullptr) return make_error(env, "system_limit");
+    auto* connection = new (memory) Connection();
+    const ERL_NIF_TERM term = enif_make_resource(env, connection);
+    enif_release_resource(connection);
+    connection->statements.reserve(kStatementsMax + 1);
+    // NOMUTEX: Turn lets one call in at a time.
+    const int code =
+        sqlite3_open_v2(std::string(*path).c_str(), &connection->db,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
+    if (code != SQLITE_OK) {
+      const ERL_NIF_TERM error = connection->db == nullptr
+                                     ? sqlite_error(env, code, "out of memory")
+                                     : error_of(env, connection->db, code);
+      close_database(*connection);
+      return error;
+    }
+    harden(connection->db);
+    constexpr int kStepsBetween = 10'000;
+    sqlite3_progress_handler(connection->db, kStepsBetween,
+                             webhooks_sqlite_progress, connection);
+    ErlNifPid self;
+    // Not zero: the caller is dead already.
+    if (enif_self(env, &self) == nullptr ||
+        enif_monitor_process(env, connection, &self, nullptr) != 0) {
+      connection->orphaned.store(true);
+    }
+    return make_ok(env, term);
+  });
+}
+
+// The statement of this text, kept or made now. *code: SQLite's, or SQLITE_OK
+// with nullptr for a text without a statement.
+sqlite3_stmt* prepare(Connection& connection, std::string_view sql, int* code) {
+  auto& statements = connection.statements;
+  const auto found =
+      std::find_if(statements.begin(), statements.end(),
+                   [&](const Statement& kept) { return kept.sql == sql; });
+  if (found != statements.end()) {
+    std::rotate(statements.begin(), found, found + 1);
+    *code = SQLITE_OK;
+    return statements.front().prepared;
+  }
+  Statement made{std::string(sql), nullptr};
+  const char* rest = nullptr;
+  *code = sqlite3_prepare_v3(connection.db, made.sql.c_str(),
+                             static_cast<int>(made.sql.size() + 1),
+                             SQLITE_PREPARE_PERSISTENT, &made.prepared, &rest);
+  if (*code != SQLITE_OK || made.prepared == nullptr) return nullptr;
+  if (std::string_view(rest).find_first_not_of(" \t\r\n;") !=
+      std::string_view::npos) {
+    // The second statement would be passed over in silence.
+    sqlite3_finalize(made.prepared);
+    *code = SQLITE_MISUSE;
+    return nullptr;
+  }
+  if (statements.size() == kStatementsMax) {
+    sqlite3_finalize(statements.back().prepared);
+    statements.pop_back();
+  }
+  statements.insert(statements.begin(), std::move(made));
+  return statements.front().prepared;
+}
+
+// Binaries are bound in place: the caller's terms live until the call returns.
+// nullopt: not a parameter.
+std::optional<int> bind(ErlNifEnv* env, sqlite3_stmt* statement, int index,
+                        ERL_NIF_TERM term) {
+  if (const auto number = as_int64(env, term))
+    return sqlite3_bind_int64(statement, index, *number);
+  if (const auto text = as_binary(env, term)) {
+    return sqlite3_bind_text64(statement, index, text->data(), text->size(),
+                               SQLITE_STATIC, SQLITE_UTF8);
+  }
+  if (enif_is_identical(term, atoms::nil))
+    return sqlite3_bind_null(statement, index);
+  int arity = 0;
+  const ERL_NIF_TERM* pair = nullptr;
+  if (enif_get_tuple(env, term, &arity, &pair) == 0 || arity != 2 ||
+      !enif_is_identical(pair[0], blob_atom)) {
+    return std::nullopt;
+  }
+  const auto bytes = as_binary(env, pair[1]);
+  if (!bytes) return std::nullopt;
+  // A null pointer would bind NULL.
+  return sqlite3_bind_blob64(statement, index,
+                             bytes->empty() ? "" : bytes->data(), bytes->size(),
+                             SQLITE_STATIC);
+}
+
+ERL_NIF_TERM column(ErlNifEnv* env, sqlite3_stmt* statement, int index) {
+  switch (sqlite3_column_type(statement, index)) {
+    case SQLITE_INTEGER:
+      return enif_make_int64(env, sqlite3_column_int64(statement, index));
+    case SQLITE_FLOAT: {
+      // Erlang has no infinities.
+      const double value = sqlite3_column_double(statement, index);
+      return std::isfinite(value) ? enif_make_double(env, value) : atoms::nil;
+    }
+    case SQLITE_NULL:
+      return atoms::nil;
+    default: {
+      const void* data = sqlite3_column_blob(statement, index);
+      const auto size =
+          static_cast<std::size_t>(sqlite3_column_bytes(statement, index));
+      return make_binary(
+          env, std::string_view(static_cast<const char*>(data), size));
+    }
+  }
+}
+
+ERL_NIF_TERM rows_of(ErlNifEnv* env, sqlite3* db, sqlite3_stmt* statement) {
+  std::vector<ERL_NIF_TERM> rows;
+  std::vector<ERL_NIF_TERM> row;
+  int code = SQLITE_OK;
+  while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+    // Counted here: the first step may have prepared it anew for a new schema.
+    const int columns = sqlite3_column_count(statement);
+    row.clear();
+    for (int i = 0; i < columns; ++i) row.push_back(column(env, statement, i));
+    rows.push_back(enif_make_tuple_from_array(env, row.data(),
+                                              static_cast<unsigned>(columns)));
+  }
+  if (code != SQLITE_DONE) return error_of(env, db, code);
+  return make_ok(env,
+                 enif_make_list_from_array(env, rows.data(),
+                                           static_cast<unsigned>(rows.size())));
+}
+
+ERL_NIF_TERM execute(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
+  return guard(env, [&] {
+    Connection* connection = connection_of(env, argv[0]);
+    const auto sql = as_binary(env, argv[1]);
+    unsigned count = 0;
+    if (connection == nullptr || !sql || sql->size() > kSqlBytesMax ||
+        sql->find('\0') != std::string_view::npos ||
+        enif_get_list_length(env, argv[2], &count) == 0 ||
+        count > kParametersMax) {
+      return enif_make_badarg(env);
+    }
+    const Turn turn(*connection);
+    if (!turn) return make_error(env, "busy");
+    if (connection->db == nullptr || connection->orphaned.load())
+      return make_error(env, "closed");
+    int code = SQLITE_OK;
+    sqlite3_stmt* statement = prepare(*connection, *sql, &code);
+    if (code == SQLITE_MISUSE)
+      return sqlite_error(env, code, "more than one statement");
+    if (code != SQLITE_OK) return error_of(env, connection->db, code);
+    if (statement == nullptr)
+      return make_ok(env, enif_make_list_from_array(env, nullptr, 0));
+    const Reset reset(statement);
+    if (count !=
+        static_cast<unsigned>(sqlite3_bind_parameter_count(statement))) {
+      return sqlite_error(env, SQLITE_RANGE, "wrong number of parameters");
+    }
+    ERL_NIF_TERM head;
+    ERL_NIF_TERM list = argv[2];
+    for (int i = 1; enif_get_list_cell(env, list, &head, &list) != 0; ++i) {
+      const auto bound = bind(env, statement, i, head);
+      if (!bound) return enif_make_badarg(env);
+      if (*bound != SQLITE_OK) return error_of(env, connection->db, *bound);
+    }
+    return rows_of(env, connection->db, statement);
+  });
+}
+
+ERL_NIF_TERM close(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
+  return guard(env, [&] {
+    Connection* connection = connection_of(env, argv[0]);
+    if (connection == nullptr) return enif_make_badarg(env);
+    const Turn turn(*connection);
+    if (!turn) return make_error(env, "busy");
+    if (connection->db != nullptr) {
+      // Here there is the time to write the log into the file and remove it.
+      sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0,
+                        nullptr);
+    }
+    close_database(*connection);
+    return atoms::ok;
+  });
+}
+
+int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
+                  ErlNifResourceFlags flags) noexcept {
+  int abi = 0;
+  if (enif_get_int(env, load_info, &abi) == 0 || abi != kAbi) return 1;
+  // Built without threads SQLite has globals that nobody guards.
+  if (sqlite3_threadsafe() == 0) return 2;
+  if (sqlite3_initialize() != SQLITE_OK) return 3;
+  atoms::create(env);
+  blob_atom = enif_make_atom(env, "blob");
+  ErlNifResourceTypeInit init{};
+  init.dtor = destroy;
+  init.down = owner_down;
+  connection_type = enif_open_resource_type_x(env, "plausible_webhooks_sqlite",
+                                              &init, flags, nullptr);
+  return connection_type != nullptr ? 0 : 4;
+}
+
+int load(ErlNifEnv* env, void** /*priv*/, ERL_NIF_TERM info) noexcept {
+  return open_instance(env, info, ERL_NIF_RT_CREATE);
+}
+
+int upgrade(ErlNifEnv* env, void** /*priv*/, void** /*old_priv*/,
+            ERL_NIF_TERM info) noexcept {
+  return open_instance(env, info,
+                       static_cast<ErlNifResourceFlags>(ERL_NIF_RT_CREATE |
+                                                        ERL_NIF_RT_TAKEOVER));
+}
+
+ErlNifFunc functions[] = {
+    {"open", 1, open, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"execute", 3, execute, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"close", 1, close, ERL_NIF_DIRTY_JOB_IO_BOUND},
+};
+
+}  // namespace
+}  // namespace webhooks::nif
+
+ERL_NIF_INIT(Elixir.Plausible.Webhooks.Store.SQLite.Native,
+             webhooks::nif::functions, webhooks::nif::load, nullptr,
+             webhooks::nif::upgrade, nullptr)

@@ -1,0 +1,48 @@
+defmodule Plausible.Webhooks.Store.SQLite.Native do
+  @moduledoc false
+  # Stubs of the NIF over libsqlite3, nothing else. It is a library of its own,
+  # built where SQLite is found: who keeps deliveries elsewhere needs none.
+  #
+  # A connection is one process's: with its death what is running is interrupted,
+  # and every further call is `{:error, :closed}`. A wrong type raises ArgumentError; errors of SQLite are `{:error, {code, text}}` with
+  # the primary result code, https://www.sqlite.org/rescode.html.
+
+  @compile {:autoload, false}
+  @on_load :load
+  @abi 1
+
+  @type connection :: reference()
+  @type error :: {:error, {pos_integer(), String.t()} | :busy | :closed | :system_limit}
+  @typedoc "A binary is bound as text, `{:blob, binary}` as a blob."
+  @type param :: integer() | binary() | {:blob, binary()} | nil
+  @typedoc "Text and blobs are binaries; NULL, and an infinite number, is `nil`."
+  @type value :: integer() | float() | binary() | nil
+
+  @doc false
+  def load do
+    path = :filename.join(:code.priv_dir(:plausible_webhooks), ~c"plausible_webhooks_sqlite")
+    :erlang.load_nif(path, @abi)
+  end
+
+  @doc """
+  Opens an existing file (an empty one is a new database). The caller is the
+  owner. Nothing is read yet: what is no database shows at the first statement.
+  """
+  @spec open(Path.t()) :: {:ok, connection()} | error()
+  def open(_path), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Runs one statement, with as many parameters as it has, at most 64. Statements
+  are kept prepared by their text (64 KiB at most). `:busy`: another process is
+  inside.
+  """
+  @spec execute(connection(), String.t(), [param()]) :: {:ok, [tuple()]} | error()
+  def execute(_connection, _sql, _params), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Closes the file; twice is once. A connection that is collected without it is
+  closed too, but leaves the write-ahead log to the next one.
+  """
+  @spec close(connection()) :: :ok | error()
+  def close(_connection), do: :erlang.nif_error(:not_loaded)
+end

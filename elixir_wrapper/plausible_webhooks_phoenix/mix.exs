@@ -10,9 +10,6 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       version: @version,
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
-      # As the first project: Debian's sqlite3 application has a folder of another
-      # name, and Mix keeps only the folders that it can tell by name.
-      prune_code_paths: false,
       start_permanent: Mix.env() == :prod,
       description: "Plausible.Webhooks on Ecto and PostgreSQL, for more than one node",
       deps: deps()

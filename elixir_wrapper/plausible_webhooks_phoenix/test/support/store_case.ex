@@ -6,7 +6,7 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   use ExUnit.CaseTemplate
 
   alias Plausible.Webhooks.Store
-  alias Plausible.Webhooks.Test.Repo
+  alias Plausible.Webhooks.Test.{Postgres, Repo}
   alias Plausible.Webhooks.Vault
 
   defmodule Migration do
@@ -54,6 +54,21 @@ defmodule Plausible.Webhooks.Test.StoreCase do
     prefix
   end
 
+  @doc """
+  Has the calling process use connections of its own, of the tests' database unless
+  the options say another; returns the Repo.
+  """
+  def own_repo(options) do
+    cluster = :persistent_term.get(Postgres)
+
+    options =
+      Keyword.merge(Postgres.connect(cluster) ++ [name: nil, log: false, pool_size: 1], options)
+
+    repo = start_supervised!({Repo, options}, id: make_ref())
+    Repo.put_dynamic_repo(repo)
+    repo
+  end
+
   @doc "A store with these options, in a schema of its own unless they name one."
   def open(options \\ []) do
     options = Keyword.put_new_lazy(options, :prefix, &migrated/0)
@@ -73,5 +88,34 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   @doc "Rows of a statement in which PREFIX stands for the store's schema."
   def sql!(store, sql, params \\ []) do
     Repo.query!(String.replace(sql, "PREFIX", store.prefix), params).rows
+  end
+
+  @doc """
+  How many rows and index entries of deliveries, bodies and attempts were read by
+  `fun`, and its result.
+  """
+  def read_by(store, fun) do
+    {:ok, result} =
+      Repo.transaction(fn ->
+        before = read(store)
+        result = fun.()
+        {read(store) - before, result}
+      end)
+
+    result
+  end
+
+  defp read(store) do
+    [[read]] =
+      sql!(store, """
+      SELECT sum(pg_stat_get_xact_tuples_returned(given.oid))::bigint FROM (
+        SELECT table_oid AS oid FROM unnest(ARRAY['PREFIX.webhook_deliveries',
+          'PREFIX.webhook_bodies', 'PREFIX.webhook_attempts']::regclass[]) AS tables (table_oid)
+        UNION ALL
+        SELECT indexrelid FROM pg_index WHERE indrelid IN ('PREFIX.webhook_deliveries'::regclass,
+          'PREFIX.webhook_bodies'::regclass, 'PREFIX.webhook_attempts'::regclass)) AS given
+      """)
+
+    read
   end
 end

@@ -61,8 +61,14 @@ defmodule Plausible.Webhooks.Store do
   @type page :: %{optional(:after) => String.t() | nil, optional(:limit) => 1..200}
 
   @typedoc """
-  `next` is `nil` exactly when there is nothing after these entries. What is
-  added while somebody turns pages is newer than all of them and disturbs none.
+  `next` is `nil` when there is nothing after these entries. What is added while
+  somebody turns pages is newer than all of them and disturbs none.
+
+  A page may be shorter than `limit`, even empty, and have a `next` all the same:
+  what the filters ask for is rare, and one call looks at so many deliveries and no
+  more (100 000, or what a second is enough for). `next` goes on from there, maybe
+  to find nothing more. Whoever has to know all, or whether there is any, turns
+  pages until `next` is `nil`.
   """
   @type page_of(item) :: %{entries: [item], next: String.t() | nil}
 

@@ -95,7 +95,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   def release(store, owner, ids, next_at_ms) do
     params = [store.clock.(), in_order(ids), Text.encode(owner), next_at_ms]
-    with {:ok, _rows} <- Database.query(store, :release, @release, params), do: :ok
+    with {:ok, _rows} <- Database.query(store, nil, @release, params), do: :ok
   end
 
   # --- redeliver
@@ -122,7 +122,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
     ids = Enum.uniq(ids)
     params = [store.clock.(), in_order(ids), Text.encode(owner), match?([_only], ids)]
 
-    with {:ok, rows} <- Database.query(store, :redeliver, @redeliver, params) do
+    with {:ok, rows} <- Database.query(store, nil, @redeliver, params) do
       found = Map.new(rows, &with_id(Rows.to_delivery_with_body(&1)))
       {:ok, for(id <- ids, delivery = found[id], do: delivery)}
     end

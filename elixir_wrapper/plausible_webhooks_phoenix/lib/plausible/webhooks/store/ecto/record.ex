@@ -67,7 +67,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
       |> Enum.map(&Rows.from_attempt/1)
       |> rounds()
       |> Enum.flat_map(&SQL.chunks(&1, fn row -> size(row) end, @rows_max, @bytes_max))
-      |> Enum.map(&{:record, @record, [store.clock.() | SQL.columns(&1, length(@given))]})
+      |> Enum.map(&{nil, @record, [store.clock.() | SQL.columns(&1, length(@given))]})
       |> Deliveries.write(store)
     else
       {:error, :invalid_attempt_number}

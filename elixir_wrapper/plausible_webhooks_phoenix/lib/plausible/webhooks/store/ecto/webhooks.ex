@@ -55,7 +55,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
     Database.transaction(store, fn ->
       Database.query!(store, :lock_site, @lock, [lock_key(store, webhook.site_id)])
 
-      case Database.query!(store, :insert_webhook, @insert, params) do
+      case Database.query!(store, nil, @insert, params) do
         [[1]] -> :ok
         [] -> store.repo.rollback(:limit_reached)
       end
@@ -97,7 +97,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   @spec update(store(), Webhook.t()) :: {:ok, Webhook.t()} | {:error, term()}
   def update(store, %Webhook{} = webhook) do
-    case Database.query(store, :update_webhook, @update, row(store.vault, webhook)) do
+    case Database.query(store, nil, @update, row(store.vault, webhook)) do
       {:ok, [[_site_id, version, inserted_at_ms]]} when is_integer(version) ->
         {:ok, %{webhook | version: version, inserted_at_ms: inserted_at_ms}}
 
@@ -118,13 +118,13 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   @doc "Removes the webhook; its log is another matter."
   @spec delete(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
   def delete(store, site_id, id),
-    do: found(Database.query(store, :delete_webhook, @delete, [Text.encode(id), site_id]))
+    do: found(Database.query(store, nil, @delete, [Text.encode(id), site_id]))
 
   @get "SELECT #{@names} FROM PREFIX.webhooks WHERE id = $1"
 
   @spec get(store(), Webhook.id()) :: {:ok, Webhook.t()} | {:error, term()}
   def get(store, id) do
-    with {:ok, rows} <- Database.query(store, :get_webhook, @get, [Text.encode(id)]),
+    with {:ok, rows} <- Database.query(store, nil, @get, [Text.encode(id)]),
          {:ok, webhooks} <- decode(rows, store.vault) do
       case webhooks do
         [webhook] -> {:ok, webhook}
@@ -136,15 +136,15 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   @list "SELECT #{@names} FROM PREFIX.webhooks WHERE site_id = $1 ORDER BY inserted_at_ms, id"
 
   @spec list(store(), integer()) :: {:ok, [Webhook.t()]} | {:error, term()}
-  def list(store, site_id), do: select(store, :list_webhooks, @list, [site_id])
+  def list(store, site_id), do: select(store, @list, [site_id])
 
   @all "SELECT #{@names} FROM PREFIX.webhooks ORDER BY inserted_at_ms, id"
 
   @spec all(store()) :: {:ok, [Webhook.t()]} | {:error, term()}
-  def all(store), do: select(store, :all_webhooks, @all, [])
+  def all(store), do: select(store, @all, [])
 
-  defp select(store, name, sql, params) do
-    with {:ok, rows} <- Database.query(store, name, sql, params), do: decode(rows, store.vault)
+  defp select(store, sql, params) do
+    with {:ok, rows} <- Database.query(store, nil, sql, params), do: decode(rows, store.vault)
   end
 
   @put_health "UPDATE PREFIX.webhooks SET failing_since_ms = $2 WHERE id = $1 RETURNING 1"
@@ -152,10 +152,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   @spec put_health(store(), Webhook.id(), map()) :: :ok | {:error, term()}
   def put_health(store, id, %{failing_since_ms: since_ms}),
-    do: found(Database.query(store, :put_health, @put_health, [Text.encode(id), since_ms]))
+    do: found(Database.query(store, nil, @put_health, [Text.encode(id), since_ms]))
 
   def put_health(store, id, %{}),
-    do: found(Database.query(store, :webhook_exists, @exists, [Text.encode(id)]))
+    do: found(Database.query(store, nil, @exists, [Text.encode(id)]))
 
   defp found({:ok, [[1]]}), do: :ok
   defp found({:ok, []}), do: {:error, :not_found}
@@ -295,7 +295,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
       state.notified_at_ms
     ]
 
-    case Database.query(store, :put_alert_state, @put_alert, params) do
+    case Database.query(store, nil, @put_alert, params) do
       {:ok, _rows} -> :ok
       {:error, {:postgres, :foreign_key_violation, _constraint}} -> {:error, :not_found}
       {:error, _reason} = error -> error

@@ -25,8 +25,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
                    SQL.to_database(name)
 
                  {"finished_at_ms", _type} ->
-                   "CASE WHEN state >= 2 " <>
-                     "THEN coalesce(finished_at_ms, (SELECT now_ms FROM clock)) END"
+                   "CASE WHEN state >= 2 THEN " <>
+                     "coalesce(#{SQL.to_database("finished_at_ms")}, " <>
+                     "(SELECT now_ms FROM clock)) END"
 
                  {name, _type} ->
                    name

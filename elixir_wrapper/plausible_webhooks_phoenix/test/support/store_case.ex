@@ -11,10 +11,14 @@ defmodule Plausible.Webhooks.Test.StoreCase do
 
   defmodule Migration do
     @moduledoc false
+    # The host's. What it asks for is the test's, by the schema.
     use Ecto.Migration
 
-    def up, do: Plausible.Webhooks.Migrations.up(version: 1, prefix: prefix())
-    def down, do: Plausible.Webhooks.Migrations.down(version: 1, prefix: prefix())
+    def up, do: Plausible.Webhooks.Migrations.up(options())
+    def down, do: Plausible.Webhooks.Migrations.down(options())
+
+    def ask(prefix, options), do: :persistent_term.put({__MODULE__, prefix}, options)
+    defp options, do: [prefix: prefix()] ++ :persistent_term.get({__MODULE__, prefix()})
   end
 
   using do
@@ -37,13 +41,19 @@ defmodule Plausible.Webhooks.Test.StoreCase do
     end
   end
 
-  @doc "Makes a schema with the tables; its name."
-  def migrated do
+  @doc "Makes a schema with the tables; its name. Options as of `Migrations.up/1`."
+  def migrated(options \\ []) do
     prefix = schema()
-
-    [1] = Ecto.Migrator.run(Repo, [{1, Migration}], :up, all: true, prefix: prefix, log: false)
-
+    migrate!(prefix, :up, options)
     prefix
+  end
+
+  @doc "Runs the host's migration in a schema."
+  def migrate!(prefix, direction, options \\ []) do
+    Migration.ask(prefix, options)
+    migrations = [{1, Migration}]
+    [1] = Ecto.Migrator.run(Repo, migrations, direction, all: true, prefix: prefix, log: false)
+    :ok
   end
 
   @doc "Makes an empty schema that goes with the test; its name."

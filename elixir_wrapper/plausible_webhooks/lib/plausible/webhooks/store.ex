@@ -108,7 +108,7 @@ defmodule Plausible.Webhooks.Store do
               {:ok, Webhook.t()} | {:error, :stale | :not_found} | error()
   @doc """
   Removes the webhook of that site, its alert states and its log; the engine
-  cancels what waits.
+  cancels what waits. Of a long log a part may be left to `prune/3`.
   """
   @callback delete_webhook(handle(), integer(), Webhook.id()) ::
               :ok | {:error, :not_found} | error()
@@ -216,6 +216,7 @@ defmodule Plausible.Webhooks.Store do
   @doc """
   Deletes terminal deliveries (and their attempts) finished before; at most
   `limit`. Returns how many; fewer than `limit` when nothing is left to delete.
+  What deleted webhooks have left behind is deleted too, and may count.
   """
   @callback prune(handle(), before_ms :: integer(), limit :: pos_integer()) ::
               {:ok, non_neg_integer()} | error()

@@ -243,6 +243,9 @@ defmodule Plausible.Webhooks.Migrations.V01 do
 
   # In a function of its own each statement sees what others have committed in the
   # meantime: an attempt that was recorded while its delivery was deleted.
+  #
+  # EXECUTE has them planned each time. A plan that a session has kept since the
+  # tables were small would read all of them.
   defp deleting(%{prefix: prefix}) do
     execute("""
     CREATE FUNCTION #{prefix}.webhook_deliveries_deleted() RETURNS trigger
@@ -250,9 +253,10 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     BEGIN
       INSERT INTO #{prefix}.webhook_counts (state, n)
       SELECT state, -count(*) FROM removed GROUP BY state;
-      DELETE FROM #{prefix}.webhook_bodies USING removed WHERE webhook_bodies.seq = removed.seq;
-      DELETE FROM #{prefix}.webhook_attempts USING removed
-      WHERE webhook_attempts.seq = removed.seq;
+      EXECUTE 'DELETE FROM #{prefix}.webhook_bodies USING removed
+        WHERE webhook_bodies.seq = removed.seq';
+      EXECUTE 'DELETE FROM #{prefix}.webhook_attempts USING removed
+        WHERE webhook_attempts.seq = removed.seq';
       RETURN NULL;
     END $$
     """)

@@ -225,7 +225,10 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
     test "a place where no file can be is said", %{folder: folder} do
       File.mkdir_p!(Path.join(folder, "w.db"))
       path = Path.join(folder, "w.db")
+      File.chmod!(path, 0o755)
       assert start(options(path)) == {:error, {:file, path, :not_a_regular_file}}
+      # Nor is it closed to others.
+      assert (File.stat!(path).mode &&& 0o777) == 0o755
 
       blocked = Path.join(folder, "file")
       File.write!(blocked, "")

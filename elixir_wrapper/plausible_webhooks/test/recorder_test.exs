@@ -367,6 +367,33 @@ defmodule Plausible.Webhooks.RecorderTest do
       refute_received {:host, :webhook_disabled, _, _}
     end
 
+    test "is not disabled if that delivery is pages away", context do
+      failing_since(context, 120_000)
+      found = %{delivery(context.webhook) | state: :delivered}
+
+      SwitchStore.set(
+        context.switch,
+        {:answer,
+         fn
+           :deliveries, [1, %{states: [:delivered]}, %{after: nil}] ->
+             {:ok, %{entries: [], next: "one"}}
+
+           :deliveries, [1, %{states: [:delivered]}, %{after: "one"}] ->
+             {:ok, %{entries: [], next: "two"}}
+
+           :deliveries, [1, %{states: [:delivered]}, %{after: "two"}] ->
+             {:ok, %{entries: [found], next: nil}}
+
+           _function, _arguments ->
+             :pass
+         end}
+      )
+
+      fail_once(context)
+      eventually(fn -> stored(context, context.webhook).failing_since_ms == nil end)
+      refute_received {:host, :webhook_disabled, _, _}
+    end
+
     test "gets a new chance with a new URL", context do
       webhook_id = context.webhook.id
       failing_since(context, 61_000)

@@ -8,7 +8,9 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   #
   # Modes: `:on`; `:away` (every write and read is an error); `:raise`; `:exit` (as
   # a call to a process that is not there); `{:refuse, fun}` (a write that holds a
-  # row for which `fun` is true is refused whole); `{:only, [function], mode}`.
+  # row for which `fun` is true is refused whole); `{:answer, fun}` (what `fun` says
+  # of a function and its arguments, `:pass` for the real store);
+  # `{:only, [function], mode}`.
 
   @behaviour Plausible.Webhooks.Store
 
@@ -114,6 +116,8 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   defp judge(:away, _function, _arguments), do: {:error, :away}
   defp judge(:raise, _function, _arguments), do: raise("the store raises")
   defp judge(:exit, _function, _arguments), do: exit({:noproc, {GenServer, :call, []}})
+
+  defp judge({:answer, fun}, function, arguments), do: fun.(function, arguments)
 
   defp judge({:only, functions, mode}, function, arguments) do
     if function in functions, do: judge(mode, function, arguments), else: :pass

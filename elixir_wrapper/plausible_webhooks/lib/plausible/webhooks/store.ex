@@ -61,8 +61,14 @@ defmodule Plausible.Webhooks.Store do
   @type page :: %{optional(:after) => String.t() | nil, optional(:limit) => 1..200}
 
   @typedoc """
-  `next` is `nil` exactly when there is nothing after these entries. What is
-  added while somebody turns pages is newer than all of them and disturbs none.
+  `next` is `nil` when there is nothing after these entries. What is added while
+  somebody turns pages is newer than all of them and disturbs none.
+
+  A page may be shorter than `limit`, even empty, and have a `next` all the same:
+  what the filters ask for is rare, and one call looks at so many deliveries and no
+  more (100 000, or what a second is enough for). `next` goes on from there, maybe
+  to find nothing more. Whoever has to know all, or whether there is any, turns
+  pages until `next` is `nil`.
   """
   @type page_of(item) :: %{entries: [item], next: String.t() | nil}
 
@@ -102,7 +108,7 @@ defmodule Plausible.Webhooks.Store do
               {:ok, Webhook.t()} | {:error, :stale | :not_found} | error()
   @doc """
   Removes the webhook of that site, its alert states and its log; the engine
-  cancels what waits.
+  cancels what waits. Of a long log a part may be left to `prune/3`.
   """
   @callback delete_webhook(handle(), integer(), Webhook.id()) ::
               :ok | {:error, :not_found} | error()
@@ -210,6 +216,7 @@ defmodule Plausible.Webhooks.Store do
   @doc """
   Deletes terminal deliveries (and their attempts) finished before; at most
   `limit`. Returns how many; fewer than `limit` when nothing is left to delete.
+  What deleted webhooks have left behind is deleted too, and may count.
   """
   @callback prune(handle(), before_ms :: integer(), limit :: pos_integer()) ::
               {:ok, non_neg_integer()} | error()

@@ -1,0 +1,168 @@
+defmodule Plausible.Webhooks.Migrations do
+  @moduledoc """
+  The tables of `Plausible.Webhooks.Store.Ecto`, made and changed by the host's own
+  migrations.
+
+      defmodule MyApp.Repo.Migrations.AddWebhooks do
+        use Ecto.Migration
+
+        def up, do: Plausible.Webhooks.Migrations.up(version: 1, sites: "sites")
+        def down, do: Plausible.Webhooks.Migrations.down(version: 1)
+      end
+
+  `up/1` goes from the version that is there to the one that is asked for, `down/1`
+  undoes the one that is asked for and all above it. A migration that is already
+  released names its version, so that it goes on doing the same after an upgrade of
+  this package; the next version gets a migration of its own.
+
+  Options:
+
+    * `:version` - default for `up/1` the newest, for `down/1` the first.
+    * `:prefix` - the schema, default `"public"`. It is made when it is not there.
+    * `:sites` - the host's table of sites. Webhooks of a site that is deleted are
+      deleted with it (`ON DELETE CASCADE`); their log follows in slices, when old
+      deliveries are pruned. A name, or `[table: "sites", column: "id", prefix:
+      "public"]`; default `nil`: no reference. The column is an integer of any size.
+    * `:concurrently` - make indexes `CONCURRENTLY`, default `false`. Version 1 has
+      no use for it, its tables are new; a later version that adds an index to a
+      table full of deliveries takes it, and then the migration must not run in a
+      transaction:
+
+          @disable_ddl_transaction true
+          @disable_migration_lock true
+
+          def up, do: Plausible.Webhooks.Migrations.up(version: 2, concurrently: true)
+
+  The version is kept as the comment of the table `webhooks`. Nothing in these
+  migrations asks for a superuser or an extension.
+  """
+
+  use Ecto.Migration
+
+  alias Plausible.Webhooks.Migrations.V01
+
+  @versions %{1 => V01}
+  @mark "plausible_webhooks version "
+
+  @typedoc "See above. `sites` is checked and quoted by `options/1`."
+  @type options :: %{
+          version: pos_integer(),
+          prefix: String.t(),
+          create_schema?: boolean(),
+          sites: String.t() | nil,
+          concurrently: boolean()
+        }
+
+  @doc "The newest version."
+  @spec current_version() :: pos_integer()
+  def current_version, do: @versions |> Map.keys() |> Enum.max()
+
+  @doc "Makes the tables, or brings them to a newer version."
+  @spec up(keyword()) :: :ok
+  def up(opts \\ []) when is_list(opts) do
+    options = options(opts, current_version())
+    there = migrated_version(repo(), options.prefix)
+
+    if there < options.version do
+      if there == 0 and options.create_schema?,
+        do: execute("CREATE SCHEMA IF NOT EXISTS #{options.prefix}")
+
+      for version <- (there + 1)..options.version, do: @versions[version].up(options)
+      execute("COMMENT ON TABLE #{options.prefix}.webhooks IS '#{@mark}#{options.version}'")
+    end
+
+    :ok
+  end
+
+  @doc "Undoes a version and all above it: the tables and what is in them."
+  @spec down(keyword()) :: :ok
+  def down(opts \\ []) when is_list(opts) do
+    options = options(opts, 1)
+    there = migrated_version(repo(), options.prefix)
+
+    if there >= options.version do
+      for version <- there..options.version//-1, do: @versions[version].down(options)
+
+      if options.version > 1 do
+        execute("COMMENT ON TABLE #{options.prefix}.webhooks IS '#{@mark}#{options.version - 1}'")
+      end
+    end
+
+    :ok
+  end
+
+  @doc "Which version is there; 0 for none."
+  @spec migrated_version(module(), String.t()) :: non_neg_integer()
+  def migrated_version(repo, quoted_prefix) do
+    sql = "SELECT obj_description(to_regclass($1), 'pg_class')"
+    %{rows: [[comment]]} = repo.query!(sql, ["#{quoted_prefix}.webhooks"], log: false)
+
+    case version_of(comment) do
+      {:ok, version} -> version
+      :error -> 0
+    end
+  end
+
+  @doc false
+  @spec version_of(String.t() | nil) :: {:ok, pos_integer()} | :error
+  def version_of(@mark <> version) do
+    case Integer.parse(version) do
+      {version, ""} when version > 0 -> {:ok, version}
+      _other -> :error
+    end
+  end
+
+  def version_of(_comment), do: :error
+
+  @doc false
+  @spec index(options(), String.t(), String.t()) :: :ok
+  def index(options, name, definition) do
+    how = if options.concurrently, do: "CONCURRENTLY ", else: ""
+    execute("CREATE INDEX #{how}#{name} ON #{options.prefix}.#{definition}")
+  end
+
+  # --- options
+
+  defp options(opts, version) do
+    defaults = [version: version, prefix: "public", sites: nil, concurrently: false]
+    opts = Keyword.validate!(opts, defaults)
+
+    unless opts[:version] in 1..current_version() do
+      raise ArgumentError,
+            "there is no version #{inspect(opts[:version])}, the newest is #{current_version()}"
+    end
+
+    %{
+      version: opts[:version],
+      prefix: quoted!(opts[:prefix]),
+      create_schema?: opts[:prefix] != "public",
+      sites: sites(opts[:sites]),
+      concurrently: opts[:concurrently] == true
+    }
+  end
+
+  defp sites(nil), do: nil
+  defp sites(table) when is_binary(table) or is_atom(table), do: sites(table: table)
+
+  defp sites(opts) when is_list(opts) do
+    opts = Keyword.validate!(opts, [:table, column: "id", prefix: "public"])
+    [prefix, table, column] = for key <- [:prefix, :table, :column], do: quoted!("#{opts[key]}")
+    "#{prefix}.#{table} (#{column})"
+  end
+
+  defp quoted!(name) do
+    if prefix?(name),
+      do: quoted(name),
+      else: raise(ArgumentError, "not a name that can be used: #{inspect(name)}")
+  end
+
+  # Quotes are left out of what is allowed, so that a quoted name can stand in a
+  # string literal too.
+  @doc false
+  @spec prefix?(term()) :: boolean()
+  def prefix?(name), do: is_binary(name) and name =~ ~r/\A[^'"\\\0]{1,63}\z/u
+
+  @doc false
+  @spec quoted(String.t()) :: String.t()
+  def quoted(name), do: ~s("#{name}")
+end

@@ -1,0 +1,187 @@
+defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
+  @moduledoc false
+  # Deliveries come in, are cancelled, are read and counted. What becomes of them
+  # by attempts is in Record, who works on them in Claims, the log in Log, their
+  # end in Retention.
+
+  alias Plausible.Webhooks.{Attempt, Delivery, Store, Webhook}
+  alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
+
+  @type store :: Store.Ecto.handle()
+
+  # What one statement carries. More goes in several, in one transaction.
+  @rows_max 1_000
+  @bytes_max 16 * 1_048_576
+  @cancel_slice 1_000
+
+  @columns Rows.delivery_columns()
+  @names SQL.names(@columns)
+  @given @columns ++ [{"body", "bytea"}]
+
+  # --- accept
+
+  @expressions Enum.map_join(@columns, ", ", fn
+                 {name, _type} when name in ~w(created_at_ms next_at_ms) ->
+                   SQL.to_database(name)
+
+                 {"finished_at_ms", _type} ->
+                   "CASE WHEN state >= 2 THEN " <>
+                     "coalesce(#{SQL.to_database("finished_at_ms")}, " <>
+                     "(SELECT now_ms FROM clock)) END"
+
+                 {name, _type} ->
+                   name
+               end)
+
+  # An owner becomes known with its first delivery, so that claims find whose
+  # lease is over without a search through everything that is pending.
+  @accept """
+  WITH #{SQL.clock(1)},
+  given AS MATERIALIZED (
+    SELECT nextval(pg_get_serial_sequence('PREFIX.webhook_deliveries', 'seq')) AS seq, given.*
+    FROM #{SQL.given(@given, 2)}),
+  owners AS (
+    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
+    SELECT DISTINCT owner, 0 FROM given WHERE owner IS NOT NULL ON CONFLICT DO NOTHING),
+  inserted AS (
+    INSERT INTO PREFIX.webhook_deliveries (seq, #{@names})
+    SELECT seq, #{@expressions} FROM given
+    ON CONFLICT (id) DO NOTHING RETURNING seq)
+  INSERT INTO PREFIX.webhook_bodies (seq, body)
+  SELECT seq, body FROM given WHERE seq IN (SELECT seq FROM inserted)
+  """
+
+  # In the order of ids: an insert waits for one of the same id that is not
+  # committed yet, and two must not wait for each other.
+  @spec accept(store(), [Delivery.t()]) :: :ok | {:error, term()}
+  def accept(store, deliveries) do
+    deliveries
+    |> Enum.map(&Rows.from_delivery/1)
+    |> Enum.uniq_by(&hd/1)
+    |> Enum.sort_by(&hd/1)
+    |> SQL.chunks(&byte_size(List.last(&1)), @rows_max, @bytes_max)
+    |> Enum.map(&{:accept, @accept, [store.clock.() | SQL.columns(&1, length(@given))]})
+    |> write(store)
+  end
+
+  @doc "Runs statements as one transaction."
+  @spec write([{Database.name(), String.t(), [term()]}], store()) :: :ok | {:error, term()}
+  def write([], _store), do: :ok
+
+  def write([{name, sql, params}], store) do
+    with {:ok, _rows} <- Database.query(store, name, sql, params), do: :ok
+  end
+
+  def write(statements, store) do
+    result =
+      Database.transaction(store, fn ->
+        for {name, sql, params} <- statements, do: Database.query!(store, name, sql, params)
+      end)
+
+    with {:ok, _results} <- result, do: :ok
+  end
+
+  # --- cancel
+
+  # A slice is chosen first and then locked in the order of ids; what has ended
+  # between the two is left alone.
+  @cancel """
+  WITH chosen AS MATERIALIZED (
+    SELECT id FROM PREFIX.webhook_deliveries
+    WHERE webhook_id = $1 AND state <= 1
+      AND (state <> 2 OR last_status IS NULL OR last_status NOT BETWEEN 200 AND 299)
+    LIMIT #{@cancel_slice}),
+  locked AS MATERIALIZED (
+    SELECT delivery.id FROM (SELECT id FROM chosen ORDER BY id) AS chosen
+    CROSS JOIN LATERAL (
+      SELECT id FROM PREFIX.webhook_deliveries AS candidate
+      WHERE candidate.id = chosen.id AND candidate.state <= 1 FOR UPDATE) AS delivery),
+  cancelled AS (
+    UPDATE PREFIX.webhook_deliveries AS delivery SET
+      state = 4, reason = $2, owner = NULL, next_at_ms = NULL, finished_at_ms = #{SQL.now_ms()}
+    FROM locked WHERE delivery.id = locked.id RETURNING 1)
+  SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM cancelled)
+  """
+
+  @spec cancel_waiting(store(), Webhook.id(), String.t()) ::
+          {:ok, non_neg_integer()} | {:error, term()}
+  def cancel_waiting(store, webhook_id, reason),
+    do: cancel_waiting(store, [Text.encode(webhook_id), Text.encode(reason)], 0, :more)
+
+  defp cancel_waiting(_store, _params, done, :all), do: {:ok, done}
+
+  defp cancel_waiting(store, params, done, :more) do
+    with {:ok, [[chosen, cancelled]]} <- Database.query(store, nil, @cancel, params) do
+      rest = if chosen == @cancel_slice, do: :more, else: :all
+      cancel_waiting(store, params, done + cancelled, rest)
+    end
+  end
+
+  # --- out
+
+  @get """
+  SELECT #{@names}, body FROM PREFIX.webhook_deliveries
+  LEFT JOIN PREFIX.webhook_bodies USING (seq) WHERE id = $1
+  """
+
+  @spec get(store(), String.t()) :: {:ok, Delivery.t()} | {:error, term()}
+  def get(store, id) do
+    case Database.query(store, nil, @get, [Text.encode(id)]) do
+      {:ok, [row]} -> {:ok, Rows.to_delivery_with_body(row)}
+      {:ok, []} -> {:error, :not_found}
+      {:error, _reason} = error -> error
+    end
+  end
+
+  @attempts """
+  SELECT delivery.webhook_id, #{Enum.map_join(Rows.attempt_columns(), ", ", &"attempt.#{elem(&1, 0)}")}
+  FROM PREFIX.webhook_deliveries AS delivery JOIN PREFIX.webhook_attempts AS attempt USING (seq)
+  WHERE delivery.id = $1 ORDER BY attempt.number
+  """
+
+  @spec attempts(store(), String.t()) :: {:ok, [Attempt.t()]} | {:error, term()}
+  def attempts(store, id) do
+    with {:ok, rows} <- Database.query(store, nil, @attempts, [Text.encode(id)]),
+         do: {:ok, Enum.map(rows, &Rows.to_attempt(&1, id))}
+  end
+
+  @due "coalesce(next_at_ms, created_at_ms)"
+
+  # The oldest of each owner is one step into an index; every owner of something
+  # pending is known.
+  @counts """
+  SELECT coalesce(sum(n) FILTER (WHERE state = 0), 0)::bigint,
+    coalesce(sum(n) FILTER (WHERE state = 1), 0)::bigint,
+    coalesce(sum(n) FILTER (WHERE state = 2), 0)::bigint,
+    coalesce(sum(n) FILTER (WHERE state = 3), 0)::bigint,
+    coalesce(sum(n) FILTER (WHERE state = 4), 0)::bigint,
+    (SELECT min(due_ms) FROM (
+      (SELECT #{@due} AS due_ms FROM PREFIX.webhook_deliveries
+       WHERE state = 1 ORDER BY #{@due} LIMIT 1)
+      UNION ALL
+      (SELECT #{@due} FROM PREFIX.webhook_deliveries
+       WHERE state = 0 AND owner IS NULL ORDER BY #{@due} LIMIT 1)
+      UNION ALL
+      SELECT oldest.due_ms FROM PREFIX.webhook_owners CROSS JOIN LATERAL (
+        SELECT #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS delivery
+        WHERE delivery.state = 0 AND delivery.owner = webhook_owners.owner
+        ORDER BY #{@due} LIMIT 1) AS oldest) AS waiting)
+  FROM PREFIX.webhook_counts
+  """
+
+  @spec counts(store()) :: {:ok, map()} | {:error, term()}
+  def counts(store) do
+    with {:ok, [[pending, parked, delivered, failed, cancelled, oldest_due_ms]]} <-
+           Database.query(store, nil, @counts, []) do
+      {:ok,
+       %{
+         pending: pending,
+         parked: parked,
+         delivered: delivered,
+         failed: failed,
+         cancelled: cancelled,
+         oldest_due_ms: oldest_due_ms
+       }}
+    end
+  end
+end

@@ -1,0 +1,82 @@
+defmodule Plausible.Webhooks.Store.Ecto.Keys do
+  @moduledoc false
+  # Makes sure, at the start, that the vault's keys are those of the tables, and
+  # encrypts anew what an older key has encrypted, so that the older key may be
+  # dropped.
+
+  alias Plausible.Webhooks.{Store, Vault}
+  alias Plausible.Webhooks.Store.Ecto.{Database, Text}
+  alias Plausible.Webhooks.Webhook.Sealed
+
+  @context "vault_check"
+
+  @spec check(Store.Ecto.handle()) :: :ok | {:error, term()}
+  def check(store) do
+    with :ok <- mark(store),
+         {:ok, rows} <-
+           Database.query(store, nil, "SELECT sealed FROM PREFIX.webhook_vault_checks", []),
+         :ok <- check_mark(rows, store.vault),
+         {:ok, webhooks} <-
+           Database.query(store, nil, "SELECT id, sealed FROM PREFIX.webhooks ORDER BY id", []),
+         {:ok, old} <- open_old(webhooks, store.vault),
+         do: reseal(store, rows, old)
+  end
+
+  # The first node to start. Of several at the same moment one is first.
+  defp mark(store) do
+    sql =
+      "INSERT INTO PREFIX.webhook_vault_checks (id, sealed) VALUES (1, $1) ON CONFLICT DO NOTHING"
+
+    with {:ok, _rows} <- Database.query(store, nil, sql, [sealed_mark(store.vault)]), do: :ok
+  end
+
+  defp sealed_mark(vault), do: Vault.encrypt(vault, "", @context)
+
+  defp check_mark([[sealed]], vault) do
+    case Vault.decrypt(vault, sealed, @context) do
+      {:ok, _plain} -> :ok
+      {:error, reason} -> {:error, {:wrong_vault_keys, reason}}
+    end
+  end
+
+  defp open_old(webhooks, vault) do
+    Enum.reduce_while(webhooks, {:ok, []}, fn [id, sealed], {:ok, opened} ->
+      with false <- Vault.current?(vault, sealed),
+           {:ok, plain} <- Vault.decrypt(vault, sealed, Sealed.context(Text.decode(id))) do
+        {:cont, {:ok, [[id, sealed, plain] | opened]}}
+      else
+        true -> {:cont, {:ok, opened}}
+        {:error, reason} -> {:halt, {:error, {:unreadable_webhook, Text.decode(id), reason}}}
+      end
+    end)
+  end
+
+  # Only where it is still what was read: it may have been changed in between.
+  defp reseal(store, [[mark]], old) do
+    webhooks = """
+    UPDATE PREFIX.webhooks AS webhook SET sealed = given.new
+    FROM unnest($1::text[], $2::bytea[], $3::bytea[]) AS given (id, old, new)
+    WHERE webhook.id = given.id AND webhook.sealed = given.old
+    """
+
+    checks = "UPDATE PREFIX.webhook_vault_checks SET sealed = $1 WHERE sealed = $2"
+
+    rows =
+      for [id, sealed, plain] <- Enum.reverse(old) do
+        [id, sealed, Vault.encrypt(store.vault, plain, Sealed.context(Text.decode(id)))]
+      end
+
+    with {:ok, _rows} <- unless_empty(rows, &Database.query(store, nil, webhooks, &1)),
+         {:ok, _rows} <- renew(store, checks, mark),
+         do: :ok
+  end
+
+  defp unless_empty([], _write), do: {:ok, []}
+  defp unless_empty(rows, write), do: write.(Enum.zip_with(rows, & &1))
+
+  defp renew(store, sql, mark) do
+    if Vault.current?(store.vault, mark),
+      do: {:ok, []},
+      else: Database.query(store, nil, sql, [sealed_mark(store.vault), mark])
+  end
+end

@@ -1,0 +1,93 @@
+defmodule Plausible.Webhooks.Store.Ecto.Record do
+  @moduledoc false
+  # Attempts are written and move their deliveries.
+  #
+  # A statement takes at most one attempt of each delivery, so that the rule of the
+  # record callback is an expression over two rows. Several attempts of one
+  # delivery in a batch, which is rare, go in several statements of one
+  # transaction; the first of them locks every delivery of the batch.
+
+  alias Plausible.Webhooks.{Attempt, Store}
+  alias Plausible.Webhooks.Store.Ecto.{Deliveries, Rows, SQL}
+
+  # A number that a sane engine never reaches; beyond the column's range it would
+  # be refused one by one.
+  @number_max 1_048_575
+  @rows_max 1_000
+  @bytes_max 16 * 1_048_576
+
+  @columns Rows.attempt_columns()
+  @given [{"id", "text"}] ++ @columns ++ [{"reason", "text"}]
+
+  @written Enum.map_join(@columns, ", ", fn
+             {name, _type} when name in ~w(started_at_ms next_at_ms) -> SQL.to_database(name)
+             {name, _type} -> name
+           end)
+
+  # `was_*` is what the delivery is, locked; the rest is the attempt. The lateral
+  # subquery looks each delivery up by its id: see SQL.locked/2.
+  @record """
+  WITH #{SQL.clock(1)},
+  pair AS MATERIALIZED (
+    SELECT given.*, was.* FROM #{SQL.given(@given, 2)}
+    CROSS JOIN LATERAL (
+      SELECT seq, state AS was_state, attempts AS was_attempts
+      FROM PREFIX.webhook_deliveries AS candidate WHERE candidate.id = given.id
+      FOR UPDATE) AS was),
+  judged AS (
+    SELECT pair.*, CASE WHEN was_state <= 1
+      THEN state = 2 OR number = 0 OR number > was_attempts
+      ELSE state = 2 AND was_state <> 2 END AS moves
+    FROM pair),
+  written AS (
+    INSERT INTO PREFIX.webhook_attempts (seq, #{SQL.names(@columns)})
+    SELECT seq, #{@written} FROM pair WHERE number > 0
+    ON CONFLICT (seq, number) DO NOTHING)
+  UPDATE PREFIX.webhook_deliveries AS delivery SET
+    state = CASE WHEN moves THEN judged.state ELSE delivery.state END,
+    reason = CASE WHEN NOT moves THEN delivery.reason
+      WHEN judged.state >= 3 THEN judged.reason END,
+    attempts = greatest(delivery.attempts, number),
+    last_status = CASE WHEN number > 0 AND (moves OR was_state <> 2)
+      THEN judged.status ELSE delivery.last_status END,
+    last_error = CASE WHEN number > 0 AND (moves OR was_state <> 2)
+      THEN judged.error ELSE delivery.last_error END,
+    next_at_ms = CASE WHEN NOT moves THEN delivery.next_at_ms
+      WHEN judged.state <= 1 THEN #{SQL.to_database("judged.next_at_ms")} END,
+    finished_at_ms = CASE WHEN NOT moves THEN delivery.finished_at_ms
+      WHEN judged.state >= 2 THEN (SELECT now_ms FROM clock) END,
+    owner = CASE WHEN NOT moves OR judged.state = 0 THEN delivery.owner END
+  FROM judged WHERE delivery.id = judged.id AND (moves OR number > was_attempts)
+  """
+
+  @spec record(Store.Ecto.handle(), [Attempt.t()]) :: :ok | {:error, term()}
+  def record(store, attempts) do
+    if Enum.all?(attempts, &(&1.number in 0..@number_max)) do
+      attempts
+      |> Enum.map(&Rows.from_attempt/1)
+      |> rounds()
+      |> Enum.flat_map(&SQL.chunks(&1, fn row -> size(row) end, @rows_max, @bytes_max))
+      |> Enum.map(&{nil, @record, [store.clock.() | SQL.columns(&1, length(@given))]})
+      |> Deliveries.write(store)
+    else
+      {:error, :invalid_attempt_number}
+    end
+  end
+
+  @body_at Enum.find_index(@given, &(elem(&1, 0) == "response_body"))
+  defp size(row), do: byte_size(Enum.at(row, @body_at))
+
+  # The first attempts of every delivery, then the second ones, and so on; each in
+  # the order of ids, in which deliveries are locked.
+  defp rounds(rows) do
+    {numbered, _seen} =
+      Enum.map_reduce(rows, %{}, fn [id | _] = row, seen ->
+        {{Map.get(seen, id, 0), row}, Map.update(seen, id, 1, &(&1 + 1))}
+      end)
+
+    numbered
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Enum.sort()
+    |> Enum.map(fn {_round, rows} -> Enum.sort_by(rows, &hd/1) end)
+  end
+end

@@ -1,0 +1,41 @@
+defmodule Plausible.Webhooks.Phoenix.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+  @core "../plausible_webhooks"
+
+  def project do
+    [
+      app: :plausible_webhooks_phoenix,
+      version: @version,
+      elixir: "~> 1.14",
+      elixirc_paths: elixirc_paths(Mix.env()),
+      start_permanent: Mix.env() == :prod,
+      description: "Plausible.Webhooks on Ecto and PostgreSQL, for more than one node",
+      deps: deps()
+    ]
+  end
+
+  def application, do: [extra_applications: [:logger, :crypto]]
+
+  defp deps do
+    [
+      {:plausible_webhooks, path: @core},
+      {:ecto_sql, "~> 3.12"},
+      {:postgrex, "~> 0.19"},
+      {:telemetry, "~> 1.0"},
+      {:oban, "~> 2.17", optional: true},
+      {:phoenix_pubsub, "~> 2.1", optional: true}
+    ]
+  end
+
+  # The contract that every store keeps is the first project's, and so are its
+  # tests; here they are compiled from where they are.
+  defp elixirc_paths(:test) do
+    support = Path.expand("#{@core}/test/support", __DIR__)
+    shared = for name <- ["store_contract.ex", "store_contract"], do: Path.join(support, name)
+    ["lib", "test/support"] ++ shared
+  end
+
+  defp elixirc_paths(_env), do: ["lib"]
+end

@@ -1,0 +1,5 @@
+defmodule Plausible.Webhooks.Test.Repo do
+  @moduledoc false
+  # The host's Repo.
+  use Ecto.Repo, otp_app: :plausible_webhooks_phoenix, adapter: Ecto.Adapters.Postgres
+end

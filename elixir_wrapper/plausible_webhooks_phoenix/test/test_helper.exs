@@ -1,0 +1,21 @@
+# One PostgreSQL for all tests; gone with this VM.
+alias Plausible.Webhooks.Test.{Postgres, Repo}
+
+cluster = Postgres.start!()
+:persistent_term.put(Postgres, cluster)
+# Waits for a connection rather than give up at once: the tests ask for more at the
+# same moment than there are.
+{:ok, repo} =
+  Repo.start_link(
+    Postgres.connect(cluster) ++
+      [pool_size: 20, queue_target: 5_000, queue_interval: 30_000, log: false]
+  )
+
+Process.unlink(repo)
+
+ExUnit.after_suite(fn _result ->
+  Supervisor.stop(repo)
+  Postgres.remove(cluster)
+end)
+
+ExUnit.start()

@@ -46,6 +46,10 @@ defmodule Plausible.Webhooks.Notifier do
   def store_failed(instance, operation, reason),
     do: tell(instance, {:store_failed, operation, reason})
 
+  @doc "Other nodes could not be told of a change."
+  @spec untold(Instance.t(), term()) :: :ok
+  def untold(instance, reason), do: tell(instance, {:untold, reason})
+
   @spec changed(Instance.t(), integer(), String.t(), atom()) :: :ok
   def changed(instance, site_id, webhook_id, change) do
     metadata = %{site_id: site_id, webhook_id: webhook_id, change: change}
@@ -106,6 +110,18 @@ defmodule Plausible.Webhooks.Notifier do
     {:noreply,
      say(state, {:store, operation}, fn ->
        Logger.error("webhooks: the store failed to #{operation}: #{inspect(reason)}")
+     end)}
+  end
+
+  def handle_info({:untold, reason}, state) do
+    emit(Instance.fetch!(state.name), :cluster_failed, %{}, %{reason: reason})
+
+    {:noreply,
+     say(state, :untold, fn ->
+       Logger.warning(
+         "webhooks: other nodes could not be told of a change, they will find out: " <>
+           inspect(reason, limit: 5, printable_limit: 200)
+       )
      end)}
   end
 

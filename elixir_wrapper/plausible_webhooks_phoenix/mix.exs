@@ -30,10 +30,11 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
   end
 
   # The contract that every store keeps is the first project's, and so are its
-  # tests; here they are compiled from where they are.
+  # tests and what they need; here they are compiled from where they are.
   defp elixirc_paths(:test) do
     support = Path.expand("#{@core}/test/support", __DIR__)
-    shared = for name <- ["store_contract.ex", "store_contract"], do: Path.join(support, name)
+    names = ~w(store_contract.ex store_contract test_host.ex http_receiver.ex)
+    shared = for name <- names, do: Path.join(support, name)
     ["lib", "test/support"] ++ shared
   end
 

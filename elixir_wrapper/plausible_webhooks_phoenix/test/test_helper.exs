@@ -1,9 +1,11 @@
 # One PostgreSQL for all tests; gone with this VM.
 alias Plausible.Webhooks.Test.{Postgres, Repo}
 
+# Optional, and so the host's to start.
+for app <- [:phoenix_pubsub, :oban], do: {:ok, _apps} = Application.ensure_all_started(app)
+
 cluster = Postgres.start!()
 :persistent_term.put(Postgres, cluster)
-ExUnit.after_suite(fn _result -> Postgres.remove(cluster) end)
 
 # Waits for a connection rather than give up at once: the tests ask for more at the
 # same moment than there are.
@@ -14,4 +16,11 @@ ExUnit.after_suite(fn _result -> Postgres.remove(cluster) end)
   )
 
 Process.unlink(repo)
+
+# The Repo first, which would complain of the other's absence.
+ExUnit.after_suite(fn _result ->
+  Supervisor.stop(repo)
+  Postgres.remove(cluster)
+end)
+
 ExUnit.start()

@@ -40,10 +40,14 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   @doc "Makes a schema with the tables; its name."
   def migrated do
     prefix = schema()
-
-    [1] = Ecto.Migrator.run(Repo, [{1, Migration}], :up, all: true, prefix: prefix, log: false)
-
+    migrate(prefix)
     prefix
+  end
+
+  @doc "Makes the tables in a schema."
+  def migrate(prefix) do
+    [1] = Ecto.Migrator.run(Repo, [{1, Migration}], :up, all: true, prefix: prefix, log: false)
+    :ok
   end
 
   @doc "Makes an empty schema that goes with the test; its name."

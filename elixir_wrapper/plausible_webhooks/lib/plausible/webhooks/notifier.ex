@@ -5,7 +5,8 @@ defmodule Plausible.Webhooks.Notifier do
   # at most @waiting_max of them wait.
   #
   # What is lost is said aloud here, not where it is lost: there it would be a log
-  # call in the middle of somebody's request, once per request.
+  # call in the middle of somebody's request, once per request. Warnings, not errors:
+  # a database that is away is the host's alarm to raise, and hosts count errors.
 
   use GenServer
 
@@ -109,7 +110,7 @@ defmodule Plausible.Webhooks.Notifier do
 
     {:noreply,
      say(state, {:store, operation}, fn ->
-       Logger.error("webhooks: the store failed to #{operation}: #{inspect(reason)}")
+       Logger.warning("webhooks: the store failed to #{operation}: #{inspect(reason)}")
      end)}
   end
 
@@ -219,11 +220,13 @@ defmodule Plausible.Webhooks.Notifier do
         state
 
       count ->
-        emit(instance, :deliveries_dropped, %{count: count}, %{reason: reason})
+        state =
+          say(put_in(state.reported[reason], total), {:dropped, reason}, fn ->
+            Logger.warning("webhooks: deliveries dropped (#{reason}): #{total} since the start")
+          end)
 
-        say(put_in(state.reported[reason], total), {:dropped, reason}, fn ->
-          Logger.error("webhooks: deliveries dropped (#{reason}): #{total} since the start")
-        end)
+        emit(instance, :deliveries_dropped, %{count: count}, %{reason: reason})
+        state
     end
   end
 

@@ -7,6 +7,8 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
 
     * `:tick_ms` - the pause between two evaluations, 60 000; `:infinity` leaves it
       to who calls `Plausible.Webhooks.Traffic.evaluate/2` (a scheduled job).
+    * `:lease_ms` - how long a node that died keeps others from evaluating, 90 000;
+      longer than `tick_ms`, so that one node goes on doing it.
 
   An evaluation that takes longer delays the next one; there are never two at a
   time. What was evaluated the longest ago comes first.
@@ -14,7 +16,7 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
   Of several nodes that share a store one evaluates at a time, or two would tell of
   the same breach: an evaluation takes a turn (`c:Plausible.Webhooks.Store.take_turn/4`)
   and renews it as long as it takes. With a `tick_ms` a node keeps its turn until the
-  next tick; the others take over when it has stopped, or 90 s after it died.
+  next tick; the others take over when it has stopped, or `lease_ms` after it died.
   """
 
   use GenServer
@@ -25,7 +27,6 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
 
   @tick_ms 60_000
   @turn "traffic"
-  # Longer than the default tick, so that whoever evaluates goes on doing it.
   @lease_ms 90_000
 
   @doc false
@@ -56,8 +57,10 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
     # To give the turn back at the stop.
     Process.flag(:trap_exit, true)
     {tick_ms, opts} = Keyword.pop(opts, :tick_ms, @tick_ms)
+    {lease_ms, opts} = Keyword.pop(opts, :lease_ms, @lease_ms)
     schedule(tick_ms)
-    {:ok, %{context: Map.new(opts), tick_ms: tick_ms, token: nil, round: 0, evaluated: %{}}}
+    state = %{context: Map.new(opts), tick_ms: tick_ms, lease_ms: lease_ms}
+    {:ok, Map.merge(state, %{token: nil, round: 0, evaluated: %{}})}
   end
 
   # Who calls may call another node the next time: the turn is given back, unless
@@ -100,7 +103,7 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
 
     evaluate = fn -> Traffic.evaluate_sites(context, sites, now_ms, callers) end
 
-    case Turn.run(context.store, @turn, @lease_ms, state.token, evaluate, callers) do
+    case Turn.run(context.store, @turn, state.lease_ms, state.token, evaluate, callers) do
       {:ok, summary, token} ->
         log(summary)
 

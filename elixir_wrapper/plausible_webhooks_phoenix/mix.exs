@@ -25,7 +25,9 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:postgrex, "~> 0.19"},
       {:telemetry, "~> 1.0"},
       {:oban, "~> 2.17", optional: true},
-      {:phoenix_pubsub, "~> 2.1", optional: true}
+      {:phoenix_pubsub, "~> 2.1", optional: true},
+      # Comes with prom_ex, which a host may have.
+      {:telemetry_metrics, "~> 1.0", only: :test}
     ]
   end
 

@@ -52,7 +52,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
 
     node = %{peer: peer, name: node}
 
-    for app <- [:plausible_webhooks_phoenix, :phoenix_pubsub],
+    for app <- [:plausible_webhooks_phoenix, :phoenix_pubsub, :oban],
         do: {:ok, _} = call(node, Application, :ensure_all_started, [app])
 
     call(node, Logger, :configure, [[level: :error]])
@@ -110,9 +110,53 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
     end
   end
 
-  def put_goal(name, site_id, id, event_name) do
-    host = :persistent_term.get({__MODULE__, name})
-    TestHost.put(host, {:goals, site_id}, [TestHost.event_goal(id, event_name)])
+  def put_goal(name, site_id, id, event_name),
+    do: put(name, {:goals, site_id}, [TestHost.event_goal(id, event_name)])
+
+  @doc "What the host of this node's instance answers."
+  def put(name, key, value) do
+    TestHost.put(:persistent_term.get({__MODULE__, name}), key, value)
+    :ok
+  end
+
+  @doc "Visitors that are a spike, and counts who asks."
+  def spike do
+    :counters.add(asked_counter(), 1, 1)
+    {:ok, [9]}
+  end
+
+  @doc "How often the visitors were asked for on this node."
+  def asked, do: :counters.get(asked_counter(), 1)
+
+  defp asked_counter do
+    case :persistent_term.get({__MODULE__, :asked}, nil) do
+      nil ->
+        :persistent_term.put({__MODULE__, :asked}, :counters.new(1, []))
+        asked_counter()
+
+      counter ->
+        counter
+    end
+  end
+
+  @doc "An Oban of this node's own, on its Repo."
+  def oban(prefix, queues) do
+    options = [
+      name: __MODULE__.Oban,
+      repo: Repo,
+      prefix: prefix,
+      queues: queues,
+      plugins: [],
+      notifier: Oban.Notifiers.PG,
+      stage_interval: 100
+    ]
+
+    stay(fn -> Supervisor.start_link([{Oban, options}], strategy: :one_for_one) end)
+  end
+
+  @doc "Ends the VM as `kill -9` does."
+  def kill!(node) do
+    System.cmd("kill", ["-9", call(node, System, :pid, [])])
     :ok
   end
 

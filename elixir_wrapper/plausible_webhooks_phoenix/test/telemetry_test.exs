@@ -118,6 +118,18 @@ defmodule Plausible.Webhooks.TelemetryTest do
       end
     end
 
+    test "what belongs to no site is broadcast to none", context do
+      pubsub = Module.concat(context.name, "PubSub")
+      start_supervised!({Phoenix.PubSub, name: pubsub})
+      for id <- [1, nil], do: Phoenix.PubSub.subscribe(pubsub, Telemetry.topic(context.name, id))
+      options = [pubsub: pubsub]
+      event(context, :attempt, %{total_us: 1}, attempt(%{site_id: nil}), options)
+      event(context, :deliveries_accepted, %{count: 1}, %{}, options)
+      event(context, :attempt, %{total_us: 1}, attempt(%{site_id: 1}), options)
+      assert_received {:plausible_webhooks, :attempt, %{site_id: 1, delivery_id: "msg_1"}}
+      refute_received {:plausible_webhooks, _event, _metadata}
+    end
+
     test "a reason shows no values", context do
       for {reason, shown} <- [
             {{:postgres, :unique_violation, "webhooks_pkey"},

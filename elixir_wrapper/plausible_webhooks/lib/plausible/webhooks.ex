@@ -61,6 +61,7 @@ defmodule Plausible.Webhooks do
     Instance,
     Log,
     Management,
+    Notifier,
     Outbox,
     Recorder,
     Store,
@@ -404,8 +405,8 @@ defmodule Plausible.Webhooks do
   @doc """
   Counters since the start and gauges of now, for the operator: `outbox` and
   `journal` (waiting to be committed and to be recorded), `engine` (its own), and
-  what was pushed, accepted, recorded, dropped, refused by the store, and lost by
-  slow or failing observers.
+  what was pushed, accepted, recorded, dropped (`dropped_by` their reasons), refused
+  by the store, and lost by slow or failing observers.
 
       %{outbox: 0, engine: %{in_flight: 3}} = Plausible.Webhooks.stats()
   """
@@ -416,6 +417,7 @@ defmodule Plausible.Webhooks do
     Map.merge(Instance.counts(instance), %{
       outbox: Outbox.size(instance),
       journal: Recorder.size(instance),
+      dropped_by: Notifier.dropped(instance),
       engine: Engine.stats(instance)
     })
   end

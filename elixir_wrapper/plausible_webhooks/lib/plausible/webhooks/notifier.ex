@@ -43,6 +43,12 @@ defmodule Plausible.Webhooks.Notifier do
     ArgumentError -> :ok
   end
 
+  @doc "What was dropped since the start, by reason."
+  @spec dropped(Instance.t()) :: %{atom() => pos_integer()}
+  def dropped(%Instance{tables: %{meta: meta}}) do
+    Map.new(:ets.select(meta, [{{{:dropped, :"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}]))
+  end
+
   @spec store_failed(Instance.t(), atom(), term()) :: :ok
   def store_failed(instance, operation, reason),
     do: tell(instance, {:store_failed, operation, reason})
@@ -209,10 +215,8 @@ defmodule Plausible.Webhooks.Notifier do
       )
   end
 
-  defp report_dropped(%Instance{tables: %{meta: meta}} = instance, state) do
-    rows = :ets.select(meta, [{{{:dropped, :"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}])
-    Enum.reduce(rows, state, &report_dropped(instance, &1, &2))
-  end
+  defp report_dropped(instance, state),
+    do: Enum.reduce(dropped(instance), state, &report_dropped(instance, &1, &2))
 
   defp report_dropped(instance, {reason, total}, state) do
     case total - Map.get(state.reported, reason, 0) do

@@ -166,9 +166,9 @@ defmodule Plausible.Webhooks.Telemetry do
 
   # --- messages per site
 
-  @for_sites [:attempt, :delivery_finished, :webhook_changed, :webhook_disabled]
-
   if Code.ensure_loaded?(Phoenix.PubSub) do
+    @for_sites [:attempt, :delivery_finished, :webhook_changed, :webhook_disabled]
+
     defp broadcast(pubsub, event, %{site_id: site_id} = metadata)
          when pubsub != nil and is_integer(site_id) and event in @for_sites do
       message = {:plausible_webhooks, event, metadata}
@@ -184,13 +184,6 @@ defmodule Plausible.Webhooks.Telemetry do
   @doc "Measures this node's queues; nothing for an instance that is not running."
   @spec measure(atom()) :: :ok
   def measure(instance \\ Plausible.Webhooks) do
-    case Plausible.Webhooks.Instance.get(instance) do
-      nil -> :ok
-      _running -> measure_running(instance)
-    end
-  end
-
-  defp measure_running(instance) do
     stats = Plausible.Webhooks.stats(instance)
 
     measurements = %{
@@ -205,7 +198,7 @@ defmodule Plausible.Webhooks.Telemetry do
 
     :telemetry.execute(@prefix ++ [:node, :measured], measurements, %{instance: instance})
   rescue
-    # Stopped in this moment; a poller must not give us up for that.
+    # Not running, or stopped in this moment: a poller must not give us up for that.
     ArgumentError -> :ok
   end
 

@@ -26,6 +26,8 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:telemetry, "~> 1.0"},
       {:oban, "~> 2.17", optional: true},
       {:phoenix_pubsub, "~> 2.1", optional: true},
+      # Ecto's for JSON, which Oban's tables have.
+      {:jason, "~> 1.4", optional: true},
       # Comes with prom_ex, which a host may have.
       {:telemetry_metrics, "~> 1.0", only: :test}
     ]

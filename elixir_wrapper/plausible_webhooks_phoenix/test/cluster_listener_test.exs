@@ -151,14 +151,26 @@ defmodule Plausible.Webhooks.ClusterListenerTest do
       refute inspect(status, limit: :infinity) =~ "hunter2"
     end
 
-    @tag :capture_log
-    test "that the database cannot be told fails nothing", context do
-      options = Keyword.put(cluster(), :channel, String.duplicate("x", 100))
-      context = start!(context, cluster: {Cluster.Postgres, options})
-      assert %{id: _} = webhook!(context, "/hook")
+    test "that the database cannot be told is an error, and no more", context do
+      options = Keyword.put(cluster(), :channel, "")
 
       assert Cluster.Postgres.tell(context.name, options, {:goals_changed, 1}) ==
                {:error, {:postgres, :invalid_parameter_value}}
+    end
+
+    test "options that cannot work stop the start", context do
+      Process.flag(:trap_exit, true)
+
+      for wrong <- [
+            [repo: nil],
+            [repo: String],
+            [channel: ""],
+            [channel: String.duplicate("x", 64)]
+          ] do
+        options = options(context, cluster: {Cluster.Postgres, Keyword.merge(cluster(), wrong)})
+        assert {:error, {%ArgumentError{message: message}, _stack}} = API.start_link(options)
+        assert message =~ "of the cluster"
+      end
     end
   end
 

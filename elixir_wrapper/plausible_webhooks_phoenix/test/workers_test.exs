@@ -26,6 +26,11 @@ defmodule Plausible.Webhooks.WorkersTest do
 
   defp store(context), do: {StoreProxy, context.name}
 
+  def tell(_name, measurements, %{instance: name}, {pid, name}),
+    do: send(pid, {:measured, measurements})
+
+  def tell(_name, _measurements, _of_another_test, _config), do: :ok
+
   describe "traffic" do
     test "is evaluated; twice, and late, does it once", context do
       context = start_oban!(context)
@@ -154,6 +159,35 @@ defmodule Plausible.Webhooks.WorkersTest do
       jobs = for worker <- @workers, do: insert!(context, worker)
       eventually(fn -> Enum.all?(jobs, &(state(context, &1) == "completed")) end)
       HttpReceiver.await(context.receiver, "/spike", 1)
+    end
+
+    # The supervision tree of the documentation, with lines for cron that are due at
+    # once.
+    test "a host's tree: cron inserts, the queue runs, everything is told", context do
+      pubsub = Module.concat(context.name, "PubSub")
+      start_supervised!({Phoenix.PubSub, name: pubsub})
+      handler = {__MODULE__, context.name}
+      measured = [:plausible, :webhooks, :queue, :measured]
+      :ok = :telemetry.attach(handler, measured, &__MODULE__.tell/4, {self(), context.name})
+      on_exit(fn -> :telemetry.detach(handler) end)
+
+      context =
+        start_oban!(context,
+          cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: pubsub},
+          observers: [{Plausible.Webhooks.Telemetry, pubsub: pubsub}]
+        )
+
+      start_supervised!({Plausible.Webhooks.Telemetry, instance: context.name})
+      spike!(context)
+      args = %{instance: inspect(context.name)}
+      crontab = for worker <- @workers, do: {"@reboot", worker, args: args}
+      oban!(context, queues: [webhooks: 2], plugins: [{Oban.Plugins.Cron, crontab: crontab}])
+
+      HttpReceiver.await(context.receiver, "/spike", 1)
+      assert_receive {:measured, %{pending: _, overdue_ms: _}}, 10_000
+      completed = fn -> Repo.all(Oban.Job, prefix: context.oban_prefix) end
+      eventually(fn -> match?([_, _, _], completed.()) end)
+      eventually(fn -> Enum.all?(completed.(), &(&1.state == "completed")) end)
     end
 
     test "of two that are inserted in the same minute there is one", context do

@@ -12,26 +12,50 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
   alias Plausible.Webhooks.{Directory, Engine, Goals, Instance}
   alias Plausible.Webhooks.Test.{Postgres, Repo, TestHost}
 
-  @epmd_port 14_369
   @boot_ms 60_000
 
   # --- in the test's VM
 
   @doc "Starts epmd for the nodes; it ends with the calling process."
   def start_names! do
+    port = free_port()
+    :persistent_term.put({__MODULE__, :epmd_port}, port)
+
     script = """
-    "$0" -port #{@epmd_port} -address 127.0.0.1 & epmd=$!
+    "$0" -port #{port} -address 127.0.0.1 & epmd=$!
     cat >/dev/null
     kill $epmd
     """
 
     epmd = System.find_executable("epmd") || raise("epmd is missing")
     Port.open({:spawn_executable, "/bin/sh"}, [:binary, args: ["-c", script, epmd]])
-    :ok
+    wait_for_names(port, 500)
+  end
+
+  # Free a moment ago, and as a rule still so.
+  defp free_port do
+    {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
+    {:ok, port} = :inet.port(socket)
+    :ok = :gen_tcp.close(socket)
+    port
+  end
+
+  defp wait_for_names(_port, 0), do: raise("epmd did not start")
+
+  defp wait_for_names(port, tries) do
+    case :gen_tcp.connect({127, 0, 0, 1}, port, []) do
+      {:ok, socket} ->
+        :gen_tcp.close(socket)
+
+      {:error, _reason} ->
+        Process.sleep(20)
+        wait_for_names(port, tries - 1)
+    end
   end
 
   @doc "Boots a VM that ends with the calling process."
   def start!(name) do
+    epmd_port = :persistent_term.get({__MODULE__, :epmd_port})
     paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
 
     arguments =
@@ -45,7 +69,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
         host: ~c"127.0.0.1",
         longnames: true,
         connection: :standard_io,
-        env: [{~c"ERL_EPMD_PORT", Integer.to_charlist(@epmd_port)}],
+        env: [{~c"ERL_EPMD_PORT", Integer.to_charlist(epmd_port)}],
         args: arguments ++ paths,
         wait_boot: @boot_ms
       })

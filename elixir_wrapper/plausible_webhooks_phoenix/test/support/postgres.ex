@@ -102,6 +102,8 @@ defmodule Plausible.Webhooks.Test.Postgres do
   @doc "Stops the server and removes the cluster."
   @spec remove(t()) :: :ok
   def remove(cluster) do
+    # One that stands still would not stop.
+    if File.exists?(Path.join(data(cluster), "postmaster.pid")), do: resume!(cluster)
     close(cluster)
     File.rm_rf!(cluster.folder)
     :ok

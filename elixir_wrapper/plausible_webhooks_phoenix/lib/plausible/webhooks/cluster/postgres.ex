@@ -18,8 +18,8 @@ defmodule Plausible.Webhooks.Cluster.Postgres do
       for one that is given its options at the start, or for a database behind a
       pooler that pools transactions: notifications need a connection of their own
       (`[hostname: "db", port: 5432]`).
-    * `:channel` - default `"plausible_webhooks"`: the nodes that share it tell each
-      other.
+    * `:channel` - default `"plausible_webhooks"`, at most 63 bytes: the nodes that
+      share it tell each other.
     * `:check_ms` - default 30 000: so often a notification is sent to oneself.
 
   When the connection is lost it is opened again, with growing pauses up to 10 s,
@@ -48,9 +48,17 @@ defmodule Plausible.Webhooks.Cluster.Postgres do
   def listener(instance, options) do
     # What a supervisor prints of its children must not show a password.
     options = Keyword.validate!(options, @defaults)
-    _ = Keyword.fetch!(options, :repo).__adapter__()
+    valid!(options[:repo], options[:channel])
     :persistent_term.put({__MODULE__, instance}, Base.encode16(:crypto.strong_rand_bytes(8)))
     %{id: __MODULE__, start: {__MODULE__, :start_link, [instance, fn -> options end]}}
+  end
+
+  defp valid!(repo, channel) do
+    unless repo && Code.ensure_loaded?(repo) && function_exported?(repo, :__adapter__, 0),
+      do: raise(ArgumentError, ":repo of the cluster must be an Ecto.Repo")
+
+    unless is_binary(channel) and byte_size(channel) in 1..63,
+      do: raise(ArgumentError, ":channel of the cluster must be a string of 1 to 63 bytes")
   end
 
   @impl Cluster

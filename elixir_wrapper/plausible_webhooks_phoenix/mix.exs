@@ -25,15 +25,20 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:postgrex, "~> 0.19"},
       {:telemetry, "~> 1.0"},
       {:oban, "~> 2.17", optional: true},
-      {:phoenix_pubsub, "~> 2.1", optional: true}
+      {:phoenix_pubsub, "~> 2.1", optional: true},
+      # Ecto's for JSON, which Oban's tables have.
+      {:jason, "~> 1.4", optional: true},
+      # Comes with prom_ex, which a host may have.
+      {:telemetry_metrics, "~> 1.0", only: :test}
     ]
   end
 
   # The contract that every store keeps is the first project's, and so are its
-  # tests; here they are compiled from where they are.
+  # tests and what they need; here they are compiled from where they are.
   defp elixirc_paths(:test) do
     support = Path.expand("#{@core}/test/support", __DIR__)
-    shared = for name <- ["store_contract.ex", "store_contract"], do: Path.join(support, name)
+    names = ~w(store_contract.ex store_contract test_host.ex http_receiver.ex)
+    shared = for name <- names, do: Path.join(support, name)
     ["lib", "test/support"] ++ shared
   end
 

@@ -6,6 +6,10 @@ defmodule Plausible.Webhooks.OptionsTest do
 
   doctest Options
 
+  defmodule Wire do
+    def tell(_instance, _options, _message), do: :ok
+  end
+
   defmodule Silent do
     def handle_event(_event, _measurements, _metadata, _argument), do: :ok
   end
@@ -121,6 +125,7 @@ defmodule Plausible.Webhooks.OptionsTest do
     assert invalid(ca_file: 1) == :ca_file
     for wrong <- ["", "a\r\nb", "ü", 1], do: assert(invalid(user_agent: wrong) == :user_agent)
     for wrong <- [nil, true, [1]], do: assert(invalid(traffic: wrong) == :traffic)
+    for wrong <- [nil, :cron, []], do: assert(invalid(periodic: wrong) == :periodic)
   end
 
   test "the vault: keys, a file that is made when it is not there, or a vault" do
@@ -146,5 +151,17 @@ defmodule Plausible.Webhooks.OptionsTest do
     {:ok, options} = Options.new(store: {SwitchStore, password: "hunter2"}, host: {TestHost, nil})
     refute inspect(options) =~ "hunter2"
     assert inspect(options) =~ "SwitchStore"
+    {:ok, options} = Options.new(@required ++ [cluster: {Wire, password: "hunter2"}])
+    refute inspect(options) =~ "hunter2"
+    assert inspect(options) =~ "Wire"
+  end
+
+  test "the cluster is a module that can tell others, with a keyword list" do
+    assert {:ok, %{cluster: nil}} = Options.new(@required)
+    assert {:ok, %{cluster: {Wire, []}}} = Options.new(@required ++ [cluster: {Wire, []}])
+
+    for wrong <- [Wire, {String, []}, {NoSuchModule, []}, {Wire, :pubsub}, {Wire, [1]}] do
+      assert invalid(cluster: wrong) == :cluster
+    end
   end
 end

@@ -89,7 +89,8 @@ defmodule Plausible.Webhooks.OutboxTest do
       end)
 
     assert log =~ "deliveries dropped (outbox_full): 4"
-    assert %{dropped: 4, pushed: 11} = Plausible.Webhooks.stats(context.name)
+    stats = Plausible.Webhooks.stats(context.name)
+    assert %{dropped: 4, dropped_by: %{outbox_full: 4}, pushed: 11} = stats
 
     SwitchStore.set(context.switch, :on)
     eventually(fn -> delivered?(context, 11) end)
@@ -325,7 +326,7 @@ defmodule Plausible.Webhooks.OutboxTest do
   end
 
   test "a stop with a store that is away says what was lost", context do
-    context = start!(context)
+    context = start!(context, observers: [{Tell, self()}])
     webhook = webhook!(context, "/hook")
 
     log =
@@ -336,5 +337,6 @@ defmodule Plausible.Webhooks.OutboxTest do
       end)
 
     assert log =~ "stopped with 7 deliveries that the store did not take"
+    assert_received {:deliveries_dropped, %{count: 7}, %{reason: :stopping}}
   end
 end

@@ -170,7 +170,7 @@ defmodule Plausible.Webhooks.RecorderTest do
                first
 
       assert total > 0 and is_integer(first.next_at_ms)
-      assert_receive {:attempt, _, %{delivery_id: ^id, number: 2, state: :delivered}}
+      assert_receive {:attempt, _, %{delivery_id: ^id, number: 2, state: :delivered}}, 5_000
 
       assert_receive {:delivery_finished, %{attempts: 2},
                       %{delivery_id: ^id, state: :delivered} = last}

@@ -1,8 +1,12 @@
 # One PostgreSQL for all tests; gone with this VM.
 alias Plausible.Webhooks.Test.{Postgres, Repo}
 
+# Optional, and so the host's to start.
+for app <- [:phoenix_pubsub, :oban], do: {:ok, _apps} = Application.ensure_all_started(app)
+
 cluster = Postgres.start!()
 :persistent_term.put(Postgres, cluster)
+
 # Waits for a connection rather than give up at once: the tests ask for more at the
 # same moment than there are.
 {:ok, repo} =
@@ -13,6 +17,7 @@ cluster = Postgres.start!()
 
 Process.unlink(repo)
 
+# The Repo first, which would complain of the other's absence.
 ExUnit.after_suite(fn _result ->
   Supervisor.stop(repo)
   Postgres.remove(cluster)

@@ -61,9 +61,11 @@ defmodule Plausible.Webhooks do
     Instance,
     Log,
     Management,
+    Notifier,
     Outbox,
     Recorder,
     Store,
+    Sweeper,
     TestSend,
     Webhook
   }
@@ -134,7 +136,9 @@ defmodule Plausible.Webhooks do
 
   @doc """
   The goals of a site were changed. When it returns the new ones are in force,
-  unless the host could not be asked: then they will be. Never raises.
+  unless the host could not be asked: then they will be. Other nodes are told
+  (`Plausible.Webhooks.Cluster`). Called after the commit, not in the transaction.
+  Never raises.
 
       Plausible.Webhooks.goals_changed(goal.site_id)
   """
@@ -142,14 +146,60 @@ defmodule Plausible.Webhooks do
   def goals_changed(instance \\ __MODULE__, site_id), do: Hooks.goals_changed(instance, site_id)
 
   @doc """
-  Another node has changed a webhook (its observer got `:webhook_changed`): takes
-  over what the store holds now.
+  The webhook has been changed in the store by other ways than these functions:
+  takes over on this node what the store holds now. What other nodes change comes
+  by itself (`Plausible.Webhooks.Cluster`).
 
       Plausible.Webhooks.webhook_changed(site_id, webhook_id)
   """
-  @spec webhook_changed(instance(), site_id(), Webhook.id()) :: :ok
+  @spec webhook_changed(instance(), site_id(), Webhook.id()) :: :ok | {:error, term()}
   def webhook_changed(instance \\ __MODULE__, site_id, webhook_id),
     do: Change.changed_elsewhere(Instance.fetch!(instance), site_id, webhook_id)
+
+  # --- for schedulers of the host, see the option `:periodic`
+
+  @doc """
+  Deletes finished deliveries that are older than `:retention_ms`, all of them, slice
+  by slice in the caller's process; how many it were. Safe on several nodes at once.
+
+      {:ok, count} = Plausible.Webhooks.prune()
+  """
+  @spec prune(instance()) :: {:ok, non_neg_integer()} | {:error, :not_running | term()}
+  def prune(instance \\ __MODULE__), do: if_running(instance, &Sweeper.prune/1)
+
+  @doc """
+  Brings back now what is due and what dead nodes have left, as this node does every
+  `:sweep_interval_ms` anyway.
+
+      :ok = Plausible.Webhooks.sweep()
+  """
+  @spec sweep(instance()) :: :ok | {:error, :not_running | term()}
+  def sweep(instance \\ __MODULE__), do: if_running(instance, &Sweeper.sweep/1)
+
+  @doc """
+  How many deliveries are in each state, over all nodes, and `overdue_ms`: for how
+  long the oldest one that waits has been due (0: none is).
+
+      {:ok, %{pending: 3, parked: 12, overdue_ms: 0}} = Plausible.Webhooks.queue()
+  """
+  @spec queue(instance()) ::
+          {:ok, %{atom() => non_neg_integer()}} | {:error, :not_running | term()}
+  def queue(instance \\ __MODULE__) do
+    if_running(instance, fn instance ->
+      with {:ok, counts} <- Instance.store(instance, :counts, []),
+           now_ms when is_integer(now_ms) <- Instance.store(instance, :now_ms, []) do
+        {due_ms, counts} = Map.pop(counts, :oldest_due_ms)
+        {:ok, Map.put(counts, :overdue_ms, max(now_ms - (due_ms || now_ms), 0))}
+      end
+    end)
+  end
+
+  defp if_running(name, fun) do
+    case Instance.get(name) do
+      nil -> {:error, :not_running}
+      instance -> fun.(instance)
+    end
+  end
 
   # --- webhooks
 
@@ -356,8 +406,8 @@ defmodule Plausible.Webhooks do
   @doc """
   Counters since the start and gauges of now, for the operator: `outbox` and
   `journal` (waiting to be committed and to be recorded), `engine` (its own), and
-  what was pushed, accepted, recorded, dropped, refused by the store, and lost by
-  slow or failing observers.
+  what was pushed, accepted, recorded, dropped (`dropped_by` their reasons), refused
+  by the store, and lost by slow or failing observers.
 
       %{outbox: 0, engine: %{in_flight: 3}} = Plausible.Webhooks.stats()
   """
@@ -368,6 +418,7 @@ defmodule Plausible.Webhooks do
     Map.merge(Instance.counts(instance), %{
       outbox: Outbox.size(instance),
       journal: Recorder.size(instance),
+      dropped_by: Notifier.dropped(instance),
       engine: Engine.stats(instance)
     })
   end

@@ -80,6 +80,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
     claim: 2,
     release: 3,
     heartbeat: 2,
+    take_turn: 3,
     redeliver: 2,
     recoverable: 3,
     cancel_waiting: 2,

@@ -79,16 +79,31 @@ defmodule Plausible.Webhooks.Test.Postgres do
   @doc "As `kill -9`: the server and everything it has started."
   @spec kill!(t()) :: :ok
   def kill!(cluster) do
+    signal(cluster, "-KILL")
+    close(cluster)
+  end
+
+  @doc "The server and everything it has started stand still: it answers nobody."
+  @spec pause!(t()) :: :ok
+  def pause!(cluster), do: signal(cluster, "-STOP")
+
+  @doc "And go on."
+  @spec resume!(t()) :: :ok
+  def resume!(cluster), do: signal(cluster, "-CONT")
+
+  defp signal(cluster, signal) do
     {:ok, text} = File.read(Path.join(data(cluster), "postmaster.pid"))
     [pid | _] = String.split(text, "\n")
     {children, _status} = System.cmd("pgrep", ["-P", pid])
-    System.cmd("kill", ["-9", pid | String.split(children)], stderr_to_stdout: true)
-    close(cluster)
+    System.cmd("kill", [signal, pid | String.split(children)], stderr_to_stdout: true)
+    :ok
   end
 
   @doc "Stops the server and removes the cluster."
   @spec remove(t()) :: :ok
   def remove(cluster) do
+    # One that stands still would not stop.
+    if File.exists?(Path.join(data(cluster), "postmaster.pid")), do: resume!(cluster)
     close(cluster)
     File.rm_rf!(cluster.folder)
     :ok

@@ -57,8 +57,8 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   end
 
   @doc "Makes an empty schema that goes with the test; its name."
-  def schema do
-    prefix = "webhooks test #{System.unique_integer([:positive])}"
+  def schema(name \\ "webhooks test ") do
+    prefix = "#{name}#{System.unique_integer([:positive])}"
     Repo.query!(~s(CREATE SCHEMA "#{prefix}"))
     on_exit(fn -> Repo.query!(~s(DROP SCHEMA IF EXISTS "#{prefix}" CASCADE)) end)
     prefix

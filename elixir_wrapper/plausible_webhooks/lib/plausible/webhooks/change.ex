@@ -1,10 +1,11 @@
 defmodule Plausible.Webhooks.Change do
   @moduledoc false
   # The one way in which a webhook changes: first the store, then everyone who
-  # keeps something of it (what waits, the engine, the directory, the observers).
-  # When this returns, no event is matched and no request is sent the old way.
+  # keeps something of it (what waits, the engine, the other nodes, the directory,
+  # the observers). When this returns, no event is matched and no request is sent
+  # the old way by this node; the others have been told.
 
-  alias Plausible.Webhooks.{Directory, Handover, Health, Instance, Notifier, Webhook}
+  alias Plausible.Webhooks.{Cluster, Directory, Handover, Health, Instance, Notifier, Webhook}
 
   @type kind :: :created | :updated | :deleted | :disabled | :enabled
   @tries 5
@@ -63,26 +64,74 @@ defmodule Plausible.Webhooks.Change do
     with :ok <- Instance.store(instance, :delete_webhook, [webhook.site_id, webhook.id]) do
       Health.forget(instance, webhook.id)
       Handover.deleted(instance, webhook.id)
+      Cluster.tell(instance, {:webhook_changed, webhook.site_id, webhook.id})
       _ = Directory.refresh(instance.name, webhook.site_id)
       Notifier.changed(instance, webhook.site_id, webhook.id, :deleted)
     end
   end
 
-  @doc "What another node has changed; the store has it already."
-  @spec changed_elsewhere(Instance.t(), integer(), Webhook.id()) :: :ok
-  def changed_elsewhere(instance, site_id, id) do
-    case Instance.store(instance, :get_webhook, [id]) do
-      {:ok, %Webhook{site_id: ^site_id} = webhook} -> Handover.changed(instance, webhook)
-      {:error, :not_found} -> Handover.deleted(instance, id)
-      _other -> :ok
-    end
-
+  @doc "The goals of a site have changed; the host has them already."
+  @spec goals_changed(Instance.t(), integer()) :: :ok
+  def goals_changed(instance, site_id) do
+    Cluster.tell(instance, {:goals_changed, site_id})
     _ = Directory.refresh(instance.name, site_id)
     :ok
   end
 
+  # --- what another node has changed; the store, or the host, has it already
+
+  @doc "An error: the store did not answer, call again."
+  @spec changed_elsewhere(Instance.t(), integer(), Webhook.id()) :: :ok | {:error, term()}
+  def changed_elsewhere(instance, site_id, id) do
+    result =
+      case Instance.store(instance, :get_webhook, [id]) do
+        {:ok, %Webhook{site_id: ^site_id} = webhook} ->
+          if webhook.failing_since_ms == nil, do: Health.forget(instance, id)
+          Handover.changed(instance, webhook)
+
+        {:ok, _of_another_site} ->
+          :ok
+
+        {:error, :not_found} ->
+          Health.forget(instance, id)
+          Handover.deleted(instance, id)
+
+        {:error, _reason} = error ->
+          error
+      end
+
+    _ = Directory.refresh(instance.name, site_id)
+    result
+  end
+
+  @spec goals_changed_elsewhere(Instance.t(), integer()) :: :ok
+  def goals_changed_elsewhere(instance, site_id) do
+    _ = Directory.refresh(instance.name, site_id)
+    :ok
+  end
+
+  @doc "Nobody knows what has changed. An error: the store did not answer, call again."
+  @spec everything_elsewhere(Instance.t()) :: :ok | {:error, term()}
+  def everything_elsewhere(instance) do
+    case Directory.refresh_everything(instance.name) do
+      # It goes on by itself; one that is not running reads everything at its start.
+      {:error, reason} when reason in [:timeout, :not_running] -> :ok
+      other -> other
+    end
+  end
+
+  @doc "Compares what the engine knows with all webhooks, as the store has them."
+  @spec compare(Instance.name(), [Webhook.t()]) :: :ok
+  def compare(name, webhooks) do
+    case Instance.get(name) do
+      nil -> :ok
+      instance -> Handover.compare(instance, webhooks)
+    end
+  end
+
   defp announce(instance, webhook, kind) do
     Handover.changed(instance, webhook)
+    Cluster.tell(instance, {:webhook_changed, webhook.site_id, webhook.id})
     _ = Directory.refresh(instance.name, webhook.site_id)
     Notifier.changed(instance, webhook.site_id, webhook.id, kind)
   end

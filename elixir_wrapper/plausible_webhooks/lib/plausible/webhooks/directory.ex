@@ -12,7 +12,8 @@ defmodule Plausible.Webhooks.Directory do
   ## How it stays true
 
     * `refresh/2` reads one site anew from store and host and returns when that is
-      in force. Whatever changes a webhook or a goal calls it.
+      in force. Whatever changes a webhook or a goal calls it, on every node
+      (`Plausible.Webhooks.Cluster`).
     * As the net under that, every `refresh_ms` all webhooks are compared by one
       read of the store, and the goals of at most `sites_per_refresh` sites, the
       longest unread first, are read from the host.
@@ -26,8 +27,9 @@ defmodule Plausible.Webhooks.Directory do
   `start_wait_ms`.
 
   Options of `start_link/1`: `:instance` (an atom), `:store` and `:host` (each
-  `{module, handle}`), the limits above (60 000, 200, 4, 5 000, 5 000), and
-  `:dedup_entries_max`.
+  `{module, handle}`), the limits above (60 000, 200, 4, 5 000, 5 000),
+  `:dedup_entries_max`, and `:compare`, a function that gets all webhooks each time
+  they have been read: whoever else keeps something of them can look what is old.
   """
 
   use GenServer
@@ -54,7 +56,8 @@ defmodule Plausible.Webhooks.Directory do
     concurrency: 4,
     load_timeout_ms: 5_000,
     start_wait_ms: 5_000,
-    dedup_entries_max: 250_000
+    dedup_entries_max: 250_000,
+    compare: nil
   ]
   @retry_ms_max 60_000
   # A request that read the old entry just before it was replaced is long done by
@@ -93,6 +96,10 @@ defmodule Plausible.Webhooks.Directory do
   @doc "Does now what is done every `refresh_ms`, and waits for it."
   @spec refresh_all(instance()) :: :ok | {:error, term()}
   def refresh_all(instance), do: call(instance, :refresh_all)
+
+  @doc "Reads every site anew, and waits for it."
+  @spec refresh_everything(instance()) :: :ok | {:error, term()}
+  def refresh_everything(instance), do: call(instance, :refresh_everything)
 
   defp call(instance, request) do
     GenServer.call(server(instance), request, 60_000)
@@ -136,7 +143,9 @@ defmodule Plausible.Webhooks.Directory do
   #   generation of its rows, a digest of its webhooks, when it was read (as the
   #   number of the reading).
   # wanted: sites to read, with the callers who wait for it; queue: in which
-  #   order; running: the reading under way, by the monitor of its process.
+  #   order; running: the reading under way, by the monitor of its process. Where a
+  #   site's reading has a generation, that of all webhooks has the scope: which
+  #   sites are to be read besides those that have changed.
   # sweeps: callers of refresh_all, and the sites they still wait for.
   @impl true
   def init({tables, opts}) do
@@ -162,6 +171,9 @@ defmodule Plausible.Webhooks.Directory do
     do: {:noreply, state |> want(site_id, [from], :urgent) |> pump()}
 
   def handle_call(:refresh_all, from, state), do: {:noreply, read_all(state, [from])}
+
+  def handle_call(:refresh_everything, from, state),
+    do: {:noreply, read_all(state, [from], :everything)}
 
   @impl true
   def handle_info(:tick, state) do
@@ -211,9 +223,9 @@ defmodule Plausible.Webhooks.Directory do
 
   # --- what is to be read, and by whom
 
-  defp read_all(state, waiters) do
-    %{store: store} = state.opts
-    start_job(state, {:all, 0}, waiters, fn -> Loader.all(store) end)
+  defp read_all(state, waiters, scope \\ :longest_unread) do
+    %{store: store, compare: compare} = state.opts
+    start_job(state, {:all, scope}, waiters, fn -> Loader.all(store, compare) end)
   end
 
   defp want(state, site_id, waiters, urgency) do
@@ -426,7 +438,8 @@ defmodule Plausible.Webhooks.Directory do
   defp all_read(state, job, {:ok, digests}) do
     changed = for {site_id, digest} <- digests, changed?(state, site_id, digest), do: site_id
     gone = for {site_id, _site} <- state.sites, not Map.has_key?(digests, site_id), do: site_id
-    sites = Enum.uniq(changed ++ gone ++ longest_unread(state))
+    others = if job.generation == :everything, do: Map.keys(digests), else: longest_unread(state)
+    sites = Enum.uniq(changed ++ gone ++ others)
     state = Enum.reduce(sites, state, &want(&2, &1, [], :background))
 
     case {sites, job.waiters} do

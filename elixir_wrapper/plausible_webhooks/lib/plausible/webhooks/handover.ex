@@ -27,8 +27,8 @@ defmodule Plausible.Webhooks.Handover do
 
   @type status :: :live | :disabled | :missing | {:refused, atom()}
 
-  # Another node may have changed the webhook; its observers tell us at once if
-  # there is a way (PubSub), and this is for when there is none.
+  # Another node may have changed the webhook; it tells us at once if there is a way
+  # (Cluster), and this is for when there is none.
   @fresh_ms 60_000
 
   @doc """
@@ -165,6 +165,32 @@ defmodule Plausible.Webhooks.Handover do
   @doc "Tells the engine that a webhook is no more."
   @spec deleted(Instance.t(), Webhook.id()) :: :ok
   def deleted(instance, webhook_id), do: with_engine(instance, &forget(&1, webhook_id))
+
+  @doc """
+  Compares what the engine has with all webhooks as they were read from the store.
+  What is missing there may have been inserted after that: it is read by itself.
+  """
+  @spec compare(Instance.t(), [Webhook.t()]) :: :ok
+  def compare(instance, webhooks) do
+    stored = Map.new(webhooks, &{&1.id, &1})
+
+    with_engine(instance, fn engine ->
+      known = [{{:"$1", :"$2", :_, :_, :_, :_}, [{:is_integer, :"$2"}], [{{:"$1", :"$2"}}]}]
+
+      for {id, version} <- in_table(fn -> :ets.select(engine.endpoints, known) end) do
+        case stored do
+          %{^id => %Webhook{version: newer} = webhook} when newer > version ->
+            changed(instance, webhook)
+
+          %{^id => _the_same} ->
+            :ok
+
+          _missing ->
+            read(instance, engine, id, [])
+        end
+      end
+    end)
+  end
 
   @doc "Puts the endpoint of a webhook that may be disabled, for a test."
   @spec put_for_test(Instance.t(), Engine.t(), Webhook.t()) :: :ok | {:error, atom()}

@@ -5,6 +5,7 @@ defmodule Plausible.Webhooks.Hooks do
   # on.
 
   alias Plausible.Webhooks.{
+    Change,
     Delivery,
     Directory,
     Event,
@@ -143,7 +144,7 @@ defmodule Plausible.Webhooks.Hooks do
   @doc "The goals of a site have changed."
   @spec goals_changed(Instance.name(), integer()) :: :ok
   def goals_changed(name, site_id) when is_integer(site_id),
-    do: with_instance(name, fn _instance -> Directory.refresh(name, site_id) end)
+    do: with_instance(name, fn instance -> Change.goals_changed(instance, site_id) end)
 
   def goals_changed(_name, _not_a_site), do: :ok
 

@@ -31,6 +31,7 @@ defmodule Plausible.Webhooks.Instance do
     engine: "Engine",
     outbox: "Outbox",
     directory: "Directory",
+    cluster: "Cluster",
     sweeper: "Sweeper",
     traffic: "Traffic"
   }

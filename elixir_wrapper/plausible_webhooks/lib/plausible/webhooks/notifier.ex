@@ -5,7 +5,8 @@ defmodule Plausible.Webhooks.Notifier do
   # at most @waiting_max of them wait.
   #
   # What is lost is said aloud here, not where it is lost: there it would be a log
-  # call in the middle of somebody's request, once per request.
+  # call in the middle of somebody's request, once per request. Warnings, not errors:
+  # a database that is away is the host's alarm to raise, and hosts count errors.
 
   use GenServer
 
@@ -42,9 +43,19 @@ defmodule Plausible.Webhooks.Notifier do
     ArgumentError -> :ok
   end
 
+  @doc "What was dropped since the start, by reason."
+  @spec dropped(Instance.t()) :: %{atom() => pos_integer()}
+  def dropped(%Instance{tables: %{meta: meta}}) do
+    Map.new(:ets.select(meta, [{{{:dropped, :"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}]))
+  end
+
   @spec store_failed(Instance.t(), atom(), term()) :: :ok
   def store_failed(instance, operation, reason),
     do: tell(instance, {:store_failed, operation, reason})
+
+  @doc "Other nodes could not be told of a change."
+  @spec untold(Instance.t(), term()) :: :ok
+  def untold(instance, reason), do: tell(instance, {:untold, reason})
 
   @spec changed(Instance.t(), integer(), String.t(), atom()) :: :ok
   def changed(instance, site_id, webhook_id, change) do
@@ -105,7 +116,19 @@ defmodule Plausible.Webhooks.Notifier do
 
     {:noreply,
      say(state, {:store, operation}, fn ->
-       Logger.error("webhooks: the store failed to #{operation}: #{inspect(reason)}")
+       Logger.warning("webhooks: the store failed to #{operation}: #{inspect(reason)}")
+     end)}
+  end
+
+  def handle_info({:untold, reason}, state) do
+    emit(Instance.fetch!(state.name), :cluster_failed, %{}, %{reason: reason})
+
+    {:noreply,
+     say(state, :untold, fn ->
+       Logger.warning(
+         "webhooks: other nodes could not be told of a change, they will find out: " <>
+           inspect(reason, limit: 5, printable_limit: 200)
+       )
      end)}
   end
 
@@ -192,10 +215,8 @@ defmodule Plausible.Webhooks.Notifier do
       )
   end
 
-  defp report_dropped(%Instance{tables: %{meta: meta}} = instance, state) do
-    rows = :ets.select(meta, [{{{:dropped, :"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}])
-    Enum.reduce(rows, state, &report_dropped(instance, &1, &2))
-  end
+  defp report_dropped(instance, state),
+    do: Enum.reduce(dropped(instance), state, &report_dropped(instance, &1, &2))
 
   defp report_dropped(instance, {reason, total}, state) do
     case total - Map.get(state.reported, reason, 0) do
@@ -203,11 +224,13 @@ defmodule Plausible.Webhooks.Notifier do
         state
 
       count ->
-        emit(instance, :deliveries_dropped, %{count: count}, %{reason: reason})
+        state =
+          say(put_in(state.reported[reason], total), {:dropped, reason}, fn ->
+            Logger.warning("webhooks: deliveries dropped (#{reason}): #{total} since the start")
+          end)
 
-        say(put_in(state.reported[reason], total), {:dropped, reason}, fn ->
-          Logger.error("webhooks: deliveries dropped (#{reason}): #{total} since the start")
-        end)
+        emit(instance, :deliveries_dropped, %{count: count}, %{reason: reason})
+        state
     end
   end
 

@@ -32,7 +32,8 @@ defmodule Plausible.Webhooks.Observer do
   | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:refused_by_store`, `:payload` (too large, not encodable), `:hook_error`, `:stopping` |
   | `:engine_overloaded` | `count` of deliveries given back to the store | |
   | `:store_failed` | | `operation`, `reason` |
-  | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`. Another node passes it to `Plausible.Webhooks.webhook_changed/3` |
+  | `:cluster_failed` | | `reason`: other nodes could not be told of a change |
+  | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`; on the node that has changed it |
   | `:webhook_disabled` | `failing_for_ms` (`nil` for `:gone`) | `site_id`, `webhook_id`, `host`, `reason`: `:gone`, `:failing` |
 
   `:attempt` comes after the attempt is on record.
@@ -45,6 +46,7 @@ defmodule Plausible.Webhooks.Observer do
           | :deliveries_dropped
           | :engine_overloaded
           | :store_failed
+          | :cluster_failed
           | :webhook_changed
           | :webhook_disabled
 

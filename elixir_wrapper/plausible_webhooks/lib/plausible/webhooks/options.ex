@@ -74,8 +74,17 @@ defmodule Plausible.Webhooks.Options do
     * `:ca_file` - PEM file of the certificate authorities, `nil` for the system's.
     * `:user_agent` - `nil` for `Plausible-Webhooks/<version>`.
     * `:observers` - list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
+    * `:cluster` - how other nodes are told of changes: `{module, keyword}`, see
+      `Plausible.Webhooks.Cluster`; default `nil`.
     * `:directory` - keyword list for the directory of subscriptions.
     * `:traffic` - keyword list for the traffic evaluator; `false`: none runs here.
+    * `:periodic` - who sees to what one node of several has to do from time to time:
+      retention, and the traffic evaluation each minute. `:local` (default): this
+      instance's own timers, on one node at a time, which the store decides. `:oban`:
+      jobs of the host that call `Plausible.Webhooks.Traffic.evaluate/2` and
+      `Plausible.Webhooks.prune/1`; the workers of the project
+      `plausible_webhooks_phoenix` do, for Oban. Taking over parked deliveries and
+      those of dead nodes is never left to a job: every node does it itself.
 
   Limits, units in the name:
 
@@ -97,8 +106,10 @@ defmodule Plausible.Webhooks.Options do
               ca_file: nil,
               user_agent: nil,
               observers: [],
+              cluster: nil,
               directory: [],
-              traffic: []
+              traffic: [],
+              periodic: :local
             ] ++ Enum.map(@limits, fn {key, default, _check, _text} -> {key, default} end)
 
   @doc "Checks every option; the error names the first one that is wrong."
@@ -170,7 +181,7 @@ defmodule Plausible.Webhooks.Options do
   defp check(:policy, policy), do: policy(policy)
   defp check(:observers, observers), do: observers(observers)
 
-  defp check(key, nil) when key in [:ca_file, :user_agent], do: {:ok, nil}
+  defp check(key, nil) when key in [:ca_file, :user_agent, :cluster], do: {:ok, nil}
 
   defp check(:ca_file, path) when is_binary(path) do
     if File.regular?(path), do: {:ok, path}, else: {:error, "is not a file"}
@@ -184,6 +195,19 @@ defmodule Plausible.Webhooks.Options do
 
   defp check(key, _other) when key in [:ca_file, :user_agent],
     do: {:error, "must be a string or nil"}
+
+  defp check(:cluster, {module, options}) when is_atom(module) do
+    cond do
+      not Keyword.keyword?(options) -> {:error, "must be {module, keyword list}"}
+      not implements?(module, :tell, 3) -> {:error, "#{inspect(module)} is not a cluster"}
+      true -> {:ok, {module, options}}
+    end
+  end
+
+  defp check(:cluster, _other), do: {:error, "must be {module, keyword list} or nil"}
+
+  defp check(:periodic, who) when who in [:local, :oban], do: {:ok, who}
+  defp check(:periodic, _other), do: {:error, "must be :local or :oban"}
 
   defp check(:traffic, false), do: {:ok, false}
 
@@ -277,11 +301,12 @@ defmodule Plausible.Webhooks.Options do
     do: Code.ensure_loaded?(module) and function_exported?(module, function, arity)
 
   defimpl Inspect do
-    # What the store was given (a password, perhaps) must not end up in a crash
-    # report.
+    # What the store and the cluster were given (a password, perhaps) must not end
+    # up in a crash report.
     def inspect(options, opts) do
-      store = if options.store, do: elem(options.store, 0)
-      Inspect.Any.inspect(%{options | store: store}, opts)
+      store = options.store && elem(options.store, 0)
+      cluster = options.cluster && elem(options.cluster, 0)
+      Inspect.Any.inspect(%{options | store: store, cluster: cluster}, opts)
     end
   end
 end

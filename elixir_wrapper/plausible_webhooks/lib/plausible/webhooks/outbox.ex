@@ -196,7 +196,7 @@ defmodule Plausible.Webhooks.Outbox do
       flush(instance, deadline, failures)
     else
       left = size(instance)
-      Instance.count(instance, :dropped, left)
+      Notifier.dropped(instance, :stopping, left)
 
       Logger.error(
         "webhooks: stopped with #{left} deliveries that the store did not take: " <>

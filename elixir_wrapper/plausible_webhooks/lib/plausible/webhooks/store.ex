@@ -36,6 +36,9 @@ defmodule Plausible.Webhooks.Store do
   """
   @type owner :: String.t()
 
+  @typedoc "Shows that a turn is one's own."
+  @type token :: integer()
+
   @typedoc """
   Filters of the log. All that are given must hold. `states`: any of; `types`:
   any of (an empty list: none); `status_class`: 2..5 by the last answer, or
@@ -170,6 +173,15 @@ defmodule Plausible.Webhooks.Store do
   ends it.
   """
   @callback heartbeat(handle(), owner(), lease_ms :: pos_integer()) :: :ok | error()
+
+  @doc """
+  Takes a turn at what only one at a time may do, for `lease_ms` from now:
+  `{:error, :taken}` while somebody else has it. With the token of the last time a
+  turn is renewed, also after its end, unless somebody else has had it since. A
+  lease of 1 ms ends it. The name says what the turn is at, and is no owner's.
+  """
+  @callback take_turn(handle(), name :: String.t(), lease_ms :: pos_integer(), token() | nil) ::
+              {:ok, token()} | {:error, :taken} | error()
 
   @doc """
   Makes `failed` and `cancelled` deliveries `:pending` again for `owner`, same id,

@@ -12,6 +12,8 @@ defmodule Plausible.Webhooks.StoreKeeper do
   require Logger
 
   @retry_ms 500
+  # One line in so many tries.
+  @say_every 20
 
   def start_link(name),
     do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :store_keeper))
@@ -21,18 +23,23 @@ defmodule Plausible.Webhooks.StoreKeeper do
     instance = Instance.fetch!(name)
 
     case open(instance) do
-      :ok -> {:ok, name}
-      {:error, reason} -> if opened_before?(instance), do: later(name, reason), else: fail(reason)
+      :ok ->
+        {:ok, {name, 0}}
+
+      {:error, reason} ->
+        if opened_before?(instance), do: {:ok, later({name, 0}, reason)}, else: fail(reason)
     end
   end
 
   @impl true
-  def handle_info(:open, name) do
-    with {:error, reason} <- open(Instance.fetch!(name)), do: later(name, reason)
-    {:noreply, name}
+  def handle_info(:open, {name, _failures} = state) do
+    case open(Instance.fetch!(name)) do
+      :ok -> {:noreply, {name, 0}}
+      {:error, reason} -> {:noreply, later(state, reason)}
+    end
   end
 
-  def handle_info(_other, name), do: {:noreply, name}
+  def handle_info(_other, state), do: {:noreply, state}
 
   defp open(%Instance{options: %{store: {module, options}, vault: vault}} = instance) do
     options = if vault, do: Keyword.put(options, :vault, vault), else: options
@@ -47,9 +54,11 @@ defmodule Plausible.Webhooks.StoreKeeper do
 
   defp fail(reason), do: {:stop, {:store, reason}}
 
-  defp later(name, reason) do
-    Logger.error("webhooks: the store cannot be opened again: #{inspect(reason)}")
+  defp later({name, failures}, reason) do
+    if rem(failures, @say_every) == 0,
+      do: Logger.warning("webhooks: the store cannot be opened again: #{inspect(reason)}")
+
     Process.send_after(self(), :open, @retry_ms)
-    {:ok, name}
+    {name, failures + 1}
   end
 end

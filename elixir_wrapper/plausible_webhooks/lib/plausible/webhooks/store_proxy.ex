@@ -10,6 +10,7 @@ defmodule Plausible.Webhooks.StoreProxy do
   def list_webhooks(name, site_id), do: call(name, :list_webhooks, [site_id])
   def alert_states(name, ids), do: call(name, :alert_states, [ids])
   def put_alert_state(name, state), do: call(name, :put_alert_state, [state])
+  def take_turn(name, turn, lease_ms, token), do: call(name, :take_turn, [turn, lease_ms, token])
 
   defp call(name, function, arguments) do
     case Instance.get(name) do

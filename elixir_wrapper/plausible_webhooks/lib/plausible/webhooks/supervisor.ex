@@ -14,6 +14,7 @@ defmodule Plausible.Webhooks.Supervisor do
   #   Recorder      attempts are in the journal; recorded by its successor
   #   Engine        a new owner; the old one's deliveries come back from the store
   #   Outbox        deliveries are in the queue; committed by its successor
+  #   Inbox         messages of other nodes are lost; the directory's refresh finds out
   #   Directory     its tables are this supervisor's
   #   Sweeper       the engine gets a new owner id, what was between comes back
   #   Evaluator     looks again at its next turn
@@ -24,6 +25,8 @@ defmodule Plausible.Webhooks.Supervisor do
   use Supervisor
 
   alias Plausible.Webhooks.{
+    Change,
+    Cluster,
     Directory,
     Engine,
     Health,
@@ -61,19 +64,20 @@ defmodule Plausible.Webhooks.Supervisor do
     instance = Instance.new(options)
     Instance.publish(instance)
 
-    children = [
-      {Registration, name},
-      store(instance),
-      {Notifier, name},
-      {Health, name},
-      {Recorder, name},
-      {Engine, instance},
-      {Outbox, name},
-      later(Directory, name),
-      {Sweeper, name}
-    ]
+    children =
+      [
+        {Registration, name},
+        store(instance),
+        {Notifier, name},
+        {Health, name},
+        {Recorder, name},
+        {Engine, instance},
+        {Outbox, name}
+      ] ++
+        cluster(options) ++
+        [later(Directory, name), {Sweeper, name}] ++
+        if(options.traffic, do: [later(Evaluator, name)], else: [])
 
-    children = if options.traffic, do: children ++ [later(Evaluator, name)], else: children
     Supervisor.init(children, strategy: :one_for_one, max_restarts: 20, max_seconds: 10)
   end
 
@@ -89,6 +93,13 @@ defmodule Plausible.Webhooks.Supervisor do
     }
   end
 
+  # Before the directory: what changes after its first reading began is heard of.
+  defp cluster(%Options{cluster: nil}), do: []
+
+  defp cluster(%Options{name: name, cluster: {module, options}}) do
+    Enum.reject([{Cluster.Inbox, name}, module.listener(name, options)], &is_nil/1)
+  end
+
   @doc false
   def start_group(group) do
     {children, options} = group.()
@@ -102,14 +113,18 @@ defmodule Plausible.Webhooks.Supervisor do
   @doc false
   def start_part(Directory, name) do
     options = Instance.fetch!(name).options
-    Directory.start_link(parts(name, options) ++ options.directory)
+    compare = &Change.compare(name, &1)
+    Directory.start_link(parts(name, options) ++ [compare: compare] ++ options.directory)
   end
 
   def start_part(Evaluator, name) do
     options = Instance.fetch!(name).options
     deliver = &Hooks.deliver_notice(name, &1)
-    Evaluator.start_link(parts(name, options) ++ [deliver: deliver] ++ options.traffic)
+    traffic = if options.periodic == :local, do: options.traffic, else: untimed(options.traffic)
+    Evaluator.start_link(parts(name, options) ++ [deliver: deliver] ++ traffic)
   end
+
+  defp untimed(traffic), do: Keyword.put(traffic, :tick_ms, :infinity)
 
   defp parts(name, options),
     do: [instance: name, store: {StoreProxy, name}, host: options.host]

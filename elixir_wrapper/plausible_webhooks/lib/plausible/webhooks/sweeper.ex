@@ -16,12 +16,22 @@ defmodule Plausible.Webhooks.Sweeper do
   a new owner id, and they come back.
 
   Every `:prune_interval_ms` it deletes finished deliveries older than
-  `:retention_ms`, a slice at a time.
+  `:retention_ms`, a slice at a time, if it is this node's turn and nobody else's
+  business (`:periodic`).
   """
 
   use GenServer
 
-  alias Plausible.Webhooks.{Engine, Handover, Instance, Native, Notifier, Recorder}
+  alias Plausible.Webhooks.{
+    Engine,
+    Handover,
+    Instance,
+    Native,
+    Notifier,
+    Recorder,
+    StoreProxy,
+    Turn
+  }
 
   @claim_max 250
   # Bodies come along: a slice must not fill the memory.
@@ -30,6 +40,8 @@ defmodule Plausible.Webhooks.Sweeper do
   # New events must find room too.
   @fill_percent 80
   @call_ms 15_000
+  @turn "retention"
+  @turn_ms_max 600_000
 
   @doc "Sends deliveries again; returns the ids that are on their way."
   @spec redeliver(Instance.t(), [String.t()]) :: {:ok, [String.t()]} | {:error, term()}
@@ -67,7 +79,7 @@ defmodule Plausible.Webhooks.Sweeper do
     options = Instance.fetch!(name).options
     Process.send_after(self(), :prune, options.prune_interval_ms)
     send(self(), :tick)
-    {:ok, %{name: name, leased_at: nil, leased_owner: nil, succession: :open}}
+    {:ok, %{name: name, leased_at: nil, leased_owner: nil, succession: :open, turn: nil}}
   end
 
   @impl true
@@ -98,12 +110,13 @@ defmodule Plausible.Webhooks.Sweeper do
   def handle_info(:prune, state) do
     instance = Instance.fetch!(state.name)
     old_rates(instance)
+    {ours?, state} = turn(instance, state)
 
     # One slice at a time: a backlog must not keep deliveries waiting.
     next_ms =
-      case prune_slice(instance) do
+      case ours? and prune_slice(instance) do
         {:ok, @prune_max} -> 100
-        _done_or_away -> instance.options.prune_interval_ms
+        _not_ours_or_done_or_away -> instance.options.prune_interval_ms
       end
 
     Process.send_after(self(), :prune, next_ms)
@@ -111,6 +124,9 @@ defmodule Plausible.Webhooks.Sweeper do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(_reason, state), do: Turn.give_back({StoreProxy, state.name}, @turn, state.turn)
 
   defp flush_messages do
     receive do
@@ -248,6 +264,19 @@ defmodule Plausible.Webhooks.Sweeper do
       {:error, _reason} = error -> error
     end
   end
+
+  # Kept until the next time: the same node goes on.
+  defp turn(%Instance{options: %{periodic: :local} = options}, state) do
+    lease_ms = min(2 * options.prune_interval_ms, @turn_ms_max)
+
+    case Turn.take({StoreProxy, state.name}, @turn, lease_ms, state.turn) do
+      {:ok, token} -> {true, %{state | turn: token}}
+      {:error, :taken} -> {false, %{state | turn: nil}}
+      {:error, _away} -> {false, state}
+    end
+  end
+
+  defp turn(_instance, state), do: {false, state}
 
   defp prune_slice(instance) do
     before_ms = Instance.now_ms() - instance.options.retention_ms

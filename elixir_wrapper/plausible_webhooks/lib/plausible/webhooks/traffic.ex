@@ -151,9 +151,11 @@ defmodule Plausible.Webhooks.Traffic do
   @doc """
   Evaluates, in the process `Plausible.Webhooks.Traffic.Evaluator` of the instance,
   every site that has webhooks for traffic, and returns when the notices are
-  accepted. `now_ms` is the time to be taken for now.
+  accepted. `now_ms` is the time to be taken for now. `{:error, :taken}`: another
+  node evaluates in this moment.
   """
-  @spec evaluate(atom(), integer()) :: {:ok, summary()} | {:error, :not_running}
+  @spec evaluate(atom(), integer()) ::
+          {:ok, summary()} | {:error, :not_running | :taken | term()}
   defdelegate evaluate(instance, now_ms), to: Plausible.Webhooks.Traffic.Evaluator
 
   @doc """

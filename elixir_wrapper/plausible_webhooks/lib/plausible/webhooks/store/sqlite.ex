@@ -170,6 +170,8 @@ defmodule Plausible.Webhooks.Store.SQLite do
   @impl true
   defdelegate heartbeat(handle, owner, lease_ms), to: Deliveries
   @impl true
+  defdelegate take_turn(handle, name, lease_ms, token), to: Deliveries
+  @impl true
   defdelegate redeliver(handle, owner, ids), to: Deliveries
   @impl true
   defdelegate recoverable(handle, webhook_id, since_ms, limit), to: Log

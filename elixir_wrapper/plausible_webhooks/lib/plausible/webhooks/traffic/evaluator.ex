@@ -7,19 +7,27 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
 
     * `:tick_ms` - the pause between two evaluations, 60 000; `:infinity` leaves it
       to who calls `Plausible.Webhooks.Traffic.evaluate/2` (a scheduled job).
+    * `:lease_ms` - how long a node that died keeps others from evaluating, 90 000;
+      longer than `tick_ms`, so that one node goes on doing it.
 
   An evaluation that takes longer delays the next one; there are never two at a
-  time. What was evaluated the longest ago comes first. Only one
-  node should evaluate: two would both tell of the same breach.
+  time. What was evaluated the longest ago comes first.
+
+  Of several nodes that share a store one evaluates at a time, or two would tell of
+  the same breach: an evaluation takes a turn (`c:Plausible.Webhooks.Store.take_turn/4`)
+  and renews it as long as it takes. With a `tick_ms` a node keeps its turn until the
+  next tick; the others take over when it has stopped, or `lease_ms` after it died.
   """
 
   use GenServer
 
-  alias Plausible.Webhooks.{Directory, Traffic}
+  alias Plausible.Webhooks.{Directory, Traffic, Turn}
 
   require Logger
 
   @tick_ms 60_000
+  @turn "traffic"
+  @lease_ms 90_000
 
   @doc false
   def child_spec(opts) do
@@ -34,7 +42,8 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
   end
 
   @doc false
-  @spec evaluate(atom(), integer()) :: {:ok, Traffic.summary()} | {:error, :not_running}
+  @spec evaluate(atom(), integer()) ::
+          {:ok, Traffic.summary()} | {:error, :not_running | :taken | term()}
   def evaluate(instance, now_ms) do
     GenServer.call(server(instance), {:evaluate, now_ms}, :infinity)
   catch
@@ -45,25 +54,39 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
 
   @impl true
   def init(opts) do
+    # To give the turn back at the stop.
+    Process.flag(:trap_exit, true)
     {tick_ms, opts} = Keyword.pop(opts, :tick_ms, @tick_ms)
+    {lease_ms, opts} = Keyword.pop(opts, :lease_ms, @lease_ms)
     schedule(tick_ms)
-    {:ok, %{context: Map.new(opts), tick_ms: tick_ms, round: 0, evaluated: %{}}}
+    state = %{context: Map.new(opts), tick_ms: tick_ms, lease_ms: lease_ms}
+    {:ok, Map.merge(state, %{token: nil, round: 0, evaluated: %{}})}
   end
 
+  # Who calls may call another node the next time: the turn is given back, unless
+  # it is one that the ticks keep.
   @impl true
-  def handle_call({:evaluate, now_ms}, {caller, _tag}, state) do
-    {summary, state} = round(state, now_ms, [caller])
-    {:reply, {:ok, summary}, state}
+  def handle_call({:evaluate, now_ms}, {caller, _tag}, %{token: kept} = state) do
+    {result, state} = round(state, now_ms, [caller])
+    {:reply, result, if(kept, do: state, else: give_back(state))}
   end
 
   @impl true
   def handle_info(:tick, state) do
-    {_summary, state} = round(state, System.system_time(:millisecond), [])
+    {_result, state} = round(state, System.system_time(:millisecond), [])
     schedule(state.tick_ms)
     {:noreply, state}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(_reason, state), do: give_back(state)
+
+  defp give_back(state) do
+    Turn.give_back(state.context.store, @turn, state.token)
+    %{state | token: nil}
+  end
 
   defp schedule(:infinity), do: :ok
   defp schedule(tick_ms), do: Process.send_after(self(), :tick, tick_ms)
@@ -78,16 +101,39 @@ defmodule Plausible.Webhooks.Traffic.Evaluator do
       |> Directory.traffic()
       |> Enum.sort_by(fn {site_id, _webhooks} -> Map.get(evaluated, site_id, 0) end)
 
-    summary = Traffic.evaluate_sites(context, sites, now_ms, callers)
-    log(summary)
+    evaluate = fn -> Traffic.evaluate_sites(context, sites, now_ms, callers) end
+
+    case Turn.run(context.store, @turn, state.lease_ms, state.token, evaluate, callers) do
+      {:ok, summary, token} ->
+        log(summary)
+
+        {{:ok, summary},
+         %{state | token: token, round: round, evaluated: done(state, sites, summary)}}
+
+      {:error, reason} ->
+        log_error(reason)
+        # A store that was away may still have our turn.
+        token = if reason in [:taken, :turn_lost], do: nil, else: state.token
+        {{:error, reason}, %{state | token: token}}
+    end
+  end
+
+  defp done(%{evaluated: evaluated} = state, sites, summary) do
+    round = state.round + 1
     behind = for {site_id, :no_time_left} <- summary.failed, into: MapSet.new(), do: site_id
 
-    evaluated =
-      for {site_id, _webhooks} <- sites, into: %{} do
-        {site_id, if(site_id in behind, do: Map.get(evaluated, site_id, 0), else: round)}
-      end
+    for {site_id, _webhooks} <- sites, into: %{} do
+      {site_id, if(site_id in behind, do: Map.get(evaluated, site_id, 0), else: round)}
+    end
+  end
 
-    {summary, %{state | round: round, evaluated: evaluated}}
+  # Another node evaluates.
+  defp log_error(:taken), do: :ok
+
+  defp log_error(reason) do
+    Logger.warning(
+      "webhooks: traffic was not evaluated: #{inspect(reason, limit: 5, printable_limit: 200)}"
+    )
   end
 
   defp log(%{failed: []}), do: :ok

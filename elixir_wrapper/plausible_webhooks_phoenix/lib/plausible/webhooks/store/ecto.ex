@@ -45,7 +45,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
   | `webhook_deliveries` | the queue and the log, without bodies |
   | `webhook_bodies` | what is sent; apart, since a change of state rewrites the row |
   | `webhook_attempts` | every attempt, with what the receiver answered |
-  | `webhook_owners` | leases |
+  | `webhook_owners` | leases, of owners and of turns (`turn/...`) |
   | `webhook_alert_states` | traffic alerts |
   | `webhook_counts` | how many deliveries are in each state, as sums to add up |
   | `webhook_deletions` | webhooks that are gone and whose log is still to be deleted |
@@ -148,6 +148,8 @@ defmodule Plausible.Webhooks.Store.Ecto do
   defdelegate release(store, owner, ids, next_at_ms), to: Claims
   @impl true
   defdelegate heartbeat(store, owner, lease_ms), to: Claims
+  @impl true
+  defdelegate take_turn(store, name, lease_ms, token), to: Claims
   @impl true
   defdelegate redeliver(store, owner, ids), to: Claims
   @impl true

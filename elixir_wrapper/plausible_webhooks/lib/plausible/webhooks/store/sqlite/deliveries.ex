@@ -200,6 +200,26 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     with {:ok, _results} <- Connection.write(handle.connection, [{statement, params}]), do: :ok
   end
 
+  # Kept with the leases of owners. The end of the lease is the token: nobody gets a
+  # turn before the last one has ended, so no two have had the same.
+  @take_turn """
+  INSERT INTO owners (owner, until_ms) VALUES (?1, ?2)
+  ON CONFLICT (owner) DO UPDATE SET until_ms = excluded.until_ms
+  WHERE until_ms <= ?3 OR until_ms = ?4
+  RETURNING until_ms
+  """
+
+  def take_turn(handle, name, lease_ms, token) do
+    now_ms = System.system_time(:millisecond)
+    params = ["turn/" <> name, now_ms + lease_ms, now_ms, token]
+
+    case Connection.write(handle.connection, [{@take_turn, params}]) do
+      {:ok, [[{until_ms}]]} -> {:ok, until_ms}
+      {:ok, [[]]} -> {:error, :taken}
+      {:error, _reason} = error -> error
+    end
+  end
+
   # --- again, or not any more
 
   def redeliver(handle, owner, ids) do

@@ -27,6 +27,31 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
     with {:ok, _rows} <- Database.query(store, :heartbeat, @heartbeat, params), do: :ok
   end
 
+  # --- turns
+
+  # Kept with the leases of owners. The end of the lease is the token: nobody gets a
+  # turn before the last one has ended, so no two have had the same. Who waits for
+  # another one's row looks at it again afterwards.
+  @take_turn """
+  INSERT INTO PREFIX.webhook_owners AS turn (owner, until_ms)
+  VALUES ($1, #{SQL.now_ms()} + $2::bigint)
+  ON CONFLICT (owner) DO UPDATE SET until_ms = excluded.until_ms
+  WHERE turn.until_ms <= #{SQL.now_ms()} OR turn.until_ms = $3::bigint
+  RETURNING until_ms
+  """
+
+  @spec take_turn(store(), String.t(), pos_integer(), Store.token() | nil) ::
+          {:ok, Store.token()} | {:error, :taken | term()}
+  def take_turn(store, name, lease_ms, token) do
+    params = [Text.encode("turn/" <> name), lease_ms, token]
+
+    case Database.query(store, :take_turn, @take_turn, params) do
+      {:ok, [[until_ms]]} -> {:ok, until_ms}
+      {:ok, []} -> {:error, :taken}
+      {:error, _reason} = error -> error
+    end
+  end
+
   # --- claim
 
   # Locked rows are somebody else's in this moment and are skipped, so that a claim

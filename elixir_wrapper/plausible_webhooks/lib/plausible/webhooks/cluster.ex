@@ -1,0 +1,81 @@
+defmodule Plausible.Webhooks.Cluster do
+  @moduledoc """
+  How the nodes of a cluster tell each other that a webhook or a goal has changed.
+
+  Given at the start as `cluster: {module, options}`; default `nil`: one node, or
+  several that learn of each other's changes by the periodic refresh of
+  `Plausible.Webhooks.Directory` only. Every node names the same.
+
+      {Plausible.Webhooks,
+       [cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: MyApp.PubSub}] ++ options}
+
+  A message says what has changed and not how: whoever gets it reads the store, and
+  the host, anew. So one that comes twice, late, or after a newer one does no harm.
+  One that is lost is made up for by the periodic refresh.
+
+  ## Implementing one
+
+      defmodule MyCluster do
+        @behaviour Plausible.Webhooks.Cluster
+
+        @impl true
+        def listener(instance, options), do: {MyCluster.Listener, {instance, options}}
+
+        @impl true
+        def tell(instance, _options, message) do
+          for node <- Node.list(), do: send({MyCluster.Listener, node}, {instance, message})
+          :ok
+        end
+      end
+
+  The listener calls `received/2` for every message of another node, and `missed/1`
+  when it begins to listen and whenever messages may have been lost. Both return at
+  once and never raise.
+  """
+
+  alias Plausible.Webhooks.{Bounded, Instance, Notifier, Webhook}
+
+  @type instance :: atom()
+  @typedoc "What has changed."
+  @type message ::
+          {:webhook_changed, site_id :: integer(), Webhook.id()}
+          | {:goals_changed, site_id :: integer()}
+
+  @doc "The process that listens, supervised with the instance; `nil` for none."
+  @callback listener(instance(), options :: keyword()) ::
+              Supervisor.child_spec() | {module(), term()} | nil
+
+  @doc """
+  Tells every other node, not this one. Called in the process that has made the
+  change, after the store has it; must not wait for the others.
+  """
+  @callback tell(instance(), options :: keyword(), message()) :: :ok | {:error, term()}
+
+  @doc "Another node has changed something."
+  @spec received(instance(), message()) :: :ok
+  def received(instance, message), do: inbox(instance, {:received, message})
+
+  @doc "Messages may have been lost: everything is read anew."
+  @spec missed(instance()) :: :ok
+  def missed(instance), do: inbox(instance, :missed)
+
+  defp inbox(name, message) do
+    case Instance.get(name) do
+      nil -> :ok
+      instance -> Instance.tell(instance, :cluster, message)
+    end
+  end
+
+  @doc false
+  # The change has happened: that others could not be told is no reason to fail.
+  @spec tell(Instance.t(), message()) :: :ok
+  def tell(%Instance{options: %{cluster: nil}}, _message), do: :ok
+
+  def tell(%Instance{name: name, options: %{cluster: {module, options}}} = instance, message) do
+    case Bounded.guard(fn -> module.tell(name, options, message) end) do
+      :ok -> :ok
+      {:error, reason} -> Notifier.untold(instance, reason)
+      other -> Notifier.untold(instance, other)
+    end
+  end
+end

@@ -1,0 +1,145 @@
+defmodule Plausible.Webhooks.PeriodicTest do
+  use Plausible.Webhooks.Test.InstanceCase, async: true
+
+  alias Plausible.Webhooks, as: API
+  alias Plausible.Webhooks.{StoreProxy, Traffic, Turn}
+
+  @retention_ms 60_000
+
+  defp old!(context) do
+    webhook = webhook!(context, "/hook")
+    long_ago = System.system_time(:millisecond) - 2 * @retention_ms
+    old = delivery(webhook, state: :failed, created_at_ms: long_ago, finished_at_ms: long_ago)
+    :ok = Instance.store(context.instance, :accept, [[old]])
+    old
+  end
+
+  defp traffic!(context) do
+    webhook!(context, "/spike", %{events: ["traffic.spike"], spike_threshold: 5})
+    TestHost.put(context.host, :visitors, fn -> {:ok, [9]} end)
+  end
+
+  defp store(context), do: {StoreProxy, context.name}
+
+  test "local: this node's own timers", context do
+    context =
+      start!(context,
+        retention_ms: @retention_ms,
+        prune_interval_ms: 20,
+        traffic: [tick_ms: 20]
+      )
+
+    old = old!(context)
+    eventually(fn -> logged(context, old.id).state == nil end)
+    traffic!(context)
+    HttpReceiver.await(context.receiver, "/spike", 1)
+  end
+
+  test "local: a node keeps its turns until it stops", context do
+    context = start!(context, prune_interval_ms: 300, traffic: [tick_ms: 20])
+
+    for turn <- ["retention", "traffic"] do
+      eventually(fn -> Turn.take(store(context), turn, 1, nil) == {:error, :taken} end)
+    end
+
+    # Given back at the stop: nobody waits for a lease to end.
+    for part <- [Sweeper, Traffic.Evaluator],
+        do: :ok = Supervisor.terminate_child(context.supervisor, part)
+
+    Process.sleep(5)
+
+    for turn <- ["retention", "traffic"],
+        do: assert({:ok, _token} = Turn.take(store(context), turn, 60_000, nil))
+  end
+
+  test "another node's turn holds up both", context do
+    # The timers wait for long enough to take the turns before them.
+    context =
+      start!(context,
+        retention_ms: @retention_ms,
+        prune_interval_ms: 300,
+        traffic: [tick_ms: 300]
+      )
+
+    {:ok, retention} = Turn.take(store(context), "retention", 60_000, nil)
+    {:ok, traffic} = Turn.take(store(context), "traffic", 60_000, nil)
+    old = old!(context)
+    traffic!(context)
+    Process.sleep(700)
+    assert logged(context, old.id).state == :failed
+    assert HttpReceiver.count(context.receiver, "/spike") == 0
+    assert Traffic.evaluate(context.name, System.system_time(:millisecond)) == {:error, :taken}
+
+    :ok = Turn.give_back(store(context), "retention", retention)
+    :ok = Turn.give_back(store(context), "traffic", traffic)
+    eventually(fn -> logged(context, old.id).state == nil end)
+    HttpReceiver.await(context.receiver, "/spike", 1)
+  end
+
+  test "oban: nothing by itself, everything when told", context do
+    context =
+      start!(context,
+        periodic: :oban,
+        retention_ms: @retention_ms,
+        prune_interval_ms: 20,
+        traffic: [tick_ms: 20]
+      )
+
+    old = old!(context)
+    traffic!(context)
+    Process.sleep(200)
+    assert logged(context, old.id).state == :failed
+    assert HttpReceiver.count(context.receiver, "/spike") == 0
+
+    assert {:ok, 1} = API.prune(context.name)
+    assert logged(context, old.id).state == nil
+    now_ms = System.system_time(:millisecond)
+    assert {:ok, %{fired: 1}} = Traffic.evaluate(context.name, now_ms)
+    # The turn is free for the next job, wherever it runs.
+    Process.sleep(5)
+    assert {:ok, _token} = Turn.take(store(context), "traffic", 1, nil)
+  end
+
+  test "oban: parked deliveries come back all the same", context do
+    context = start!(context, periodic: :oban)
+    webhook = webhook!(context, "/hook")
+    due = System.system_time(:millisecond) - 1
+
+    :ok =
+      Instance.store(context.instance, :accept, [
+        [delivery(webhook, state: :parked, next_at_ms: due)]
+      ])
+
+    HttpReceiver.await(context.receiver, "/hook", 1)
+    assert :ok = API.sweep(context.name)
+  end
+
+  test "the queue as it is in the store", context do
+    context = start!(context, sweep_interval_ms: 60_000)
+    webhook = webhook!(context, "/hook")
+    assert {:ok, %{pending: 0, parked: 0, overdue_ms: 0}} = API.queue(context.name)
+    later = System.system_time(:millisecond) + 60_000
+
+    :ok =
+      Instance.store(context.instance, :accept, [
+        [delivery(webhook, state: :parked, next_at_ms: later)]
+      ])
+
+    assert {:ok, %{parked: 1, overdue_ms: 0}} = API.queue(context.name)
+    due = System.system_time(:millisecond) - 5_000
+
+    :ok =
+      Instance.store(context.instance, :accept, [
+        [delivery(webhook, state: :parked, next_at_ms: due)]
+      ])
+
+    assert {:ok, %{parked: 2, overdue_ms: overdue_ms}} = API.queue(context.name)
+    assert overdue_ms in 5_000..10_000
+  end
+
+  test "says when the instance is not running", context do
+    assert API.prune(context.name) == {:error, :not_running}
+    assert API.sweep(context.name) == {:error, :not_running}
+    assert API.queue(context.name) == {:error, :not_running}
+  end
+end

@@ -1,0 +1,138 @@
+defmodule Plausible.Webhooks.PromEx do
+  @moduledoc """
+  A plugin of [PromEx](https://hexdocs.pm/prom_ex): what `Plausible.Webhooks.Telemetry`
+  tells, for Prometheus.
+
+      defmodule MyApp.PromEx do
+        use PromEx, otp_app: :my_app
+
+        @impl true
+        def plugins, do: [PromEx.Plugins.Beam, Plausible.Webhooks.PromEx]
+      end
+
+      {Plausible.Webhooks, observers: [{Plausible.Webhooks.Telemetry, []}], ...}
+
+  Options (`{Plausible.Webhooks.PromEx, poll_rate: 10_000}`): `:instance` (default
+  `Plausible.Webhooks`) and `:poll_rate` of the gauges in ms (default 10 000).
+
+  | metric | type | tags |
+  |---|---|---|
+  | `plausible_webhooks_attempt_duration_milliseconds` | distribution | `status_class` |
+  | `plausible_webhooks_attempts_total` | counter | `status_class`, `error` |
+  | `plausible_webhooks_deliveries_finished_total` | counter | `state` |
+  | `plausible_webhooks_deliveries_accepted_total` | sum | |
+  | `plausible_webhooks_deliveries_dropped_total` | sum | `reason` |
+  | `plausible_webhooks_deliveries_given_back_total` | sum | |
+  | `plausible_webhooks_store_failures_total` | counter | `operation` |
+  | `plausible_webhooks_webhooks_disabled_total` | counter | `reason` |
+  | `plausible_webhooks_node_outbox`, `_journal`, `_waiting`, `_in_flight` | gauge | |
+  | `plausible_webhooks_queue_pending`, `_parked`, `_overdue_milliseconds` | gauge | |
+
+  No tag names a site, a webhook or a host: there may be many.
+  """
+
+  # PromEx is called when it calls us, and not before: whether it was there when this
+  # was compiled, and in which order, does not matter. A plugin is a module with
+  # these three functions.
+  @compile {:no_warn_undefined,
+            [PromEx.MetricTypes.Event, PromEx.MetricTypes.Polling, Telemetry.Metrics]}
+
+  alias PromEx.MetricTypes.{Event, Polling}
+  alias Telemetry.Metrics
+
+  @prefix [:plausible, :webhooks]
+  @poll_rate_ms 10_000
+  @buckets_ms [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 15_000]
+
+  @doc "Counters and distributions of what happens."
+  @spec event_metrics(keyword()) :: term()
+  def event_metrics(_options) do
+    [
+      Event.build(:plausible_webhooks_event_metrics, attempts() ++ deliveries() ++ trouble()),
+      # Measured by a job, where there is one.
+      Event.build(:plausible_webhooks_queue_event_metrics, queue())
+    ]
+  end
+
+  @doc "Gauges of this node's queues."
+  @spec polling_metrics(keyword()) :: term()
+  def polling_metrics(options) do
+    instance = Keyword.get(options, :instance, Plausible.Webhooks)
+    poll_rate_ms = Keyword.get(options, :poll_rate, @poll_rate_ms)
+    measure = {Plausible.Webhooks.Telemetry, :measure, [instance]}
+    Polling.build(:plausible_webhooks_polling_metrics, poll_rate_ms, measure, node_gauges())
+  end
+
+  @doc false
+  @spec manual_metrics(keyword()) :: []
+  def manual_metrics(_options), do: []
+
+  defp attempts do
+    [
+      Metrics.distribution(@prefix ++ [:attempt, :duration, :milliseconds],
+        event_name: @prefix ++ [:attempt, :stop],
+        measurement: :duration,
+        unit: {:native, :millisecond},
+        tags: [:status_class],
+        reporter_options: [buckets: @buckets_ms],
+        description: "How long attempts take."
+      ),
+      Metrics.counter(@prefix ++ [:attempts, :total],
+        event_name: @prefix ++ [:attempt, :stop],
+        tags: [:status_class, :error],
+        description: "Attempts by what came of them."
+      )
+    ]
+  end
+
+  defp deliveries do
+    [
+      Metrics.counter(@prefix ++ [:deliveries, :finished, :total],
+        event_name: @prefix ++ [:delivery, :stop],
+        tags: [:state],
+        description: "Deliveries that came to an end."
+      ),
+      sum([:deliveries, :accepted], [:deliveries, :accepted], [], "Deliveries accepted."),
+      sum([:deliveries, :dropped], [:deliveries, :dropped], [:reason], "Deliveries dropped."),
+      sum([:deliveries, :given_back], [:engine, :overloaded], [], "Given back to the store.")
+    ]
+  end
+
+  defp trouble do
+    [
+      sum([:store, :failures], [:store, :failed], [:operation], "The store failed."),
+      sum([:webhooks, :disabled], [:webhook, :disabled], [:reason], "Webhooks disabled.")
+    ]
+  end
+
+  defp sum(name, event, tags, description) do
+    Metrics.sum(@prefix ++ name ++ [:total],
+      event_name: @prefix ++ event,
+      measurement: :count,
+      tags: tags,
+      description: description
+    )
+  end
+
+  defp queue do
+    for {name, measurement} <- [
+          {[:queue, :pending], :pending},
+          {[:queue, :parked], :parked},
+          {[:queue, :overdue, :milliseconds], :overdue_ms}
+        ],
+        do: gauge(name, [:queue, :measured], measurement)
+  end
+
+  defp node_gauges do
+    for name <- [:outbox, :journal, :waiting, :in_flight],
+        do: gauge([:node, name], [:node, :measured], name)
+  end
+
+  defp gauge(name, event, measurement) do
+    Metrics.last_value(@prefix ++ name,
+      event_name: @prefix ++ event,
+      measurement: measurement,
+      description: "See Plausible.Webhooks.Telemetry."
+    )
+  end
+end

@@ -1,0 +1,246 @@
+defmodule Plausible.Webhooks.Telemetry do
+  @moduledoc """
+  What happens, as `:telemetry` events, and per site as messages for a live page.
+
+      {Plausible.Webhooks,
+       observers: [{Plausible.Webhooks.Telemetry, pubsub: MyApp.PubSub}],
+       ...}
+
+      :telemetry.attach(
+        "webhooks-log",
+        [:plausible, :webhooks, :attempt, :stop],
+        fn _event, %{duration: duration}, metadata, _config ->
+          ms = System.convert_time_unit(duration, :native, :millisecond)
+          IO.puts("\#{metadata.host} answered \#{metadata.status_class} after \#{ms} ms")
+        end,
+        nil
+      )
+
+  Options of the observer:
+
+    * `:pubsub` - a `Phoenix.PubSub` on which what concerns a site is broadcast, see
+      below; default `nil`: nothing is.
+
+  Events come after the fact, in a process of their own (`Plausible.Webhooks.Observer`):
+  a handler that is slow loses events, not deliveries.
+
+  ## Events
+
+  Every metadata has the `instance`. No event has a URL, a secret, a header or a
+  body; of a URL there is the `host`. Durations are in native time units.
+
+  | event | measurements | metadata |
+  |---|---|---|
+  | `[:plausible, :webhooks, :attempt, :stop]` | `duration`, and where it is known `dns`, `connect`, `tls`, `first_byte` (durations) | `site_id`, `webhook_id`, `delivery_id`, `host`, `number`, `state`, `status`, `status_class` (`"2xx"` to `"5xx"`, `"none"` without an answer), `error` |
+  | `[:plausible, :webhooks, :delivery, :stop]` | `attempts` | `site_id`, `webhook_id`, `delivery_id`, `host`, `state` (`:delivered`, `:failed`, `:cancelled`), `status`, `status_class`, `error` |
+  | `[:plausible, :webhooks, :deliveries, :accepted]` | `count` | |
+  | `[:plausible, :webhooks, :deliveries, :dropped]` | `count` | `reason`: `:outbox_full`, `:refused_by_store`, `:payload`, `:hook_error`, `:stopping` |
+  | `[:plausible, :webhooks, :engine, :overloaded]` | `count` of deliveries given back to the store | |
+  | `[:plausible, :webhooks, :store, :failed]` | `count` (1) | `operation`, `reason` |
+  | `[:plausible, :webhooks, :cluster, :failed]` | `count` (1) | `reason` |
+  | `[:plausible, :webhooks, :webhook, :changed]` | `count` (1) | `site_id`, `webhook_id`, `change` |
+  | `[:plausible, :webhooks, :webhook, :disabled]` | `count` (1), `failing_for_ms` (0 for `:gone`) | `site_id`, `webhook_id`, `host`, `reason`: `:gone`, `:failing` |
+  | `[:plausible, :webhooks, :node, :measured]` | `outbox`, `journal`, `waiting`, `in_flight`, `dropped`, `refused`, `notices_dropped` | |
+  | `[:plausible, :webhooks, :queue, :measured]` | `pending`, `parked`, `delivered`, `failed`, `cancelled`, `overdue_ms` | |
+
+  The last two are measured from time to time, not when something happens.
+  `measure/1` measures this node: what waits to be committed (`outbox`), to be recorded
+  (`journal`) and in the engine (`waiting`, `in_flight`), and what was lost since the
+  start. Each node does it, by a child of the host's supervisor,
+
+      {Plausible.Webhooks.Telemetry, instance: Plausible.Webhooks, every_ms: 10_000}
+
+  by `:telemetry_poller` (`measurements: [{Plausible.Webhooks.Telemetry, :measure, []}]`)
+  or by `Plausible.Webhooks.PromEx`. `queue/1` measures the store's queue over all
+  nodes; `Plausible.Webhooks.Workers.Sweep` does it once a minute.
+
+  ## Messages per site
+
+  With `:pubsub`, whoever has subscribed to `topic/2` of a site gets
+
+      {:plausible_webhooks, event, metadata}
+
+  with the events `:attempt`, `:delivery_finished`, `:webhook_changed` and
+  `:webhook_disabled`, and the metadata of `Plausible.Webhooks.Observer`: ids and
+  states, from which the page reads anew what it shows. They come from every node,
+  at the pace of the attempts: a page collects them for a moment before it reads.
+  """
+
+  @behaviour Plausible.Webhooks.Observer
+
+  use GenServer
+
+  @every_ms 10_000
+  @prefix [:plausible, :webhooks]
+  @reason_depth 3
+
+  @doc """
+  The topic of a site's messages.
+
+      iex> Plausible.Webhooks.Telemetry.topic(Plausible.Webhooks, 12)
+      "plausible_webhooks:site:Plausible.Webhooks:12"
+  """
+  @spec topic(atom(), integer()) :: String.t()
+  def topic(instance, site_id), do: "plausible_webhooks:site:#{inspect(instance)}:#{site_id}"
+
+  # --- the observer
+
+  @impl Plausible.Webhooks.Observer
+  def handle_event(event, measurements, metadata, options) do
+    {name, measurements, shown} = translate(event, measurements, metadata)
+    :telemetry.execute(@prefix ++ name, measurements, shown)
+    broadcast(options[:pubsub], event, metadata)
+  end
+
+  @attempt_keys [:instance, :site_id, :webhook_id, :delivery_id, :host, :state, :status, :error]
+
+  defp translate(:attempt, timings, metadata) do
+    shown = metadata |> Map.take([:number | @attempt_keys]) |> classified()
+    {[:attempt, :stop], durations(timings), shown}
+  end
+
+  defp translate(:delivery_finished, %{attempts: attempts}, metadata) do
+    shown = metadata |> Map.take(@attempt_keys) |> classified()
+    {[:delivery, :stop], %{attempts: attempts}, shown}
+  end
+
+  defp translate(:deliveries_accepted, %{count: count}, metadata),
+    do: {[:deliveries, :accepted], %{count: count}, Map.take(metadata, [:instance])}
+
+  defp translate(:deliveries_dropped, %{count: count}, metadata),
+    do: {[:deliveries, :dropped], %{count: count}, Map.take(metadata, [:instance, :reason])}
+
+  defp translate(:engine_overloaded, %{count: count}, metadata),
+    do: {[:engine, :overloaded], %{count: count}, Map.take(metadata, [:instance])}
+
+  defp translate(:store_failed, _measurements, metadata) do
+    shown = Map.take(metadata, [:instance, :operation, :reason])
+    {[:store, :failed], %{count: 1}, Map.update!(shown, :reason, &plain/1)}
+  end
+
+  defp translate(:cluster_failed, _measurements, metadata) do
+    shown = Map.take(metadata, [:instance, :reason])
+    {[:cluster, :failed], %{count: 1}, Map.update!(shown, :reason, &plain/1)}
+  end
+
+  defp translate(:webhook_changed, _measurements, metadata) do
+    shown = Map.take(metadata, [:instance, :site_id, :webhook_id, :change])
+    {[:webhook, :changed], %{count: 1}, shown}
+  end
+
+  defp translate(:webhook_disabled, %{failing_for_ms: failing_for_ms}, metadata) do
+    shown = Map.take(metadata, [:instance, :site_id, :webhook_id, :host, :reason])
+    {[:webhook, :disabled], %{count: 1, failing_for_ms: failing_for_ms || 0}, shown}
+  end
+
+  defp classified(metadata), do: Map.put(metadata, :status_class, status_class(metadata.status))
+
+  defp status_class(status) when is_integer(status) and status in 100..599,
+    do: "#{div(status, 100)}xx"
+
+  defp status_class(_no_answer), do: "none"
+
+  defp durations(timings) do
+    known = [
+      duration: timings[:total_us] || 0,
+      dns: timings[:dns_us],
+      connect: timings[:connect_us],
+      tls: timings[:tls_us],
+      first_byte: timings[:first_byte_us]
+    ]
+
+    for {name, us} <- known, us != nil, into: %{} do
+      {name, System.convert_time_unit(us, :microsecond, :native)}
+    end
+  end
+
+  # Reasons of a store may be anything, also what quotes a value.
+  defp plain(reason), do: plain(reason, @reason_depth)
+
+  defp plain(reason, _depth) when is_atom(reason) or is_integer(reason), do: reason
+
+  defp plain(reason, depth) when is_tuple(reason) and depth > 0,
+    do: reason |> Tuple.to_list() |> Enum.map(&plain(&1, depth - 1)) |> List.to_tuple()
+
+  defp plain(_anything, _depth), do: :other
+
+  # --- messages per site
+
+  if Code.ensure_loaded?(Phoenix.PubSub) do
+    @for_sites [:attempt, :delivery_finished, :webhook_changed, :webhook_disabled]
+
+    defp broadcast(pubsub, event, %{site_id: site_id} = metadata)
+         when pubsub != nil and is_integer(site_id) and event in @for_sites do
+      message = {:plausible_webhooks, event, metadata}
+      _ = Phoenix.PubSub.broadcast(pubsub, topic(metadata.instance, site_id), message)
+      :ok
+    end
+  end
+
+  defp broadcast(_pubsub, _event, _metadata), do: :ok
+
+  # --- measurements
+
+  @doc "Measures this node's queues; nothing for an instance that is not running."
+  @spec measure(atom()) :: :ok
+  def measure(instance \\ Plausible.Webhooks) do
+    stats = Plausible.Webhooks.stats(instance)
+
+    measurements = %{
+      outbox: stats.outbox,
+      journal: stats.journal,
+      waiting: Map.get(stats.engine, :waiting, 0),
+      in_flight: Map.get(stats.engine, :in_flight, 0),
+      dropped: stats.dropped,
+      refused: stats.refused,
+      notices_dropped: stats.notices_dropped
+    }
+
+    :telemetry.execute(@prefix ++ [:node, :measured], measurements, %{instance: instance})
+  rescue
+    # Not running, or stopped in this moment: a poller must not give us up for that.
+    ArgumentError -> :ok
+  end
+
+  @doc "Measures the queue in the store, over all nodes."
+  @spec queue(atom()) :: {:ok, %{atom() => non_neg_integer()}} | {:error, term()}
+  def queue(instance \\ Plausible.Webhooks) do
+    with {:ok, queue} <- Plausible.Webhooks.queue(instance) do
+      :telemetry.execute(@prefix ++ [:queue, :measured], queue, %{instance: instance})
+      {:ok, queue}
+    end
+  end
+
+  # --- the process that measures
+
+  @doc false
+  def child_spec(options) do
+    instance = Keyword.get(options, :instance, Plausible.Webhooks)
+    %{id: {__MODULE__, instance}, start: {__MODULE__, :start_link, [options]}}
+  end
+
+  @doc """
+  Measures a node from time to time. Options: `:instance` (default
+  `Plausible.Webhooks`), `:every_ms` (default 10 000).
+  """
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(options) do
+    options = Keyword.validate!(options, instance: Plausible.Webhooks, every_ms: @every_ms)
+    GenServer.start_link(__MODULE__, options)
+  end
+
+  @impl GenServer
+  def init(options) do
+    Process.send_after(self(), :measure, options[:every_ms])
+    {:ok, options}
+  end
+
+  @impl GenServer
+  def handle_info(:measure, options) do
+    measure(options[:instance])
+    Process.send_after(self(), :measure, options[:every_ms])
+    {:noreply, options}
+  end
+
+  def handle_info(_other, options), do: {:noreply, options}
+end

@@ -1,0 +1,138 @@
+defmodule Plausible.Webhooks.PeriodicNodesTest do
+  # Periodic work with two VMs on one PostgreSQL: one at a time, and the other one
+  # when that is gone.
+  use Plausible.Webhooks.Test.StoreCase, async: false
+
+  import Plausible.Webhooks.Test.EctoInstanceCase, only: [eventually: 2]
+
+  alias Plausible.Webhooks, as: API
+  alias Plausible.Webhooks.Test.{ClusterNode, HttpReceiver, ObanTables}
+  alias Plausible.Webhooks.Workers
+
+  @moduletag timeout: 120_000
+  @moduletag :capture_log
+  @name WebhooksPeriodic
+  @lease_ms 1_500
+  @rounds 20
+
+  setup do
+    ClusterNode.start_names!()
+    connect = ClusterNode.connection()
+
+    [a, b] =
+      for name <- [:a, :b] do
+        node = ClusterNode.start!(name)
+        :ok = ClusterNode.call(node, :base, [connect])
+        node
+      end
+
+    ClusterNode.connect!(a, b)
+    prefix = schema("periodic_test_")
+    migrate(prefix)
+    %{a: a, b: b, prefix: prefix, receiver: HttpReceiver.start!()}
+  end
+
+  defp up!(node, context, options) do
+    defaults = [
+      name: @name,
+      store: {Store, repo: Repo, prefix: context.prefix},
+      vault: [:binary.copy(<<7>>, 32)],
+      cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: ClusterNode.PubSub},
+      policy: %{https_only: false, allow_private: true},
+      sweep_interval_ms: 200
+    ]
+
+    :ok = ClusterNode.call(node, :up, [Keyword.merge(defaults, options)])
+    ClusterNode.call(node, :put, [@name, :visitors, &ClusterNode.spike/0])
+  end
+
+  defp spike!(node, receiver) do
+    attributes = %{
+      url: HttpReceiver.url(receiver, "/spike"),
+      events: ["traffic.spike"],
+      spike_threshold: 5
+    }
+
+    {:ok, webhook} = ClusterNode.call(node, API, :create_webhook, [@name, :owner, 1, attributes])
+    webhook
+  end
+
+  defp asked(node), do: ClusterNode.call(node, :asked, [])
+
+  test "local: one node evaluates, and the other one when that has died", context do
+    %{a: a, b: b, receiver: receiver} = context
+    options = [traffic: [tick_ms: 100, lease_ms: @lease_ms]]
+    up!(a, context, options)
+    eventually(fn -> asked(a) >= 0 end, 5_000)
+    webhook = spike!(a, receiver)
+    eventually(fn -> asked(a) > 3 end, 10_000)
+    up!(b, context, options)
+    ClusterNode.call(b, :await, [@name, {:version, webhook.id, 0}])
+    Process.sleep(1_000)
+    assert asked(b) == 0
+    assert asked(a) > 8
+    assert HttpReceiver.count(receiver, "/spike") == 1
+
+    died = System.monotonic_time(:millisecond)
+    ClusterNode.kill!(a)
+    eventually(fn -> asked(b) > 0 end, 10_000)
+    took_ms = System.monotonic_time(:millisecond) - died
+    if System.get_env("WEBHOOKS_REPORT"), do: IO.puts("\ntaken over after #{took_ms} ms")
+    assert took_ms < @lease_ms + 2_000
+    # It goes on where the other one was: the same breach is not told again.
+    Process.sleep(500)
+    assert HttpReceiver.count(receiver, "/spike") == 1
+  end
+
+  test "jobs that run on both at once evaluate once, and tell once", context do
+    %{a: a, b: b, receiver: receiver} = context
+    for node <- [a, b], do: up!(node, context, periodic: :oban, traffic: [])
+    spike!(a, receiver)
+    job = %Oban.Job{args: %{"instance" => inspect(@name)}, inserted_at: DateTime.utc_now()}
+
+    results =
+      for _round <- 1..@rounds do
+        [a, b]
+        |> Enum.map(&Task.async(fn -> ClusterNode.call(&1, Workers.Traffic, :perform, [job]) end))
+        |> Task.await_many(30_000)
+      end
+      |> List.flatten()
+
+    assert Enum.count(results, &match?({:ok, %{fired: 1}}, &1)) == 1
+    assert Enum.count(results, &(&1 == {:ok, :taken})) == 2 * @rounds - 1
+    HttpReceiver.await(receiver, "/spike", 1)
+    assert HttpReceiver.count(receiver, "/spike") == 1
+
+    # Without the pause that jobs make, straight into the evaluator.
+    results =
+      for _round <- 1..@rounds, node <- [a, b] do
+        Task.async(fn ->
+          now_ms = System.system_time(:millisecond)
+          ClusterNode.call(node, Plausible.Webhooks.Traffic, :evaluate, [@name, now_ms])
+        end)
+      end
+      |> Task.await_many(30_000)
+
+    assert Enum.all?(results, &(match?({:ok, %{fired: 0}}, &1) or &1 == {:error, :taken}))
+    assert HttpReceiver.count(receiver, "/spike") == 1
+  end
+
+  test "a job on a node without the instance ends up on one that has it", context do
+    %{a: a, b: b, receiver: receiver} = context
+    ObanTables.make!(context.prefix)
+    up!(b, context, periodic: :oban, traffic: [])
+    spike!(b, receiver)
+    :ok = ClusterNode.call(a, :oban, [context.prefix, [webhooks: 1]])
+    args = %{"instance" => inspect(@name)}
+    oban = ClusterNode.Oban
+    job = ClusterNode.call(a, Oban, :insert!, [oban, Workers.Traffic.new(args)])
+    reload = fn -> Repo.reload!(job, prefix: context.prefix) end
+    # It was tried on the one that cannot, and put off.
+    eventually(fn -> reload.().state == "scheduled" end, 15_000)
+    assert asked(a) == 0
+    :ok = ClusterNode.call(a, Oban, :stop_queue, [oban, [queue: :webhooks, local_only: true]])
+    :ok = ClusterNode.call(b, :oban, [context.prefix, [webhooks: 1]])
+    eventually(fn -> reload.().state == "completed" end, 30_000)
+    HttpReceiver.await(receiver, "/spike", 1)
+  end
+end

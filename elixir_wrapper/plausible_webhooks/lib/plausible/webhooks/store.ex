@@ -18,6 +18,10 @@ defmodule Plausible.Webhooks.Store do
       work in slices, so that others are not kept waiting. Part of it may be
       done; repeating the call does the rest.
 
+  Any other reason than those of `away?/1` says of `accept/2` and `record/2` that a
+  row is such that it can never be written; it is given up then, where it alone is
+  to blame.
+
   No callback raises for what is in the data or for a store that is away. Any
   bytes may be in a body, an answer, a detail or a name; they come back as they
   were.
@@ -27,6 +31,9 @@ defmodule Plausible.Webhooks.Store do
   """
 
   alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
+
+  @away ~w(timeout connection_lost queue_timeout store_unavailable not_started locked
+           disk_full read_only io_error cannot_open corrupt not_a_database)a
 
   @type handle :: term()
   @type error :: {:error, term()}
@@ -219,4 +226,18 @@ defmodule Plausible.Webhooks.Store do
   @callback alert_states(handle(), [Webhook.id()]) :: {:ok, [alert_state()]} | error()
   @doc "Puts or replaces the state of one webhook and kind."
   @callback put_alert_state(handle(), alert_state()) :: :ok | {:error, :not_found} | error()
+
+  # --- errors
+
+  @doc """
+  Does the reason only say that the store is away, in whatever way? Then it says
+  nothing about what was to be written: the same may be written the next time, and
+  none of it is given up.
+
+  These are #{Enum.map_join(@away, ", ", &"`#{inspect(&1)}`")}, and whatever a store
+  puts into `{:away, reason}`.
+  """
+  @spec away?(term()) :: boolean()
+  def away?({:away, _reason}), do: true
+  def away?(reason), do: reason in @away
 end

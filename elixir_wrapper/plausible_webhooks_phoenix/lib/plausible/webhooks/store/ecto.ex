@@ -67,8 +67,9 @@ defmodule Plausible.Webhooks.Store.Ecto do
   From every callback: `:connection_lost` and `:timeout` (of a write it is not known
   whether it was done), `:queue_timeout` (the pool had no connection to give),
   `:disk_full`, `:read_only`, `:invalid_value` (a number that no column holds),
-  `{:postgres, code}`, `{:postgres, code, constraint}`, `{:raised, exception}` (for
-  one, that the Repo is not running).
+  `{:postgres, code}` and `{:postgres, code, constraint}` (what was to be written is
+  not possible), `{:away, code}` (every other error of PostgreSQL),
+  `{:raised, exception}` (for one, that the Repo is not running).
   """
 
   @behaviour Plausible.Webhooks.Store

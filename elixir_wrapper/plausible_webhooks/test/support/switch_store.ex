@@ -78,6 +78,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
     accept: 1,
     record: 1,
     claim: 2,
+    reclaim: 3,
     release: 3,
     heartbeat: 2,
     redeliver: 2,

@@ -12,8 +12,10 @@ defmodule Plausible.Webhooks.Store do
   durably. `{:error, reason}` means nothing of that call was written, with two
   exceptions:
 
-    * `{:error, :timeout}` and `{:error, :connection_lost}`: the outcome is
-      unknown. `accept/2` and `record/2` may simply be repeated.
+    * Reasons of `unknown?/1`, such as `:timeout` and `:connection_lost`: it may be
+      done, or be done a while from now. `accept/2` and `record/2` may simply be
+      repeated; after `claim/3`, `reclaim/4` and `redeliver/3` the owner may have
+      deliveries that it does not know of.
     * `delete_webhook/3`, `cancel_waiting/3` and `prune/3` may have much to do and
       work in slices, so that others are not kept waiting. Part of it may be
       done; repeating the call does the rest.
@@ -161,6 +163,15 @@ defmodule Plausible.Webhooks.Store do
   @callback claim(handle(), owner(), limit :: pos_integer()) :: {:ok, [Delivery.t()]} | error()
 
   @doc """
+  Takes over at most `limit` of the pending deliveries of `from`, oldest due first,
+  whether its lease is in force or not: for an engine that goes on under another
+  name. They come back with body. Fewer than `limit`: nothing is left, except what
+  somebody else was changing in this moment.
+  """
+  @callback reclaim(handle(), owner(), from :: owner(), limit :: pos_integer()) ::
+              {:ok, [Delivery.t()]} | error()
+
+  @doc """
   Gives pending deliveries of this owner back: `:parked`, due at `next_at_ms`, no
   owner. Others are left alone.
   """
@@ -240,4 +251,13 @@ defmodule Plausible.Webhooks.Store do
   @spec away?(term()) :: boolean()
   def away?({:away, _reason}), do: true
   def away?(reason), do: reason in @away
+
+  @doc """
+  May what failed for this reason be done all the same?
+  """
+  @spec unknown?(term()) :: boolean()
+  def unknown?({:raised, _exception}), do: true
+
+  def unknown?(reason),
+    do: reason in [:timeout, :connection_lost, :store_unavailable, :store_raised]
 end

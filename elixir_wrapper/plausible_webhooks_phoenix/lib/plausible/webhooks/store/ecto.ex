@@ -146,6 +146,8 @@ defmodule Plausible.Webhooks.Store.Ecto do
   @impl true
   defdelegate claim(store, owner, limit), to: Claims
   @impl true
+  defdelegate reclaim(store, owner, from, limit), to: Claims
+  @impl true
   defdelegate release(store, owner, ids, next_at_ms), to: Claims
   @impl true
   defdelegate heartbeat(store, owner, lease_ms), to: Claims

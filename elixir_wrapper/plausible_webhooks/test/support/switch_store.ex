@@ -107,11 +107,9 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
 
       :ets.insert(switch, {{:last, unquote(function)}, unquote(arguments)})
 
-      mode = mode(switch)
-
-      with :pass <- judge(mode, unquote(function), unquote(arguments)) do
+      with :pass <- judge(mode(switch), unquote(function), unquote(arguments)) do
         result = apply(module, unquote(function), [handle | unquote(arguments)])
-        if lost?(mode, unquote(function)), do: {:error, :connection_lost}, else: result
+        if lost?(mode(switch), unquote(function)), do: {:error, :connection_lost}, else: result
       end
     end
   end

@@ -207,7 +207,7 @@ defmodule Plausible.Webhooks.Engine do
     # What is unfinished needs no list: the lease ends below, and the rows keep
     # the time of their next attempt.
     _ = Native.engine_stop(state.ref, if(stopping?, do: instance.options.drain_ms, else: 0))
-    fetch_rest(instance, state.ref)
+    fetch_rest(instance, state)
 
     if stopping? do
       _ = Recorder.flush(instance, 8_000)
@@ -278,7 +278,7 @@ defmodule Plausible.Webhooks.Engine do
   defp turn(instance, state) do
     case Native.run_once(state.ref, @slice_ms) do
       {:ok, attempts} ->
-        Recorder.put(instance, attempts)
+        Recorder.put(instance, owned(attempts, state.owner))
         send(self(), :drive)
         {:noreply, note_finished(state, attempts)}
 
@@ -299,14 +299,16 @@ defmodule Plausible.Webhooks.Engine do
       | finished: Enum.reduce(attempts, state.finished, &MapSet.put(&2, &1.delivery_id))
     }
 
-  defp fetch_rest(instance, ref) do
-    case Native.run_once(ref, 0) do
+  defp fetch_rest(instance, state) do
+    case Native.run_once(state.ref, 0) do
       {:ok, [_ | _] = attempts} ->
-        Recorder.put(instance, attempts)
-        fetch_rest(instance, ref)
+        Recorder.put(instance, owned(attempts, state.owner))
+        fetch_rest(instance, state)
 
       _nothing_left ->
         :ok
     end
   end
+
+  defp owned(attempts, owner), do: Enum.map(attempts, &Map.put(&1, :owner, owner))
 end

@@ -150,6 +150,10 @@ defmodule Plausible.Webhooks.Store do
       its detail if there is one.
     * `attempts`, `last_status` and `last_error` follow the attempt with the
       greatest number, also after the end (unless that was `:delivered`).
+    * With an attempt that is neither `:delivered` nor `:pending` an engine lets go
+      of the delivery. When such a one is not new (another engine was faster, which
+      took over or was taken over from), not recorded before, and by the owner of
+      a pending delivery (`owner`), that has no owner any more and can be claimed.
   """
   @callback record(handle(), [Attempt.t()]) :: :ok | error()
 

@@ -17,7 +17,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @recorded Enum.zip(
               Schema.recorded(),
               [:text, :int, :int, :int, :text, :blob, :int, :int, :int, :int, :int, :int] ++
-                [:text, :blob, :blob, :int, :int, :int, :blob, :int]
+                [:text, :blob, :blob, :int, :int, :int, :blob, :int, :text]
             )
   @id [{"id", :text}]
 
@@ -107,7 +107,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
       attempt.next_at_ms,
       attempt.gone,
       if(attempt.number == 0, do: attempt.detail || error, else: error),
-      now_ms
+      now_ms,
+      attempt.owner
     ]
   end
 
@@ -368,7 +369,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   end
 
   def attempts(handle, id) do
-    columns = Schema.recorded() -- ["id", "number", "reason", "now_ms"]
+    columns = Schema.recorded() -- ["id", "number", "reason", "now_ms", "reporter"]
 
     statement = """
     SELECT deliveries.webhook_id, #{Schema.number_of("key")}, #{Enum.map_join(columns, ", ", &"attempts.#{&1}")}

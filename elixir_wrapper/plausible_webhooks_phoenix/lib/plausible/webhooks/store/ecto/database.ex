@@ -10,6 +10,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
   # An error says whether something may have been written:
   #   :connection_lost, :timeout   not known; the connection went in the middle
   #   everything else              nothing was
+  # and, with {:postgres, code}, that it is the values' fault, or, with {:away, code},
+  # that it is not.
   # Deadlocks and serialization failures are tried again here. Locks are taken in
   # the order of ids everywhere, so there should be none; but the tables live in a
   # database where others may do what they like.
@@ -104,7 +106,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
   end
 
   # Nothing was written, and the next time it may well be.
-  defp again?({:postgres, code}), do: code in [:deadlock_detected, :serialization_failure]
+  defp again?({:away, code}), do: code in [:deadlock_detected, :serialization_failure]
   defp again?(_reason), do: false
 
   # The host's own transaction, if it calls us within one, has failed with us.
@@ -143,7 +145,12 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
        when is_binary(constraint),
        do: {:postgres, code, constraint}
 
-  defp reason(%Postgrex.Error{postgres: %{code: code}}, _ms, _store), do: {:postgres, code}
+  # Data exceptions, violated constraints, and rows that are too large.
+  defp reason(%Postgrex.Error{postgres: %{pg_code: <<class::binary-2, _::binary>>} = error}, _, _)
+       when class in ["22", "23", "54"],
+       do: {:postgres, error.code}
+
+  defp reason(%Postgrex.Error{postgres: %{code: code}}, _ms, _store), do: {:away, code}
   defp reason(%Postgrex.Error{}, _ms, _store), do: :connection_lost
   defp reason(%DBConnection.EncodeError{}, _ms, _store), do: :invalid_value
   # What a Repo that is not running raises, and what was never meant to be stored.

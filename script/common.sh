@@ -3,6 +3,7 @@
 # stage. Callers set -euo pipefail.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 wrapper=$root/elixir_wrapper/plausible_webhooks
+phoenix=${wrapper}_phoenix
 # Everything built goes here; set it to keep the source tree untouched.
 build=${WEBHOOKS_BUILD_DIR:-$root/build}
 

@@ -370,6 +370,19 @@ defmodule Plausible.Webhooks.RecorderTest do
       eventually(fn -> logged(context, id).state == :failed end)
     end
 
+    test "failing is counted by the store's clock: a node that is days ahead switches nothing off",
+         context do
+      day_ms = 86_400_000
+      SwitchStore.set(context.switch, {:clock, -10 * day_ms})
+      push(context, [delivery(context.webhook)])
+      since = eventually(fn -> stored(context, context.webhook).failing_since_ms end)
+      assert_in_delta since, System.system_time(:millisecond) - 10 * day_ms, 10_000
+      push(context, deliveries(context.webhook, 3))
+      eventually(fn -> Enum.count(all_deliveries(context), &(&1.state == :failed)) == 4 end)
+      Process.sleep(200)
+      assert stored(context, context.webhook).disabled_reason == nil
+    end
+
     defp failing_since(context, ms_ago) do
       since_ms = System.system_time(:millisecond) - ms_ago
 

@@ -9,6 +9,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   # Modes: `:on`; `:away` (every write and read is an error); `:raise`; `:exit` (as
   # a call to a process that is not there); `{:refuse, fun}` (a write that holds a
   # row for which `fun` is true is refused whole), `{:refuse, fun, reason}`;
+  # `{:clock, ms}` (the store's clock is that far from ours);
   # `{:lost, [function]}` (it is done, but the answer gets lost);
   # `{:only, [function], mode}`.
 
@@ -65,7 +66,12 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   defp mode(switch), do: :ets.lookup_element(switch, :mode, 2)
 
   @impl true
-  def now_ms({_switch, module, handle}), do: module.now_ms(handle)
+  def now_ms({switch, module, handle}) do
+    case mode(switch) do
+      {:clock, ms} -> module.now_ms(handle) + ms
+      _other -> module.now_ms(handle)
+    end
+  end
 
   functions = [
     insert_webhook: 1,
@@ -135,4 +141,5 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
 
   defp judge({:refuse, _fun, _reason}, _function, _arguments), do: :pass
   defp judge({:lost, _functions}, _function, _arguments), do: :pass
+  defp judge({:clock, _ms}, _function, _arguments), do: :pass
 end

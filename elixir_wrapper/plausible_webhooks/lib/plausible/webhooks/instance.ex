@@ -173,6 +173,18 @@ defmodule Plausible.Webhooks.Instance do
     :exit, _reason -> {:error, :store_unavailable}
   end
 
+  @doc """
+  The store's clock, which several nodes share; for what is compared over days and
+  nodes. Our own when it cannot be asked.
+  """
+  @spec store_now_ms(t()) :: integer()
+  def store_now_ms(instance) do
+    case store(instance, :now_ms, []) do
+      now_ms when is_integer(now_ms) -> now_ms
+      {:error, _reason} -> now_ms()
+    end
+  end
+
   @doc "Calls the host."
   @spec host(t(), atom(), [term()]) :: term()
   def host(%__MODULE__{options: %{host: {module, argument}}}, function, arguments),

@@ -8,7 +8,7 @@ defmodule Plausible.Webhooks.Instance do
   #
   #   queue    {key, delivery, reply_to, in_doubt}  deliveries of which it is not
   #            known that they are committed (Outbox)
-  #   journal  {key, attempt}             attempts not recorded yet (Recorder)
+  #   journal  {key, attempt, time_offset_ms}  attempts not recorded yet (Recorder)
   #   meta     the open store, the engine in charge, owners that are no more, what
   #            fails, what was dropped
   #   waiters  {delivery_id, alias}       who waits for an attempt (test sends)

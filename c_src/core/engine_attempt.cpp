@@ -25,7 +25,7 @@ void EngineLoop::start(Item& item) {
   ++item.host->busy;
   counters_.waiting.fetch_sub(1, std::memory_order_relaxed);
   item.started_us = EventLoop::now_us();
-  item.started_ms = wall_clock_ms();
+  item.started_ms = now_ms();
   item.resolved_us = 0;
   resolve(item);
 }
@@ -156,7 +156,8 @@ void EngineLoop::launch(Item& item, const std::vector<IpAddress>* addresses) {
       return;
     }
   }
-  auto signature = sign(lane, item.delivery, item.started_ms);
+  const std::int64_t signed_ms = wall_clock_ms();
+  auto signature = sign(lane, item.delivery, signed_ms);
   if (!signature) {
     fail_before_launch(item, ErrorClass::kInternal,
                        "the delivery cannot be signed");
@@ -168,7 +169,7 @@ void EngineLoop::launch(Item& item, const std::vector<IpAddress>* addresses) {
   Transfer::Plan plan;
   plan.item = &item;
   plan.signature = std::move(*signature);
-  plan.unix_seconds = item.started_ms / 1000;
+  plan.unix_seconds = signed_ms / 1000;
   plan.addresses = addresses;
   plan.timeout_ms =
       static_cast<std::uint32_t>(std::max<std::int64_t>(1, timeout - spent_ms));
@@ -271,7 +272,7 @@ void EngineLoop::decide(Item& item, Attempt& attempt,
   }
   attempt.state = *delay_ms > options_.park_after_ms ? DeliveryState::kParked
                                                      : DeliveryState::kPending;
-  attempt.next_at_ms = wall_clock_ms() + *delay_ms;
+  attempt.next_at_ms = now_ms() + *delay_ms;
   if (attempt.state == DeliveryState::kPending) {
     item.place = Place::kDelayed;
     item.timer = timers_.emplace(
@@ -323,7 +324,7 @@ void EngineLoop::report_without_attempt(const Delivery& delivery,
   attempt.webhook_id = delivery.webhook_id;
   attempt.state = DeliveryState::kCancelled;
   attempt.error = error;
-  attempt.started_at_ms = wall_clock_ms();
+  attempt.started_at_ms = now_ms();
   counters_.cancelled.fetch_add(1, std::memory_order_relaxed);
   finished_.push_back(std::move(attempt));
 }
@@ -338,7 +339,7 @@ void EngineLoop::refuse_body(const Delivery& delivery) {
   attempt.error = ErrorClass::kInternal;
   attempt.detail = delivery.body ? "the payload is larger than body_bytes_max"
                                  : "the delivery has no payload";
-  attempt.started_at_ms = wall_clock_ms();
+  attempt.started_at_ms = now_ms();
   counters_.failed.fetch_add(1, std::memory_order_relaxed);
   finished_.push_back(std::move(attempt));
 }

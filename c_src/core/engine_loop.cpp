@@ -265,13 +265,13 @@ void EngineLoop::take(Delivery delivery) {
     return;
   }
   Lane& lane = *found->second;
-  const std::int64_t now_ms = wall_clock_ms();
-  const bool later = delivery.due_at_ms > now_ms;
+  const std::int64_t now = now_ms();
+  const bool later = delivery.due_at_ms > now;
   const bool first = delivery.manual;
   std::list<Item>& list = later ? lane.away : lane.ready;
   const auto self = list.emplace(first ? list.begin() : list.end());
   Item& item = *self;
-  const std::int64_t wait_ms = delivery.due_at_ms - now_ms;
+  const std::int64_t wait_ms = delivery.due_at_ms - now;
   item.delivery = std::move(delivery);
   item.lane = &lane;
   item.self = self;

@@ -124,6 +124,9 @@ class EngineLoop {
   void replace_waiting(Item& item, const Delivery& delivery);
   void rebuild_broken();
   std::unique_ptr<Transfer> new_transfer();
+  std::int64_t now_ms() const {
+    return options_.now_ms ? options_.now_ms() : wall_clock_ms();
+  }
 
   EngineOptions options_;
   EngineCounters& counters_;

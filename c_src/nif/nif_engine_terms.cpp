@@ -134,6 +134,20 @@ ReadStatus read_delays(ErlNifEnv* env, ERL_NIF_TERM list,
   return kFine;
 }
 
+// Erlang's monotonic time and a fixed offset: what leaps is only the VM's own
+// offset. Whoever drives is a scheduler, and may ask.
+ReadStatus read_time_offset(ErlNifEnv* env, ERL_NIF_TERM term,
+                            EngineOptions* options) {
+  const auto offset_ms = as_int64(env, term);
+  if (!offset_ms) {
+    return kBadarg;
+  }
+  options->now_ms = [offset = *offset_ms] {
+    return std::int64_t{enif_monotonic_time(ERL_NIF_MSEC)} + offset;
+  };
+  return kFine;
+}
+
 ReadStatus read_text_option(ErlNifEnv* env, ERL_NIF_TERM term,
                             std::string_view name, std::string* text) {
   if (enif_is_identical(term, atoms::nil)) {
@@ -345,6 +359,9 @@ ReadStatus read_engine_options(ErlNifEnv* env, ERL_NIF_TERM map,
         if (name == "user_agent") {
           return read_text_option(env, value, "user_agent",
                                   &options->user_agent);
+        }
+        if (name == "time_offset_ms") {
+          return read_time_offset(env, value, options);
         }
         for (const NumberOption& option : kNumberOptions) {
           if (name != option.name) {

@@ -46,7 +46,7 @@ struct Delivery {
   // The attempts made before the retry schedule began (anew): a redelivery
   // gets the whole schedule while attempts go on counting.
   std::uint32_t schedule_from = 0;
-  // Unix milliseconds; not before. 0: now.
+  // By the engine's clock, in milliseconds; not before. 0: now.
   std::int64_t due_at_ms = 0;
   // A test, a redelivery, a recovery: passes a full queue, and replaces a
   // waiting delivery of the same id.

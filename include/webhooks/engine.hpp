@@ -52,6 +52,10 @@ struct EngineOptions {
   std::string ca_file;               // PEM; empty: the system's
   std::string user_agent;            // empty: Plausible-Webhooks/<version>
   ResolveFunction resolve;           // empty: getaddrinfo
+  // What due_at_ms, next_at_ms and started_at_ms are counted by, called by who
+  // drives: a clock that never leaps, where the caller has one. Signatures
+  // carry the system's time, whatever it is. Empty: that.
+  std::function<std::int64_t()> now_ms;
 };
 
 struct EngineStats {

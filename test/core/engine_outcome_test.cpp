@@ -346,3 +346,26 @@ TEST_CASE("outcome: a failure of the network is retried like a status") {
     CHECK_FALSE(attempt.first_byte_us.has_value());
   }
 }
+
+TEST_CASE("outcome: times are by the clock given, signatures by the system's") {
+  TestServer server;
+  server.on("/", answer(500));
+  EngineOptions options = test_options();
+  options.retry_delays_ms = {60'000};
+  options.jitter_percent = 0;
+  options.park_after_ms = 1'000;
+  options.now_ms = [] { return std::int64_t{5'000'000}; };
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  Delivery later = delivery("msg_1", "wh_1");
+  later.due_at_ms = 5'000'200;
+  const std::int64_t before = unix_ms();
+  const Attempt attempt = run.outcome(std::move(later));
+  CHECK(unix_ms() - before >= 200);
+  CHECK(attempt.started_at_ms == 5'000'000);
+  CHECK(attempt.state == DeliveryState::kParked);
+  CHECK(attempt.next_at_ms == 5'060'000);
+  const std::string signed_at =
+      server.requests().at(0).header("webhook-timestamp");
+  CHECK(std::stoll(signed_at) >= before / 1000);
+}

@@ -1,6 +1,8 @@
 defmodule Plausible.Webhooks.EngineTest do
   use Plausible.Webhooks.Test.InstanceCase, async: true
 
+  alias Plausible.Webhooks.Handover
+
   @moduletag :capture_log
 
   alias Plausible.Webhooks, as: API
@@ -79,6 +81,18 @@ defmodule Plausible.Webhooks.EngineTest do
     assert second.at_ms - first.at_ms >= 300
     eventually(fn -> state(context, id) == :delivered end)
     assert [%Attempt{number: 1, state: :parked}, %Attempt{number: 2}] = attempts(context, id)
+  end
+
+  test "what is due later waits as long as it should after the VM's clock leapt", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    engine = Engine.current(context.instance)
+    leapt = %{engine | time_offset_ms: engine.time_offset_ms - 3_600_000}
+    later = delivery(webhook, next_at_ms: System.system_time(:millisecond) + 3_600_500)
+    assert {:ok, []} = Handover.submit(context.instance, leapt, [later])
+    Process.sleep(300)
+    assert HttpReceiver.count(context.receiver) == 0
+    HttpReceiver.await(context.receiver, "/hook", 1)
   end
 
   test "what it reports says whose engine it is", context do

@@ -153,6 +153,31 @@ defmodule Plausible.Webhooks.RecorderTest do
       end)
     end
 
+    test "what was reported before the VM's clock leapt is due after the same wait", context do
+      context = start!(context, retry_delays_ms: [50_000])
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [{:delay, 60_000, 200}])
+      [id] = push(context, [delivery(webhook)])
+      now_ms = System.system_time(:millisecond)
+      hour_ms = 3_600_000
+
+      before = %Attempt{
+        delivery_id: id,
+        webhook_id: webhook.id,
+        number: 1,
+        state: :parked,
+        error: :timeout,
+        started_at_ms: now_ms - hour_ms,
+        next_at_ms: now_ms - hour_ms + 70_000
+      }
+
+      :ok = Recorder.put(context.instance, [before], System.time_offset(:millisecond) - hour_ms)
+      eventually(fn -> logged(context, id).state == :parked end)
+      assert_in_delta logged(context, id).next_at_ms, now_ms + 70_000, 100
+      assert [%{started_at_ms: started_at_ms}] = attempts(context, id)
+      assert_in_delta started_at_ms, now_ms, 100
+    end
+
     test "a backlog stops the engine, and its end starts it again", context do
       context = start!(context)
       webhook = webhook!(context, "/hook")
@@ -368,6 +393,19 @@ defmodule Plausible.Webhooks.RecorderTest do
     defp fail_once(%{webhook: webhook} = context) do
       [id] = push(context, [delivery(webhook)])
       eventually(fn -> logged(context, id).state == :failed end)
+    end
+
+    test "failing is counted by the store's clock: a node that is days ahead switches nothing off",
+         context do
+      day_ms = 86_400_000
+      SwitchStore.set(context.switch, {:clock, -10 * day_ms})
+      push(context, [delivery(context.webhook)])
+      since = eventually(fn -> stored(context, context.webhook).failing_since_ms end)
+      assert_in_delta since, System.system_time(:millisecond) - 10 * day_ms, 10_000
+      push(context, deliveries(context.webhook, 3))
+      eventually(fn -> Enum.count(all_deliveries(context), &(&1.state == :failed)) == 4 end)
+      Process.sleep(200)
+      assert stored(context, context.webhook).disabled_reason == nil
     end
 
     defp failing_since(context, ms_ago) do

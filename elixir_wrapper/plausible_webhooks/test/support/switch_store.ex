@@ -11,6 +11,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   # row for which `fun` is true is refused whole), `{:refuse, fun, reason}`;
   # `{:lost, [function]}` (it is done, but the answer gets lost); `{:answer, fun}`
   # (what `fun` says of a function and its arguments, `:pass` for the real store);
+  # `{:clock, ms}` (the store's clock is that far from ours);
   # `{:only, [function], mode}`.
 
   @behaviour Plausible.Webhooks.Store
@@ -66,7 +67,12 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   defp mode(switch), do: :ets.lookup_element(switch, :mode, 2)
 
   @impl true
-  def now_ms({_switch, module, handle}), do: module.now_ms(handle)
+  def now_ms({switch, module, handle}) do
+    case mode(switch) do
+      {:clock, ms} -> module.now_ms(handle) + ms
+      _other -> module.now_ms(handle)
+    end
+  end
 
   functions = [
     insert_webhook: 1,
@@ -139,4 +145,5 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
 
   defp judge({:refuse, _fun, _reason}, _function, _arguments), do: :pass
   defp judge({:lost, _functions}, _function, _arguments), do: :pass
+  defp judge({:clock, _ms}, _function, _arguments), do: :pass
 end

@@ -12,6 +12,11 @@ defmodule Plausible.Webhooks.Engine do
   one is noted as dead, the Sweeper ends its lease, and everything it held comes
   back at once. Nothing has to be known about what was in the engine.
 
+  The native engine's times (when the next attempt is due) are Erlang's monotonic
+  time and the offset that the VM had at the engine's start, so that they never leap,
+  whatever the clock does. They become the VM's time when they are written
+  (`Plausible.Webhooks.Recorder`), and the other way round in what is submitted.
+
   At the stop the requests in flight may finish for `:drain_ms`; the lease is
   ended, and what is left is there for whoever starts next, with its schedule.
   """
@@ -22,7 +27,12 @@ defmodule Plausible.Webhooks.Engine do
 
   require Logger
 
-  @type t :: %{ref: reference(), owner: String.t(), endpoints: :ets.table()}
+  @type t :: %{
+          ref: reference(),
+          owner: String.t(),
+          endpoints: :ets.table(),
+          time_offset_ms: integer()
+        }
 
   # The longest slice: a supervisor's shutdown or a new owner waits this long.
   @slice_ms 100
@@ -147,13 +157,24 @@ defmodule Plausible.Webhooks.Engine do
     Process.flag(:trap_exit, true)
     instance = Instance.fetch!(name)
 
-    case Native.engine_start(native_options(instance.options)) do
+    time_offset_ms = System.time_offset(:millisecond)
+    options = Map.put(native_options(instance.options), :time_offset_ms, time_offset_ms)
+
+    case Native.engine_start(options) do
       {:ok, ref} ->
         endpoints = :ets.new(:webhooks_endpoints, [:set, :public, read_concurrency: true])
         bury(instance)
         send(self(), :drive)
-        state = %{name: name, ref: ref, endpoints: endpoints, owner: nil, finished: nil}
-        {:ok, take_charge(state)}
+
+        {:ok,
+         take_charge(%{
+           name: name,
+           ref: ref,
+           endpoints: endpoints,
+           time_offset_ms: time_offset_ms,
+           owner: nil,
+           finished: nil
+         })}
 
       {:error, reason} ->
         {:stop, {:engine, reason}}
@@ -241,7 +262,7 @@ defmodule Plausible.Webhooks.Engine do
     do: Instance.store(instance, :heartbeat, [owner, instance.options.lease_ms])
 
   defp publish(instance, state) do
-    engine = %{ref: state.ref, owner: state.owner, endpoints: state.endpoints}
+    engine = Map.take(state, [:ref, :owner, :endpoints, :time_offset_ms])
     :ets.insert(instance.tables.meta, {:engine, engine})
     Instance.tell(instance, :sweeper, :sweep)
     Instance.tell(instance, :outbox, :drain)
@@ -278,7 +299,7 @@ defmodule Plausible.Webhooks.Engine do
   defp turn(instance, state) do
     case Native.run_once(state.ref, @slice_ms) do
       {:ok, attempts} ->
-        Recorder.put(instance, owned(attempts, state.owner))
+        report(instance, state, attempts)
         send(self(), :drive)
         {:noreply, note_finished(state, attempts)}
 
@@ -302,7 +323,7 @@ defmodule Plausible.Webhooks.Engine do
   defp fetch_rest(instance, state) do
     case Native.run_once(state.ref, 0) do
       {:ok, [_ | _] = attempts} ->
-        Recorder.put(instance, owned(attempts, state.owner))
+        report(instance, state, attempts)
         fetch_rest(instance, state)
 
       _nothing_left ->
@@ -310,5 +331,8 @@ defmodule Plausible.Webhooks.Engine do
     end
   end
 
-  defp owned(attempts, owner), do: Enum.map(attempts, &Map.put(&1, :owner, owner))
+  defp report(instance, state, attempts) do
+    attempts = Enum.map(attempts, &Map.put(&1, :owner, state.owner))
+    Recorder.put(instance, attempts, state.time_offset_ms)
+  end
 end

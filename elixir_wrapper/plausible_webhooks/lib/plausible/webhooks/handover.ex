@@ -11,7 +11,7 @@ defmodule Plausible.Webhooks.Handover do
   # put last, without a lock and without a process that all would wait for.
   #
   # The table of versions is the engine's (it dies with it, as do its endpoints):
-  #   {webhook_id, version, status, checked_at_ms, site_id, host}
+  #   {webhook_id, version, status, checked_at_ms, site_id, host}   (monotonic time)
   # A deleted webhook has the version :deleted, which is greater than any integer.
 
   alias Plausible.Webhooks.{
@@ -91,10 +91,21 @@ defmodule Plausible.Webhooks.Handover do
   end
 
   defp native_submit(engine, ready) do
-    Native.submit(engine.ref, ready)
+    Native.submit(engine.ref, in_engine_time(engine, ready))
   rescue
     ArgumentError -> {:error, :malformed}
   end
+
+  # See Engine.
+  defp in_engine_time(engine, deliveries) do
+    case engine.time_offset_ms - System.time_offset(:millisecond) do
+      0 -> deliveries
+      leapt_ms -> Enum.map(deliveries, &move_due(&1, leapt_ms))
+    end
+  end
+
+  defp move_due(%Delivery{next_at_ms: nil} = delivery, _leapt_ms), do: delivery
+  defp move_due(delivery, leapt_ms), do: %{delivery | next_at_ms: delivery.next_at_ms + leapt_ms}
 
   @doc """
   Submits, and gives back to the store what the engine did not take. What a
@@ -219,7 +230,7 @@ defmodule Plausible.Webhooks.Handover do
 
   @spec status(Instance.t(), Engine.t(), Webhook.id()) :: status() | :unknown
   defp status(instance, engine, webhook_id) do
-    now_ms = Instance.now_ms()
+    now_ms = System.monotonic_time(:millisecond)
 
     case row(engine, webhook_id) do
       [{_id, _version, status, checked_at_ms, _site, _host}]
@@ -287,9 +298,9 @@ defmodule Plausible.Webhooks.Handover do
 
   # One step, so that an older version never overwrites a newer one.
   defp enter(%{endpoints: table}, webhook, status) do
-    row =
-      {webhook.id, webhook.version, status, Instance.now_ms(), webhook.site_id,
-       Webhook.host(webhook)}
+    checked_at_ms = System.monotonic_time(:millisecond)
+    host = Webhook.host(webhook)
+    row = {webhook.id, webhook.version, status, checked_at_ms, webhook.site_id, host}
 
     in_table(fn ->
       :ets.insert_new(table, row) or
@@ -307,7 +318,8 @@ defmodule Plausible.Webhooks.Handover do
     ArgumentError -> throw(:stopped)
   end
 
-  defp missing(webhook_id), do: {webhook_id, :deleted, :missing, Instance.now_ms(), nil, nil}
+  defp missing(webhook_id),
+    do: {webhook_id, :deleted, :missing, System.monotonic_time(:millisecond), nil, nil}
 
   defp endpoint(webhook) do
     %{

@@ -141,7 +141,7 @@ defmodule Plausible.Webhooks.Health do
   defp first_failure(%Instance{tables: %{meta: meta}} = instance, id) do
     case Instance.store(instance, :get_webhook, [id]) do
       {:ok, %Webhook{failing_since_ms: nil}} ->
-        now_ms = Instance.now_ms()
+        now_ms = Instance.store_now_ms(instance)
 
         with :ok <- put_failing(instance, id, now_ms) do
           :ets.insert(meta, {{:failing, id}, now_ms})
@@ -160,16 +160,15 @@ defmodule Plausible.Webhooks.Health do
     end
   end
 
+  # Our own clock only says when it is worth asking.
   defp failed_again(instance, id, since_ms) do
-    failing_for_ms = Instance.now_ms() - since_ms
-
-    if failing_for_ms >= instance.options.disable_after_ms,
-      do: disable_failing(instance, id, failing_for_ms),
+    if Instance.now_ms() - since_ms >= instance.options.disable_after_ms,
+      do: disable_failing(instance, id, Instance.store_now_ms(instance)),
       else: :ok
   end
 
   # Another node may have seen what we have not: the store has the last word.
-  defp disable_failing(%Instance{tables: %{meta: meta}} = instance, id, failing_for_ms) do
+  defp disable_failing(%Instance{tables: %{meta: meta}} = instance, id, now_ms) do
     with {:ok, webhook} <- Instance.store(instance, :get_webhook, [id]),
          {:ok, delivered?} <- delivered_since?(instance, webhook) do
       cond do
@@ -179,12 +178,12 @@ defmodule Plausible.Webhooks.Health do
         delivered? ->
           with :ok <- put_failing(instance, id, nil), do: forget(instance, id)
 
-        Instance.now_ms() - webhook.failing_since_ms < instance.options.disable_after_ms ->
+        now_ms - webhook.failing_since_ms < instance.options.disable_after_ms ->
           :ets.insert(meta, {{:failing, id}, webhook.failing_since_ms})
           :ok
 
         true ->
-          disable(instance, id, :failing, failing_for_ms)
+          disable(instance, id, :failing, now_ms - webhook.failing_since_ms)
       end
     else
       {:error, :not_found} -> forget(instance, id)

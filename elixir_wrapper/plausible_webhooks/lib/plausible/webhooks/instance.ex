@@ -8,7 +8,7 @@ defmodule Plausible.Webhooks.Instance do
   #
   #   queue    {key, delivery, reply_to, in_doubt}  deliveries of which it is not
   #            known that they are committed (Outbox)
-  #   journal  {key, attempt}             attempts not recorded yet (Recorder)
+  #   journal  {key, attempt, time_offset_ms}  attempts not recorded yet (Recorder)
   #   meta     the open store, the engine in charge, owners that are no more, what
   #            fails, what was dropped
   #   waiters  {delivery_id, alias}       who waits for an attempt (test sends)
@@ -172,6 +172,18 @@ defmodule Plausible.Webhooks.Instance do
       {:error, :store_raised}
   catch
     :exit, _reason -> {:error, :store_unavailable}
+  end
+
+  @doc """
+  The store's clock, which several nodes share; for what is compared over days and
+  nodes. Our own when it cannot be asked.
+  """
+  @spec store_now_ms(t()) :: integer()
+  def store_now_ms(instance) do
+    case store(instance, :now_ms, []) do
+      now_ms when is_integer(now_ms) -> now_ms
+      {:error, _reason} -> now_ms()
+    end
   end
 
   @doc "Calls the host."

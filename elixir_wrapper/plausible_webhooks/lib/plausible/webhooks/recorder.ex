@@ -24,12 +24,19 @@ defmodule Plausible.Webhooks.Recorder do
   @backlog_max 4_096
   @backoff_ms {50, 5_000}
 
-  @doc "Takes attempts from the engine."
-  @spec put(Instance.t(), [Attempt.t()]) :: :ok
-  def put(_instance, []), do: :ok
+  @doc """
+  Takes attempts from the engine. Their times are by Erlang's monotonic time and
+  this offset; the VM's own offset may leap while the store is away, and then they
+  go with it.
+  """
+  @spec put(Instance.t(), [Attempt.t()], time_offset_ms :: integer()) :: :ok
+  def put(instance, attempts, time_offset_ms \\ System.time_offset(:millisecond))
 
-  def put(%Instance{tables: %{journal: journal}} = instance, attempts) do
-    :ets.insert(journal, Enum.map(attempts, &{:erlang.unique_integer([:monotonic]), &1}))
+  def put(_instance, [], _time_offset_ms), do: :ok
+
+  def put(%Instance{tables: %{journal: journal}} = instance, attempts, time_offset_ms) do
+    rows = Enum.map(attempts, &{:erlang.unique_integer([:monotonic]), &1, time_offset_ms})
+    :ets.insert(journal, rows)
     wake(instance)
   end
 
@@ -197,21 +204,30 @@ defmodule Plausible.Webhooks.Recorder do
   end
 
   defp record(instance, rows, failed_before?) do
-    write = fn rows ->
-      Instance.store(instance, :record, [Enum.map(rows, &elem(&1, 1))])
-    end
+    write = fn rows -> Instance.store(instance, :record, [Enum.map(rows, &attempt/1)]) end
 
     with {:ok, written, refused} <- Batch.write(rows, write, failed_before?) do
       # Told before forgotten: whoever dies in between is told twice, not never.
-      tell(instance, Enum.map(written, &elem(&1, 1)))
+      tell(instance, Enum.map(written, &attempt/1))
       forget(instance, written)
       Instance.count(instance, :recorded, length(written))
       Enum.each(refused, fn {row, reason} -> shorten(instance, row, reason) end)
     end
   end
 
+  defp attempt({_key, attempt, time_offset_ms}) do
+    case System.time_offset(:millisecond) - time_offset_ms do
+      0 ->
+        attempt
+
+      leapt_ms ->
+        next_at_ms = attempt.next_at_ms && attempt.next_at_ms + leapt_ms
+        %{attempt | started_at_ms: attempt.started_at_ms + leapt_ms, next_at_ms: next_at_ms}
+    end
+  end
+
   defp forget(%Instance{tables: %{journal: journal}}, rows),
-    do: Enum.each(rows, fn {key, _attempt} -> :ets.delete(journal, key) end)
+    do: Enum.each(rows, fn row -> :ets.delete(journal, elem(row, 0)) end)
 
   defp tell(_instance, []), do: :ok
 
@@ -235,7 +251,9 @@ defmodule Plausible.Webhooks.Recorder do
   # is the only part of it that we did not make. Without that the delivery at
   # least moves on; if even this is refused, it is only said aloud. What the store
   # is away for stays in the journal.
-  defp shorten(instance, {_key, attempt} = row, reason) do
+  defp shorten(instance, row, reason) do
+    attempt = attempt(row)
+
     short = %{
       attempt
       | response_body: "",

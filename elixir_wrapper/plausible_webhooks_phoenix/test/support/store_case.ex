@@ -69,14 +69,21 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   the options say another; returns the Repo.
   """
   def own_repo(options) do
-    cluster = :persistent_term.get(Postgres)
-
-    options =
-      Keyword.merge(Postgres.connect(cluster) ++ [name: nil, log: false, pool_size: 1], options)
-
+    elsewhere? = options[:hostname] || options[:socket_dir]
+    connect = if elsewhere?, do: [], else: Postgres.connect(:persistent_term.get(Postgres))
+    options = Keyword.merge(connect ++ [name: nil, log: false, pool_size: 1], options)
     repo = start_supervised!({Repo, options}, id: make_ref())
     Repo.put_dynamic_repo(repo)
+    connected!(500)
     repo
+  end
+
+  # A pool that gives up soon gives up while it connects, too.
+  defp connected!(left) do
+    case Repo.query("SELECT 1") do
+      {:ok, _result} -> :ok
+      {:error, _reason} when left > 0 -> Process.sleep(20) && connected!(left - 1)
+    end
   end
 
   @doc "A store with these options, in a schema of its own unless they name one."

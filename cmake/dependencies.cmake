@@ -76,6 +76,12 @@ if(WEBHOOKS_BUILD_TESTS)
   webhooks_need("${Catch2_FOUND}" "Catch2 2.13 or 3, for the tests" catch2 catch2)
 endif()
 
+if(WEBHOOKS_BUILD_BENCH)
+  find_package(benchmark QUIET)
+  webhooks_need("${benchmark_FOUND}" "Google Benchmark, for the benchmarks"
+    libbenchmark-dev benchmark-dev)
+endif()
+
 # Only the embedded store needs it; without it the rest is built all the same.
 if(WEBHOOKS_BUILD_NIF AND WEBHOOKS_BUILD_SQLITE)
   find_package(SQLite3 3.38 QUIET)

@@ -3,6 +3,7 @@
 # stage. Callers set -euo pipefail.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 wrapper=$root/elixir_wrapper/plausible_webhooks
+phoenix=${wrapper}_phoenix
 # Everything built goes here; set it to keep the source tree untouched.
 build=${WEBHOOKS_BUILD_DIR:-$root/build}
 
@@ -58,4 +59,11 @@ quiet_stage() {
 
 cmake_generator() {
   if command -v ninja >/dev/null 2>&1; then echo Ninja; else echo "Unix Makefiles"; fi
+}
+
+# configure <preset> <dir> <cmake argument...>; what the build folder was made
+# with may have changed since.
+configure() {
+  local dir=$2 args=(--preset "$1" -S "$root" -B "$2" -G "$(cmake_generator)" "${@:3}")
+  cmake "${args[@]}" || { rm -rf "$dir" && cmake "${args[@]}"; }
 }

@@ -44,7 +44,7 @@ defmodule Bench do
             hostname: "example.com",
             pathname: "/register/#{n}",
             occurred_at: "2026-11-23T10:15:30Z",
-            props: %{plan: "growth", seats: "12", note: String.duplicate("x", 180)},
+            props: %{plan: "growth", seats: "12", note: String.duplicate("x", 102)},
             revenue: %{amount: "49.00", currency: "EUR"},
             referrer: "https://news.example/item?id=1",
             source: "News",

@@ -1,7 +1,8 @@
 // Purpose: a receiver that answers every request after the same delay, for
 // thousands of connections at once, so that what is measured is the sender.
 //   slow_server PORT DELAY_MS
-// Listens on every 127.0.0.0/8 address and ends with its standard input.
+// Listens on every 127.0.0.0/8 address, says so, and ends with its standard
+// input.
 // Thread: one.
 #include <netinet/in.h>
 #include <sys/epoll.h>
@@ -86,6 +87,8 @@ int main(int argc, char** argv) {
   if (argc != 3) return 2;
   std::signal(SIGPIPE, SIG_IGN);
   const int listener = listen_on(std::atoi(argv[1]));
+  std::puts("listening");
+  std::fflush(stdout);
   const auto delay = std::chrono::milliseconds(std::atoi(argv[2]));
   const int epoll = epoll_create1(0);
   watch(epoll, listener);

@@ -37,7 +37,9 @@ constexpr std::uint8_t kGlobalUnicastBits = 3;
 
 std::uint64_t big_endian(const std::uint8_t* bytes, std::size_t count) {
   std::uint64_t value = 0;
-  for (std::size_t i = 0; i < count; ++i) value = (value << 8) | bytes[i];
+  for (std::size_t i = 0; i < count; ++i) {
+    value = (value << 8) | bytes[i];
+  }
   return value;
 }
 
@@ -62,7 +64,9 @@ bool same_prefix(Bits a, Bits b, unsigned prefix_bits) {
 
 // What a NAT64 gateway would dial: the IPv4 address in the last 32 bits.
 Bits behind_nat64(Bits bits) {
-  if (!same_prefix(bits, kNat64Prefix, kMappedBits)) return bits;
+  if (!same_prefix(bits, kNat64Prefix, kMappedBits)) {
+    return bits;
+  }
   return {0, kMappedPrefix.low | bits.low};
 }
 
@@ -91,7 +95,9 @@ std::optional<IpAddress> IpAddress::parse(std::string_view text) {
 }
 
 std::optional<IpAddress> IpAddress::from_sockaddr(const ::sockaddr* address) {
-  if (address == nullptr) return std::nullopt;
+  if (address == nullptr) {
+    return std::nullopt;
+  }
   IpAddress result;
   // Copied out byte for byte: the caller's buffer need not be aligned for the
   // larger types.
@@ -120,13 +126,19 @@ std::string IpAddress::to_string() const {
 
 Result<Cidr> Cidr::parse(std::string_view text) {
   const Error invalid{"invalid_cidr", "an address, a slash, a prefix length"};
-  if (text.size() > kCidrBytesMax) return invalid;
+  if (text.size() > kCidrBytesMax) {
+    return invalid;
+  }
   const std::size_t slash = text.find('/');
   const auto address = IpAddress::parse(text.substr(0, slash));
-  if (!address) return invalid;
+  if (!address) {
+    return invalid;
+  }
   const bool v4 = address->family == IpAddress::Family::kV4;
   Cidr cidr{*address, v4 ? kV4Bits : kV6Bits};
-  if (slash == std::string_view::npos) return cidr;
+  if (slash == std::string_view::npos) {
+    return cidr;
+  }
 
   const std::string_view digits = text.substr(slash + 1);
   unsigned prefix_bits = 0;
@@ -172,7 +184,9 @@ std::optional<std::string_view> AddressPolicy::judge(
   }
   const Bits bits = behind_nat64(bits_of(address));
   for (const AddressRow& row : address_rows()) {
-    if (!same_prefix(bits, {row.high, row.low}, row.prefix_bits)) continue;
+    if (!same_prefix(bits, {row.high, row.low}, row.prefix_bits)) {
+      continue;
+    }
     if (row.reason.empty() ||
         (allow_private_ && is_private_reason(row.reason))) {
       return std::nullopt;

@@ -44,7 +44,9 @@ void base64_append(std::span<const std::uint8_t> bytes, std::string& out) {
     *to++ = kAlphabet[group & 63];
   }
   const std::size_t rest = bytes.size() - i;
-  if (rest == 0) return;
+  if (rest == 0) {
+    return;
+  }
   const std::uint32_t group =
       (std::uint32_t{bytes[i]} << 16) |
       (rest == 2 ? std::uint32_t{bytes[i + 1]} << 8 : 0);
@@ -55,28 +57,42 @@ void base64_append(std::span<const std::uint8_t> bytes, std::string& out) {
 }
 
 std::optional<std::size_t> base64_decoded_size(std::string_view text) noexcept {
-  if (text.empty()) return 0;
-  if (text.size() % 4 != 0) return std::nullopt;
+  if (text.empty()) {
+    return 0;
+  }
+  if (text.size() % 4 != 0) {
+    return std::nullopt;
+  }
   std::size_t padding = 0;
-  if (text[text.size() - 1] == '=') padding = 1;
-  if (padding == 1 && text[text.size() - 2] == '=') padding = 2;
+  if (text[text.size() - 1] == '=') {
+    padding = 1;
+  }
+  if (padding == 1 && text[text.size() - 2] == '=') {
+    padding = 2;
+  }
   return text.size() / 4 * 3 - padding;
 }
 
 bool base64_decode(std::string_view text,
                    std::span<std::uint8_t> out) noexcept {
   const auto size = base64_decoded_size(text);
-  if (!size || *size != out.size()) return false;
+  if (!size || *size != out.size()) {
+    return false;
+  }
   std::size_t at = 0;
   std::uint32_t bits = 0;
   unsigned bits_held = 0;
   const std::size_t characters = (out.size() * 8 + 5) / 6;
   for (const char c : text.substr(0, characters)) {
     const std::uint8_t value = value_of(c);
-    if (value == kInvalid) return false;
+    if (value == kInvalid) {
+      return false;
+    }
     bits = (bits << 6) | value;
     bits_held += 6;
-    if (bits_held < 8) continue;
+    if (bits_held < 8) {
+      continue;
+    }
     bits_held -= 8;
     out[at++] = static_cast<std::uint8_t>(bits >> bits_held);
   }

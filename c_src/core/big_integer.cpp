@@ -33,8 +33,12 @@ bool multiply_add(Limbs& limbs, std::uint64_t factor,
     limbs.limb[i] = static_cast<std::uint64_t>(product);
     carry = static_cast<std::uint64_t>(product >> 64);
   }
-  if (carry == 0) return true;
-  if (limbs.used == kLimbsMax) return false;
+  if (carry == 0) {
+    return true;
+  }
+  if (limbs.used == kLimbsMax) {
+    return false;
+  }
   limbs.limb[limbs.used++] = carry;
   return true;
 }
@@ -48,13 +52,17 @@ std::uint64_t divide_by_chunk(Limbs& limbs) noexcept {
     // Modulo 2^64 on purpose: a second wide division would double the cost.
     remainder = static_cast<std::uint64_t>(part) - limbs.limb[i] * kChunk;
   }
-  while (limbs.used > 0 && limbs.limb[limbs.used - 1] == 0) --limbs.used;
+  while (limbs.used > 0 && limbs.limb[limbs.used - 1] == 0) {
+    --limbs.used;
+  }
   return remainder;
 }
 
 std::uint64_t power_of_ten(std::size_t exponent) noexcept {
   std::uint64_t power = 1;
-  for (std::size_t i = 0; i < exponent; ++i) power *= 10;
+  for (std::size_t i = 0; i < exponent; ++i) {
+    power *= 10;
+  }
   return power;
 }
 
@@ -65,7 +73,9 @@ std::optional<std::string> decimal_from_magnitude(
   while (!little_endian.empty() && little_endian.back() == 0) {
     little_endian = little_endian.first(little_endian.size() - 1);
   }
-  if (little_endian.size() > kBigIntegerBytesMax) return std::nullopt;
+  if (little_endian.size() > kBigIntegerBytesMax) {
+    return std::nullopt;
+  }
   Limbs limbs;
   for (std::size_t i = 0; i < little_endian.size(); ++i) {
     limbs.limb[i / kLimbBytes] |= std::uint64_t{little_endian[i]}
@@ -82,8 +92,12 @@ std::optional<std::string> decimal_from_magnitude(
       chunk /= 10;
     }
   }
-  while (!reversed.empty() && reversed.back() == '0') reversed.pop_back();
-  if (reversed.empty()) return "0";
+  while (!reversed.empty() && reversed.back() == '0') {
+    reversed.pop_back();
+  }
+  if (reversed.empty()) {
+    return "0";
+  }
   std::reverse(reversed.begin(), reversed.end());
   return reversed;
 }
@@ -91,7 +105,9 @@ std::optional<std::string> decimal_from_magnitude(
 std::optional<std::vector<std::uint8_t>> magnitude_from_decimal(
     std::string_view digits) {
   digits.remove_prefix(std::min(digits.find_first_not_of('0'), digits.size()));
-  if (digits.size() > kBigIntegerDigitsMax) return std::nullopt;
+  if (digits.size() > kBigIntegerDigitsMax) {
+    return std::nullopt;
+  }
   Limbs limbs;
   while (!digits.empty()) {
     const std::string_view chunk = digits.substr(0, kChunkDigits);
@@ -107,7 +123,9 @@ std::optional<std::vector<std::uint8_t>> magnitude_from_decimal(
     bytes[i] = static_cast<std::uint8_t>(limbs.limb[i / kLimbBytes] >>
                                          (8 * (i % kLimbBytes)));
   }
-  while (!bytes.empty() && bytes.back() == 0) bytes.pop_back();
+  while (!bytes.empty() && bytes.back() == 0) {
+    bytes.pop_back();
+  }
   return bytes;
 }
 

@@ -94,8 +94,12 @@ bool contains(std::string_view text, std::string_view part) {
 // libcurl's own limits on headers answer with codes that otherwise mean
 // something else: 56 (receive error) and, for one endless line, 27 (memory).
 bool is_header_overflow(const TransferFacts& facts) {
-  if (facts.headers_too_large) return true;
-  if (contains(facts.curl_text, "Too large response header")) return true;
+  if (facts.headers_too_large) {
+    return true;
+  }
+  if (contains(facts.curl_text, "Too large response header")) {
+    return true;
+  }
 #if LIBCURL_VERSION_NUM >= 0x080600
   if (facts.code == CURLE_TOO_LARGE) return true;
 #endif
@@ -113,7 +117,9 @@ bool is_late_tls_alert(const TransferFacts& facts) {
 
 Verdict judge_status(const TransferFacts& facts, bool truncated) {
   const long status = facts.status;
-  if (status >= 200 && status <= 299) return {ErrorClass::kNone, {}, truncated};
+  if (status >= 200 && status <= 299) {
+    return {ErrorClass::kNone, {}, truncated};
+  }
   if (status == 410) {
     return {ErrorClass::kGone, "the receiver wants no more", truncated};
   }
@@ -177,12 +183,16 @@ Verdict judge_transfer(const TransferFacts& facts) {
   }
   // Once the receiver has said its status, that is its answer, however the
   // rest of the body went: retrying a 200 would deliver twice.
-  if (facts.answered) return judge_status(facts, true);
+  if (facts.answered) {
+    return judge_status(facts, true);
+  }
   if (is_header_overflow(facts)) {
     return {ErrorClass::kResponseTooLarge, "the response headers are too large",
             false};
   }
-  if (facts.code == CURLE_OPERATION_TIMEDOUT) return timed_out(facts);
+  if (facts.code == CURLE_OPERATION_TIMEDOUT) {
+    return timed_out(facts);
+  }
   // curl takes the end of the stream for the end of the headers.
   if (facts.code == CURLE_OK) {
     return {ErrorClass::kConnectionReset, "closed within the response headers",
@@ -193,7 +203,9 @@ Verdict judge_transfer(const TransferFacts& facts) {
   // was made is that it cannot ask for its addresses: true, but no help.
   const bool no_help =
       contains(text, "getpeername()") || contains(text, "getsockname()");
-  if (text.empty() || no_help) text = curl_easy_strerror(facts.code);
+  if (text.empty() || no_help) {
+    text = curl_easy_strerror(facts.code);
+  }
   const ErrorClass error =
       is_late_tls_alert(facts) ? ErrorClass::kTlsError : class_of_code(facts);
   return {error, clean_detail(text), false};

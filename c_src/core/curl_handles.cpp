@@ -15,7 +15,7 @@ constexpr long kConnectionLifetimeMaxS = 300;
 // Both are allocated for every transfer (the second for TLS alone). Answers are
 // short, and up to this size malloc keeps its blocks at hand.
 constexpr long kReceiveBufferBytes = 1024;
-constexpr long kSendBufferBytes = 16 * 1024;  // the least that curl takes
+constexpr long kSendBufferBytes = 16L * 1024;  // the least that curl takes
 
 constexpr std::array<const char*, 5> kSystemBundles = {
     "/etc/ssl/certs/ca-certificates.crt",  // Debian, Alpine, Arch
@@ -28,14 +28,18 @@ constexpr std::array<const char*, 5> kSystemBundles = {
 // 0: there is no such file.
 std::int64_t modification_ns(const std::string& path) {
   struct stat info {};
-  if (stat(path.c_str(), &info) != 0) return 0;
+  if (stat(path.c_str(), &info) != 0) {
+    return 0;
+  }
   return static_cast<std::int64_t>(info.st_mtim.tv_sec) * 1'000'000'000 +
          static_cast<std::int64_t>(info.st_mtim.tv_nsec);
 }
 
 std::string system_bundle() {
   for (const char* path : kSystemBundles) {
-    if (modification_ns(path) != 0) return path;
+    if (modification_ns(path) != 0) {
+      return path;
+    }
   }
   return {};
 }
@@ -103,12 +107,18 @@ bool set_tls(CURL* easy, const CurlCallbacks& callbacks) {
 
 Result<TrustStore> TrustStore::load(std::string path) {
   const bool system = path.empty();
-  if (system) path = system_bundle();
+  if (system) {
+    path = system_bundle();
+  }
   TrustStore trust;
   trust.store_.reset(X509_STORE_new());
-  if (!trust.store_) return Error{"system_limit", "no memory for certificates"};
+  if (!trust.store_) {
+    return Error{"system_limit", "no memory for certificates"};
+  }
   trust.path_ = std::move(path);
-  if (trust.path_.empty()) return trust;
+  if (trust.path_.empty()) {
+    return trust;
+  }
   trust.modified_ns_ = modification_ns(trust.path_);
   const int loaded =
       X509_STORE_load_file(trust.store_.get(), trust.path_.c_str());
@@ -120,11 +130,15 @@ Result<TrustStore> TrustStore::load(std::string path) {
 }
 
 void TrustStore::refresh(std::int64_t now_us) {
-  if (path_.empty() || now_us - looked_us_ < kLookAgainUs) return;
+  if (path_.empty() || now_us - looked_us_ < kLookAgainUs) {
+    return;
+  }
   const bool first = looked_us_ == 0;
   looked_us_ = now_us;
   const std::int64_t modified = modification_ns(path_);
-  if (first || modified == 0 || modified == modified_ns_) return;
+  if (first || modified == 0 || modified == modified_ns_) {
+    return;
+  }
   std::unique_ptr<X509_STORE, Delete> store(X509_STORE_new());
   if (store && X509_STORE_load_file(store.get(), path_.c_str()) == 1) {
     store_ = std::move(store);

@@ -14,7 +14,9 @@ constexpr std::int64_t kAdjustedMin = -6;
 
 std::optional<std::string> decimal_text(bool negative, std::string_view digits,
                                         std::int64_t exponent) {
-  if (exponent > kExponentMax || exponent < -kExponentMax) return std::nullopt;
+  if (exponent > kExponentMax || exponent < -kExponentMax) {
+    return std::nullopt;
+  }
   const auto length = static_cast<std::int64_t>(digits.size());
   // The exponent the number would have with one digit before the point.
   const std::int64_t adjusted = exponent + length - 1;
@@ -24,7 +26,9 @@ std::optional<std::string> decimal_text(bool negative, std::string_view digits,
     if (whole > 0) {
       const auto split = static_cast<std::size_t>(whole);
       text.append(digits.substr(0, split));
-      if (exponent < 0) text.append(".").append(digits.substr(split));
+      if (exponent < 0) {
+        text.append(".").append(digits.substr(split));
+      }
     } else {
       text.append("0.");
       text.append(static_cast<std::size_t>(-whole), '0').append(digits);
@@ -32,7 +36,9 @@ std::optional<std::string> decimal_text(bool negative, std::string_view digits,
     return text;
   }
   text.append(digits.substr(0, 1));
-  if (length > 1) text.append(".").append(digits.substr(1));
+  if (length > 1) {
+    text.append(".").append(digits.substr(1));
+  }
   text.append(exponent >= 0 ? "E+" : "E").append(std::to_string(adjusted));
   return text;
 }

@@ -27,15 +27,21 @@ using Command = std::variant<Delivery, Endpoint, RemoveEndpoint>;
 Error invalid(const char* name) { return {"invalid_option", name}; }
 
 Status check_options(const EngineOptions& options) {
-  if (options.retry_delays_ms.size() > kRetryStepsMax)
+  if (options.retry_delays_ms.size() > kRetryStepsMax) {
     return invalid("retry_delays_ms");
+  }
   constexpr std::uint32_t kDelayMsMax = 7 * 24 * 3'600'000U;
   for (const std::uint32_t delay : options.retry_delays_ms) {
-    if (delay > kDelayMsMax) return invalid("retry_delays_ms");
+    if (delay > kDelayMsMax) {
+      return invalid("retry_delays_ms");
+    }
   }
-  if (options.jitter_percent > 100) return invalid("jitter_percent");
-  if (options.retry_after_max_ms > kDelayMsMax)
+  if (options.jitter_percent > 100) {
+    return invalid("jitter_percent");
+  }
+  if (options.retry_after_max_ms > kDelayMsMax) {
     return invalid("retry_after_max_ms");
+  }
   const std::pair<std::uint32_t, const char*> positive[] = {
       {options.timeout_ms, "timeout_ms"},
       {options.connect_timeout_ms, "connect_timeout_ms"},
@@ -52,16 +58,22 @@ Status check_options(const EngineOptions& options) {
       {options.multi_handles, "multi_handles"},
   };
   for (const auto& option : positive) {
-    if (option.first == 0) return invalid(option.second);
+    if (option.first == 0) {
+      return invalid(option.second);
+    }
   }
-  if (options.multi_handles > 64) return invalid("multi_handles");
-  if (options.resolver_threads_max > 4096)
+  if (options.multi_handles > 64) {
+    return invalid("multi_handles");
+  }
+  if (options.resolver_threads_max > 4096) {
     return invalid("resolver_threads_max");
+  }
   const bool printable =
       std::all_of(options.user_agent.begin(), options.user_agent.end(),
                   [](char c) { return c >= ' ' && c <= '~'; });
-  if (!printable || options.user_agent.size() > 256)
+  if (!printable || options.user_agent.size() > 256) {
     return invalid("user_agent");
+  }
   return Ok{};
 }
 
@@ -88,7 +100,7 @@ struct Engine::Impl {
   std::vector<Attempt> leftover;  // finished, not yet fetched; driver only
 
   // Lock held.
-  void wake_if_asleep() {
+  void wake_if_asleep() const {
     if (wakeable != nullptr && sleeping.load(std::memory_order_seq_cst)) {
       wakeable->wake();
     }
@@ -117,7 +129,9 @@ class DriverSeat {
   explicit DriverSeat(std::atomic<bool>& driving)
       : driving_(driving), taken_(!driving.exchange(true)) {}
   ~DriverSeat() {
-    if (taken_) driving_.store(false);
+    if (taken_) {
+      driving_.store(false);
+    }
   }
   DriverSeat(const DriverSeat&) = delete;
   DriverSeat& operator=(const DriverSeat&) = delete;
@@ -138,7 +152,9 @@ std::size_t Engine::Impl::admit(std::vector<Delivery>& deliveries) {
   std::uint64_t waiting = counters.waiting.load(std::memory_order_relaxed);
   std::size_t taken = 0;
   for (Delivery& delivery : deliveries) {
-    if (waiting >= (delivery.manual ? manual_max : max)) break;
+    if (waiting >= (delivery.manual ? manual_max : max)) {
+      break;
+    }
     ++waiting;
     ++taken;
     inbox.emplace_back(std::move(delivery));
@@ -149,7 +165,9 @@ std::size_t Engine::Impl::admit(std::vector<Delivery>& deliveries) {
 }
 
 void Engine::Impl::take_inbox() {
-  if (!inbox_filled.load(std::memory_order_acquire)) return;
+  if (!inbox_filled.load(std::memory_order_acquire)) {
+    return;
+  }
   std::vector<Command> commands;
   {
     const std::lock_guard<std::mutex> lock(inbox_mutex);
@@ -172,8 +190,9 @@ std::size_t Engine::Impl::turn(std::int64_t wait_us) {
   // Announced before the last look at the inbox: whoever fills it afterwards
   // sees us asleep and wakes us.
   sleeping.store(true, std::memory_order_seq_cst);
-  if (inbox_filled.load(std::memory_order_seq_cst) || stop_requested.load())
+  if (inbox_filled.load(std::memory_order_seq_cst) || stop_requested.load()) {
     wait_us = 0;
+  }
   const std::size_t events = loop->turn(wait_us);
   sleeping.store(false, std::memory_order_seq_cst);
   return events;
@@ -184,16 +203,22 @@ void Engine::Impl::run(std::int64_t until_us) {
   for (;;) {
     const std::int64_t now = EventLoop::now_us();
     const std::size_t events = turn(std::max<std::int64_t>(0, until_us - now));
-    if (stop_requested.load(std::memory_order_acquire)) return;
+    if (stop_requested.load(std::memory_order_acquire)) {
+      return;
+    }
     const std::int64_t after = EventLoop::now_us();
     if (!loop->finished().empty()) {
-      if (gather_until == 0) gather_until = after + kGatherUs;
+      if (gather_until == 0) {
+        gather_until = after + kGatherUs;
+      }
       if (events == 0 || after >= gather_until ||
           loop->finished().size() >= kGatherMax) {
         return;
       }
     }
-    if (after >= until_us) return;
+    if (after >= until_us) {
+      return;
+    }
   }
 }
 
@@ -202,8 +227,12 @@ void Engine::Impl::drain(std::int64_t until_us) {
   loop->close_admission();
   for (;;) {
     const std::int64_t now = EventLoop::now_us();
-    if (!loop->has_in_flight() || now >= until_us) return;
-    if (stop_requested.load(std::memory_order_acquire)) return;
+    if (!loop->has_in_flight() || now >= until_us) {
+      return;
+    }
+    if (stop_requested.load(std::memory_order_acquire)) {
+      return;
+    }
     // Finished attempts pile up here instead of ending the turn: short waits.
     constexpr std::int64_t kStepUs = 20'000;
     loop->turn(std::min(until_us - now, kStepUs));
@@ -231,16 +260,22 @@ void Engine::Impl::tear_down() {
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Engine::~Engine() {
-  if (impl_ && impl_->loop) impl_->tear_down();
+  if (impl_ && impl_->loop) {
+    impl_->tear_down();
+  }
 }
 
 Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   const Status checked = check_options(options);
-  if (!checked) return checked.error();
+  if (!checked) {
+    return checked.error();
+  }
   auto impl = std::make_unique<Impl>();
   impl->options = std::move(options);
   auto loop = EngineLoop::create(impl->options, impl->counters);
-  if (!loop) return loop.error();
+  if (!loop) {
+    return loop.error();
+  }
   impl->loop = std::move(loop).value();
   impl->wakeable = impl->loop.get();
   impl->in_flight_max = impl->loop->in_flight_max();
@@ -248,13 +283,17 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
 }
 
 Status Engine::put_endpoint(Endpoint endpoint) {
-  if (impl_->closed.load()) return Error{"stopped", {}};
+  if (impl_->closed.load()) {
+    return Error{"stopped", {}};
+  }
   impl_->push(std::move(endpoint));
   return Ok{};
 }
 
 Status Engine::delete_endpoint(std::string webhook_id) {
-  if (impl_->closed.load()) return Error{"stopped", {}};
+  if (impl_->closed.load()) {
+    return Error{"stopped", {}};
+  }
   impl_->push(RemoveEndpoint{std::move(webhook_id)});
   return Ok{};
 }
@@ -262,10 +301,16 @@ Status Engine::delete_endpoint(std::string webhook_id) {
 Result<std::size_t> Engine::submit(std::vector<Delivery>& deliveries) {
   const std::lock_guard<std::mutex> lock(impl_->inbox_mutex);
   // Looked at under the lock that stop() takes: nothing slips in behind it.
-  if (impl_->closed.load()) return Error{"stopped", {}};
-  if (deliveries.empty()) return std::size_t{0};
+  if (impl_->closed.load()) {
+    return Error{"stopped", {}};
+  }
+  if (deliveries.empty()) {
+    return std::size_t{0};
+  }
   const std::size_t taken = impl_->admit(deliveries);
-  if (taken == 0) return Error{"overloaded", {}};
+  if (taken == 0) {
+    return Error{"overloaded", {}};
+  }
   impl_->inbox_filled.store(true, std::memory_order_seq_cst);
   impl_->wake_if_asleep();
   return taken;
@@ -274,12 +319,17 @@ Result<std::size_t> Engine::submit(std::vector<Delivery>& deliveries) {
 Status Engine::run_once(std::uint32_t max_wait_ms,
                         std::vector<Attempt>& finished) {
   const DriverSeat seat(impl_->driving);
-  if (!seat) return Error{"already_driven", {}};
+  if (!seat) {
+    return Error{"already_driven", {}};
+  }
   std::vector<Attempt>* source = &impl_->leftover;
-  if (source->empty() && impl_->loop) source = &impl_->loop->finished();
+  if (source->empty() && impl_->loop) {
+    source = &impl_->loop->finished();
+  }
   if (source->empty()) {
-    if (!impl_->loop || impl_->stop_requested.load())
+    if (!impl_->loop || impl_->stop_requested.load()) {
       return Error{"stopped", {}};
+    }
     const std::int64_t wait_us =
         std::int64_t{std::min(max_wait_ms, kWaitMsMax)} * 1000;
     impl_->run(EventLoop::now_us() + wait_us);
@@ -294,7 +344,9 @@ Status Engine::run_once(std::uint32_t max_wait_ms,
 
 Result<std::vector<std::string>> Engine::stop(std::uint32_t drain_ms) {
   const DriverSeat seat(impl_->driving);
-  if (!seat) return Error{"already_driven", {}};
+  if (!seat) {
+    return Error{"already_driven", {}};
+  }
   {
     const std::lock_guard<std::mutex> lock(impl_->inbox_mutex);
     impl_->closed.store(true);
@@ -311,7 +363,9 @@ void Engine::request_stop() noexcept {
   try {
     const std::lock_guard<std::mutex> lock(impl_->inbox_mutex);
     impl_->closed.store(true);
-    if (impl_->wakeable != nullptr) impl_->wakeable->wake();
+    if (impl_->wakeable != nullptr) {
+      impl_->wakeable->wake();
+    }
   } catch (...) {  // NOLINT(bugprone-empty-catch): the flag alone will do
   }
 }

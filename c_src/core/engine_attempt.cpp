@@ -93,7 +93,9 @@ std::uint32_t EngineLoop::timeout_of(const Endpoint& endpoint) const {
 void EngineLoop::settle_names() {
   for (const std::string& host : resolver_->settle(now_us_)) {
     const auto found = resolving_.find(host);
-    if (found == resolving_.end()) continue;
+    if (found == resolving_.end()) {
+      continue;
+    }
     for (Item* item : found->second) {
       timers_.erase(item->timer);
       item->resolved_us = now_us_;
@@ -112,14 +114,20 @@ std::optional<std::string> EngineLoop::sign(Lane& lane,
                                             std::int64_t now_ms) {
   std::string header;
   for (EndpointKey& key : lane.endpoint.keys) {
-    if (key.expires_at_ms && *key.expires_at_ms <= now_ms) continue;
-    if (!header.empty()) header += ' ';
+    if (key.expires_at_ms && *key.expires_at_ms <= now_ms) {
+      continue;
+    }
+    if (!header.empty()) {
+      header += ' ';
+    }
     if (!key.key.append_signature(delivery.id, now_ms / 1000, *delivery.body,
                                   header)) {
       return std::nullopt;
     }
   }
-  if (header.empty()) return std::nullopt;
+  if (header.empty()) {
+    return std::nullopt;
+  }
   return header;
 }
 
@@ -138,7 +146,9 @@ void EngineLoop::launch(Item& item, const std::vector<IpAddress>* addresses) {
     // One refused address among the answers refuses the name: it is what an
     // attack looks like, and nobody's honest set-up.
     for (const IpAddress& address : *addresses) {
-      if (!judge(address)) continue;
+      if (!judge(address)) {
+        continue;
+      }
       TransferFacts facts;
       facts.address_refused = true;
       fail_before_launch(item, ErrorClass::kBlockedAddress,
@@ -223,7 +233,9 @@ void EngineLoop::free_slot(Item& item) {
 
 void EngineLoop::erase(Item& item) {
   Lane& lane = *item.lane;
-  if (item.place == Place::kDelayed) timers_.erase(item.timer);
+  if (item.place == Place::kDelayed) {
+    timers_.erase(item.timer);
+  }
   items_.erase(item.delivery.id);
   std::list<Item>& list = item.place == Place::kReady ? lane.ready : lane.away;
   list.erase(item.self);
@@ -242,7 +254,9 @@ void EngineLoop::decide(Item& item, Attempt& attempt,
   ++lane.failures_in_a_row;
   attempt.gone = attempt.error == ErrorClass::kGone;
   attempt.state = DeliveryState::kFailed;
-  if (attempt.gone || !delivery.retry) return;
+  if (attempt.gone || !delivery.retry) {
+    return;
+  }
   if (lane.deleted) {
     attempt.state = DeliveryState::kCancelled;
     return;
@@ -252,7 +266,9 @@ void EngineLoop::decide(Item& item, Attempt& attempt,
                                      : 1;
   const auto delay_ms = schedule_.next_delay_ms(
       failures, retry_after_ms, static_cast<std::uint32_t>(random_()));
-  if (!delay_ms) return;
+  if (!delay_ms) {
+    return;
+  }
   attempt.state = *delay_ms > options_.park_after_ms ? DeliveryState::kParked
                                                      : DeliveryState::kPending;
   attempt.next_at_ms = wall_clock_ms() + *delay_ms;
@@ -292,7 +308,9 @@ void EngineLoop::settle(Item& item, Attempt attempt,
       counters_.cancelled.fetch_add(1, relaxed);
       break;
   }
-  if (attempt.state != DeliveryState::kPending) erase(item);
+  if (attempt.state != DeliveryState::kPending) {
+    erase(item);
+  }
   finished_.push_back(std::move(attempt));
   enqueue(lane);
   bury(lane);
@@ -331,7 +349,9 @@ void EngineLoop::rebuild_broken() {
   for (const std::size_t multi : events_->take_broken()) {
     std::vector<Transfer*> lost;
     for (const auto& busy : busy_transfers_) {
-      if (busy.first->multi() == multi) lost.push_back(busy.first);
+      if (busy.first->multi() == multi) {
+        lost.push_back(busy.first);
+      }
     }
     for (Transfer* transfer : lost) {
       events_->remove(multi, transfer->easy());

@@ -51,7 +51,9 @@ EngineLoop::EngineLoop(EngineOptions options, EngineCounters& counters,
 Result<std::unique_ptr<EngineLoop>> EngineLoop::create(
     const EngineOptions& options, EngineCounters& counters) {
   auto trust = TrustStore::load(options.ca_file);
-  if (!trust) return trust.error();
+  if (!trust) {
+    return trust.error();
+  }
   std::unique_ptr<EngineLoop> loop(
       new EngineLoop(options, counters, std::move(trust).value()));
   const std::size_t descriptors = descriptors_max(options.descriptors_max);
@@ -66,7 +68,9 @@ Result<std::unique_ptr<EngineLoop>> EngineLoop::create(
           kHostConnectionsPerMulti,
       1, multis);
   auto events = EventLoop::create(multis, idle);
-  if (!events) return events.error();
+  if (!events) {
+    return events.error();
+  }
   loop->events_ = std::move(events).value();
   ResolverOptions resolver;
   resolver.resolve = options.resolve;
@@ -128,8 +132,12 @@ Host& EngineLoop::host_of(const std::string& name) {
 }
 
 void EngineLoop::drop_host_if_idle(Host& host) {
-  if (host.lanes != 0 || host.busy != 0) return;
-  if (host.timed) timers_.erase(host.timer);
+  if (host.lanes != 0 || host.busy != 0) {
+    return;
+  }
+  if (host.timed) {
+    timers_.erase(host.timer);
+  }
   hosts_.erase(std::string(host.name));
 }
 
@@ -160,10 +168,14 @@ void EngineLoop::detach(Lane& lane) {
     lane.timed = false;
   }
   const bool passes_grant = host.granted == &lane;
-  if (passes_grant) host.granted = nullptr;
+  if (passes_grant) {
+    host.granted = nullptr;
+  }
   --host.lanes;
   lane.host = nullptr;
-  if (passes_grant) release_host(host);
+  if (passes_grant) {
+    release_host(host);
+  }
   drop_host_if_idle(host);
 }
 
@@ -183,7 +195,9 @@ void EngineLoop::put(Endpoint endpoint) {
   if (lane.endpoint.rate_per_s != endpoint.rate_per_s) {
     lane.bucket = lane_bucket(endpoint);
   }
-  if (lane.endpoint.url.text != endpoint.url.text) lane.failures_in_a_row = 0;
+  if (lane.endpoint.url.text != endpoint.url.text) {
+    lane.failures_in_a_row = 0;
+  }
   lane.endpoint = std::move(endpoint);
   attach(lane);
   enqueue(lane);
@@ -191,7 +205,9 @@ void EngineLoop::put(Endpoint endpoint) {
 
 void EngineLoop::remove(const std::string& webhook_id) {
   const auto found = lanes_.find(webhook_id);
-  if (found == lanes_.end()) return;
+  if (found == lanes_.end()) {
+    return;
+  }
   std::unique_ptr<Lane> lane = std::move(found->second);
   lanes_.erase(found);
   counters_.lanes.store(lanes_.size(), std::memory_order_relaxed);
@@ -206,9 +222,13 @@ void EngineLoop::remove(const std::string& webhook_id) {
 
 void EngineLoop::cancel_waiting(Lane& lane) {
   std::vector<Item*> waiting;
-  for (Item& item : lane.ready) waiting.push_back(&item);
+  for (Item& item : lane.ready) {
+    waiting.push_back(&item);
+  }
   for (Item& item : lane.away) {
-    if (item.place == Place::kDelayed) waiting.push_back(&item);
+    if (item.place == Place::kDelayed) {
+      waiting.push_back(&item);
+    }
   }
   for (Item* item : waiting) {
     report_without_attempt(item->delivery, ErrorClass::kCancelled);
@@ -218,7 +238,9 @@ void EngineLoop::cancel_waiting(Lane& lane) {
 }
 
 void EngineLoop::bury(Lane& lane) {
-  if (lane.deleted && lane.busy == 0) dying_.erase(&lane);
+  if (lane.deleted && lane.busy == 0) {
+    dying_.erase(&lane);
+  }
 }
 
 void EngineLoop::take(Delivery delivery) {
@@ -226,7 +248,9 @@ void EngineLoop::take(Delivery delivery) {
   if (known != items_.end()) {
     // Already here: at least once does not ask for twice.
     counters_.waiting.fetch_sub(1, std::memory_order_relaxed);
-    if (delivery.manual) replace_waiting(*known->second, std::move(delivery));
+    if (delivery.manual) {
+      replace_waiting(*known->second, delivery);
+    }
     return;
   }
   const auto found = lanes_.find(delivery.webhook_id);
@@ -260,7 +284,7 @@ void EngineLoop::take(Delivery delivery) {
   }
 }
 
-void EngineLoop::replace_waiting(Item& item, Delivery delivery) {
+void EngineLoop::replace_waiting(Item& item, const Delivery& delivery) {
   item.delivery.schedule_from =
       std::max(item.delivery.schedule_from, delivery.schedule_from);
   item.delivery.manual = true;
@@ -293,16 +317,26 @@ std::uint32_t EngineLoop::limit_of(const Lane& lane) const {
     return 1;
   }
   if (in_flight_max_ >= kPressureFrom) {
-    if (in_flight_ * 8 >= in_flight_max_ * 7) return 1;
-    if (in_flight_ * 4 >= in_flight_max_ * 3) limit = std::min(limit, 2U);
-    if (in_flight_ * 2 >= in_flight_max_) limit = std::min(limit, 4U);
+    if (in_flight_ * 8 >= in_flight_max_ * 7) {
+      return 1;
+    }
+    if (in_flight_ * 4 >= in_flight_max_ * 3) {
+      limit = std::min(limit, 2U);
+    }
+    if (in_flight_ * 2 >= in_flight_max_) {
+      limit = std::min(limit, 4U);
+    }
   }
   return limit;
 }
 
 void EngineLoop::enqueue(Lane& lane) {
-  if (lane.queued || lane.waits_for_host || lane.timed || lane.deleted) return;
-  if (lane.ready.empty() || lane.busy >= limit_of(lane)) return;
+  if (lane.queued || lane.waits_for_host || lane.timed || lane.deleted) {
+    return;
+  }
+  if (lane.ready.empty() || lane.busy >= limit_of(lane)) {
+    return;
+  }
   lane.queued = true;
   run_queue_.push_back(&lane);
 }
@@ -313,7 +347,9 @@ void EngineLoop::set_lane_timer(Lane& lane, std::int64_t at_us) {
 }
 
 void EngineLoop::set_host_timer(Host& host, std::int64_t at_us) {
-  if (host.timed) return;
+  if (host.timed) {
+    return;
+  }
   host.timed = true;
   host.timer = timers_.emplace(at_us, &host);
 }
@@ -327,8 +363,12 @@ void EngineLoop::wait_for_host(Lane& lane) {
 // Lets the first waiting lane of a host go, one at a time: it passes the turn
 // on when it has started something or had nothing to start.
 void EngineLoop::release_host(Host& host) {
-  if (host.granted != nullptr || host.waiting.empty()) return;
-  if (host.busy >= options_.host_in_flight_max) return;
+  if (host.granted != nullptr || host.waiting.empty()) {
+    return;
+  }
+  if (host.busy >= options_.host_in_flight_max) {
+    return;
+  }
   if (!host.bucket.available(now_us_)) {
     set_host_timer(host, host.bucket.next_us());
     return;
@@ -345,7 +385,9 @@ void EngineLoop::release_host(Host& host) {
 bool EngineLoop::start_next(Lane& lane) {
   Host& host = *lane.host;
   const bool granted = host.granted == &lane;
-  if (granted) host.granted = nullptr;
+  if (granted) {
+    host.granted = nullptr;
+  }
   bool started = false;
   if (lane.ready.empty() || lane.busy >= limit_of(lane)) {
     // Nothing to do now; the lane's own next event brings it back.
@@ -364,12 +406,16 @@ bool EngineLoop::start_next(Lane& lane) {
     start(item);
     started = true;
   }
-  if (granted) release_host(host);
+  if (granted) {
+    release_host(host);
+  }
   return started;
 }
 
 void EngineLoop::pump() {
-  if (!open_) return;
+  if (!open_) {
+    return;
+  }
   while (!resolved_.empty() && in_flight_ < in_flight_max_) {
     Item& item = *resolved_.front();
     resolved_.pop_front();
@@ -384,7 +430,9 @@ void EngineLoop::pump() {
     Lane& lane = *run_queue_.front();
     run_queue_.pop_front();
     lane.queued = false;
-    if (start_next(lane)) enqueue(lane);
+    if (start_next(lane)) {
+      enqueue(lane);
+    }
   }
 }
 
@@ -410,8 +458,12 @@ void EngineLoop::fire_timers() {
 
 std::int64_t EngineLoop::next_wait_us(std::int64_t wait_us) const {
   std::int64_t next = resolver_->next_deadline_us();
-  if (open_ && !timers_.empty()) next = std::min(next, timers_.begin()->first);
-  if (next == kNever) return wait_us;
+  if (open_ && !timers_.empty()) {
+    next = std::min(next, timers_.begin()->first);
+  }
+  if (next == kNever) {
+    return wait_us;
+  }
   return std::clamp<std::int64_t>(next - now_us_, 0, wait_us);
 }
 
@@ -419,7 +471,9 @@ std::size_t EngineLoop::turn(std::int64_t wait_us) {
   now_us_ = EventLoop::now_us();
   trust_.refresh(now_us_);
   settle_names();
-  if (open_) fire_timers();
+  if (open_) {
+    fire_timers();
+  }
   pump();
   const bool said = !finished_.empty();
   const std::size_t events =
@@ -435,7 +489,9 @@ std::size_t EngineLoop::turn(std::int64_t wait_us) {
 std::vector<std::string> EngineLoop::unfinished() const {
   std::vector<std::string> ids;
   ids.reserve(items_.size());
-  for (const auto& item : items_) ids.push_back(item.first);
+  for (const auto& item : items_) {
+    ids.push_back(item.first);
+  }
   return ids;
 }
 

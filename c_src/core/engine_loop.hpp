@@ -121,7 +121,7 @@ class EngineLoop {
   void erase(Item& item);
   void report_without_attempt(const Delivery& delivery, ErrorClass error);
   void refuse_body(const Delivery& delivery);
-  void replace_waiting(Item& item, Delivery delivery);
+  void replace_waiting(Item& item, const Delivery& delivery);
   void rebuild_broken();
   std::unique_ptr<Transfer> new_transfer();
 

@@ -57,7 +57,7 @@ bool EventLoop::open_multi(Shard& shard) {
 
 // curl's limit counts the connections that are at work, too: with more of them
 // than it allows, each is closed as soon as it is idle. So it follows them.
-bool EventLoop::fit_connections(const Shard& shard) noexcept {
+bool EventLoop::fit_connections(const Shard& shard) const noexcept {
   return curl_multi_setopt(shard.multi.get(), CURLMOPT_MAXCONNECTS,
                            idle_connections_max_ + shard.handles) == CURLM_OK;
 }
@@ -65,7 +65,9 @@ bool EventLoop::fit_connections(const Shard& shard) noexcept {
 std::vector<std::size_t> EventLoop::take_broken() {
   std::vector<std::size_t> broken;
   for (const auto& shard : shards_) {
-    if (shard->broken) broken.push_back(shard->index);
+    if (shard->broken) {
+      broken.push_back(shard->index);
+    }
   }
   return broken;
 }
@@ -78,16 +80,22 @@ bool EventLoop::open(std::size_t multis, long idle_connections_max) {
   idle_connections_max_ = idle_connections_max;
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   wake_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  if (epoll_ < 0 || wake_ < 0) return false;
+  if (epoll_ < 0 || wake_ < 0) {
+    return false;
+  }
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = kWakeTag;
-  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) != 0) return false;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) != 0) {
+    return false;
+  }
   for (std::size_t index = 0; index < multis; ++index) {
     auto shard = std::make_unique<Shard>();
     shard->loop = this;
     shard->index = index;
-    if (!open_multi(*shard)) return false;
+    if (!open_multi(*shard)) {
+      return false;
+    }
     shards_.push_back(std::move(shard));
   }
   return true;
@@ -96,12 +104,18 @@ bool EventLoop::open(std::size_t multis, long idle_connections_max) {
 EventLoop::~EventLoop() {
   // curl calls on_socket while a multi dies: epoll_ must still be there.
   shards_.clear();
-  if (wake_ >= 0) close(wake_);
-  if (epoll_ >= 0) close(epoll_);
+  if (wake_ >= 0) {
+    close(wake_);
+  }
+  if (epoll_ >= 0) {
+    close(epoll_);
+  }
 }
 
 void EventLoop::wake() noexcept {
-  if (wake_pending_.exchange(true, std::memory_order_acq_rel)) return;
+  if (wake_pending_.exchange(true, std::memory_order_acq_rel)) {
+    return;
+  }
   const std::uint64_t one = 1;
   // A full counter would mean that a wake is pending anyway.
   static_cast<void>(!write(wake_, &one, sizeof one));
@@ -109,7 +123,9 @@ void EventLoop::wake() noexcept {
 
 bool EventLoop::add(std::size_t multi, CURL* easy) {
   Shard& shard = *shards_[multi];
-  if (curl_multi_add_handle(shard.multi.get(), easy) != CURLM_OK) return false;
+  if (curl_multi_add_handle(shard.multi.get(), easy) != CURLM_OK) {
+    return false;
+  }
   ++shard.handles;
   fit_connections(shard);
   return true;
@@ -142,8 +158,12 @@ int EventLoop::on_socket(CURL* /*easy*/, curl_socket_t descriptor, int what,
                          void* data, void* /*unused*/) noexcept {
   auto* shard = static_cast<Shard*>(data);
   std::uint32_t events = 0;
-  if (what == CURL_POLL_IN || what == CURL_POLL_INOUT) events |= EPOLLIN;
-  if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT) events |= EPOLLOUT;
+  if (what == CURL_POLL_IN || what == CURL_POLL_INOUT) {
+    events |= EPOLLIN;
+  }
+  if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT) {
+    events |= EPOLLOUT;
+  }
   shard->loop->watch(*shard, descriptor, events);
   return 0;
 }
@@ -152,7 +172,9 @@ void EventLoop::watch(Shard& shard, curl_socket_t descriptor,
                       std::uint32_t events) noexcept {
   const auto slot = static_cast<std::size_t>(descriptor);
   if (slot >= watched_.size()) {
-    if (events == 0) return;
+    if (events == 0) {
+      return;
+    }
     try {
       watched_.resize(slot + 64);
       wanted_.resize(slot + 64);
@@ -164,7 +186,9 @@ void EventLoop::watch(Shard& shard, curl_socket_t descriptor,
   // Interest that is no longer wanted stays registered: a connection that goes
   // back to work at once, as kept-alive ones do, then costs no system call. If
   // it does report something while unwanted, turn() takes it out.
-  if (events == 0 || watched_[slot] == events) return;
+  if (events == 0 || watched_[slot] == events) {
+    return;
+  }
   epoll_event event{};
   event.events = events;
   event.data.u64 = tag_of(shard.index, descriptor);
@@ -180,7 +204,9 @@ void EventLoop::watch(Shard& shard, curl_socket_t descriptor,
 
 void EventLoop::forget(curl_socket_t descriptor) noexcept {
   const auto slot = static_cast<std::size_t>(descriptor);
-  if (slot >= watched_.size()) return;
+  if (slot >= watched_.size()) {
+    return;
+  }
   if (watched_[slot] != 0) {
     epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, nullptr);
   }
@@ -195,7 +221,9 @@ void EventLoop::forget(curl_socket_t descriptor) noexcept {
 void EventLoop::retire(curl_socket_t descriptor) noexcept {
   const auto slot = static_cast<std::size_t>(descriptor);
   // Closed meanwhile: the number may be anybody's.
-  if (watched_[slot] == 0) return;
+  if (watched_[slot] == 0) {
+    return;
+  }
   std::array<char, 4096> dropped;
   for (int i = 0; i < 16; ++i) {
     if (recv(descriptor, dropped.data(), dropped.size(), MSG_DONTWAIT) <= 0) {
@@ -215,15 +243,21 @@ void EventLoop::act(Shard& shard, curl_socket_t descriptor, int flags) {
   const CURLMcode code =
       curl_multi_socket_action(shard.multi.get(), descriptor, flags, &running);
   // An unknown socket is a stale event; anything else and the multi is lost.
-  if (code != CURLM_OK && code != CURLM_BAD_SOCKET) shard.broken = true;
+  if (code != CURLM_OK && code != CURLM_BAD_SOCKET) {
+    shard.broken = true;
+  }
 }
 
 void EventLoop::fire_timers(std::int64_t now) {
   for (const auto& shard : shards_) {
-    if (shard->due_us > now) continue;
+    if (shard->due_us > now) {
+      continue;
+    }
     shard->due_us = kNever;
     act(*shard, CURL_SOCKET_TIMEOUT, 0);
-    if (shard->due_us != kNever) continue;
+    if (shard->due_us != kNever) {
+      continue;
+    }
     // Not announced again does not mean that there is none.
     long timeout_ms = -1;
     curl_multi_timeout(shard->multi.get(), &timeout_ms);
@@ -239,7 +273,9 @@ void EventLoop::reap(const Done& done) {
     int left = 0;
     while (const CURLMsg* message =
                curl_multi_info_read(shard->multi.get(), &left)) {
-      if (message->msg != CURLMSG_DONE) continue;
+      if (message->msg != CURLMSG_DONE) {
+        continue;
+      }
       // The message dies with the removal.
       CURL* easy = message->easy_handle;
       const CURLcode code = message->data.result;
@@ -254,7 +290,9 @@ void EventLoop::reap(const Done& done) {
 
 std::int64_t EventLoop::next_timer_us() const noexcept {
   std::int64_t next = kNever;
-  for (const auto& shard : shards_) next = std::min(next, shard->due_us);
+  for (const auto& shard : shards_) {
+    next = std::min(next, shard->due_us);
+  }
   return next;
 }
 
@@ -297,8 +335,12 @@ std::size_t EventLoop::turn(std::int64_t wait_us, const Done& done) {
       continue;
     }
     int flags = 0;
-    if ((event.events & EPOLLIN) != 0) flags |= CURL_CSELECT_IN;
-    if ((event.events & EPOLLOUT) != 0) flags |= CURL_CSELECT_OUT;
+    if ((event.events & EPOLLIN) != 0) {
+      flags |= CURL_CSELECT_IN;
+    }
+    if ((event.events & EPOLLOUT) != 0) {
+      flags |= CURL_CSELECT_OUT;
+    }
     if ((event.events & (EPOLLERR | EPOLLHUP)) != 0) {
       flags |= CURL_CSELECT_IN | CURL_CSELECT_ERR;
     }

@@ -79,7 +79,7 @@ class EventLoop {
 
   bool open(std::size_t multis, long idle_connections_max);
   bool open_multi(Shard& shard);
-  bool fit_connections(const Shard& shard) noexcept;
+  bool fit_connections(const Shard& shard) const noexcept;
   void watch(Shard& shard, curl_socket_t descriptor,
              std::uint32_t events) noexcept;
   void retire(curl_socket_t descriptor) noexcept;

@@ -41,7 +41,9 @@ bool is_visible(char c) noexcept { return c > 0x20 && c < 0x7f; }
 
 // What a name is compared by.
 char folded(char c) noexcept {
-  if (c == '_') return '-';
+  if (c == '_') {
+    return '-';
+  }
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
 
@@ -70,10 +72,14 @@ template <class Header>
 std::optional<HeaderProblem> check_all(std::span<const Header> headers) {
   std::size_t bytes = 0;
   for (std::size_t i = 0; i < headers.size(); ++i) {
-    if (i == kHeadersMax) return HeaderProblem{"too_many_headers", i};
+    if (i == kHeadersMax) {
+      return HeaderProblem{"too_many_headers", i};
+    }
     const auto& [name, value] = headers[i];
     const Status status = check_header(name, value);
-    if (!status.ok()) return HeaderProblem{status.error().reason, i};
+    if (!status.ok()) {
+      return HeaderProblem{status.error().reason, i};
+    }
     for (const auto& earlier : headers.first(i)) {
       if (same_name(earlier.first, name)) {
         return HeaderProblem{"duplicate_header", i};
@@ -94,7 +100,9 @@ Status check_header(std::string_view name, std::string_view value) {
       !std::ranges::all_of(name, is_token_character)) {
     return Error{"invalid_header_name", "1 to 128 token characters"};
   }
-  if (is_reserved(name)) return Error{"reserved_header", ""};
+  if (is_reserved(name)) {
+    return Error{"reserved_header", ""};
+  }
   if (!is_value(value)) {
     return Error{"invalid_header_value",
                  "1 to 4096 visible ASCII characters, spaces inside"};

@@ -36,7 +36,9 @@ bool Iso8601Text::date(const CalendarDate& date) noexcept {
       !within(date.day, 1, days_in_month(date.year, date.month))) {
     return false;
   }
-  if (date.year < 0) put('-');
+  if (date.year < 0) {
+    put('-');
+  }
   padded(date.year < 0 ? -date.year : date.year, 4);
   put('-');
   padded(date.month, 2);
@@ -56,7 +58,9 @@ bool Iso8601Text::time(const ClockTime& time) noexcept {
   padded(time.minute, 2);
   put(':');
   padded(time.second, 2);
-  if (time.precision == 0) return true;
+  if (time.precision == 0) {
+    return true;
+  }
   put('.');
   padded(time.microsecond, 6);
   size_ -= static_cast<std::size_t>(6 - time.precision);
@@ -74,7 +78,9 @@ bool Iso8601Text::offset(const ZoneOffset& offset) noexcept {
     return true;
   }
   const std::int64_t total = offset.utc_seconds + offset.std_seconds;
-  if (!within(total, 1 - kDaySeconds, kDaySeconds - 1)) return false;
+  if (!within(total, 1 - kDaySeconds, kDaySeconds - 1)) {
+    return false;
+  }
   const std::int64_t seconds = total < 0 ? -total : total;
   put(total < 0 ? '-' : '+');
   padded(seconds / 3600, 2);

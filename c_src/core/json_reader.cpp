@@ -1,7 +1,6 @@
 // Purpose: walks a document with simdjson's On-Demand iterators, without
-// recursion, and does what those leave to the caller: literals, numbers,
-// trailing content, depth. Where a fault lies is worked out here too:
-// simdjson names errors but not always their place.
+// recursion, and does what those leave to the caller: literals, trailing
+// content, depth; numbers and the places of faults are json_text.hpp's.
 // Ownership: a padded copy of the document lives as long as the walk.
 // Thread: any.
 #include "webhooks/json_reader.hpp"
@@ -15,8 +14,8 @@
 #include <memory>
 #include <new>
 
+#include "core/json_text.hpp"
 #include "webhooks/big_integer.hpp"
-#include "webhooks/utf8.hpp"
 
 namespace webhooks {
 namespace {
@@ -25,179 +24,6 @@ namespace od = simdjson::ondemand;
 using Fault = std::optional<JsonFault>;
 
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-
-constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
-constexpr bool is_letter(char c) noexcept {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-constexpr bool is_space(char c) noexcept {
-  return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
-std::string_view trimmed(std::string_view token) noexcept {
-  while (!token.empty() && is_space(token.back())) token.remove_suffix(1);
-  return token;
-}
-
-// --- numbers -----------------------------------------------------------------
-
-enum class NumberKind { invalid, integer, real };
-
-std::size_t digits_end(std::string_view text, std::size_t at) noexcept {
-  while (at < text.size() && is_digit(text[at])) ++at;
-  return at;
-}
-
-// The grammar of RFC 8259, section 6, on the whole token.
-NumberKind number_kind(std::string_view text) noexcept {
-  std::size_t at = !text.empty() && text[0] == '-' ? 1 : 0;
-  std::size_t end = digits_end(text, at);
-  if (end == at || (text[at] == '0' && end > at + 1)) {
-    return NumberKind::invalid;
-  }
-  NumberKind kind = NumberKind::integer;
-  at = end;
-  if (at < text.size() && text[at] == '.') {
-    kind = NumberKind::real;
-    end = digits_end(text, at + 1);
-    if (end == at + 1) return NumberKind::invalid;
-    at = end;
-  }
-  if (at < text.size() && (text[at] == 'e' || text[at] == 'E')) {
-    kind = NumberKind::real;
-    ++at;
-    if (at < text.size() && (text[at] == '+' || text[at] == '-')) ++at;
-    end = digits_end(text, at);
-    if (end == at) return NumberKind::invalid;
-    at = end;
-  }
-  return at == text.size() ? kind : NumberKind::invalid;
-}
-
-// Which side a number that is out of range of a double lies on: the exponent of
-// its first digit that is not zero, 308 or more here or else -324 or less.
-bool is_vast(std::string_view text) noexcept {
-  if (text.front() == '-') text.remove_prefix(1);
-  const std::size_t e = text.find_first_of("eE");
-  const std::string_view mantissa = text.substr(0, e);
-  std::int64_t exponent = 0;
-  if (e != std::string_view::npos) {
-    std::string_view digits = text.substr(e + 1);
-    const bool negative = digits.front() == '-';
-    if (negative || digits.front() == '+') digits.remove_prefix(1);
-    constexpr std::int64_t kBeyondAny = std::int64_t{1} << 62;
-    if (std::from_chars(digits.data(), digits.data() + digits.size(), exponent)
-                .ec != std::errc{} ||
-        exponent > kBeyondAny) {
-      exponent = kBeyondAny;
-    }
-    if (negative) exponent = -exponent;
-  }
-  const std::size_t point = std::min(mantissa.find('.'), mantissa.size());
-  const std::size_t first = mantissa.find_first_of("123456789");
-  const auto place =
-      static_cast<std::int64_t>(point) -
-      static_cast<std::int64_t>(std::min(first, mantissa.size()));
-  return place + exponent > 0;
-}
-
-// Not simdjson's own conversion: before 3.6.4 that turned
-// 0.95000000000000000000 into 0.0276628 without a word
-// (simdjson/simdjson#2093). nullopt: too large.
-std::optional<double> real_value(std::string_view text) noexcept {
-  double value = 0;
-  const auto parsed =
-      std::from_chars(text.data(), text.data() + text.size(), value);
-  if (parsed.ec == std::errc{}) return value;
-  if (is_vast(text)) return std::nullopt;
-  return text.front() == '-' ? -0.0 : 0.0;
-}
-
-// --- places of faults; only ever walked once something is wrong --------------
-
-bool is_hex4(std::string_view text) noexcept {
-  unsigned value = 0;
-  const char* const end = text.data() + text.size();
-  return text.size() == 4 &&
-         std::from_chars(text.data(), end, value, 16).ptr == end;
-}
-
-unsigned hex4(std::string_view text) noexcept {
-  unsigned value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  return value;
-}
-
-// Length of the escape at the front of `text` (it starts with a backslash);
-// 0: no such escape, or half a surrogate pair.
-std::size_t escape_length(std::string_view text) noexcept {
-  if (text.size() < 2) return 0;
-  if (text[1] != 'u') {
-    return std::string_view("\"\\/bfnrt").find(text[1]) ==
-                   std::string_view::npos
-               ? 0
-               : 2;
-  }
-  if (!is_hex4(text.substr(2, 4))) return 0;
-  const unsigned first = hex4(text.substr(2, 4));
-  if (first < 0xD800 || first > 0xDFFF) return 6;
-  if (first > 0xDBFF || text.substr(6, 2) != "\\u" ||
-      !is_hex4(text.substr(8, 4))) {
-    return 0;
-  }
-  const unsigned second = hex4(text.substr(8, 4));
-  return second >= 0xDC00 && second <= 0xDFFF ? 12 : 0;
-}
-
-// The first bad escape of the string whose opening quote is at `at`.
-std::size_t bad_escape_offset(std::string_view json, std::size_t at) noexcept {
-  const std::size_t quote = at++;
-  while (at < json.size() && json[at] != '"') {
-    if (json[at] != '\\') {
-      ++at;
-      continue;
-    }
-    const std::size_t length = escape_length(json.substr(at));
-    if (length == 0) return at;
-    at += length;
-  }
-  return quote;
-}
-
-// Behind the closing quote of the string that opens at `at`.
-std::size_t string_end(std::string_view json, std::size_t at) noexcept {
-  for (++at; at < json.size() && json[at] != '"'; ++at) {
-    if (json[at] == '\\') ++at;
-  }
-  return at < json.size() ? at + 1 : json.size();
-}
-
-// What simdjson's first pass refuses: bytes that are not UTF-8, raw control
-// characters in strings, a string without an end. It does not say where.
-JsonFault first_pass_fault(std::string_view json) noexcept {
-  if (const auto at = utf8_error_offset(json)) return {"invalid_utf8", *at};
-  bool inside = false;
-  std::size_t quote = 0;
-  for (std::size_t at = 0; at < json.size(); ++at) {
-    const char c = json[at];
-    if (c == '"') {
-      inside = !inside;
-      quote = at;
-    } else if (inside && static_cast<unsigned char>(c) < 0x20) {
-      return {"control_character", at};
-    } else if (c == '\\') {
-      // Outside of strings as well: the first pass counts quotes that way.
-      if (!inside) return {"unexpected_token", at};
-      if (at + 1 < json.size() &&
-          static_cast<unsigned char>(json[at + 1]) >= 0x20) {
-        ++at;
-      }
-    }
-  }
-  return {"unclosed_string", quote};
-}
-
-// --- the walk ----------------------------------------------------------------
 
 // The document is read as the only element of an array, "[" + json + "]".
 // On-Demand has rules of its own for a scalar at the root (a limit on its
@@ -234,7 +60,9 @@ class Walk {
     return static_cast<std::size_t>(at - text_);
   }
   std::size_t skip_space(std::size_t at) const noexcept {
-    while (at < json_.size() && is_space(json_[at])) ++at;
+    while (at < json_.size() && is_space(json_[at])) {
+      ++at;
+    }
     return at;
   }
 
@@ -255,17 +83,25 @@ class Walk {
 Fault Walk::load() {
   const std::size_t size = json_.size() + 2;
   padded_.reset(new (std::nothrow) char[size + simdjson::SIMDJSON_PADDING]);
-  if (!padded_) return JsonFault{"system_limit", 0};
+  if (!padded_) {
+    return JsonFault{"system_limit", 0};
+  }
   padded_[0] = '[';
-  if (!json_.empty()) std::memcpy(&padded_[1], json_.data(), json_.size());
+  if (!json_.empty()) {
+    std::memcpy(&padded_[1], json_.data(), json_.size());
+  }
   padded_[size - 1] = ']';
   std::memset(&padded_[size], ' ', simdjson::SIMDJSON_PADDING);
   text_ = &padded_[1];
   const auto error =
       parser_.iterate(padded_.get(), size, size + simdjson::SIMDJSON_PADDING)
           .get(document_);
-  if (error == simdjson::MEMALLOC) return JsonFault{"system_limit", 0};
-  if (error != simdjson::SUCCESS) return first_pass_fault(json_);
+  if (error == simdjson::MEMALLOC) {
+    return JsonFault{"system_limit", 0};
+  }
+  if (error != simdjson::SUCCESS) {
+    return first_pass_fault(json_);
+  }
   od::array wrapper;
   if (document_.get_array().get(wrapper) != simdjson::SUCCESS ||
       wrapper.begin().get(frames_[0].elements) != simdjson::SUCCESS) {
@@ -277,9 +113,13 @@ Fault Walk::load() {
 }
 
 Fault Walk::run() {
-  if (Fault fault = load()) return fault;
+  if (Fault fault = load()) {
+    return fault;
+  }
   while (depth_ > 0) {
-    if (Fault fault = step()) return fault;
+    if (Fault fault = step()) {
+      return fault;
+    }
   }
   return std::nullopt;
 }
@@ -291,21 +131,31 @@ Fault Walk::step() {
 
 Fault Walk::next_element(Frame& frame) {
   const bool first = !frame.started;
-  if (!first) ++frame.elements;
-  if (!(frame.elements != od::array_iterator{})) return close(frame);
+  if (!first) {
+    ++frame.elements;
+  }
+  if (!(frame.elements != od::array_iterator{})) {
+    return close(frame);
+  }
   od::value element;
   if ((*frame.elements).get(element) != simdjson::SUCCESS) {
     return separator_fault(frame);
   }
-  if (depth_ == 1 && !first) return JsonFault{"trailing_content", cursor_};
+  if (depth_ == 1 && !first) {
+    return JsonFault{"trailing_content", cursor_};
+  }
   frame.started = true;
   return value(element);
 }
 
 Fault Walk::next_field(Frame& frame) {
   const bool first = !frame.started;
-  if (!first) ++frame.fields;
-  if (!(frame.fields != od::object_iterator{})) return close(frame);
+  if (!first) {
+    ++frame.fields;
+  }
+  if (!(frame.fields != od::object_iterator{})) {
+    return close(frame);
+  }
   od::field field;
   if ((*frame.fields).get(field) != simdjson::SUCCESS) {
     return separator_fault(frame);
@@ -325,18 +175,28 @@ Fault Walk::next_field(Frame& frame) {
 // found by hand.
 Fault Walk::separator_fault(const Frame& frame) const noexcept {
   std::size_t at = cursor_;
-  if (depth_ == 1) return JsonFault{"trailing_content", at};
-  if (!frame.object) return unexpected(at);
+  if (depth_ == 1) {
+    return JsonFault{"trailing_content", at};
+  }
+  if (!frame.object) {
+    return unexpected(at);
+  }
   if (frame.started) {
-    if (at >= json_.size() || json_[at] != ',') return unexpected(at);
+    if (at >= json_.size() || json_[at] != ',') {
+      return unexpected(at);
+    }
     at = skip_space(at + 1);
   }
-  if (at >= json_.size() || json_[at] != '"') return unexpected(at);
+  if (at >= json_.size() || json_[at] != '"') {
+    return unexpected(at);
+  }
   return unexpected(skip_space(string_end(json_, at)));
 }
 
 Fault Walk::unexpected(std::size_t at) const noexcept {
-  if (at >= json_.size()) return JsonFault{"unexpected_end", json_.size()};
+  if (at >= json_.size()) {
+    return JsonFault{"unexpected_end", json_.size()};
+  }
   return JsonFault{"unexpected_token", at};
 }
 
@@ -384,7 +244,9 @@ Fault Walk::number(std::string_view text) {
       return JsonFault{"invalid_number", at};
     case NumberKind::real: {
       const std::optional<double> real = real_value(text);
-      if (!real) return JsonFault{"number_too_large", at};
+      if (!real) {
+        return JsonFault{"number_too_large", at};
+      }
       events_.number(*real);
       return std::nullopt;
     }
@@ -407,7 +269,9 @@ Fault Walk::number(std::string_view text) {
 }
 
 Fault Walk::open(od::value& value, std::size_t at, bool object) {
-  if (depth_ > depth_max_) return JsonFault{"too_deep", at};
+  if (depth_ > depth_max_) {
+    return JsonFault{"too_deep", at};
+  }
   Frame& frame = frames_[depth_];
   frame.object = object;
   frame.started = false;
@@ -436,12 +300,20 @@ Fault Walk::close(const Frame& frame) {
   const bool ours = cursor_ >= json_.size();
   if (depth_ == 1) {
     depth_ = 0;
-    if (ours && frame.started) return std::nullopt;
-    if (ours) return JsonFault{"empty", cursor_};
-    if (frame.started) return JsonFault{"trailing_content", cursor_};
+    if (ours && frame.started) {
+      return std::nullopt;
+    }
+    if (ours) {
+      return JsonFault{"empty", cursor_};
+    }
+    if (frame.started) {
+      return JsonFault{"trailing_content", cursor_};
+    }
     return unexpected(cursor_);
   }
-  if (ours) return unexpected(cursor_);
+  if (ours) {
+    return unexpected(cursor_);
+  }
   --depth_;
   cursor_ = skip_space(cursor_ + 1);
   if (frame.object) {
@@ -474,7 +346,9 @@ std::optional<JsonFault> read_json(std::string_view json, JsonEvents& events,
   if (json.size() > limits.bytes_max) {
     return JsonFault{"too_large", limits.bytes_max};
   }
-  if (json.starts_with(kByteOrderMark)) return JsonFault{"byte_order_mark", 0};
+  if (json.starts_with(kByteOrderMark)) {
+    return JsonFault{"byte_order_mark", 0};
+  }
   Walk walk(json, events, std::min(limits.depth_max, kJsonDepthMax));
   return walk.run();
 }

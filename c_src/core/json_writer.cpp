@@ -62,7 +62,9 @@ Marks scan(std::string_view bytes) noexcept {
         marks.see(load<std::uint64_t>(at + i));
       }
     }
-    for (; at < last; at += kWord) marks.see(load<std::uint64_t>(at));
+    for (; at < last; at += kWord) {
+      marks.see(load<std::uint64_t>(at));
+    }
     marks.see(load<std::uint64_t>(last));
   } else if (size >= kWord / 2) {
     const std::uint64_t high = load<std::uint32_t>(at + size - kWord / 2);
@@ -82,7 +84,9 @@ Marks scan(std::string_view bytes) noexcept {
 // where only \u00XX will do.
 constexpr std::array<char, 256> kEscapes = [] {
   std::array<char, 256> escapes{};
-  for (std::size_t i = 0; i < 0x20; ++i) escapes[i] = 'u';
+  for (std::size_t i = 0; i < 0x20; ++i) {
+    escapes[i] = 'u';
+  }
   escapes['"'] = '"';
   escapes['\\'] = '\\';
   escapes['\b'] = 'b';
@@ -128,16 +132,22 @@ std::string_view written(const std::array<char, N>& text,
 }  // namespace
 
 bool JsonWriter::fail(std::string_view reason) noexcept {
-  if (error_.empty()) error_ = reason;
+  if (error_.empty()) {
+    error_ = reason;
+  }
   return false;
 }
 
 bool JsonWriter::grow(std::size_t more) noexcept {
-  if (more > room()) return fail("too_large");
+  if (more > room()) {
+    return fail("too_large");
+  }
   const std::size_t capacity =
       std::min(bytes_max_, std::max(size_ + more, capacity_ * 2));
   std::unique_ptr<char[]> grown(new (std::nothrow) char[capacity]);
-  if (!grown) return fail("system_limit");
+  if (!grown) {
+    return fail("system_limit");
+  }
   std::memcpy(grown.get(), data_, size_);
   heap_ = std::move(grown);
   data_ = heap_.get();
@@ -146,18 +156,24 @@ bool JsonWriter::grow(std::size_t more) noexcept {
 }
 
 bool JsonWriter::append(std::string_view bytes) noexcept {
-  if (!reserve(bytes.size())) return false;
+  if (!reserve(bytes.size())) {
+    return false;
+  }
   put(bytes);
   return true;
 }
 
 void JsonWriter::put(std::string_view bytes) noexcept {
-  if (!bytes.empty()) std::memcpy(data_ + size_, bytes.data(), bytes.size());
+  if (!bytes.empty()) {
+    std::memcpy(data_ + size_, bytes.data(), bytes.size());
+  }
   size_ += bytes.size();
 }
 
 bool JsonWriter::value_may_stand() noexcept {
-  if (!error_.empty()) return false;
+  if (!error_.empty()) {
+    return false;
+  }
   const bool inside_object = depth_ > 0 && is_object_[depth_ - 1];
   if (depth_ == 0 ? after_value_ : inside_object && !after_key_) {
     return fail("misuse");
@@ -175,36 +191,54 @@ bool JsonWriter::scalar(std::string_view text) noexcept {
   if (!value_may_stand() || !reserve(text.size() + (comma ? 1 : 0))) {
     return false;
   }
-  if (comma) put(',');
+  if (comma) {
+    put(',');
+  }
   put(text);
   value_stands();
   return true;
 }
 
 bool JsonWriter::begin(bool object) noexcept {
-  if (!value_may_stand()) return false;
-  if (depth_ == kJsonDepthMax) return fail("too_deep");
-  if (!scalar(object ? "{" : "[")) return false;
+  if (!value_may_stand()) {
+    return false;
+  }
+  if (depth_ == kJsonDepthMax) {
+    return fail("too_deep");
+  }
+  if (!scalar(object ? "{" : "[")) {
+    return false;
+  }
   is_object_[depth_++] = object;
   after_value_ = false;
   return true;
 }
 
 bool JsonWriter::end() noexcept {
-  if (!error_.empty()) return false;
-  if (depth_ == 0 || after_key_) return fail("misuse");
-  if (!reserve(1)) return false;
+  if (!error_.empty()) {
+    return false;
+  }
+  if (depth_ == 0 || after_key_) {
+    return fail("misuse");
+  }
+  if (!reserve(1)) {
+    return false;
+  }
   put(is_object_[--depth_] ? '}' : ']');
   value_stands();
   return true;
 }
 
 bool JsonWriter::key(std::string_view utf8) noexcept {
-  if (!error_.empty()) return false;
+  if (!error_.empty()) {
+    return false;
+  }
   if (depth_ == 0 || !is_object_[depth_ - 1] || after_key_) {
     return fail("misuse");
   }
-  if (!quoted(utf8, true)) return false;
+  if (!quoted(utf8, true)) {
+    return false;
+  }
   after_key_ = true;
   return true;
 }
@@ -226,8 +260,12 @@ bool JsonWriter::unsigned_integer(std::uint64_t value) noexcept {
 }
 
 bool JsonWriter::number(double value) noexcept {
-  if (!error_.empty()) return false;
-  if (!std::isfinite(value)) return fail("not_finite");
+  if (!error_.empty()) {
+    return false;
+  }
+  if (!std::isfinite(value)) {
+    return fail("not_finite");
+  }
   const double magnitude = std::fabs(value);
   const bool fixed =
       magnitude == 0 || (magnitude >= kFixedMin && magnitude < kFixedEnd);
@@ -243,7 +281,9 @@ bool JsonWriter::number(double value) noexcept {
 }
 
 bool JsonWriter::string(std::string_view utf8) noexcept {
-  if (!value_may_stand() || !quoted(utf8, false)) return false;
+  if (!value_may_stand() || !quoted(utf8, false)) {
+    return false;
+  }
   value_stands();
   return true;
 }
@@ -261,9 +301,15 @@ bool JsonWriter::quoted(std::string_view utf8, bool colon) noexcept {
     return fail("too_large");
   }
   const Marks marks = scan(utf8);
-  if (!marks.ascii() && !is_utf8(utf8)) return fail("invalid_utf8");
-  if (!reserve(utf8.size() + around)) return false;
-  if (comma) put(',');
+  if (!marks.ascii() && !is_utf8(utf8)) {
+    return fail("invalid_utf8");
+  }
+  if (!reserve(utf8.size() + around)) {
+    return false;
+  }
+  if (comma) {
+    put(',');
+  }
   put('"');
   if (marks.plain()) {
     put(utf8);
@@ -271,7 +317,9 @@ bool JsonWriter::quoted(std::string_view utf8, bool colon) noexcept {
     return false;
   }
   put('"');
-  if (colon) put(':');
+  if (colon) {
+    put(':');
+  }
   return true;
 }
 
@@ -282,11 +330,15 @@ bool JsonWriter::escaped(std::string_view utf8) noexcept {
     const std::string_view chunk = utf8.substr(0, kChunk);
     utf8.remove_prefix(chunk.size());
     if (scan(chunk).plain()) {
-      if (!append(chunk)) return false;
+      if (!append(chunk)) {
+        return false;
+      }
       continue;
     }
     char* end = text.data();
-    for (const char byte : chunk) end = put_escaped(end, byte);
+    for (const char byte : chunk) {
+      end = put_escaped(end, byte);
+    }
     if (!append({text.data(), static_cast<std::size_t>(end - text.data())})) {
       return false;
     }

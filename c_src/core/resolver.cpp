@@ -21,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 // glibc's resolver keeps up to 64 KiB on the stack, musl less.
-constexpr std::size_t kStackBytes = 256 * 1024;
+constexpr std::size_t kStackBytes = std::size_t{256} * 1024;
 constexpr std::size_t kAddressesMax = 64;
 constexpr std::size_t kCacheEntriesMax = 16'384;
 constexpr std::int64_t kFailureCacheUs = 2'000'000;
@@ -82,7 +82,9 @@ struct Shared {
   std::size_t active(Clock::time_point now) const {
     std::size_t count = 0;
     for (const auto& entry : running) {
-      if (now - entry.second < kSlowAfter) ++count;
+      if (now - entry.second < kSlowAfter) {
+        ++count;
+      }
     }
     return count;
   }
@@ -127,7 +129,9 @@ void run_job(Shared& shared, std::unique_lock<std::mutex>& lock,
   shared.running.erase(job.host);
   --shared.running_by_trust[level];
   shared.answers.push_back({std::move(job.host), std::move(resolution)});
-  if (!shared.closed && shared.wake) shared.wake();
+  if (!shared.closed && shared.wake) {
+    shared.wake();
+  }
 }
 
 void serve(Shared& shared) {
@@ -166,7 +170,9 @@ extern "C" void* webhooks_resolver_thread(void* argument) {
 // Signals of the process are the host's business, not of these threads.
 bool start_thread(const std::shared_ptr<Shared>& shared) {
   pthread_attr_t attributes;
-  if (pthread_attr_init(&attributes) != 0) return false;
+  if (pthread_attr_init(&attributes) != 0) {
+    return false;
+  }
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_attr_setstacksize(&attributes, kStackBytes);
   sigset_t all;
@@ -178,7 +184,9 @@ bool start_thread(const std::shared_ptr<Shared>& shared) {
   const bool started =
       pthread_create(&thread, &attributes, webhooks_resolver_thread,
                      argument.get()) == 0;
-  if (started) static_cast<void>(argument.release());
+  if (started) {
+    static_cast<void>(argument.release());
+  }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
   return started;
@@ -216,8 +224,9 @@ Resolution resolve_with_getaddrinfo(const std::string& host) {
     }
   }
   freeaddrinfo(list);
-  if (resolution.addresses.empty())
+  if (resolution.addresses.empty()) {
     resolution.failure = "the name has no address";
+  }
   return resolution;
 }
 
@@ -237,7 +246,9 @@ struct Resolver::Impl {
   }
 
   Trust trust_of(const Entry& entry, std::int64_t now) const {
-    if (entry.suspect_until_us > now) return Trust::kSuspect;
+    if (entry.suspect_until_us > now) {
+      return Trust::kSuspect;
+    }
     const bool worked = entry.answered && !entry.resolution.addresses.empty();
     return worked ? Trust::kGood : Trust::kUnknown;
   }
@@ -258,7 +269,9 @@ struct Resolver::Impl {
   // turned slow, one thread per look would be a queue of its own.
   void engage() {
     std::size_t wanted = shared->servable_jobs();
-    if (wanted == 0) return;
+    if (wanted == 0) {
+      return;
+    }
     for (std::size_t i = std::min(wanted, shared->idle); i > 0; --i) {
       shared->work.notify_one();
     }
@@ -266,8 +279,12 @@ struct Resolver::Impl {
         shared->threads - std::min(shared->threads, shared->running.size());
     std::size_t active = shared->active(Clock::now()) + coming;
     for (wanted -= std::min(wanted, coming); wanted > 0; --wanted) {
-      if (shared->threads >= shared->threads_max) return;
-      if (active >= shared->active_max || !start_thread(shared)) return;
+      if (shared->threads >= shared->threads_max) {
+        return;
+      }
+      if (active >= shared->active_max || !start_thread(shared)) {
+        return;
+      }
       ++shared->threads;
       ++active;
     }
@@ -276,7 +293,9 @@ struct Resolver::Impl {
   void take_in(Answer answer, std::int64_t now,
                std::vector<std::string>& settled) {
     const auto found = entries.find(answer.host);
-    if (found == entries.end()) return;
+    if (found == entries.end()) {
+      return;
+    }
     Entry& entry = found->second;
     const bool failed = answer.resolution.addresses.empty();
     // A refresh that fails does not take a usable answer away.
@@ -289,7 +308,9 @@ struct Resolver::Impl {
       entry.answered_us = now;
       entry.answered = true;
     }
-    if (!failed && !entry.timed_out) entry.suspect_until_us = 0;
+    if (!failed && !entry.timed_out) {
+      entry.suspect_until_us = 0;
+    }
     entry.running = false;
     entry.timed_out = false;
     if (entry.waited_for) {
@@ -299,7 +320,9 @@ struct Resolver::Impl {
   }
 
   bool usable(const Entry& entry, std::int64_t now) const {
-    if (!entry.answered) return false;
+    if (!entry.answered) {
+      return false;
+    }
     const std::int64_t age = now - entry.answered_us;
     const bool good = !entry.resolution.addresses.empty();
     return age <= fresh_us(entry) * (good ? kStaleFactor : 1);
@@ -307,7 +330,9 @@ struct Resolver::Impl {
 
   // The oldest answers go first; names in use come back at their next attempt.
   void evict(std::int64_t now) {
-    if (entries.size() < kCacheEntriesMax) return;
+    if (entries.size() < kCacheEntriesMax) {
+      return;
+    }
     for (auto it = entries.begin(); it != entries.end();) {
       const bool idle = !it->second.running && !it->second.waited_for;
       const bool old =
@@ -323,7 +348,9 @@ struct Resolver::Impl {
 };
 
 Resolver::Resolver(ResolverOptions options) : impl_(std::make_unique<Impl>()) {
-  if (!options.resolve) options.resolve = resolve_with_getaddrinfo;
+  if (!options.resolve) {
+    options.resolve = resolve_with_getaddrinfo;
+  }
   impl_->shared->resolve = options.resolve;
   impl_->shared->wake = options.wake;
   impl_->shared->threads_max = std::max<std::uint32_t>(1, options.threads_max);
@@ -350,14 +377,18 @@ Resolver::Lookup Resolver::lookup(const std::string& host, std::int64_t now) {
   const bool fresh =
       usable && now - entry.answered_us <= impl_->fresh_us(entry);
   const bool due = !usable || now >= entry.refresh_us;
-  if (!fresh && due && !entry.running) impl_->ask(host, entry, now);
+  if (!fresh && due && !entry.running) {
+    impl_->ask(host, entry, now);
+  }
   if (usable) {
     const bool good = !entry.resolution.addresses.empty();
     return {good ? State::kKnown : State::kFailed, &entry.resolution};
   }
   // A lookup that hangs goes on hanging for the whole of getaddrinfo's
   // patience; who asks in the meantime is told at once, not after a deadline.
-  if (entry.timed_out) return {State::kTimedOut, nullptr};
+  if (entry.timed_out) {
+    return {State::kTimedOut, nullptr};
+  }
   entry.waited_for = true;
   return {State::kPending, nullptr};
 }
@@ -371,20 +402,27 @@ std::vector<std::string> Resolver::settle(std::int64_t now) {
     // Lookups turn slow by mere time: room for others that nobody announced.
     impl_->engage();
   }
-  for (Answer& answer : answers)
+  for (Answer& answer : answers) {
     impl_->take_in(std::move(answer), now, settled);
+  }
   const auto is_running = [this](const std::string& host) {
     const std::lock_guard<std::mutex> lock(impl_->shared->mutex);
     return impl_->shared->running.count(host) != 0;
   };
   std::erase_if(impl_->open, [&](const std::string& host) {
     const auto found = impl_->entries.find(host);
-    if (found == impl_->entries.end() || !found->second.running) return true;
+    if (found == impl_->entries.end() || !found->second.running) {
+      return true;
+    }
     Entry& entry = found->second;
-    if (now < impl_->deadline_us(entry)) return false;
+    if (now < impl_->deadline_us(entry)) {
+      return false;
+    }
     entry.timed_out = true;
     // A name that found no thread in time has not been seen to hang.
-    if (is_running(host)) entry.suspect_until_us = now + kSuspectUs;
+    if (is_running(host)) {
+      entry.suspect_until_us = now + kSuspectUs;
+    }
     if (entry.waited_for) {
       entry.waited_for = false;
       settled.push_back(host);
@@ -398,10 +436,14 @@ std::int64_t Resolver::next_deadline_us() const {
   std::int64_t next = kNever;
   for (const std::string& host : impl_->open) {
     const auto found = impl_->entries.find(host);
-    if (found == impl_->entries.end()) continue;
+    if (found == impl_->entries.end()) {
+      continue;
+    }
     next = std::min(next, impl_->deadline_us(found->second));
   }
-  if (next == kNever) return next;
+  if (next == kNever) {
+    return next;
+  }
   // While names queue up, look again when running lookups turn slow.
   const std::lock_guard<std::mutex> lock(impl_->shared->mutex);
   if (impl_->shared->servable() != kTrustLevels) {
@@ -422,7 +464,9 @@ std::size_t Resolver::stuck() const {
   const auto now = Clock::now();
   std::size_t count = 0;
   for (const auto& entry : impl_->shared->running) {
-    if (now - entry.second >= deadline) ++count;
+    if (now - entry.second >= deadline) {
+      ++count;
+    }
   }
   return count;
 }

@@ -46,7 +46,9 @@ bool all_digits(std::string_view text) {
 std::optional<std::uint32_t> RetrySchedule::next_delay_ms(
     std::uint32_t failures, std::optional<std::int64_t> retry_after_ms,
     std::uint32_t random) const {
-  if (failures == 0 || failures > delays_ms.size()) return std::nullopt;
+  if (failures == 0 || failures > delays_ms.size()) {
+    return std::nullopt;
+  }
   if (retry_after_ms && *retry_after_ms > 0) {
     const std::uint64_t told = std::min<std::uint64_t>(
         static_cast<std::uint64_t>(*retry_after_ms), retry_after_max_ms);
@@ -62,14 +64,18 @@ std::optional<std::uint32_t> RetrySchedule::next_delay_ms(
 std::optional<std::int64_t> parse_retry_after_ms(std::string_view value,
                                                  std::int64_t now_ms) {
   value = trim(value);
-  if (value.empty() || value.size() > 64) return std::nullopt;
+  if (value.empty() || value.size() > 64) {
+    return std::nullopt;
+  }
   if (all_digits(value)) {
     // Any number of digits is valid; beyond this it is capped anyway.
     constexpr std::int64_t kSecondsMax = 1'000'000'000;
     std::int64_t seconds = kSecondsMax;
     const auto parsed =
         std::from_chars(value.data(), value.data() + value.size(), seconds);
-    if (parsed.ec != std::errc()) seconds = kSecondsMax;
+    if (parsed.ec != std::errc()) {
+      seconds = kSecondsMax;
+    }
     return std::min(seconds, kSecondsMax) * 1000;
   }
   // An HTTP date starts with the day's name; curl_getdate would also take
@@ -80,7 +86,9 @@ std::optional<std::int64_t> parse_retry_after_ms(std::string_view value,
     return std::nullopt;
   }
   const time_t date = curl_getdate(std::string(value).c_str(), nullptr);
-  if (date < 0) return std::nullopt;
+  if (date < 0) {
+    return std::nullopt;
+  }
   const std::int64_t wait_ms = static_cast<std::int64_t>(date) * 1000 - now_ms;
   return std::max<std::int64_t>(wait_ms, 0);
 }

@@ -1,100 +1,31 @@
 // Purpose: signs and verifies by the Standard Webhooks scheme (v1, v1a).
 // Ownership: a SigningKey owns its OpenSSL contexts, which OpenSSL cleanses
-// when it frees them; every buffer of ours that held a secret is SecretBytes.
-// The fetched algorithm lives as long as the process: freeing it from a static
-// destructor would race with threads that still sign while the VM exits.
+// when it frees them.
 // Thread: see signature.hpp.
 #include "webhooks/signature.hpp"
 
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/params.h>
-#include <openssl/rand.h>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <charconv>
-#include <limits>
 #include <optional>
 
 #include "core/base64.hpp"
+#include "core/signature_keys.hpp"
 
 namespace webhooks {
 namespace {
 
-constexpr std::string_view kSecretPrefix = "whsec_";
-constexpr std::string_view kSigningPrefix = "whsk_";
-constexpr std::string_view kPublicPrefix = "whpk_";
 constexpr std::string_view kHmacVersion = "v1,";
 constexpr std::string_view kEd25519Version = "v1a,";
 
-constexpr std::size_t kSecretBytesMin = 24;
-constexpr std::size_t kSecretBytesMax = 64;
-constexpr std::size_t kSecretBytesMade = 32;
-constexpr std::size_t kMacBytes = 32;
-constexpr std::size_t kSeedBytes = 32;
-constexpr std::size_t kPublicBytes = 32;
 constexpr std::size_t kEd25519Bytes = 64;
 constexpr std::size_t kIdBytesMax = 255;
 
-template <auto Free>
-struct Deleter {
-  template <class T>
-  void operator()(T* pointer) const noexcept {
-    Free(pointer);
-  }
-};
-using MacContext = std::unique_ptr<EVP_MAC_CTX, Deleter<EVP_MAC_CTX_free>>;
-using DigestContext = std::unique_ptr<EVP_MD_CTX, Deleter<EVP_MD_CTX_free>>;
-using PublicOrPrivateKey = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
-
 using Mac = std::array<std::uint8_t, kMacBytes>;
 using Ed25519Signature = std::array<std::uint8_t, kEd25519Bytes>;
-
-// What OpenSSL says about a failure tells a caller nothing he could act on.
-Error crypto_error() { return Error{"crypto", "OpenSSL refused"}; }
-Error invalid_key(const char* why) { return Error{"invalid_key", why}; }
-
-// A context with HMAC-SHA256 chosen and a key that signs nothing (a context
-// without one cannot be copied in every OpenSSL). Fetching the algorithm and
-// its digest takes longer than a short HMAC does, copying this does not. Made
-// once and only read afterwards; a failed attempt may be repeated.
-const EVP_MAC_CTX* hmac_template() noexcept {
-  static std::atomic<EVP_MAC_CTX*> made{nullptr};
-  if (EVP_MAC_CTX* ready = made.load(std::memory_order_acquire)) return ready;
-  EVP_MAC* mac = EVP_MAC_fetch(nullptr, "HMAC", nullptr);
-  if (mac == nullptr) return nullptr;
-  MacContext context(EVP_MAC_CTX_new(mac));
-  EVP_MAC_free(mac);  // the context holds its own reference
-  std::string digest = "SHA256";
-  constexpr std::array<unsigned char, kMacBytes> kNoKey{};
-  const std::array<OSSL_PARAM, 2> parameters = {
-      OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest.data(),
-                                       digest.size()),
-      OSSL_PARAM_construct_end()};
-  if (!context || EVP_MAC_init(context.get(), kNoKey.data(), kNoKey.size(),
-                               parameters.data()) != 1) {
-    return nullptr;
-  }
-  EVP_MAC_CTX* expected = nullptr;
-  if (made.compare_exchange_strong(expected, context.get())) {
-    return context.release();
-  }
-  return expected;  // another thread was first; ours is freed
-}
-
-MacContext keyed_mac(std::span<const std::uint8_t> secret) noexcept {
-  const EVP_MAC_CTX* blank = hmac_template();
-  if (blank == nullptr) return nullptr;
-  MacContext context(EVP_MAC_CTX_dup(blank));
-  if (!context ||
-      EVP_MAC_init(context.get(), secret.data(), secret.size(), nullptr) != 1) {
-    return nullptr;
-  }
-  return context;
-}
 
 // `id.timestamp.`: what is signed in front of the body.
 class Preamble {
@@ -147,82 +78,23 @@ std::optional<Error> check_message(std::string_view id,
       std::ranges::any_of(id, forbidden)) {
     return Error{"invalid_id", "1 to 255 visible ASCII characters and no dot"};
   }
-  if (unix_seconds < 0) return Error{"invalid_timestamp", "negative"};
+  if (unix_seconds < 0) {
+    return Error{"invalid_timestamp", "negative"};
+  }
   return std::nullopt;
 }
 
 std::optional<Error> check_key_count(std::size_t count) {
-  if (count == 0) return Error{"no_keys", ""};
-  if (count > kSigningKeysMax) return Error{"too_many_keys", "at most 10"};
+  if (count == 0) {
+    return Error{"no_keys", ""};
+  }
+  if (count > kSigningKeysMax) {
+    return Error{"too_many_keys", "at most 10"};
+  }
   return std::nullopt;
 }
 
-// The bytes behind a prefix. nullopt: no base64, or not `least` to `most`.
-std::optional<SecretBytes> decode_key(std::string_view text, std::size_t least,
-                                      std::size_t most) {
-  const auto size = base64_decoded_size(text);
-  if (!size || *size < least || *size > most) return std::nullopt;
-  SecretBytes bytes(*size);
-  if (!base64_decode(text, bytes.bytes())) return std::nullopt;
-  return bytes;
-}
-
-Result<MacContext> parse_secret(std::string_view base64) {
-  const auto secret = decode_key(base64, kSecretBytesMin, kSecretBytesMax);
-  if (!secret) return invalid_key("whsec_ takes base64 of 24 to 64 bytes");
-  MacContext context = keyed_mac(secret->bytes());
-  if (!context) return crypto_error();
-  return context;
-}
-
-// The seed alone determines the public half; a pair whose halves disagree
-// would sign what its owner cannot verify.
-Result<PublicOrPrivateKey> parse_signing_key(std::string_view base64) {
-  constexpr std::size_t kBytes = kSeedBytes + kPublicBytes;
-  const auto pair = decode_key(base64, kBytes, kBytes);
-  if (!pair) return invalid_key("whsk_ takes base64 of seed and public key");
-  const auto seed = pair->bytes().first(kSeedBytes);
-  PublicOrPrivateKey key(EVP_PKEY_new_raw_private_key_ex(
-      nullptr, "ED25519", nullptr, seed.data(), seed.size()));
-  std::array<std::uint8_t, kPublicBytes> derived;
-  std::size_t size = derived.size();
-  if (!key ||
-      EVP_PKEY_get_raw_public_key(key.get(), derived.data(), &size) != 1) {
-    return crypto_error();
-  }
-  if (!std::ranges::equal(derived, pair->bytes().subspan(kSeedBytes))) {
-    return invalid_key("the public half does not belong to the seed");
-  }
-  return key;
-}
-
-Result<PublicOrPrivateKey> parse_public_key(std::string_view base64) {
-  const auto bytes = decode_key(base64, kPublicBytes, kPublicBytes);
-  if (!bytes) return invalid_key("whpk_ takes base64 of 32 bytes");
-  PublicOrPrivateKey key(EVP_PKEY_new_raw_public_key_ex(
-      nullptr, "ED25519", nullptr, bytes->bytes().data(), bytes->size()));
-  if (!key) return invalid_key("no Ed25519 public key");
-  return key;
-}
-
 }  // namespace
-
-SecretBytes::SecretBytes(std::size_t size)
-    : data_(std::make_unique<std::uint8_t[]>(size)), size_(size) {}
-SecretBytes::SecretBytes(SecretBytes&& other) noexcept
-    : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
-SecretBytes& SecretBytes::operator=(SecretBytes&& other) noexcept {
-  if (this != &other) {
-    wipe();
-    data_ = std::move(other.data_);
-    size_ = std::exchange(other.size_, 0);
-  }
-  return *this;
-}
-SecretBytes::~SecretBytes() { wipe(); }
-void SecretBytes::wipe() noexcept {
-  if (data_) OPENSSL_cleanse(data_.get(), size_);
-}
 
 // Exactly one of `mac` and `pair` is set.
 struct SigningKey::Impl {
@@ -241,14 +113,20 @@ Result<SigningKey> SigningKey::parse(std::string_view encoded) {
   auto impl = std::make_unique<Impl>();
   if (encoded.starts_with(kSecretPrefix)) {
     auto mac = parse_secret(encoded.substr(kSecretPrefix.size()));
-    if (!mac.ok()) return mac.error();
+    if (!mac.ok()) {
+      return mac.error();
+    }
     impl->mac = std::move(mac).value();
   } else if (encoded.starts_with(kSigningPrefix)) {
     auto pair = parse_signing_key(encoded.substr(kSigningPrefix.size()));
-    if (!pair.ok()) return pair.error();
+    if (!pair.ok()) {
+      return pair.error();
+    }
     impl->pair = std::move(pair).value();
     impl->signer.reset(EVP_MD_CTX_new());
-    if (!impl->signer) return crypto_error();
+    if (!impl->signer) {
+      return crypto_error();
+    }
   } else {
     return invalid_key("a signing key starts with whsec_ or whsk_");
   }
@@ -258,7 +136,9 @@ Result<SigningKey> SigningKey::parse(std::string_view encoded) {
 Status SigningKey::append_signature(std::string_view id,
                                     std::int64_t unix_seconds,
                                     std::string_view body, std::string& out) {
-  if (auto error = check_message(id, unix_seconds)) return *std::move(error);
+  if (auto error = check_message(id, unix_seconds)) {
+    return *std::move(error);
+  }
   const Preamble preamble(id, unix_seconds);
   if (impl_->mac) {
     Mac mac;
@@ -285,16 +165,20 @@ Status SigningKey::append_signature(std::string_view id,
   return Ok{};
 }
 
-bool prepare_signing() noexcept { return hmac_template() != nullptr; }
-
 Result<std::string> sign(std::span<SigningKey> keys, std::string_view id,
                          std::int64_t unix_seconds, std::string_view body) {
-  if (auto error = check_key_count(keys.size())) return *std::move(error);
+  if (auto error = check_key_count(keys.size())) {
+    return *std::move(error);
+  }
   std::string header;
   for (SigningKey& key : keys) {
-    if (!header.empty()) header.push_back(' ');
+    if (!header.empty()) {
+      header.push_back(' ');
+    }
     const Status status = key.append_signature(id, unix_seconds, body, header);
-    if (!status.ok()) return status.error();
+    if (!status.ok()) {
+      return status.error();
+    }
   }
   return header;
 }
@@ -312,7 +196,9 @@ struct ReceivedSignatures {
 bool read_entry(std::string_view entry, ReceivedSignatures& out) {
   const auto decode_into = [](std::string_view text, auto& list) {
     auto& bytes = list.emplace_back();
-    if (base64_decode(text, bytes)) return true;
+    if (base64_decode(text, bytes)) {
+      return true;
+    }
     list.pop_back();
     return false;
   };
@@ -340,7 +226,9 @@ std::optional<ReceivedSignatures> read_header(std::string_view header) {
     }
     start = end + 1;
   }
-  if (!any) return std::nullopt;
+  if (!any) {
+    return std::nullopt;
+  }
   return received;
 }
 
@@ -371,7 +259,9 @@ struct Message {
 Result<bool> matches_secret(std::string_view base64, const Message& message,
                             const ReceivedSignatures& received) {
   auto context = parse_secret(base64);
-  if (!context.ok()) return context.error();
+  if (!context.ok()) {
+    return context.error();
+  }
   Mac mac;
   if (!compute_mac(context.value().get(), message.preamble.view(), message.body,
                    mac)) {
@@ -387,12 +277,18 @@ Result<bool> matches_secret(std::string_view base64, const Message& message,
 Result<bool> matches_public_key(std::string_view base64, const Message& message,
                                 const ReceivedSignatures& received) {
   auto key = parse_public_key(base64);
-  if (!key.ok()) return key.error();
-  if (received.ed25519.empty()) return false;
+  if (!key.ok()) {
+    return key.error();
+  }
+  if (received.ed25519.empty()) {
+    return false;
+  }
   const std::string whole =
       whole_message(message.preamble.view(), message.body);
   const DigestContext context(EVP_MD_CTX_new());
-  if (!context) return crypto_error();
+  if (!context) {
+    return crypto_error();
+  }
   for (const Ed25519Signature& candidate : received.ed25519) {
     if (EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr,
                              key.value().get()) != 1) {
@@ -412,10 +308,16 @@ Status verify(std::span<const std::string_view> keys, std::string_view id,
               std::int64_t unix_seconds, std::string_view header,
               std::string_view body, std::int64_t now_unix_seconds,
               std::int64_t tolerance_s) {
-  if (auto error = check_key_count(keys.size())) return *std::move(error);
-  if (auto error = check_message(id, unix_seconds)) return *std::move(error);
+  if (auto error = check_key_count(keys.size())) {
+    return *std::move(error);
+  }
+  if (auto error = check_message(id, unix_seconds)) {
+    return *std::move(error);
+  }
   const auto received = read_header(header);
-  if (!received) return Error{"invalid_header", ""};
+  if (!received) {
+    return Error{"invalid_header", ""};
+  }
   if (auto error = check_clock(unix_seconds, now_unix_seconds, tolerance_s)) {
     return *std::move(error);
   }
@@ -430,42 +332,15 @@ Status verify(std::span<const std::string_view> keys, std::string_view id,
       found = matches_public_key(key.substr(kPublicPrefix.size()), message,
                                  *received);
     }
-    if (!found.ok()) return found.error();
+    if (!found.ok()) {
+      return found.error();
+    }
     match |= found.value();
   }
-  if (!match) return Error{"no_match", ""};
+  if (!match) {
+    return Error{"no_match", ""};
+  }
   return Ok{};
-}
-
-Result<std::string> generate_secret() {
-  SecretBytes secret(kSecretBytesMade);
-  if (RAND_priv_bytes(secret.bytes().data(), static_cast<int>(secret.size())) !=
-      1) {
-    return crypto_error();
-  }
-  std::string text(kSecretPrefix);
-  base64_append(secret.bytes(), text);
-  return text;
-}
-
-Result<KeyPair> generate_keypair() {
-  SecretBytes pair(kSeedBytes + kPublicBytes);
-  const auto seed = pair.bytes().first(kSeedBytes);
-  const auto public_half = pair.bytes().subspan(kSeedBytes);
-  if (RAND_priv_bytes(seed.data(), static_cast<int>(seed.size())) != 1) {
-    return crypto_error();
-  }
-  const PublicOrPrivateKey key(EVP_PKEY_new_raw_private_key_ex(
-      nullptr, "ED25519", nullptr, seed.data(), seed.size()));
-  std::size_t size = public_half.size();
-  if (!key ||
-      EVP_PKEY_get_raw_public_key(key.get(), public_half.data(), &size) != 1) {
-    return crypto_error();
-  }
-  KeyPair keys{std::string(kSigningPrefix), std::string(kPublicPrefix)};
-  base64_append(pair.bytes(), keys.signing_key);
-  base64_append(public_half, keys.public_key);
-  return keys;
 }
 
 }  // namespace webhooks

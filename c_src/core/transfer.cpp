@@ -13,16 +13,18 @@ namespace {
 
 // Read on for this much beyond what is kept: closing costs the receiver and us
 // a new TLS handshake. After that the rest is not worth its bytes.
-constexpr std::size_t kDiscardBytesMax = 256 * 1024;
+constexpr std::size_t kDiscardBytesMax = std::size_t{256} * 1024;
 constexpr std::size_t kHeaderValueBytesMax = 200;
 // For a body of more than 1 MiB curl asks, and waits a second, for permission
 // to send it. Well below that we tell it not to.
-constexpr std::size_t kExpectFrom = 512 * 1024;
+constexpr std::size_t kExpectFrom = std::size_t{512} * 1024;
 // A value of the callbacks that makes curl stop: anything but the byte count.
 constexpr std::size_t kAbort = 0;
 
 bool starts_with_nocase(std::string_view text, std::string_view prefix) {
-  if (text.size() < prefix.size()) return false;
+  if (text.size() < prefix.size()) {
+    return false;
+  }
   return std::equal(
       prefix.begin(), prefix.end(), text.begin(), [](char a, char b) {
         return a == (b >= 'A' && b <= 'Z' ? static_cast<char>(b + 32) : b);
@@ -34,16 +36,23 @@ std::string header_value(std::string_view line, std::size_t name_bytes) {
   const auto blank = [](char c) {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
   };
-  while (!value.empty() && blank(value.front())) value.remove_prefix(1);
-  while (!value.empty() && blank(value.back())) value.remove_suffix(1);
+  while (!value.empty() && blank(value.front())) {
+    value.remove_prefix(1);
+  }
+  while (!value.empty() && blank(value.back())) {
+    value.remove_suffix(1);
+  }
   return std::string(value.substr(0, kHeaderValueBytesMax));
 }
 
 std::optional<std::uint64_t> time_of(CURL* easy, CURLINFO info) {
   curl_off_t microseconds = 0;
-  if (curl_easy_getinfo(easy, info, &microseconds) != CURLE_OK)
+  if (curl_easy_getinfo(easy, info, &microseconds) != CURLE_OK) {
     return std::nullopt;
-  if (microseconds <= 0) return std::nullopt;
+  }
+  if (microseconds <= 0) {
+    return std::nullopt;
+  }
   return static_cast<std::uint64_t>(microseconds);
 }
 
@@ -53,7 +62,9 @@ std::unique_ptr<Transfer> Transfer::create(EngineLoop& loop,
                                            const TransferSettings& settings) {
   std::unique_ptr<Transfer> transfer(new Transfer(loop, settings));
   transfer->easy_.reset(curl_easy_init());
-  if (!transfer->easy_) return nullptr;
+  if (!transfer->easy_) {
+    return nullptr;
+  }
   CurlCallbacks callbacks;
   callbacks.open_socket = on_open_socket;
   callbacks.close_socket = EngineLoop::on_close_socket;
@@ -91,7 +102,9 @@ void Transfer::build_headers(const Plan& plan) {
   add_header("webhook-id: ", item_->delivery.id);
   add_header("webhook-timestamp: ", std::to_string(plan.unix_seconds));
   add_header("webhook-signature: ", plan.signature);
-  if (body_->size() >= kExpectFrom) add_header("expect:", "");
+  if (body_->size() >= kExpectFrom) {
+    add_header("expect:", "");
+  }
   for (const auto& header : item_->lane->endpoint.headers) {
     // curl takes "name:" as a wish to drop the header and "name;" for empty.
     add_header(header.first, header.second.empty() ? ";" : ": ");
@@ -132,13 +145,25 @@ bool Transfer::prepare(const Plan& plan) {
     const Url& url = lane.endpoint.url;
     std::string pin = "+" + url.host + ":" + std::to_string(url.port) + ":";
     for (std::size_t i = 0; i < plan.addresses->size(); ++i) {
-      if (i != 0) pin += ',';
+      if (i != 0) {
+        pin += ',';
+      }
       const IpAddress& address = (*plan.addresses)[i];
       const bool v6 = address.family == IpAddress::Family::kV6;
-      pin += v6 ? "[" + address.to_string() + "]" : address.to_string();
+      // In pieces: of "[" + text GCC 12 says with -O3 that it copies over
+      // itself (-Wrestrict, its bug 105651).
+      if (v6) {
+        pin += '[';
+      }
+      pin += address.to_string();
+      if (v6) {
+        pin += ']';
+      }
     }
     resolve.reset(curl_slist_append(nullptr, pin.c_str()));
-    if (!resolve) return false;
+    if (!resolve) {
+      return false;
+    }
   }
   AttemptOptions options;
   options.url = lane.endpoint.url.text.c_str();
@@ -172,7 +197,9 @@ curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
       address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
   // curl's own count of connections leaves out those that fail in TLS.
   transfer->dialled_ = true;
-  if (descriptor >= 0) transfer->loop_.socket_opened(descriptor);
+  if (descriptor >= 0) {
+    transfer->loop_.socket_opened(descriptor);
+  }
   return descriptor;
 }
 
@@ -191,8 +218,12 @@ std::size_t Transfer::on_body(char* data, std::size_t size, std::size_t count,
     return kAbort;
   }
   transfer->body_bytes_ += bytes;
-  if (transfer->body_bytes_ > keep_max) transfer->body_capped_ = true;
-  if (transfer->body_bytes_ > keep_max + kDiscardBytesMax) return kAbort;
+  if (transfer->body_bytes_ > keep_max) {
+    transfer->body_capped_ = true;
+  }
+  if (transfer->body_bytes_ > keep_max + kDiscardBytesMax) {
+    return kAbort;
+  }
   return bytes;
 }
 
@@ -213,9 +244,13 @@ bool Transfer::take_status_line(std::string_view line) {
   retry_after_.clear();
   status_ = 0;
   const auto space = line.find(' ');
-  if (space == std::string_view::npos) return true;
+  if (space == std::string_view::npos) {
+    return true;
+  }
   for (const char c : line.substr(space + 1, 3)) {
-    if (c < '0' || c > '9') break;
+    if (c < '0' || c > '9') {
+      break;
+    }
     status_ = status_ * 10 + (c - '0');
   }
   // curl would wait to the deadline for what comes after a protocol switch
@@ -225,15 +260,21 @@ bool Transfer::take_status_line(std::string_view line) {
 }
 
 bool Transfer::take_header(std::string_view line) {
-  if (first_byte_us_ == 0) first_byte_us_ = EventLoop::now_us();
+  if (first_byte_us_ == 0) {
+    first_byte_us_ = EventLoop::now_us();
+  }
   header_bytes_ += line.size();
   if (header_bytes_ > settings_.header_bytes_max) {
     // Trailers come after the answer: too many of them change nothing in it.
     headers_too_large_ = !answered_;
     return false;
   }
-  if (answered_) return true;
-  if (line.substr(0, 5) == "HTTP/") return take_status_line(line);
+  if (answered_) {
+    return true;
+  }
+  if (line.substr(0, 5) == "HTTP/") {
+    return take_status_line(line);
+  }
   if (starts_with_nocase(line, "content-type:")) {
     content_type_ = header_value(line, 13);
   } else if (starts_with_nocase(line, "retry-after:")) {
@@ -279,11 +320,14 @@ void Transfer::report(Attempt& attempt) {
   long status = 0;
   curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
   attempt.status = static_cast<std::uint16_t>(std::clamp(status, 0L, 999L));
-  if (item_->resolved_us != 0) attempt.dns_us = since_start(item_->resolved_us);
+  if (item_->resolved_us != 0) {
+    attempt.dns_us = since_start(item_->resolved_us);
+  }
   if (dialled_) {
     attempt.connect_us = shifted(time_of(handle, CURLINFO_CONNECT_TIME_T));
-    if (https_)
+    if (https_) {
       attempt.tls_us = shifted(time_of(handle, CURLINFO_APPCONNECT_TIME_T));
+    }
   }
   if (first_byte_us_ != 0) {
     attempt.first_byte_us = since_start(first_byte_us_);
@@ -291,14 +335,18 @@ void Transfer::report(Attempt& attempt) {
   attempt.total_us = since_start(EventLoop::now_us());
   const char* ip = nullptr;
   curl_easy_getinfo(handle, CURLINFO_PRIMARY_IP, &ip);
-  if (ip != nullptr && !address_refused_) attempt.remote_ip = ip;
+  if (ip != nullptr && !address_refused_) {
+    attempt.remote_ip = ip;
+  }
   attempt.response_content_type = clean_detail(content_type_);
   attempt.response_body = std::move(response_body_);
 }
 
 std::optional<std::int64_t> Transfer::retry_after_ms(
     std::int64_t now_ms) const {
-  if (status_ != 429 && status_ != 503) return std::nullopt;
+  if (status_ != 429 && status_ != 503) {
+    return std::nullopt;
+  }
   return parse_retry_after_ms(retry_after_, now_ms);
 }
 

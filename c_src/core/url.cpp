@@ -53,7 +53,9 @@ bool is_scheme_character(char c) noexcept {
 std::string lower_case(std::string_view text) {
   std::string result(text);
   for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    if (c >= 'A' && c <= 'Z') {
+      c = static_cast<char>(c - 'A' + 'a');
+    }
   }
   return result;
 }
@@ -87,7 +89,9 @@ Result<Parts> split(std::string_view text) {
   const std::size_t end = std::min(text.find_first_of("/?#"), text.size());
   parts.authority = text.substr(0, end);
   parts.rest = text.substr(end);
-  if (parts.authority.empty()) return Error{"missing_host", ""};
+  if (parts.authority.empty()) {
+    return Error{"missing_host", ""};
+  }
   if (parts.authority.find('@') != std::string_view::npos) {
     return Error{"user_info", "no user name and password in the URL"};
   }
@@ -114,14 +118,20 @@ Result<HostAndPort> split_authority(std::string_view authority) {
     host_end = std::min(authority.find(':'), authority.size());
   }
   HostAndPort result{authority.substr(0, host_end), std::nullopt};
-  if (result.host.empty()) return Error{"missing_host", ""};
+  if (result.host.empty()) {
+    return Error{"missing_host", ""};
+  }
   std::string_view port = authority.substr(host_end);
-  if (port.empty()) return result;
+  if (port.empty()) {
+    return result;
+  }
   if (port.front() != ':') {
     return Error{"malformed", "something follows the closing bracket"};
   }
   port.remove_prefix(1);
-  if (port.empty()) return result;  // RFC 3986: the same as none
+  if (port.empty()) {
+    return result;  // RFC 3986: the same as none
+  }
   std::uint16_t number = 0;
   const char* last = port.data() + port.size();
   const auto [end, status] = std::from_chars(port.data(), last, number);
@@ -139,7 +149,9 @@ std::string encode_rest(std::string_view rest) {
   static constexpr std::string_view kHex = "0123456789ABCDEF";
   std::string encoded;
   encoded.reserve(rest.size() + 1);
-  if (!rest.starts_with('/')) encoded.push_back('/');
+  if (!rest.starts_with('/')) {
+    encoded.push_back('/');
+  }
   for (const char c : rest) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x80 && kForbidden.find(c) == std::string_view::npos) {
@@ -169,14 +181,18 @@ std::optional<Url> ask_curl(const std::string& text) {
     char* raw = nullptr;
     const CURLUcode status = curl_url_get(handle.get(), which, &raw, flags);
     const CurlText owned(raw);
-    if (status != CURLUE_OK || raw == nullptr) return std::nullopt;
+    if (status != CURLUE_OK || raw == nullptr) {
+      return std::nullopt;
+    }
     return std::string(raw);
   };
   const auto whole = part(CURLUPART_URL, CURLU_NO_DEFAULT_PORT);
   const auto scheme = part(CURLUPART_SCHEME, 0);
   auto host = part(CURLUPART_HOST, 0);
   const auto port = part(CURLUPART_PORT, CURLU_DEFAULT_PORT);
-  if (!whole || !scheme || !host || !port) return std::nullopt;
+  if (!whole || !scheme || !host || !port) {
+    return std::nullopt;
+  }
   if (host->starts_with('[') && host->ends_with(']')) {
     *host = host->substr(1, host->size() - 2);
   }
@@ -195,19 +211,27 @@ Result<Url> normalize(const Parts& parts, const CanonicalHost& host,
                       std::uint16_t port) {
   std::string text = parts.scheme + "://";
   text += host.literal ? '[' + host.text + ']' : host.text;
-  if (port != default_port(parts.scheme)) text += ':' + std::to_string(port);
+  if (port != default_port(parts.scheme)) {
+    text += ':' + std::to_string(port);
+  }
   text += encode_rest(parts.rest);
-  if (text.size() > kUrlBytesMax) return Error{"too_long", "when normalized"};
+  if (text.size() > kUrlBytesMax) {
+    return Error{"too_long", "when normalized"};
+  }
 
   const Error malformed{"malformed", "curl cannot read it"};
   auto first = ask_curl(text);
-  if (!first) return malformed;
+  if (!first) {
+    return malformed;
+  }
   const auto second = ask_curl(first->text);
   if (!second || second->text != first->text || second->host != first->host ||
       second->port != first->port || second->scheme != first->scheme) {
     return malformed;
   }
-  if (first->scheme != parts.scheme || first->port != port) return malformed;
+  if (first->scheme != parts.scheme || first->port != port) {
+    return malformed;
+  }
   if (first->literal && first->literal->to_string() != first->host) {
     return malformed;
   }
@@ -263,18 +287,26 @@ Result<Url> check_url(std::string_view text, const UrlPolicy& policy) {
     return Error{"malformed", "a space, control character or backslash"};
   }
   const auto parts = split(text);
-  if (!parts.ok()) return parts.error();
+  if (!parts.ok()) {
+    return parts.error();
+  }
   const std::string& scheme = parts.value().scheme;
   if (policy.https_only && scheme != "https") {
     return Error{"https_required", ""};
   }
   const auto authority = split_authority(parts.value().authority);
-  if (!authority.ok()) return authority.error();
+  if (!authority.ok()) {
+    return authority.error();
+  }
   const auto host = canonical_host(authority.value().host);
-  if (!host.ok()) return host.error();
+  if (!host.ok()) {
+    return host.error();
+  }
   auto url = normalize(parts.value(), host.value(),
                        authority.value().port.value_or(default_port(scheme)));
-  if (!url.ok()) return url.error();
+  if (!url.ok()) {
+    return url.error();
+  }
   if (auto error =
           refuse_by_policy(url.value(), host.value().international, policy)) {
     return *std::move(error);

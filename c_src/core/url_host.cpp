@@ -75,7 +75,9 @@ std::optional<std::string> to_ascii(const std::string& name) {
   char* raw = nullptr;
   const int status = idn2_to_ascii_8z(name.c_str(), &raw, kIdnFlags);
   const IdnText ascii(raw);
-  if (status != IDN2_OK || raw == nullptr) return std::nullopt;
+  if (status != IDN2_OK || raw == nullptr) {
+    return std::nullopt;
+  }
   return std::string(raw);
 }
 
@@ -93,8 +95,12 @@ template <class Visit>
 bool every_label(std::string_view name, Visit&& visit) {
   for (;;) {
     const std::size_t dot = name.find('.');
-    if (!visit(name.substr(0, dot))) return false;
-    if (dot == std::string_view::npos) return true;
+    if (!visit(name.substr(0, dot))) {
+      return false;
+    }
+    if (dot == std::string_view::npos) {
+      return true;
+    }
     name.remove_prefix(dot + 1);
   }
 }
@@ -113,7 +119,9 @@ std::string_view last_label(std::string_view name) noexcept {
 // inet_aton's and the URL Standard's idea of a number: decimal and octal
 // digits, or 0x and any hexadecimal digits, be they none.
 bool is_number(std::string_view label) noexcept {
-  if (std::ranges::all_of(label, is_digit)) return true;
+  if (std::ranges::all_of(label, is_digit)) {
+    return true;
+  }
   return label.starts_with("0x") &&
          std::ranges::all_of(label.substr(2), is_hex);
 }
@@ -137,7 +145,9 @@ Result<CanonicalHost> canonical_host(std::string_view raw) {
     return ipv6_literal(raw);
   }
   auto decoded = percent_decode(raw);
-  if (!decoded) return invalid_host("a percent sign without two digits");
+  if (!decoded) {
+    return invalid_host("a percent sign without two digits");
+  }
   if (!std::ranges::all_of(*decoded, [](char c) {
         return !is_ascii(c) || c == '.' || is_name_character(c);
       })) {
@@ -150,11 +160,15 @@ Result<CanonicalHost> canonical_host(std::string_view raw) {
       return invalid_host("longer than a host name can be");
     }
     decoded = to_ascii(*decoded);
-    if (!decoded) return invalid_host("no valid international name");
+    if (!decoded) {
+      return invalid_host("no valid international name");
+    }
   }
   host.text = *std::move(decoded);
   std::ranges::transform(host.text, host.text.begin(), to_lower);
-  if (host.text.ends_with('.')) host.text.pop_back();
+  if (host.text.ends_with('.')) {
+    host.text.pop_back();
+  }
   if (host.text.size() > kHostBytesMax) {
     return invalid_host("longer than 253 bytes");
   }
@@ -183,7 +197,9 @@ bool is_local_name(std::string_view host) noexcept {
   static constexpr auto kLocalDomains = std::to_array<std::string_view>(
       {"localhost", "local", "internal", "home.arpa", "onion", "localdomain",
        "lan", "home", "corp", "intranet", "private"});
-  if (host.find('.') == std::string_view::npos) return true;
+  if (host.find('.') == std::string_view::npos) {
+    return true;
+  }
   return std::ranges::any_of(kLocalDomains, [&](std::string_view domain) {
     return host == domain || (host.ends_with(domain) &&
                               host[host.size() - domain.size() - 1] == '.');

@@ -37,12 +37,14 @@ Registry& registry() {
 
 // What a normal scheduler takes on in one submit; more goes to a dirty one.
 constexpr std::size_t kSubmitMax = 256;
-constexpr std::size_t kSubmitBytesMax = 256 * 1024;
+constexpr std::size_t kSubmitBytesMax = std::size_t{256} * 1024;
 constexpr std::uint32_t kMaxWaitMs = 100;
 
 EngineResource* resource_of(ErlNifEnv* env, ERL_NIF_TERM term) {
   void* object = nullptr;
-  if (enif_get_resource(env, term, engine_type, &object) == 0) return nullptr;
+  if (enif_get_resource(env, term, engine_type, &object) == 0) {
+    return nullptr;
+  }
   return static_cast<EngineResource*>(object);
 }
 
@@ -83,12 +85,18 @@ void destroy(ErlNifEnv* /*env*/, void* object) noexcept {
 void owner_down(ErlNifEnv* /*env*/, void* object, ErlNifPid* /*pid*/,
                 ErlNifMonitor* /*monitor*/) noexcept {
   auto* resource = static_cast<EngineResource*>(object);
-  if (resource->engine) resource->engine->request_stop();
+  if (resource->engine) {
+    resource->engine->request_stop();
+  }
 }
 
 ERL_NIF_TERM error_of(ErlNifEnv* env, const ReadStatus& status) {
-  if (status.badarg) return enif_make_badarg(env);
-  if (status.option.empty()) return make_error(env, status.reason);
+  if (status.badarg) {
+    return enif_make_badarg(env);
+  }
+  if (status.option.empty()) {
+    return make_error(env, status.reason);
+  }
   return enif_make_tuple2(env, atoms::error,
                           enif_make_tuple2(env, static_atom(env, status.reason),
                                            static_atom(env, status.option)));
@@ -100,12 +108,16 @@ ERL_NIF_TERM start_engine(ErlNifEnv* env, EngineOptions options) {
   auto engine = Engine::create(std::move(options));
   if (!engine.ok()) {
     const Error& error = engine.error();
-    if (error.reason != "invalid_option") return make_error(env, error.reason);
+    if (error.reason != "invalid_option") {
+      return make_error(env, error.reason);
+    }
     // The detail of this reason is one of the option names.
     return error_of(env, {false, error.reason, error.detail});
   }
   void* memory = enif_alloc_resource(engine_type, sizeof(EngineResource));
-  if (memory == nullptr) return make_error(env, "system_limit");
+  if (memory == nullptr) {
+    return make_error(env, "system_limit");
+  }
   auto* resource = new (memory) EngineResource();
   const ERL_NIF_TERM term = enif_make_resource(env, resource);
   enif_release_resource(resource);
@@ -133,9 +145,13 @@ bool is_long_work(ErlNifEnv* env, ERL_NIF_TERM list) {
   while (enif_get_list_cell(env, list, &head, &list) != 0) {
     ERL_NIF_TERM body;
     if (enif_get_map_value(env, head, atoms::body, &body) != 0) {
-      if (const auto binary = as_binary(env, body)) bytes += binary->size();
+      if (const auto binary = as_binary(env, body)) {
+        bytes += binary->size();
+      }
     }
-    if (++count > kSubmitMax || bytes > kSubmitBytesMax) return true;
+    if (++count > kSubmitMax || bytes > kSubmitBytesMax) {
+      return true;
+    }
   }
   return false;
 }
@@ -144,7 +160,9 @@ ERL_NIF_TERM submit_list(ErlNifEnv* env, int /*argc*/,
                          const ERL_NIF_TERM argv[]) {
   return guard(env, [&] {
     EngineResource* resource = resource_of(env, argv[0]);
-    if (resource == nullptr) return enif_make_badarg(env);
+    if (resource == nullptr) {
+      return enif_make_badarg(env);
+    }
     std::vector<Delivery> deliveries;
     ERL_NIF_TERM list = argv[1];
     ERL_NIF_TERM head;
@@ -154,12 +172,18 @@ ERL_NIF_TERM submit_list(ErlNifEnv* env, int /*argc*/,
           deliveries.empty() ? nullptr : &deliveries.back();
       const ReadStatus status = read_delivery(
           env, head, resource->body_bytes_max, previous, &delivery);
-      if (!status.ok()) return error_of(env, status);
+      if (!status.ok()) {
+        return error_of(env, status);
+      }
       deliveries.push_back(std::move(delivery));
     }
-    if (enif_is_empty_list(env, list) == 0) return enif_make_badarg(env);
+    if (enif_is_empty_list(env, list) == 0) {
+      return enif_make_badarg(env);
+    }
     const auto taken = resource->engine->submit(deliveries);
-    if (!taken.ok()) return make_error(env, taken.error().reason);
+    if (!taken.ok()) {
+      return make_error(env, taken.error().reason);
+    }
     return make_ok(env, enif_make_uint64(env, taken.value()));
   });
 }
@@ -179,7 +203,9 @@ void park_engines(int /*wait_ms*/) noexcept {
   try {
     const std::lock_guard<std::mutex> lock(registry().mutex);
     for (EngineResource* resource : registry().engines) {
-      if (resource->engine) resource->engine->request_stop();
+      if (resource->engine) {
+        resource->engine->request_stop();
+      }
     }
   } catch (...) {  // NOLINT(bugprone-empty-catch): the process is ending
   }
@@ -189,10 +215,14 @@ WEBHOOKS_NIF(nif_engine_start) {
   static_cast<void>(argc);
   return guard(env, [&] {
     const GatePass pass;
-    if (!pass) return make_error(env, "stopped");
+    if (!pass) {
+      return make_error(env, "stopped");
+    }
     EngineOptions options;
     const ReadStatus status = read_engine_options(env, argv[0], &options);
-    if (!status.ok()) return error_of(env, status);
+    if (!status.ok()) {
+      return error_of(env, status);
+    }
     return start_engine(env, std::move(options));
   });
 }
@@ -201,15 +231,21 @@ WEBHOOKS_NIF(nif_put_endpoint) {
   static_cast<void>(argc);
   return guard(env, [&] {
     EngineResource* resource = resource_of(env, argv[0]);
-    if (resource == nullptr) return enif_make_badarg(env);
+    if (resource == nullptr) {
+      return enif_make_badarg(env);
+    }
     const GatePass pass;
-    if (!pass) return make_error(env, "stopped");
+    if (!pass) {
+      return make_error(env, "stopped");
+    }
     constexpr int kTimeslicePercent = 10;
     enif_consume_timeslice(env, kTimeslicePercent);
     Endpoint endpoint;
     const ReadStatus read =
         read_endpoint(env, argv[1], resource->policy, &endpoint);
-    if (!read.ok()) return error_of(env, read);
+    if (!read.ok()) {
+      return error_of(env, read);
+    }
     const Status put = resource->engine->put_endpoint(std::move(endpoint));
     return put.ok() ? atoms::ok : make_error(env, put.error().reason);
   });
@@ -220,7 +256,9 @@ WEBHOOKS_NIF(nif_delete_endpoint) {
   return guard(env, [&] {
     EngineResource* resource = resource_of(env, argv[0]);
     const auto id = as_binary(env, argv[1]);
-    if (resource == nullptr || !id) return enif_make_badarg(env);
+    if (resource == nullptr || !id) {
+      return enif_make_badarg(env);
+    }
     const Status status = resource->engine->delete_endpoint(std::string(*id));
     return status.ok() ? atoms::ok : make_error(env, status.error().reason);
   });
@@ -243,19 +281,25 @@ WEBHOOKS_NIF(nif_run_once) {
   return guard(env, [&] {
     EngineResource* resource = resource_of(env, argv[0]);
     const auto wait_ms = as_int64(env, argv[1]);
-    if (resource == nullptr || !wait_ms || *wait_ms < 0)
+    if (resource == nullptr || !wait_ms || *wait_ms < 0) {
       return enif_make_badarg(env);
+    }
     const GatePass pass;
-    if (!pass) return make_error(env, "stopped");
+    if (!pass) {
+      return make_error(env, "stopped");
+    }
     std::vector<Attempt> finished;
     const auto wait = static_cast<std::uint32_t>(
         std::min<std::int64_t>(*wait_ms, kMaxWaitMs));
     const Status status = resource->engine->run_once(wait, finished);
-    if (!status.ok()) return make_error(env, status.error().reason);
+    if (!status.ok()) {
+      return make_error(env, status.error().reason);
+    }
     std::vector<ERL_NIF_TERM> terms;
     terms.reserve(finished.size());
-    for (const Attempt& attempt : finished)
+    for (const Attempt& attempt : finished) {
       terms.push_back(attempt_term(env, attempt));
+    }
     return make_ok(
         env, enif_make_list_from_array(env, terms.data(),
                                        static_cast<unsigned>(terms.size())));
@@ -266,7 +310,9 @@ WEBHOOKS_NIF(nif_stats) {
   static_cast<void>(argc);
   return guard(env, [&] {
     EngineResource* resource = resource_of(env, argv[0]);
-    if (resource == nullptr) return enif_make_badarg(env);
+    if (resource == nullptr) {
+      return enif_make_badarg(env);
+    }
     return stats_term(env, resource->engine->stats());
   });
 }
@@ -277,17 +323,23 @@ WEBHOOKS_NIF(nif_engine_stop) {
     EngineResource* resource = resource_of(env, argv[0]);
     const auto drain_ms = as_int64(env, argv[1]);
     constexpr std::int64_t kDrainMsMax = 600'000;
-    if (resource == nullptr || !drain_ms || *drain_ms < 0)
+    if (resource == nullptr || !drain_ms || *drain_ms < 0) {
       return enif_make_badarg(env);
+    }
     const GatePass pass;
-    if (!pass) return make_error(env, "stopped");
+    if (!pass) {
+      return make_error(env, "stopped");
+    }
     const auto unfinished = resource->engine->stop(
         static_cast<std::uint32_t>(std::min(*drain_ms, kDrainMsMax)));
-    if (!unfinished.ok()) return make_error(env, unfinished.error().reason);
+    if (!unfinished.ok()) {
+      return make_error(env, unfinished.error().reason);
+    }
     resource->torn_down.store(true);
     std::vector<ERL_NIF_TERM> ids;
-    for (const std::string& id : unfinished.value())
+    for (const std::string& id : unfinished.value()) {
       ids.push_back(make_binary(env, id));
+    }
     return make_ok(
         env, enif_make_list_from_array(env, ids.data(),
                                        static_cast<unsigned>(ids.size())));

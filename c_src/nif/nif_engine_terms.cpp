@@ -1,8 +1,10 @@
+// Purpose: what the engine is given: options, endpoints and deliveries.
+// Ownership: results are plain values; no term is kept.
+// Thread: any scheduler.
 #include "nif/nif_engine_terms.hpp"
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <limits>
 #include <optional>
 #include <span>
@@ -64,7 +66,9 @@ std::optional<std::uint32_t> as_uint32(ErlNifEnv* env, ERL_NIF_TERM term) {
 
 bool is_integer(ErlNifEnv* env, ERL_NIF_TERM term) {
   ErlNifSInt64 value = 0;
-  if (enif_get_int64(env, term, &value) != 0) return true;
+  if (enif_get_int64(env, term, &value) != 0) {
+    return true;
+  }
   // Beyond 64 bits is still an integer: out of range, not of a wrong type.
   double real = 0;
   return enif_is_number(env, term) != 0 &&
@@ -77,7 +81,9 @@ std::string_view atom_name(ErlNifEnv* env, ERL_NIF_TERM term,
   const int size =
       enif_get_atom(env, term, buffer.data(),
                     static_cast<unsigned>(buffer.size()), ERL_NIF_LATIN1);
-  if (size <= 0) return {};
+  if (size <= 0) {
+    return {};
+  }
   return {buffer.data(), static_cast<std::size_t>(size) - 1};
 }
 
@@ -99,7 +105,9 @@ ReadStatus for_each_pair(ErlNifEnv* env, ERL_NIF_TERM map, Each&& each) {
   std::array<char, 64> buffer;
   while (enif_map_iterator_get_pair(env, &iterator, &key, &value) != 0) {
     const ReadStatus status = each(atom_name(env, key, buffer), value);
-    if (!status.ok()) return status;
+    if (!status.ok()) {
+      return status;
+    }
     enif_map_iterator_next(env, &iterator);
   }
   return kFine;
@@ -110,23 +118,31 @@ ReadStatus read_delays(ErlNifEnv* env, ERL_NIF_TERM list,
   std::vector<std::uint32_t> delays;
   ERL_NIF_TERM head;
   while (enif_get_list_cell(env, list, &head, &list) != 0) {
-    if (!is_integer(env, head)) return kBadarg;
+    if (!is_integer(env, head)) {
+      return kBadarg;
+    }
     const auto delay = as_uint32(env, head);
     if (!delay || delays.size() > kRetryStepsMax) {
       return invalid_option("retry_delays_ms");
     }
     delays.push_back(*delay);
   }
-  if (enif_is_empty_list(env, list) == 0) return kBadarg;
+  if (enif_is_empty_list(env, list) == 0) {
+    return kBadarg;
+  }
   options->retry_delays_ms = std::move(delays);
   return kFine;
 }
 
 ReadStatus read_text_option(ErlNifEnv* env, ERL_NIF_TERM term,
                             std::string_view name, std::string* text) {
-  if (enif_is_identical(term, atoms::nil)) return kFine;
+  if (enif_is_identical(term, atoms::nil)) {
+    return kFine;
+  }
   const auto value = as_binary(env, term);
-  if (!value) return kBadarg;
+  if (!value) {
+    return kBadarg;
+  }
   if (value->empty() || value->size() > 4096 ||
       value->find('\0') != std::string_view::npos) {
     return invalid_option(name);
@@ -148,17 +164,25 @@ ReadStatus read_key(ErlNifEnv* env, ERL_NIF_TERM term, Endpoint* endpoint) {
   const ERL_NIF_TERM* pair = nullptr;
   ERL_NIF_TERM key = term;
   if (enif_get_tuple(env, term, &arity, &pair) != 0) {
-    if (arity != 2) return kBadarg;
+    if (arity != 2) {
+      return kBadarg;
+    }
     key = pair[0];
     if (!enif_is_identical(pair[1], atoms::nil)) {
       expires_at_ms = as_int64(env, pair[1]);
-      if (!expires_at_ms) return kBadarg;
+      if (!expires_at_ms) {
+        return kBadarg;
+      }
     }
   }
   const auto text = as_binary(env, key);
-  if (!text) return kBadarg;
+  if (!text) {
+    return kBadarg;
+  }
   auto parsed = SigningKey::parse(*text);
-  if (!parsed.ok()) return failed(parsed.error().reason);
+  if (!parsed.ok()) {
+    return failed(parsed.error().reason);
+  }
   endpoint->keys.push_back({std::move(parsed).value(), expires_at_ms});
   return kFine;
 }
@@ -166,12 +190,17 @@ ReadStatus read_key(ErlNifEnv* env, ERL_NIF_TERM term, Endpoint* endpoint) {
 ReadStatus read_keys(ErlNifEnv* env, ERL_NIF_TERM list, Endpoint* endpoint) {
   ERL_NIF_TERM head;
   while (enif_get_list_cell(env, list, &head, &list) != 0) {
-    if (endpoint->keys.size() == kSigningKeysMax)
+    if (endpoint->keys.size() == kSigningKeysMax) {
       return failed("too_many_keys");
+    }
     const ReadStatus status = read_key(env, head, endpoint);
-    if (!status.ok()) return status;
+    if (!status.ok()) {
+      return status;
+    }
   }
-  if (enif_is_empty_list(env, list) == 0) return kBadarg;
+  if (enif_is_empty_list(env, list) == 0) {
+    return kBadarg;
+  }
   return endpoint->keys.empty() ? failed("no_keys") : kFine;
 }
 
@@ -181,40 +210,57 @@ ReadStatus read_headers(ErlNifEnv* env, ERL_NIF_TERM list, Endpoint* endpoint) {
   while (enif_get_list_cell(env, list, &head, &list) != 0) {
     int arity = 0;
     const ERL_NIF_TERM* pair = nullptr;
-    if (enif_get_tuple(env, head, &arity, &pair) == 0 || arity != 2)
+    if (enif_get_tuple(env, head, &arity, &pair) == 0 || arity != 2) {
       return kBadarg;
+    }
     const auto name = as_binary(env, pair[0]);
     const auto value = as_binary(env, pair[1]);
-    if (!name || !value) return kBadarg;
-    if (headers.size() == kHeadersMax) return failed("too_many_headers");
+    if (!name || !value) {
+      return kBadarg;
+    }
+    if (headers.size() == kHeadersMax) {
+      return failed("too_many_headers");
+    }
     headers.emplace_back(*name, *value);
     endpoint->headers.emplace_back(*name, *value);
   }
-  if (enif_is_empty_list(env, list) == 0) return kBadarg;
+  if (enif_is_empty_list(env, list) == 0) {
+    return kBadarg;
+  }
   const auto refused = check_headers(std::span<const HeaderView>(headers));
   return refused ? failed(refused->reason) : kFine;
 }
 
 // A positive number; 0 and nil mean the engine's default.
 ReadStatus read_limit(ErlNifEnv* env, ERL_NIF_TERM term, std::uint32_t* limit) {
-  if (enif_is_identical(term, atoms::nil)) return kFine;
-  if (!is_integer(env, term)) return kBadarg;
+  if (enif_is_identical(term, atoms::nil)) {
+    return kFine;
+  }
+  if (!is_integer(env, term)) {
+    return kBadarg;
+  }
   const auto value = as_uint32(env, term);
-  if (!value) return failed("invalid_limit");
+  if (!value) {
+    return failed("invalid_limit");
+  }
   *limit = *value;
   return kFine;
 }
 
 ReadStatus read_count(ErlNifEnv* env, ERL_NIF_TERM term, std::uint32_t* count) {
   const auto value = as_uint32(env, term);
-  if (!value) return kBadarg;
+  if (!value) {
+    return kBadarg;
+  }
   *count = *value;
   return kFine;
 }
 
 ReadStatus read_flag(ERL_NIF_TERM term, bool* flag) {
   const auto value = as_bool(term);
-  if (!value) return kBadarg;
+  if (!value) {
+    return kBadarg;
+  }
   *flag = *value;
   return kFine;
 }
@@ -222,8 +268,12 @@ ReadStatus read_flag(ERL_NIF_TERM term, bool* flag) {
 ReadStatus read_body(ErlNifEnv* env, ERL_NIF_TERM term, std::size_t bytes_max,
                      const Delivery* previous, Delivery* delivery) {
   const auto body = as_binary(env, term);
-  if (!body) return kBadarg;
-  if (body->size() > bytes_max) return failed("body_too_large");
+  if (!body) {
+    return kBadarg;
+  }
+  if (body->size() > bytes_max) {
+    return failed("body_too_large");
+  }
   // A fan-out hands over the same binary again and again; comparing is cheaper
   // than keeping another copy for as long as the delivery waits.
   if (previous != nullptr && previous->body && *previous->body == *body) {
@@ -254,7 +304,9 @@ ReadStatus read_delivery_options(ErlNifEnv* env, ERL_NIF_TERM map,
       enif_get_map_value(env, map, atoms::next_at_ms, &value) != 0 &&
       !enif_is_identical(value, atoms::nil)) {
     const auto due = as_int64(env, value);
-    if (!due) return kBadarg;
+    if (!due) {
+      return kBadarg;
+    }
     delivery->due_at_ms = *due;
   }
   if (status.ok() && enif_get_map_value(env, map, atoms::manual, &value) != 0) {
@@ -264,33 +316,6 @@ ReadStatus read_delivery_options(ErlNifEnv* env, ERL_NIF_TERM map,
     status = read_flag(value, &delivery->retry);
   }
   return status;
-}
-
-ERL_NIF_TERM state_atom(DeliveryState state) {
-  switch (state) {
-    case DeliveryState::kDelivered:
-      return atoms::delivered;
-    case DeliveryState::kPending:
-      return atoms::pending;
-    case DeliveryState::kParked:
-      return atoms::parked;
-    case DeliveryState::kFailed:
-      return atoms::failed;
-    case DeliveryState::kCancelled:
-      break;
-  }
-  return atoms::cancelled;
-}
-
-ERL_NIF_TERM optional_number(ErlNifEnv* env,
-                             const std::optional<std::uint64_t>& n) {
-  return n ? enif_make_uint64(env, *n) : atoms::nil;
-}
-ERL_NIF_TERM optional_text(ErlNifEnv* env, const std::string& text) {
-  return text.empty() ? atoms::nil : make_binary(env, text);
-}
-ERL_NIF_TERM boolean(bool value) {
-  return value ? atoms::true_ : atoms::false_;
 }
 
 }  // namespace
@@ -311,7 +336,9 @@ ReadStatus read_engine_options(ErlNifEnv* env, ERL_NIF_TERM map,
           }
           return invalid_option("policy");
         }
-        if (name == "retry_delays_ms") return read_delays(env, value, options);
+        if (name == "retry_delays_ms") {
+          return read_delays(env, value, options);
+        }
         if (name == "ca_file") {
           return read_text_option(env, value, "ca_file", &options->ca_file);
         }
@@ -320,10 +347,16 @@ ReadStatus read_engine_options(ErlNifEnv* env, ERL_NIF_TERM map,
                                   &options->user_agent);
         }
         for (const NumberOption& option : kNumberOptions) {
-          if (name != option.name) continue;
-          if (!is_integer(env, value)) return kBadarg;
+          if (name != option.name) {
+            continue;
+          }
+          if (!is_integer(env, value)) {
+            return kBadarg;
+          }
           const auto number = as_uint32(env, value);
-          if (!number) return invalid_option(option.name);
+          if (!number) {
+            return invalid_option(option.name);
+          }
           options->*option.field = *number;
           return kFine;
         }
@@ -340,7 +373,9 @@ ReadStatus read_endpoint(ErlNifEnv* env, ERL_NIF_TERM map,
       for_each_pair(env, map, [&](std::string_view name, ERL_NIF_TERM value) {
         if (name == "webhook_id") {
           const auto id = as_binary(env, value);
-          if (!id) return kBadarg;
+          if (!id) {
+            return kBadarg;
+          }
           if (id->empty() || id->size() > kWebhookIdBytesMax) {
             return failed("invalid_webhook_id");
           }
@@ -350,9 +385,13 @@ ReadStatus read_endpoint(ErlNifEnv* env, ERL_NIF_TERM map,
         }
         if (name == "url") {
           const auto text = as_binary(env, value);
-          if (!text) return kBadarg;
+          if (!text) {
+            return kBadarg;
+          }
           auto url = check_url(*text, policy);
-          if (!url.ok()) return failed(url.error().reason);
+          if (!url.ok()) {
+            return failed(url.error().reason);
+          }
           endpoint->url = std::move(url).value();
           has_url = true;
           return kFine;
@@ -361,20 +400,26 @@ ReadStatus read_endpoint(ErlNifEnv* env, ERL_NIF_TERM map,
           has_keys = true;
           return read_keys(env, value, endpoint);
         }
-        if (name == "headers") return read_headers(env, value, endpoint);
-        if (name == "timeout_ms")
+        if (name == "headers") {
+          return read_headers(env, value, endpoint);
+        }
+        if (name == "timeout_ms") {
           return read_limit(env, value, &endpoint->timeout_ms);
+        }
         if (name == "connect_timeout_ms") {
           return read_limit(env, value, &endpoint->connect_timeout_ms);
         }
         if (name == "in_flight_max") {
           return read_limit(env, value, &endpoint->in_flight_max);
         }
-        if (name == "rate_per_s")
+        if (name == "rate_per_s") {
           return read_limit(env, value, &endpoint->rate_per_s);
+        }
         return kBadarg;
       });
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    return status;
+  }
   return has_id && has_url && has_keys ? kFine : kBadarg;
 }
 
@@ -391,86 +436,20 @@ ReadStatus read_delivery(ErlNifEnv* env, ERL_NIF_TERM map,
   }
   const auto id_text = as_binary(env, id);
   const auto webhook_text = as_binary(env, webhook_id);
-  if (!id_text || !webhook_text) return kBadarg;
-  if (!is_delivery_id(*id_text)) return failed("invalid_id");
-  if (webhook_text->size() > kWebhookIdBytesMax)
+  if (!id_text || !webhook_text) {
+    return kBadarg;
+  }
+  if (!is_delivery_id(*id_text)) {
+    return failed("invalid_id");
+  }
+  if (webhook_text->size() > kWebhookIdBytesMax) {
     return failed("invalid_webhook_id");
+  }
   delivery->id = *id_text;
   delivery->webhook_id = *webhook_text;
   const ReadStatus status =
       read_body(env, body, body_bytes_max, previous, delivery);
   return status.ok() ? read_delivery_options(env, map, delivery) : status;
-}
-
-ERL_NIF_TERM attempt_term(ErlNifEnv* env, const Attempt& attempt) {
-  const ERL_NIF_TERM next = attempt.next_at_ms
-                                ? enif_make_int64(env, *attempt.next_at_ms)
-                                : atoms::nil;
-  const std::pair<ERL_NIF_TERM, ERL_NIF_TERM> pairs[] = {
-      {atoms::struct_key, atoms::attempt_module},
-      {atoms::delivery_id, make_binary(env, attempt.delivery_id)},
-      {atoms::webhook_id, make_binary(env, attempt.webhook_id)},
-      {atoms::number, enif_make_uint(env, attempt.number)},
-      {atoms::state, state_atom(attempt.state)},
-      {atoms::status,
-       attempt.status != 0 ? enif_make_uint(env, attempt.status) : atoms::nil},
-      {atoms::error, attempt.error != ErrorClass::kNone
-                         ? static_atom(env, error_name(attempt.error))
-                         : atoms::nil},
-      {atoms::detail, optional_text(env, attempt.detail)},
-      {atoms::started_at_ms, enif_make_int64(env, attempt.started_at_ms)},
-      {atoms::dns_us, optional_number(env, attempt.dns_us)},
-      {atoms::connect_us, optional_number(env, attempt.connect_us)},
-      {atoms::tls_us, optional_number(env, attempt.tls_us)},
-      {atoms::first_byte_us, optional_number(env, attempt.first_byte_us)},
-      {atoms::total_us, optional_number(env, attempt.total_us)},
-      {atoms::remote_ip, optional_text(env, attempt.remote_ip)},
-      {atoms::response_content_type,
-       optional_text(env, attempt.response_content_type)},
-      {atoms::response_body, make_binary(env, attempt.response_body)},
-      {atoms::response_truncated, boolean(attempt.response_truncated)},
-      {atoms::next_at_ms, next},
-      {atoms::gone, boolean(attempt.gone)},
-  };
-  constexpr std::size_t kCount = std::size(pairs);
-  std::array<ERL_NIF_TERM, kCount> keys;
-  std::array<ERL_NIF_TERM, kCount> values;
-  for (std::size_t i = 0; i < kCount; ++i) {
-    keys[i] = pairs[i].first;
-    values[i] = pairs[i].second;
-  }
-  ERL_NIF_TERM map = atoms::nil;
-  enif_make_map_from_arrays(env, keys.data(), values.data(), kCount, &map);
-  return map;
-}
-
-ERL_NIF_TERM stats_term(ErlNifEnv* env, const EngineStats& stats) {
-  const std::pair<const char*, std::uint64_t> numbers[] = {
-      {"in_flight", stats.in_flight},
-      {"waiting", stats.waiting},
-      {"lanes", stats.lanes},
-      {"finished_unread", stats.finished_unread},
-      {"in_flight_max", stats.in_flight_max},
-      {"submitted", stats.submitted},
-      {"attempts", stats.attempts},
-      {"delivered", stats.delivered},
-      {"retried", stats.retried},
-      {"parked", stats.parked},
-      {"failed", stats.failed},
-      {"cancelled", stats.cancelled},
-      {"connections_opened", stats.connections_opened},
-      {"resolver_threads", stats.resolver_threads},
-      {"resolver_stuck", stats.resolver_stuck},
-      {"loop_turns", stats.loop_turns},
-  };
-  ERL_NIF_TERM map = enif_make_new_map(env);
-  for (const auto& number : numbers) {
-    enif_make_map_put(env, map, static_atom(env, number.first),
-                      enif_make_uint64(env, number.second), &map);
-  }
-  enif_make_map_put(env, map, static_atom(env, "stopped"),
-                    boolean(stats.stopped), &map);
-  return map;
 }
 
 }  // namespace webhooks::nif

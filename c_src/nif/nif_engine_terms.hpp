@@ -29,6 +29,7 @@ struct ReadStatus {
 inline constexpr std::size_t kWebhookIdBytesMax = 255;
 inline constexpr std::size_t kDeliveryIdBytesMax = 255;
 
+// --- nif_engine_terms.cpp
 ReadStatus read_engine_options(ErlNifEnv* env, ERL_NIF_TERM map,
                                EngineOptions* options);
 ReadStatus read_endpoint(ErlNifEnv* env, ERL_NIF_TERM map,
@@ -38,6 +39,7 @@ ReadStatus read_delivery(ErlNifEnv* env, ERL_NIF_TERM map,
                          std::size_t body_bytes_max, const Delivery* previous,
                          Delivery* delivery);
 
+// --- nif_engine_reports.cpp
 ERL_NIF_TERM attempt_term(ErlNifEnv* env, const Attempt& attempt);
 ERL_NIF_TERM stats_term(ErlNifEnv* env, const EngineStats& stats);
 

@@ -26,10 +26,16 @@ void at_exit() noexcept {
 
 bool first_load() noexcept {
   static std::atomic<bool> done{false};
-  if (done.exchange(true)) return true;
-  if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) return false;
+  if (done.exchange(true)) {
+    return true;
+  }
+  if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+    return false;
+  }
   // Any OpenSSL call that needs its tables registers its atexit handler now.
-  if (OPENSSL_init_crypto(0, nullptr) != 1) return false;
+  if (OPENSSL_init_crypto(0, nullptr) != 1) {
+    return false;
+  }
   return std::atexit(at_exit) == 0;
 }
 
@@ -43,13 +49,23 @@ bool curl_is_usable() noexcept {
 int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
                   ErlNifResourceFlags flags) noexcept {
   int abi = 0;
-  if (enif_get_int(env, load_info, &abi) == 0 || abi != kAbi) return 1;
-  if (!curl_is_usable()) return 2;
-  if (!first_load()) return 3;
+  if (enif_get_int(env, load_info, &abi) == 0 || abi != kAbi) {
+    return 1;
+  }
+  if (!curl_is_usable()) {
+    return 2;
+  }
+  if (!first_load()) {
+    return 3;
+  }
   atoms::create(env);
   load_json(env);
-  if (!load_signature(env)) return 4;
-  if (!open_engine_resource(env, flags)) return 5;
+  if (!load_signature(env)) {
+    return 4;
+  }
+  if (!open_engine_resource(env, flags)) {
+    return 5;
+  }
   return 0;
 }
 

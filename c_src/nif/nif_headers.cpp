@@ -18,7 +18,9 @@ std::optional<HeaderView> as_header(ErlNifEnv* env,
   }
   const auto name = as_binary(env, pair[0]);
   const auto value = as_binary(env, pair[1]);
-  if (!name || !value) return std::nullopt;
+  if (!name || !value) {
+    return std::nullopt;
+  }
   return HeaderView{*name, *value};
 }
 
@@ -35,13 +37,19 @@ WEBHOOKS_NIF(nif_check_headers) {
     while (count < headers.size() &&
            enif_get_list_cell(env, list, &head, &list) != 0) {
       const auto header = as_header(env, head);
-      if (!header) return enif_make_badarg(env);
+      if (!header) {
+        return enif_make_badarg(env);
+      }
       headers[count++] = *header;
     }
-    if (enif_is_list(env, list) == 0) return enif_make_badarg(env);
+    if (enif_is_list(env, list) == 0) {
+      return enif_make_badarg(env);
+    }
     const auto problem =
         check_headers(std::span<const HeaderView>(headers.data(), count));
-    if (!problem) return atoms::ok;
+    if (!problem) {
+      return atoms::ok;
+    }
     return enif_make_tuple2(
         env, atoms::error,
         enif_make_tuple2(env, static_atom(env, problem->reason),

@@ -50,7 +50,9 @@ std::optional<ERL_NIF_TERM> encode_term(ErlNifEnv* env, ERL_NIF_TERM term,
     JsonWriter writer;
     TermWalk walk(env, writer, work_max);
     const TermWalk::Outcome outcome = walk.run(term);
-    if (work_max == kNormalWorkMax) charge(env, walk.work());
+    if (work_max == kNormalWorkMax) {
+      charge(env, walk.work());
+    }
     switch (outcome) {
       case TermWalk::Outcome::done:
         return make_ok(env, make_binary(env, writer.text()));
@@ -98,7 +100,9 @@ WEBHOOKS_NIF(nif_encode) {
 WEBHOOKS_NIF(nif_decode) {
   return guard(env, [&] {
     const auto json = as_binary(env, argv[0]);
-    if (!json) return enif_make_badarg(env);
+    if (!json) {
+      return enif_make_badarg(env);
+    }
     if (json->size() > kNormalDecodeBytesMax) {
       return enif_schedule_nif(env, "decode", ERL_NIF_DIRTY_JOB_CPU_BOUND,
                                decode_dirty, argc, argv);

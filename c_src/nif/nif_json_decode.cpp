@@ -139,7 +139,9 @@ ERL_NIF_TERM TermBuilder::last_of_each(std::span<ERL_NIF_TERM> keys,
   for (std::size_t i = 0; i < order.size(); ++i) {
     const bool again = i + 1 < order.size() &&
                        enif_is_identical(keys[order[i]], keys[order[i + 1]]);
-    if (again) continue;
+    if (again) {
+      continue;
+    }
     own_keys.push_back(keys[order[i]]);
     own_values.push_back(values[order[i]]);
   }
@@ -161,13 +163,19 @@ ERL_NIF_TERM decode_error(ErlNifEnv* env, const JsonFault& fault) {
 ERL_NIF_TERM make_big_integer(ErlNifEnv* env, std::string_view text) {
   const bool negative = text.starts_with('-');
   const auto magnitude = magnitude_from_decimal(text.substr(negative ? 1 : 0));
-  if (!magnitude) return atoms::undefined;
+  if (!magnitude) {
+    return atoms::undefined;
+  }
   return integer_term(env, negative, *magnitude);
 }
 
 bool BigIntegers::in_bounds(ERL_NIF_TERM term) {
-  if (!low_) low_ = bound(true);
-  if (!high_) high_ = bound(false);
+  if (!low_) {
+    low_ = bound(true);
+  }
+  if (!high_) {
+    high_ = bound(false);
+  }
   return enif_compare(term, *low_) > 0 && enif_compare(term, *high_) < 0;
 }
 
@@ -193,7 +201,9 @@ std::optional<std::string> BigIntegers::text(ERL_NIF_TERM term) {
     digits = decimal_from_magnitude(bytes.subspan(head));
   }
   enif_release_binary(&format);
-  if (digits && negative) digits->insert(digits->begin(), '-');
+  if (digits && negative) {
+    digits->insert(digits->begin(), '-');
+  }
   return digits;
 }
 

@@ -23,7 +23,9 @@ class MapEntries {
         open_(enif_map_iterator_create(env, map, &iterator_,
                                        ERL_NIF_MAP_ITERATOR_FIRST) != 0) {}
   ~MapEntries() {
-    if (open_) enif_map_iterator_destroy(env_, &iterator_);
+    if (open_) {
+      enif_map_iterator_destroy(env_, &iterator_);
+    }
   }
   MapEntries(const MapEntries&) = delete;
   MapEntries& operator=(const MapEntries&) = delete;
@@ -46,7 +48,9 @@ class MapEntries {
 };
 
 std::string_view cut(std::string_view utf8) noexcept {
-  if (utf8.size() <= kPathKeyBytesMax) return utf8;
+  if (utf8.size() <= kPathKeyBytesMax) {
+    return utf8;
+  }
   const std::string_view front = utf8.substr(0, kPathKeyBytesMax);
   return front.substr(0, utf8_error_offset(front).value_or(front.size()));
 }
@@ -56,7 +60,9 @@ std::string_view cut(std::string_view utf8) noexcept {
 TermWalk::~TermWalk() {
   while (depth_ > 0) {
     Frame& frame = frames_[--depth_];
-    if (frame.is_map) enif_map_iterator_destroy(env_, &frame.entries);
+    if (frame.is_map) {
+      enif_map_iterator_destroy(env_, &frame.entries);
+    }
   }
 }
 
@@ -80,12 +86,16 @@ TermWalk::Outcome TermWalk::run(ERL_NIF_TERM root) {
     Frame& frame = frames_[depth_ - 1];
     going = frame.is_map ? next_entry(frame) : next_element(frame);
   }
-  if (going) return Outcome::done;
+  if (going) {
+    return Outcome::done;
+  }
   return out_of_work_ ? Outcome::out_of_work : Outcome::failed;
 }
 
 bool TermWalk::value(ERL_NIF_TERM term) {
-  if (!spend(kNodeWork)) return false;
+  if (!spend(kNodeWork)) {
+    return false;
+  }
   switch (enif_term_type(env_, term)) {
     case ERL_NIF_TERM_TYPE_ATOM:
       return atom(term);
@@ -110,11 +120,17 @@ bool TermWalk::value(ERL_NIF_TERM term) {
 }
 
 bool TermWalk::atom(ERL_NIF_TERM term) {
-  if (enif_is_identical(term, atoms::nil)) return written(writer_.null());
-  if (const auto flag = as_bool(term)) return written(writer_.boolean(*flag));
+  if (enif_is_identical(term, atoms::nil)) {
+    return written(writer_.null());
+  }
+  if (const auto flag = as_bool(term)) {
+    return written(writer_.boolean(*flag));
+  }
   Text buffer;
   const auto name = atom_text(term, buffer);
-  if (!name) return out_of_work_ ? false : fail("unsupported_type");
+  if (!name) {
+    return out_of_work_ ? false : fail("unsupported_type");
+  }
   return text(*name, false);
 }
 
@@ -125,8 +141,12 @@ bool TermWalk::binary(ERL_NIF_TERM term) {
 
 // The length alone decides whether a text is looked at, and where.
 bool TermWalk::text(std::string_view utf8, bool is_key) {
-  if (utf8.size() > writer_.room()) return fail("too_large");
-  if (!spend(utf8.size())) return false;
+  if (utf8.size() > writer_.room()) {
+    return fail("too_large");
+  }
+  if (!spend(utf8.size())) {
+    return false;
+  }
   const std::size_t room = writer_.room();
   if (!written(is_key ? writer_.key(utf8) : writer_.string(utf8))) {
     return false;
@@ -142,7 +162,9 @@ bool TermWalk::integer(ERL_NIF_TERM term) {
   }
   Text text;
   const auto digits = integer_text(term, text);
-  if (!digits) return out_of_work_ ? false : fail("too_large");
+  if (!digits) {
+    return out_of_work_ ? false : fail("too_large");
+  }
   return written(writer_.verbatim(*digits));
 }
 
@@ -156,12 +178,20 @@ bool TermWalk::tuple(ERL_NIF_TERM term) {
     return fail("unsupported_type");
   }
   const auto fragment = as_binary(env_, elements[1]);
-  if (!fragment) return fail("unsupported_type");
-  if (fragment->size() > writer_.room()) return fail("too_large");
-  if (!spend(kParserWork + fragment->size() * kFragmentWork)) return false;
+  if (!fragment) {
+    return fail("unsupported_type");
+  }
+  if (fragment->size() > writer_.room()) {
+    return fail("too_large");
+  }
+  if (!spend(kParserWork + fragment->size() * kFragmentWork)) {
+    return false;
+  }
   const auto fault =
       check_json(*fragment, {writer_.room(), kJsonDepthMax - writer_.depth()});
-  if (!fault) return written(writer_.verbatim(*fragment));
+  if (!fault) {
+    return written(writer_.verbatim(*fragment));
+  }
   const bool limit = fault->reason == "too_deep" ||
                      fault->reason == "too_large" ||
                      fault->reason == "system_limit";
@@ -177,7 +207,9 @@ bool TermWalk::map(ERL_NIF_TERM term) {
 }
 
 bool TermWalk::open_list(ERL_NIF_TERM term) {
-  if (!written(writer_.begin_array())) return false;
+  if (!written(writer_.begin_array())) {
+    return false;
+  }
   Frame& frame = frames_[depth_++];
   frame.is_map = false;
   frame.term = term;
@@ -186,7 +218,9 @@ bool TermWalk::open_list(ERL_NIF_TERM term) {
 }
 
 bool TermWalk::open_map(ERL_NIF_TERM term) {
-  if (!written(writer_.begin_object())) return false;
+  if (!written(writer_.begin_object())) {
+    return false;
+  }
   Frame& frame = frames_[depth_];
   if (enif_map_iterator_create(env_, term, &frame.entries,
                                ERL_NIF_MAP_ITERATOR_FIRST) == 0) {
@@ -207,7 +241,9 @@ bool TermWalk::next_element(Frame& frame) {
     ++frame.taken;
     return value(head);
   }
-  if (enif_is_empty_list(env_, frame.term) != 0) return close();
+  if (enif_is_empty_list(env_, frame.term) != 0) {
+    return close();
+  }
   at_entry_ = false;
   return fail("improper_list");
 }
@@ -219,7 +255,9 @@ bool TermWalk::next_entry(Frame& frame) {
     // Keys of one kind cannot come out alike; only a mixed map is looked
     // through again.
     const bool mixed = (frame.key_kinds & (frame.key_kinds - 1)) != 0;
-    if (mixed && !keys_differ(frame)) return false;
+    if (mixed && !keys_differ(frame)) {
+      return false;
+    }
     return close();
   }
   enif_map_iterator_next(env_, &frame.entries);
@@ -228,13 +266,17 @@ bool TermWalk::next_entry(Frame& frame) {
 
 bool TermWalk::close() {
   Frame& frame = frames_[--depth_];
-  if (frame.is_map) enif_map_iterator_destroy(env_, &frame.entries);
+  if (frame.is_map) {
+    enif_map_iterator_destroy(env_, &frame.entries);
+  }
   return written(writer_.end());
 }
 
 bool TermWalk::key(Frame& frame) {
   at_entry_ = false;  // a key that cannot be written cannot be in the path
-  if (!spend(kNodeWork)) return false;
+  if (!spend(kNodeWork)) {
+    return false;
+  }
   if (const auto utf8 = as_binary(env_, frame.key)) {
     frame.key_kinds |= kBinaryKey;
     at_entry_ = text(*utf8, true);
@@ -255,12 +297,16 @@ bool TermWalk::other_key(Frame& frame) {
     case ERL_NIF_TERM_TYPE_INTEGER:
       frame.key_kinds |= kIntegerKey;
       name = integer_text(frame.key, buffer);
-      if (!name && !out_of_work_) return fail("too_large");
+      if (!name && !out_of_work_) {
+        return fail("too_large");
+      }
       break;
     default:
       break;
   }
-  if (name) return text(*name, true);
+  if (name) {
+    return text(*name, true);
+  }
   return out_of_work_ ? false : fail("unsupported_key");
 }
 
@@ -269,10 +315,16 @@ bool TermWalk::other_key(Frame& frame) {
 bool TermWalk::keys_differ(Frame& frame) {
   MapEntries entries(env_, frame.term);
   while (const auto entry = entries.next_key()) {
-    if (!spend(kLookUpWork)) return false;
+    if (!spend(kLookUpWork)) {
+      return false;
+    }
     bool twice = false;
-    if (!key_is_twice(frame.term, *entry, twice)) return false;
-    if (!twice) continue;
+    if (!key_is_twice(frame.term, *entry, twice)) {
+      return false;
+    }
+    if (!twice) {
+      continue;
+    }
     frame.key = *entry;
     return fail("duplicate_key");
   }
@@ -281,14 +333,20 @@ bool TermWalk::keys_differ(Frame& frame) {
 
 bool TermWalk::key_is_twice(ERL_NIF_TERM map, ERL_NIF_TERM key, bool& twice) {
   const ErlNifTermType type = enif_term_type(env_, key);
-  if (type == ERL_NIF_TERM_TYPE_BITSTRING) return true;
+  if (type == ERL_NIF_TERM_TYPE_BITSTRING) {
+    return true;
+  }
   Text text;
   const auto name = type == ERL_NIF_TERM_TYPE_ATOM ? atom_text(key, text)
                                                    : integer_text(key, text);
-  if (!name) return false;
+  if (!name) {
+    return false;
+  }
   ERL_NIF_TERM found;
   twice = enif_get_map_value(env_, map, make_binary(env_, *name), &found) != 0;
-  if (twice || type == ERL_NIF_TERM_TYPE_ATOM) return true;
+  if (twice || type == ERL_NIF_TERM_TYPE_ATOM) {
+    return true;
+  }
   ERL_NIF_TERM same;
   twice = enif_make_existing_atom_len(env_, name->data(), name->size(), &same,
                                       ERL_NIF_LATIN1) != 0 &&
@@ -301,8 +359,12 @@ ERL_NIF_TERM TermWalk::path_key(ERL_NIF_TERM key) {
   std::optional<std::string_view> name = as_binary(env_, key);
   // It has been written before, within what there was to spend.
   work_ = 0;
-  if (!name && enif_is_atom(env_, key) != 0) name = atom_text(key, text);
-  if (!name) name = integer_text(key, text);
+  if (!name && enif_is_atom(env_, key) != 0) {
+    name = atom_text(key, text);
+  }
+  if (!name) {
+    name = integer_text(key, text);
+  }
   return make_binary(env_, cut(name.value_or("")));
 }
 
@@ -310,7 +372,9 @@ ERL_NIF_TERM TermWalk::path() {
   ERL_NIF_TERM path = enif_make_list(env_, 0);
   for (std::size_t i = depth_; i-- > 0;) {
     const Frame& frame = frames_[i];
-    if (i + 1 == depth_ && !at_entry_) continue;
+    if (i + 1 == depth_ && !at_entry_) {
+      continue;
+    }
     path = enif_make_list_cell(env_,
                                frame.is_map
                                    ? path_key(frame.key)
@@ -355,7 +419,9 @@ std::optional<std::string_view> TermWalk::atom_text(ERL_NIF_TERM atom,
     text.big = bytes.substr(3);
   }
   enif_release_binary(&format);
-  if (text.big.empty()) return std::nullopt;
+  if (text.big.empty()) {
+    return std::nullopt;
+  }
   return text.big;
 }
 
@@ -368,11 +434,17 @@ std::optional<std::string_view> TermWalk::integer_text(ERL_NIF_TERM term,
         text.bytes.data(),
         static_cast<std::size_t>(done.ptr - text.bytes.data()));
   }
-  if (!spend(kBigIntegerWork)) return std::nullopt;
+  if (!spend(kBigIntegerWork)) {
+    return std::nullopt;
+  }
   std::optional<std::string> digits = big_.text(term);
-  if (!digits) return std::nullopt;
+  if (!digits) {
+    return std::nullopt;
+  }
   // The conversion costs the square of the length.
-  if (!spend(digits->size() * digits->size() / 64)) return std::nullopt;
+  if (!spend(digits->size() * digits->size() / 64)) {
+    return std::nullopt;
+  }
   text.big = std::move(*digits);
   return text.big;
 }

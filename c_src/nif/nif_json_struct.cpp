@@ -13,20 +13,30 @@ bool TermWalk::structure(ERL_NIF_TERM map, ERL_NIF_TERM module) {
   const auto is = [module](ERL_NIF_TERM name) {
     return enif_is_identical(module, name) != 0;
   };
-  if (is(json_atoms::date_time)) return calendar_struct(map, true, true, true);
+  if (is(json_atoms::date_time)) {
+    return calendar_struct(map, true, true, true);
+  }
   if (is(json_atoms::naive_date_time)) {
     return calendar_struct(map, true, true, false);
   }
-  if (is(json_atoms::date)) return calendar_struct(map, true, false, false);
-  if (is(json_atoms::time)) return calendar_struct(map, false, true, false);
-  if (is(json_atoms::decimal)) return decimal(map);
+  if (is(json_atoms::date)) {
+    return calendar_struct(map, true, false, false);
+  }
+  if (is(json_atoms::time)) {
+    return calendar_struct(map, false, true, false);
+  }
+  if (is(json_atoms::decimal)) {
+    return decimal(map);
+  }
   return fail("unknown_struct");
 }
 
 std::optional<std::int64_t> TermWalk::field(ERL_NIF_TERM map,
                                             ERL_NIF_TERM name) {
   ERL_NIF_TERM value;
-  if (enif_get_map_value(env_, map, name, &value) == 0) return std::nullopt;
+  if (enif_get_map_value(env_, map, name, &value) == 0) {
+    return std::nullopt;
+  }
   return as_int64(env_, value);
 }
 
@@ -44,7 +54,9 @@ std::optional<std::pair<std::int64_t, std::int64_t>> microseconds(
   }
   const auto count = as_int64(env, elements[0]);
   const auto precision = as_int64(env, elements[1]);
-  if (!count || !precision) return std::nullopt;
+  if (!count || !precision) {
+    return std::nullopt;
+  }
   return std::pair(*count, *precision);
 }
 
@@ -69,7 +81,9 @@ bool TermWalk::calendar_struct(ERL_NIF_TERM map, bool date, bool time,
     }
   }
   if (time) {
-    if (date) text.separator();
+    if (date) {
+      text.separator();
+    }
     const auto hour = field(map, json_atoms::hour);
     const auto minute = field(map, json_atoms::minute);
     const auto second = field(map, json_atoms::second);
@@ -113,8 +127,12 @@ bool TermWalk::decimal(ERL_NIF_TERM map) {
   }
   Text text;
   const auto digits = integer_text(coefficient, text);
-  if (!digits) return out_of_work_ ? false : fail("too_large");
-  if (digits->front() == '-') return fail("invalid_struct");
+  if (!digits) {
+    return out_of_work_ ? false : fail("too_large");
+  }
+  if (digits->front() == '-') {
+    return fail("invalid_struct");
+  }
   const auto number = decimal_text(*sign < 0, *digits, *exponent);
   return number ? written(writer_.string(*number)) : fail("invalid_struct");
 }

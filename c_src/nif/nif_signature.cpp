@@ -38,14 +38,18 @@ std::optional<Keys> as_keys(ErlNifEnv* env, ERL_NIF_TERM list) noexcept {
   ERL_NIF_TERM head;
   while (enif_get_list_cell(env, list, &head, &list) != 0) {
     const auto key = as_binary(env, head);
-    if (!key) return std::nullopt;
+    if (!key) {
+      return std::nullopt;
+    }
     if (keys.count == keys.items.size()) {
       ++keys.count;
       return keys;
     }
     keys.items[keys.count++] = *key;
   }
-  if (enif_is_empty_list(env, list) == 0) return std::nullopt;
+  if (enif_is_empty_list(env, list) == 0) {
+    return std::nullopt;
+  }
   return keys;
 }
 
@@ -67,7 +71,9 @@ bool must_go_dirty(std::size_t work, std::size_t body_bytes) noexcept {
 }
 
 void charge(ErlNifEnv* env, std::size_t work) noexcept {
-  if (enif_thread_type() != ERL_NIF_THR_NORMAL_SCHEDULER) return;
+  if (enif_thread_type() != ERL_NIF_THR_NORMAL_SCHEDULER) {
+    return;
+  }
   const auto percent = static_cast<int>(work / 10);  // of about 1 ms
   enif_consume_timeslice(env, std::clamp(percent, 1, 100));
 }
@@ -87,11 +93,15 @@ ERL_NIF_TERM run_sign(ErlNifEnv* env, const SignCall& call) {
   keys.reserve(call.keys.count);
   for (const std::string_view text : call.keys.view()) {
     auto key = SigningKey::parse(text);
-    if (!key.ok()) return make_error(env, key.error().reason);
+    if (!key.ok()) {
+      return make_error(env, key.error().reason);
+    }
     keys.push_back(std::move(key).value());
   }
   const auto header = sign(keys, call.id, call.unix_seconds, call.body);
-  if (!header.ok()) return make_error(env, header.error().reason);
+  if (!header.ok()) {
+    return make_error(env, header.error().reason);
+  }
   return make_ok(env, make_binary(env, header.value()));
 }
 
@@ -112,7 +122,9 @@ ERL_NIF_TERM run_verify(ErlNifEnv* env, const VerifyCall& call) {
   const Status status =
       verify(call.keys.view(), call.id, call.unix_seconds, call.header,
              call.body, call.now, call.tolerance_s);
-  if (!status.ok()) return make_error(env, status.error().reason);
+  if (!status.ok()) {
+    return make_error(env, status.error().reason);
+  }
   return atoms::ok;
 }
 
@@ -131,14 +143,18 @@ WEBHOOKS_NIF(nif_sign) {
     const auto id = as_binary(env, argv[1]);
     const auto unix_seconds = as_int64(env, argv[2]);
     const auto body = as_binary(env, argv[3]);
-    if (!keys || !id || !unix_seconds || !body) return enif_make_badarg(env);
+    if (!keys || !id || !unix_seconds || !body) {
+      return enif_make_badarg(env);
+    }
     const std::size_t work = work_us(*keys, body->size(), 1);
     if (must_go_dirty(work, body->size())) {
       return enif_schedule_nif(env, "sign", ERL_NIF_DIRTY_JOB_CPU_BOUND,
                                nif_sign, argc, argv);
     }
     const GatePass pass;
-    if (!pass) return make_error(env, "stopped");
+    if (!pass) {
+      return make_error(env, "stopped");
+    }
     charge(env, work);
     return run_sign(env, SignCall{*keys, *id, *unix_seconds, *body});
   });
@@ -167,7 +183,9 @@ WEBHOOKS_NIF(nif_verify) {
                                nif_verify, argc, argv);
     }
     const GatePass pass;
-    if (!pass) return make_error(env, "stopped");
+    if (!pass) {
+      return make_error(env, "stopped");
+    }
     charge(env, work);
     return run_verify(env, VerifyCall{*keys, *id, *unix_seconds, *header, *body,
                                       *now, *tolerance_s});
@@ -179,9 +197,13 @@ WEBHOOKS_NIF(nif_generate_secret) {
   static_cast<void>(argv);
   return guard(env, [&] {
     const GatePass pass;
-    if (!pass) return make_error(env, "stopped");
+    if (!pass) {
+      return make_error(env, "stopped");
+    }
     auto secret = generate_secret();
-    if (!secret.ok()) return make_error(env, secret.error().reason);
+    if (!secret.ok()) {
+      return make_error(env, secret.error().reason);
+    }
     return make_ok(env, take_secret(env, secret.value()));
   });
 }
@@ -191,9 +213,13 @@ WEBHOOKS_NIF(nif_generate_keypair) {
   static_cast<void>(argv);
   return guard(env, [&] {
     const GatePass pass;
-    if (!pass) return make_error(env, "stopped");
+    if (!pass) {
+      return make_error(env, "stopped");
+    }
     auto pair = generate_keypair();
-    if (!pair.ok()) return make_error(env, pair.error().reason);
+    if (!pair.ok()) {
+      return make_error(env, pair.error().reason);
+    }
     charge(env, kEd25519Us);
     return make_ok(
         env, enif_make_tuple2(env, take_secret(env, pair.value().signing_key),

@@ -55,14 +55,18 @@ bool ExitGate::closed() noexcept {
 void ExitGate::close(int wait_ms) noexcept {
   gate_state.fetch_or(kClosed, std::memory_order_acq_rel);
   for (int waited = 0; waited < wait_ms; ++waited) {
-    if ((gate_state.load(std::memory_order_acquire) & ~kClosed) == 0) return;
+    if ((gate_state.load(std::memory_order_acquire) & ~kClosed) == 0) {
+      return;
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
 
 void run_detached(void* (*work)(void*), void* argument) noexcept {
   pthread_attr_t attributes;
-  if (pthread_attr_init(&attributes) != 0) return;
+  if (pthread_attr_init(&attributes) != 0) {
+    return;
+  }
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   // TLS shutdowns on a libc with small default stacks.
   constexpr std::size_t kStackBytes = 512UL * 1024;
@@ -75,7 +79,9 @@ void run_detached(void* (*work)(void*), void* argument) noexcept {
 ERL_NIF_TERM make_binary(ErlNifEnv* env, std::string_view bytes) {
   ERL_NIF_TERM term;
   unsigned char* data = enif_make_new_binary(env, bytes.size(), &term);
-  if (!bytes.empty()) std::memcpy(data, bytes.data(), bytes.size());
+  if (!bytes.empty()) {
+    std::memcpy(data, bytes.data(), bytes.size());
+  }
   return term;
 }
 
@@ -86,7 +92,9 @@ std::optional<ERL_NIF_TERM> map_get(ErlNifEnv* env, ERL_NIF_TERM map,
   if (enif_make_existing_atom(env, key, &atom, ERL_NIF_LATIN1) == 0) {
     return std::nullopt;
   }
-  if (enif_get_map_value(env, map, atom, &value) == 0) return std::nullopt;
+  if (enif_get_map_value(env, map, atom, &value) == 0) {
+    return std::nullopt;
+  }
   return value;
 }
 

@@ -67,7 +67,9 @@ class GatePass {
  public:
   GatePass() noexcept : inside_(ExitGate::enter()) {}
   ~GatePass() {
-    if (inside_) ExitGate::leave();
+    if (inside_) {
+      ExitGate::leave();
+    }
   }
   GatePass(const GatePass&) = delete;
   GatePass& operator=(const GatePass&) = delete;
@@ -111,19 +113,27 @@ ERL_NIF_TERM make_binary(ErlNifEnv* env, std::string_view bytes);
 inline std::optional<std::string_view> as_binary(ErlNifEnv* env,
                                                  ERL_NIF_TERM term) noexcept {
   ErlNifBinary binary;
-  if (enif_inspect_binary(env, term, &binary) == 0) return std::nullopt;
+  if (enif_inspect_binary(env, term, &binary) == 0) {
+    return std::nullopt;
+  }
   return std::string_view(reinterpret_cast<const char*>(binary.data),
                           binary.size);
 }
 inline std::optional<std::int64_t> as_int64(ErlNifEnv* env,
                                             ERL_NIF_TERM term) noexcept {
   ErlNifSInt64 value = 0;
-  if (enif_get_int64(env, term, &value) == 0) return std::nullopt;
+  if (enif_get_int64(env, term, &value) == 0) {
+    return std::nullopt;
+  }
   return static_cast<std::int64_t>(value);
 }
 inline std::optional<bool> as_bool(ERL_NIF_TERM term) noexcept {
-  if (enif_is_identical(term, atoms::true_)) return true;
-  if (enif_is_identical(term, atoms::false_)) return false;
+  if (enif_is_identical(term, atoms::true_)) {
+    return true;
+  }
+  if (enif_is_identical(term, atoms::false_)) {
+    return false;
+  }
   return std::nullopt;
 }
 // The value of an atom key in a map. nullopt: no map, or no such key.

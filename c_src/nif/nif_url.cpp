@@ -31,7 +31,9 @@ WEBHOOKS_NIF(nif_check_url) {
   static_cast<void>(argc);
   return guard(env, [&] {
     const auto text = as_binary(env, argv[0]);
-    if (!text) return enif_make_badarg(env);
+    if (!text) {
+      return enif_make_badarg(env);
+    }
     UrlPolicy policy;
     std::string_view reason;
     switch (parse_policy(env, argv[1], &policy, &reason)) {
@@ -43,10 +45,14 @@ WEBHOOKS_NIF(nif_check_url) {
         return make_error(env, reason);
     }
     const GatePass pass;
-    if (!pass) return make_error(env, "stopped");
+    if (!pass) {
+      return make_error(env, "stopped");
+    }
     enif_consume_timeslice(env, kTimeslicePercent);
     const auto url = check_url(*text, policy);
-    if (!url.ok()) return make_error(env, url.error().reason);
+    if (!url.ok()) {
+      return make_error(env, url.error().reason);
+    }
     return make_ok(env, url_map(env, url.value()));
   });
 }

@@ -27,7 +27,7 @@ namespace {
 constexpr int kAbi = 1;
 // The store has some forty statements; those it uses all the time are few.
 constexpr std::size_t kStatementsMax = 16;
-constexpr std::size_t kSqlBytesMax = 64 * 1024;
+constexpr std::size_t kSqlBytesMax = std::size_t{64} * 1024;
 constexpr unsigned kParametersMax = 64;
 
 ERL_NIF_TERM blob_atom;
@@ -48,8 +48,9 @@ ErlNifResourceType* connection_type = nullptr;
 
 Connection* connection_of(ErlNifEnv* env, ERL_NIF_TERM term) {
   void* object = nullptr;
-  if (enif_get_resource(env, term, connection_type, &object) == 0)
+  if (enif_get_resource(env, term, connection_type, &object) == 0) {
     return nullptr;
+  }
   return static_cast<Connection*>(object);
 }
 
@@ -59,7 +60,9 @@ class Turn {
   explicit Turn(Connection& connection) noexcept
       : connection_(connection), taken_(!connection.busy.exchange(true)) {}
   ~Turn() {
-    if (taken_) connection_.busy.store(false);
+    if (taken_) {
+      connection_.busy.store(false);
+    }
   }
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
@@ -87,8 +90,9 @@ class Reset {
 };
 
 void finalize_all(Connection& connection) noexcept {
-  for (const Statement& statement : connection.statements)
+  for (const Statement& statement : connection.statements) {
     sqlite3_finalize(statement.prepared);
+  }
   connection.statements.clear();
 }
 
@@ -117,8 +121,11 @@ extern "C" void* webhooks_sqlite_janitor(void* argument) {
 void destroy(ErlNifEnv* /*env*/, void* object) noexcept {
   auto* connection = static_cast<Connection*>(object);
   finalize_all(*connection);
-  if (connection->db != nullptr)
+  if (connection->db != nullptr) {
+    // Its argument is about to be gone.
+    sqlite3_progress_handler(connection->db, 0, nullptr, nullptr);
     run_detached(webhooks_sqlite_janitor, connection->db);
+  }
   connection->~Connection();
 }
 
@@ -152,10 +159,13 @@ void harden(sqlite3* db) {
 ERL_NIF_TERM open(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
   return guard(env, [&] {
     const auto path = as_binary(env, argv[0]);
-    if (!path || path->find('\0') != std::string_view::npos)
+    if (!path || path->find('\0') != std::string_view::npos) {
       return enif_make_badarg(env);
+    }
     void* memory = enif_alloc_resource(connection_type, sizeof(Connection));
-    if (memory == nullptr) return make_error(env, "system_limit");
+    if (memory == nullptr) {
+      return make_error(env, "system_limit");
+    }
     auto* connection = new (memory) Connection();
     const ERL_NIF_TERM term = enif_make_resource(env, connection);
     enif_release_resource(connection);
@@ -202,7 +212,9 @@ sqlite3_stmt* prepare(Connection& connection, std::string_view sql, int* code) {
   *code = sqlite3_prepare_v3(connection.db, made.sql.c_str(),
                              static_cast<int>(made.sql.size() + 1),
                              SQLITE_PREPARE_PERSISTENT, &made.prepared, &rest);
-  if (*code != SQLITE_OK || made.prepared == nullptr) return nullptr;
+  if (*code != SQLITE_OK || made.prepared == nullptr) {
+    return nullptr;
+  }
   if (std::string_view(rest).find_first_not_of(" \t\r\n;") !=
       std::string_view::npos) {
     // The second statement would be passed over in silence.
@@ -222,14 +234,16 @@ sqlite3_stmt* prepare(Connection& connection, std::string_view sql, int* code) {
 // nullopt: not a parameter.
 std::optional<int> bind(ErlNifEnv* env, sqlite3_stmt* statement, int index,
                         ERL_NIF_TERM term) {
-  if (const auto number = as_int64(env, term))
+  if (const auto number = as_int64(env, term)) {
     return sqlite3_bind_int64(statement, index, *number);
+  }
   if (const auto text = as_binary(env, term)) {
     return sqlite3_bind_text64(statement, index, text->data(), text->size(),
                                SQLITE_STATIC, SQLITE_UTF8);
   }
-  if (enif_is_identical(term, atoms::nil))
+  if (enif_is_identical(term, atoms::nil)) {
     return sqlite3_bind_null(statement, index);
+  }
   int arity = 0;
   const ERL_NIF_TERM* pair = nullptr;
   if (enif_get_tuple(env, term, &arity, &pair) == 0 || arity != 2 ||
@@ -237,7 +251,9 @@ std::optional<int> bind(ErlNifEnv* env, sqlite3_stmt* statement, int index,
     return std::nullopt;
   }
   const auto bytes = as_binary(env, pair[1]);
-  if (!bytes) return std::nullopt;
+  if (!bytes) {
+    return std::nullopt;
+  }
   // A null pointer would bind NULL.
   return sqlite3_bind_blob64(statement, index,
                              bytes->empty() ? "" : bytes->data(), bytes->size(),
@@ -273,11 +289,15 @@ ERL_NIF_TERM rows_of(ErlNifEnv* env, sqlite3* db, sqlite3_stmt* statement) {
     // Counted here: the first step may have prepared it anew for a new schema.
     const int columns = sqlite3_column_count(statement);
     row.clear();
-    for (int i = 0; i < columns; ++i) row.push_back(column(env, statement, i));
+    for (int i = 0; i < columns; ++i) {
+      row.push_back(column(env, statement, i));
+    }
     rows.push_back(enif_make_tuple_from_array(env, row.data(),
                                               static_cast<unsigned>(columns)));
   }
-  if (code != SQLITE_DONE) return error_of(env, db, code);
+  if (code != SQLITE_DONE) {
+    return error_of(env, db, code);
+  }
   return make_ok(env,
                  enif_make_list_from_array(env, rows.data(),
                                            static_cast<unsigned>(rows.size())));
@@ -295,16 +315,23 @@ ERL_NIF_TERM execute(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
       return enif_make_badarg(env);
     }
     const Turn turn(*connection);
-    if (!turn) return make_error(env, "busy");
-    if (connection->db == nullptr || connection->orphaned.load())
+    if (!turn) {
+      return make_error(env, "busy");
+    }
+    if (connection->db == nullptr || connection->orphaned.load()) {
       return make_error(env, "closed");
+    }
     int code = SQLITE_OK;
     sqlite3_stmt* statement = prepare(*connection, *sql, &code);
-    if (code == SQLITE_MISUSE)
+    if (code == SQLITE_MISUSE) {
       return sqlite_error(env, code, "more than one statement");
-    if (code != SQLITE_OK) return error_of(env, connection->db, code);
-    if (statement == nullptr)
+    }
+    if (code != SQLITE_OK) {
+      return error_of(env, connection->db, code);
+    }
+    if (statement == nullptr) {
       return make_ok(env, enif_make_list_from_array(env, nullptr, 0));
+    }
     const Reset reset(statement);
     if (count !=
         static_cast<unsigned>(sqlite3_bind_parameter_count(statement))) {
@@ -314,8 +341,12 @@ ERL_NIF_TERM execute(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
     ERL_NIF_TERM list = argv[2];
     for (int i = 1; enif_get_list_cell(env, list, &head, &list) != 0; ++i) {
       const auto bound = bind(env, statement, i, head);
-      if (!bound) return enif_make_badarg(env);
-      if (*bound != SQLITE_OK) return error_of(env, connection->db, *bound);
+      if (!bound) {
+        return enif_make_badarg(env);
+      }
+      if (*bound != SQLITE_OK) {
+        return error_of(env, connection->db, *bound);
+      }
     }
     return rows_of(env, connection->db, statement);
   });
@@ -324,9 +355,13 @@ ERL_NIF_TERM execute(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
 ERL_NIF_TERM close(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
   return guard(env, [&] {
     Connection* connection = connection_of(env, argv[0]);
-    if (connection == nullptr) return enif_make_badarg(env);
+    if (connection == nullptr) {
+      return enif_make_badarg(env);
+    }
     const Turn turn(*connection);
-    if (!turn) return make_error(env, "busy");
+    if (!turn) {
+      return make_error(env, "busy");
+    }
     if (connection->db != nullptr) {
       // Here there is the time to write the log into the file and remove it.
       sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0,
@@ -340,10 +375,16 @@ ERL_NIF_TERM close(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
 int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
                   ErlNifResourceFlags flags) noexcept {
   int abi = 0;
-  if (enif_get_int(env, load_info, &abi) == 0 || abi != kAbi) return 1;
+  if (enif_get_int(env, load_info, &abi) == 0 || abi != kAbi) {
+    return 1;
+  }
   // Built without threads SQLite has globals that nobody guards.
-  if (sqlite3_threadsafe() == 0) return 2;
-  if (sqlite3_initialize() != SQLITE_OK) return 3;
+  if (sqlite3_threadsafe() == 0) {
+    return 2;
+  }
+  if (sqlite3_initialize() != SQLITE_OK) {
+    return 3;
+  }
   atoms::create(env);
   blob_atom = enif_make_atom(env, "blob");
   ErlNifResourceTypeInit init{};

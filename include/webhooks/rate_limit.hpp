@@ -24,20 +24,26 @@ class TokenBucket {
   void take() noexcept { tokens_ -= 1.0; }
   // When the next token is there; now or earlier when one is.
   std::int64_t next_us() const noexcept {
-    if (tokens_ >= 1.0) return at_us_;
+    if (tokens_ >= 1.0) {
+      return at_us_;
+    }
     return at_us_ + static_cast<std::int64_t>((1.0 - tokens_) * interval_us_) +
            1;
   }
 
  private:
   void refill(std::int64_t now_us) noexcept {
-    if (now_us <= at_us_) return;
+    if (now_us <= at_us_) {
+      return;
+    }
     if (interval_us_ > 0) {
       tokens_ += static_cast<double>(now_us - at_us_) / interval_us_;
     } else {
       tokens_ = burst_;
     }
-    if (tokens_ > burst_) tokens_ = burst_;
+    if (tokens_ > burst_) {
+      tokens_ = burst_;
+    }
     at_us_ = now_us;
   }
 

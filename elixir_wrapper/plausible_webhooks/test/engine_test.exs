@@ -81,6 +81,15 @@ defmodule Plausible.Webhooks.EngineTest do
     assert [%Attempt{number: 1, state: :parked}, %Attempt{number: 2}] = attempts(context, id)
   end
 
+  test "what it reports says whose engine it is", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    :ok = Outbox.push(context.instance, [delivery(webhook)])
+    eventually(fn -> Enum.any?(all_deliveries(context), &(&1.state == :delivered)) end)
+    owner = Engine.current(context.instance).owner
+    assert [[%Attempt{number: 1, owner: ^owner}]] = SwitchStore.last(context.switch, :record)
+  end
+
   describe "a change of the webhook" do
     setup context do
       context = start!(context, retry_delays_ms: [400])

@@ -7,6 +7,7 @@ defmodule Plausible.Webhooks.NativeJsonPropertyTest do
   alias Plausible.Webhooks.JsonTerms
   alias Plausible.Webhooks.Native
 
+  @moduletag timeout: 600_000
   @terms 100_000
 
   # jiffy (Debian's erlang-jiffy) and Node are no dependencies of ours.
@@ -44,7 +45,6 @@ defmodule Plausible.Webhooks.NativeJsonPropertyTest do
 
   if !@node, do: @tag(skip: "node is not installed")
   @tag :tmp_dir
-  @tag timeout: 300_000
   test "Node reads what our encoder writes", %{tmp_dir: dir} do
     input = Path.join(dir, "in")
     output = Path.join(dir, "out")

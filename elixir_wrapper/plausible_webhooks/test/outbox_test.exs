@@ -233,6 +233,51 @@ defmodule Plausible.Webhooks.OutboxTest do
       assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0} or flushed?()
     end
 
+    test "what may be committed stays until that is known, and is sent", context do
+      context = start!(context, lease_ms: 600_000)
+      webhook = webhook!(context, "/hook")
+      [first, second] = deliveries(webhook, 2)
+
+      capture_log(fn ->
+        SwitchStore.set(context.switch, {:lost, [:accept]})
+        assert {:error, :timeout} = Outbox.accept(context.instance, [first], 100)
+        # Given up by its caller in the very moment of the commit.
+        :sys.suspend(Instance.process(context.name, :outbox))
+        task = Task.async(fn -> Outbox.accept(context.instance, [second], 300) end)
+        Process.sleep(150)
+        :sys.resume(Instance.process(context.name, :outbox))
+        assert {:error, :timeout} = Task.await(task)
+        SwitchStore.set(context.switch, :on)
+        eventually(fn -> delivered?(context, 2) end)
+      end)
+
+      assert Outbox.size(context.instance) == 0
+      assert Instance.gauge(context.instance, :outbox_bytes) == 0
+    end
+
+    test "given up while the store is at it: sent all the same", context do
+      context = start!(context, lease_ms: 600_000)
+      webhook = webhook!(context, "/hook")
+      test = self()
+
+      slow = fn _row ->
+        send(test, {:at_it, self()})
+        receive do: (:go -> false)
+      end
+
+      capture_log(fn ->
+        SwitchStore.set(context.switch, {:refuse, slow})
+        assert {:error, :timeout} = Outbox.accept(context.instance, [delivery(webhook)], 100)
+        assert_receive {:at_it, outbox}
+        assert Outbox.size(context.instance) == 0
+        SwitchStore.set(context.switch, {:lost, [:accept]})
+        send(outbox, :go)
+        eventually(fn -> Outbox.size(context.instance) == 1 end)
+        SwitchStore.set(context.switch, :on)
+        eventually(fn -> delivered?(context, 1) end)
+      end)
+    end
+
     test "a delivery that is there already is not changed", context do
       context = start!(context)
       webhook = webhook!(context, "/hook")

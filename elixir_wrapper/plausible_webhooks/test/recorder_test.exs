@@ -104,6 +104,55 @@ defmodule Plausible.Webhooks.RecorderTest do
       assert Recorder.size(context.instance) == 0
     end
 
+    test "an attempt that the store has no room for is not given up", context do
+      context = start!(context, retry_delays_ms: [])
+      webhook = webhook!(context, "/hook")
+      large = webhook!(context, "/large")
+      HttpReceiver.script(context.receiver, "/large", [{200, [], "large"}])
+      of_large? = &(match?(%Attempt{}, &1) and &1.webhook_id == large.id)
+      SwitchStore.set(context.switch, {:refuse, of_large?, :disk_full})
+      [kept] = push(context, [delivery(large)])
+      good = push(context, deliveries(webhook, 20))
+      eventually(fn -> HttpReceiver.count(context.receiver) == 21 end)
+      # Time for some rounds.
+      Process.sleep(1_000)
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> done?(context, [kept | good]) end)
+      assert [%Attempt{status: 200, response_body: "large"}] = attempts(context, kept)
+      assert %{refused: 0} = API.stats(context.name)
+      assert HttpReceiver.count(context.receiver) == 21
+    end
+
+    test "nor is one that goes without its answer, as long as the store is away", context do
+      context = start!(context, retry_delays_ms: [])
+      webhook = webhook!(context, "/hook")
+      evil = webhook!(context, "/evil")
+      HttpReceiver.script(context.receiver, "/evil", [{200, [], "evil"}])
+      test = self()
+
+      # Refused for its answer; and then, without it, there is no connection.
+      SwitchStore.set(
+        context.switch,
+        {:refuse,
+         fn
+           %Attempt{response_body: "evil"} -> true
+           %Attempt{response_truncated: true} -> send(test, :shortened) && exit(:away)
+           _other -> false
+         end}
+      )
+
+      [bad] = push(context, [delivery(evil)])
+      push(context, deliveries(webhook, 20))
+      assert_receive :shortened, 5_000
+      SwitchStore.set(context.switch, {:refuse, &match?(%Attempt{response_body: "evil"}, &1)})
+
+      # Alone it would be taken for a store that is away.
+      eventually(fn ->
+        push(context, [delivery(webhook)])
+        done?(context, [bad])
+      end)
+    end
+
     test "a backlog stops the engine, and its end starts it again", context do
       context = start!(context)
       webhook = webhook!(context, "/hook")
@@ -362,6 +411,33 @@ defmodule Plausible.Webhooks.RecorderTest do
       eventually(fn -> logged(context, id).state == :delivered end)
       # What another node would have left behind: a success that we know nothing of.
       failing_since(context, 120_000)
+      fail_once(context)
+      eventually(fn -> stored(context, context.webhook).failing_since_ms == nil end)
+      refute_received {:host, :webhook_disabled, _, _}
+    end
+
+    test "is not disabled if that delivery is pages away", context do
+      failing_since(context, 120_000)
+      found = %{delivery(context.webhook) | state: :delivered}
+
+      SwitchStore.set(
+        context.switch,
+        {:answer,
+         fn
+           :deliveries, [1, %{states: [:delivered]}, %{after: nil}] ->
+             {:ok, %{entries: [], next: "one"}}
+
+           :deliveries, [1, %{states: [:delivered]}, %{after: "one"}] ->
+             {:ok, %{entries: [], next: "two"}}
+
+           :deliveries, [1, %{states: [:delivered]}, %{after: "two"}] ->
+             {:ok, %{entries: [found], next: nil}}
+
+           _function, _arguments ->
+             :pass
+         end}
+      )
+
       fail_once(context)
       eventually(fn -> stored(context, context.webhook).failing_since_ms == nil end)
       refute_received {:host, :webhook_disabled, _, _}

@@ -82,7 +82,7 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
       for arguments <- [
             [:db, "SELECT 1", []],
             [make_ref(), "SELECT 1", []],
-            [db, 'SELECT 1', []],
+            [db, ~c"SELECT 1", []],
             [db, ["SELECT 1"], []],
             [db, "SELECT 1\0", []],
             [db, String.duplicate(" ", 65_537), []],
@@ -99,7 +99,7 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
         assert_raise ArgumentError, fn -> apply(Native, :execute, arguments) end
       end
 
-      for path <- [nil, 'a', "a\0b", 1],
+      for path <- [nil, ~c"a", "a\0b", 1],
           do: assert_raise(ArgumentError, fn -> Native.open(path) end)
 
       assert_raise ArgumentError, fn -> Native.close(make_ref()) end

@@ -225,7 +225,10 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
     test "a place where no file can be is said", %{folder: folder} do
       File.mkdir_p!(Path.join(folder, "w.db"))
       path = Path.join(folder, "w.db")
+      File.chmod!(path, 0o755)
       assert start(options(path)) == {:error, {:file, path, :not_a_regular_file}}
+      # Nor is it closed to others.
+      assert (File.stat!(path).mode &&& 0o777) == 0o755
 
       blocked = Path.join(folder, "file")
       File.write!(blocked, "")
@@ -574,6 +577,43 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
       {:ok, _rows} = run.("PRAGMA journal_mode = DELETE")
       for statement <- statements, do: {:ok, _rows} = run.(statement)
     end)
+  end
+
+  describe "a long log" do
+    test "is searched so far and no further, and from there on the next time", %{path: path} do
+      store = start!(options(path))
+
+      # A search that finds nothing until its end: three times what one call looks at.
+      sql!(store, """
+      INSERT INTO deliveries (id, webhook_id, site_id, type, goal_id, state, attempts,
+        schedule_from, created_at_ms, finished_at_ms, manual, retry)
+      WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 250000)
+      SELECT 'msg_' || i, 'wh_1', 1, 'goal.completed', i <= 2, 2, 1, 0, i, i, 0, 1 FROM n
+      """)
+
+      assert {:ok, %{entries: [], next: next}} = SQLite.deliveries(store, 1, %{goal_id: 1}, %{})
+      assert is_binary(next)
+
+      {pages, entries} = turn(store, %{goal_id: 1}, %{}, 0)
+      assert pages >= 3
+      assert Enum.map(entries, & &1.id) == ["msg_2", "msg_1"]
+
+      # What is not rare fills its page, and what an index knows is found at once.
+      assert {:ok, %{entries: full, next: next}} = SQLite.deliveries(store, 1, %{goal_id: 0}, %{})
+      assert length(full) == 50 and is_binary(next)
+      assert {1, []} = turn(store, %{states: [:failed]}, %{}, 0)
+    end
+  end
+
+  defp turn(store, filters, page, pages) do
+    case SQLite.deliveries(store, 1, filters, page) do
+      {:ok, %{entries: entries, next: nil}} ->
+        {pages + 1, entries}
+
+      {:ok, %{entries: entries, next: next}} ->
+        {pages, rest} = turn(store, filters, %{after: next}, pages + 1)
+        {pages, entries ++ rest}
+    end
   end
 
   describe "failures" do

@@ -89,6 +89,75 @@ defmodule Plausible.Webhooks.SweeperTest do
     assert HttpReceiver.count(context.receiver) == 2
   end
 
+  describe "when the store's answer gets lost" do
+    test "what was claimed comes back, and nothing is sent twice", context do
+      context = start!(context, lease_ms: 600_000)
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [{:delay, 1_000, 200}, 200])
+      [held] = push(context, [delivery(webhook)])
+      HttpReceiver.await(context.receiver, "/hook", 1)
+
+      SwitchStore.set(context.switch, {:lost, [:claim]})
+      parked = for delivery <- deliveries(webhook, 300), do: %{delivery | state: :parked}
+      :ok = Instance.store(context.instance, :accept, [parked])
+
+      eventually(fn ->
+        Enum.any?(all_deliveries(context), &(&1.id != held and &1.state == :pending))
+      end)
+
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> done?(context, [held | Enum.map(parked, & &1.id)]) end)
+      assert HttpReceiver.count(context.receiver) == 301
+    end
+
+    test "what is taken back from a former name comes back too", context do
+      context = start!(context, lease_ms: 600_000)
+      webhook = webhook!(context, "/hook")
+      SwitchStore.set(context.switch, {:lost, [:claim, :reclaim]})
+      parked = for delivery <- deliveries(webhook, 300), do: %{delivery | state: :parked}
+      :ok = Instance.store(context.instance, :accept, [parked])
+      eventually(fn -> SwitchStore.calls(context.switch, :reclaim) > 3 end)
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> done?(context, Enum.map(parked, & &1.id)) end)
+      assert HttpReceiver.count(context.receiver) == 300
+    end
+
+    test "nobody else gets what the engine holds under its former name", context do
+      context = start!(context, lease_ms: 600_000)
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [{:delay, 1_500, 200}])
+      ids = push(context, deliveries(webhook, 5))
+      HttpReceiver.await(context.receiver, "/hook", 5)
+      owner = Engine.current(context.instance).owner
+      SwitchStore.set(context.switch, {:lost, [:claim]})
+      :ok = Instance.store(context.instance, :accept, [[%{delivery(webhook) | state: :parked}]])
+      eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :pending)) end)
+      SwitchStore.set(context.switch, :on)
+
+      eventually(fn ->
+        assert {:ok, []} = Instance.store(context.instance, :claim, ["other", 100])
+        Engine.current(context.instance).owner != owner
+      end)
+
+      for _ <- 1..20,
+          do: assert({:ok, []} = Instance.store(context.instance, :claim, ["other", 100]))
+
+      eventually(fn -> done?(context, ids) end)
+      eventually(fn -> Engine.former_owners(context.instance) == [] end)
+    end
+
+    test "a redelivery is on its way", context do
+      context = start!(context, lease_ms: 600_000)
+      webhook = webhook!(context, "/hook")
+      now_ms = System.system_time(:millisecond)
+      failed = delivery(webhook, state: :failed, finished_at_ms: now_ms)
+      :ok = Instance.store(context.instance, :accept, [[failed]])
+      SwitchStore.set(context.switch, {:lost, [:redeliver]})
+      assert {:error, :connection_lost} = API.redeliver(context.name, :owner, 1, failed.id)
+      eventually(fn -> done?(context, [failed.id]) end)
+    end
+  end
+
   test "renews the lease, and takes nothing from an owner that lives", context do
     context = start!(context, lease_ms: 1_000)
     webhook = webhook!(context, "/hook")

@@ -33,7 +33,7 @@ defmodule Plausible.Webhooks.ClusterNodesTest do
   defp migrated_for_all(kind) do
     prefix = "cluster #{kind}"
     Repo.query!(~s(CREATE SCHEMA "#{prefix}"))
-    migrate(prefix)
+    migrate!(prefix, :up)
     prefix
   end
 

@@ -28,7 +28,7 @@ defmodule Plausible.Webhooks.PeriodicNodesTest do
 
     ClusterNode.connect!(a, b)
     prefix = schema("periodic_test_")
-    migrate(prefix)
+    migrate!(prefix, :up)
     %{a: a, b: b, prefix: prefix, receiver: HttpReceiver.start!()}
   end
 

@@ -344,7 +344,8 @@ defmodule Plausible.Webhooks do
 
   `filters` are those of `t:Plausible.Webhooks.Store.filters/0` (times as Unix
   milliseconds or `DateTime`), all of which must hold; `next` is `nil` on the last
-  page.
+  page, and only there: where hits are rare a page may be short, or empty, because
+  the search has gone on for long enough (`t:Plausible.Webhooks.Store.page_of/1`).
   """
   @spec deliveries(instance(), Host.actor(), site_id(), map() | keyword(), map() | keyword()) ::
           {:ok, Store.page_of(Delivery.t())} | error()

@@ -8,7 +8,10 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   #
   # Modes: `:on`; `:away` (every write and read is an error); `:raise`; `:exit` (as
   # a call to a process that is not there); `{:refuse, fun}` (a write that holds a
-  # row for which `fun` is true is refused whole); `{:only, [function], mode}`.
+  # row for which `fun` is true is refused whole), `{:refuse, fun, reason}`;
+  # `{:lost, [function]}` (it is done, but the answer gets lost); `{:answer, fun}`
+  # (what `fun` says of a function and its arguments, `:pass` for the real store);
+  # `{:only, [function], mode}`.
 
   @behaviour Plausible.Webhooks.Store
 
@@ -76,6 +79,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
     accept: 1,
     record: 1,
     claim: 2,
+    reclaim: 3,
     release: 3,
     heartbeat: 2,
     take_turn: 3,
@@ -106,23 +110,33 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
       :ets.insert(switch, {{:last, unquote(function)}, unquote(arguments)})
 
       with :pass <- judge(mode(switch), unquote(function), unquote(arguments)) do
-        apply(module, unquote(function), [handle | unquote(arguments)])
+        result = apply(module, unquote(function), [handle | unquote(arguments)])
+        if lost?(mode(switch), unquote(function)), do: {:error, :connection_lost}, else: result
       end
     end
   end
+
+  defp lost?({:lost, functions}, function), do: function in functions
+  defp lost?(_mode, _function), do: false
 
   defp judge(:on, _function, _arguments), do: :pass
   defp judge(:away, _function, _arguments), do: {:error, :away}
   defp judge(:raise, _function, _arguments), do: raise("the store raises")
   defp judge(:exit, _function, _arguments), do: exit({:noproc, {GenServer, :call, []}})
 
+  defp judge({:answer, fun}, function, arguments), do: fun.(function, arguments)
+
   defp judge({:only, functions, mode}, function, arguments) do
     if function in functions, do: judge(mode, function, arguments), else: :pass
   end
 
-  defp judge({:refuse, fun}, function, [rows | _]) when function in [:accept, :record] do
-    if Enum.any?(rows, fun), do: {:error, :refused}, else: :pass
+  defp judge({:refuse, fun}, function, arguments),
+    do: judge({:refuse, fun, :refused}, function, arguments)
+
+  defp judge({:refuse, fun, reason}, function, [rows | _]) when function in [:accept, :record] do
+    if Enum.any?(rows, fun), do: {:error, reason}, else: :pass
   end
 
-  defp judge({:refuse, _fun}, _function, _arguments), do: :pass
+  defp judge({:refuse, _fun, _reason}, _function, _arguments), do: :pass
+  defp judge({:lost, _functions}, _function, _arguments), do: :pass
 end

@@ -6,15 +6,19 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   use ExUnit.CaseTemplate
 
   alias Plausible.Webhooks.Store
-  alias Plausible.Webhooks.Test.Repo
+  alias Plausible.Webhooks.Test.{Postgres, Repo}
   alias Plausible.Webhooks.Vault
 
   defmodule Migration do
     @moduledoc false
+    # The host's. What it asks for is the test's, by the schema.
     use Ecto.Migration
 
-    def up, do: Plausible.Webhooks.Migrations.up(version: 1, prefix: prefix())
-    def down, do: Plausible.Webhooks.Migrations.down(version: 1, prefix: prefix())
+    def up, do: Plausible.Webhooks.Migrations.up(options())
+    def down, do: Plausible.Webhooks.Migrations.down(options())
+
+    def ask(prefix, options), do: :persistent_term.put({__MODULE__, prefix}, options)
+    defp options, do: [prefix: prefix()] ++ :persistent_term.get({__MODULE__, prefix()})
   end
 
   using do
@@ -37,16 +41,18 @@ defmodule Plausible.Webhooks.Test.StoreCase do
     end
   end
 
-  @doc "Makes a schema with the tables; its name."
-  def migrated do
+  @doc "Makes a schema with the tables; its name. Options as of `Migrations.up/1`."
+  def migrated(options \\ []) do
     prefix = schema()
-    migrate(prefix)
+    migrate!(prefix, :up, options)
     prefix
   end
 
-  @doc "Makes the tables in a schema."
-  def migrate(prefix) do
-    [1] = Ecto.Migrator.run(Repo, [{1, Migration}], :up, all: true, prefix: prefix, log: false)
+  @doc "Runs the host's migration in a schema."
+  def migrate!(prefix, direction, options \\ []) do
+    Migration.ask(prefix, options)
+    migrations = [{1, Migration}]
+    [1] = Ecto.Migrator.run(Repo, migrations, direction, all: true, prefix: prefix, log: false)
     :ok
   end
 
@@ -56,6 +62,21 @@ defmodule Plausible.Webhooks.Test.StoreCase do
     Repo.query!(~s(CREATE SCHEMA "#{prefix}"))
     on_exit(fn -> Repo.query!(~s(DROP SCHEMA IF EXISTS "#{prefix}" CASCADE)) end)
     prefix
+  end
+
+  @doc """
+  Has the calling process use connections of its own, of the tests' database unless
+  the options say another; returns the Repo.
+  """
+  def own_repo(options) do
+    cluster = :persistent_term.get(Postgres)
+
+    options =
+      Keyword.merge(Postgres.connect(cluster) ++ [name: nil, log: false, pool_size: 1], options)
+
+    repo = start_supervised!({Repo, options}, id: make_ref())
+    Repo.put_dynamic_repo(repo)
+    repo
   end
 
   @doc "A store with these options, in a schema of its own unless they name one."
@@ -77,5 +98,34 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   @doc "Rows of a statement in which PREFIX stands for the store's schema."
   def sql!(store, sql, params \\ []) do
     Repo.query!(String.replace(sql, "PREFIX", store.prefix), params).rows
+  end
+
+  @doc """
+  How many rows and index entries of deliveries, bodies and attempts were read by
+  `fun`, and its result.
+  """
+  def read_by(store, fun) do
+    {:ok, result} =
+      Repo.transaction(fn ->
+        before = read(store)
+        result = fun.()
+        {read(store) - before, result}
+      end)
+
+    result
+  end
+
+  defp read(store) do
+    [[read]] =
+      sql!(store, """
+      SELECT sum(pg_stat_get_xact_tuples_returned(given.oid))::bigint FROM (
+        SELECT table_oid AS oid FROM unnest(ARRAY['PREFIX.webhook_deliveries',
+          'PREFIX.webhook_bodies', 'PREFIX.webhook_attempts']::regclass[]) AS tables (table_oid)
+        UNION ALL
+        SELECT indexrelid FROM pg_index WHERE indrelid IN ('PREFIX.webhook_deliveries'::regclass,
+          'PREFIX.webhook_bodies'::regclass, 'PREFIX.webhook_attempts'::regclass)) AS given
+      """)
+
+    read
   end
 end

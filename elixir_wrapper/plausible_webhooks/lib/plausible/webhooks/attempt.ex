@@ -2,7 +2,8 @@ defmodule Plausible.Webhooks.Attempt do
   @moduledoc """
   What became of one POST of a delivery, or how a delivery ended without one.
 
-  The native engine reports exactly this (`Plausible.Webhooks.Native.run_once/2`).
+  The native engine reports exactly this (`Plausible.Webhooks.Native.run_once/2`),
+  except for the owner.
 
     * `number` - 1 for the first attempt; 0 when the delivery ended without an
       attempt of its own (cancelled while it waited, unknown webhook).
@@ -22,6 +23,7 @@ defmodule Plausible.Webhooks.Attempt do
       connection has neither DNS nor connect nor TLS).
     * `response_body` - at most 16 KiB as received (any bytes).
     * `gone` - the receiver answered 410: the webhook is to be disabled.
+    * `owner` - whose engine made it, while it is reported; `nil` in the log.
   """
 
   @type t :: %__MODULE__{
@@ -43,7 +45,8 @@ defmodule Plausible.Webhooks.Attempt do
           response_body: binary(),
           response_truncated: boolean(),
           next_at_ms: integer() | nil,
-          gone: boolean()
+          gone: boolean(),
+          owner: Plausible.Webhooks.Store.owner() | nil
         }
 
   defstruct [
@@ -63,6 +66,7 @@ defmodule Plausible.Webhooks.Attempt do
     :remote_ip,
     :response_content_type,
     :next_at_ms,
+    :owner,
     response_body: "",
     response_truncated: false,
     gone: false

@@ -4,12 +4,18 @@ defmodule Plausible.Webhooks.Batch do
   #
   # "No" means one of two things: the store is away (then everything is kept and
   # tried again), or one row can never be written (then it must not hold up the
-  # others for good). A single row tells them apart: when any one of them can be
-  # written, the store is there and the rest is halved until the bad ones are
-  # alone. Only a batch that failed before is looked at this way, so that a store
-  # that is away is asked twice per round and not a thousand times.
+  # others for good). Some reasons can only mean the first (`Store.away?/1`). For
+  # the others a single row tells them apart: when any one of them can be written,
+  # the store is there and the rest is halved until the bad ones are alone. Only a
+  # batch that failed before is looked at this way, so that a store that is away is
+  # asked twice per round and not a thousand times.
+  #
+  # That one row is written and another one not is no proof: on a nearly full disk
+  # small ones pass, and a connection breaks for one of many.
   #
   # Writing a row a second time has to be harmless (ids decide).
+
+  alias Plausible.Webhooks.Store
 
   @type row :: term()
   @type write :: ([row()] -> :ok | {:error, term()})
@@ -31,9 +37,13 @@ defmodule Plausible.Webhooks.Batch do
           {:ok, written :: [row()], refused :: [{row(), term()}]} | {:error, term()}
   def write(rows, write, failed_before?) do
     case write.(rows) do
-      :ok -> {:ok, rows, []}
-      {:error, reason} when failed_before? and length(rows) > 1 -> probe(rows, write, reason)
-      {:error, reason} -> {:error, reason}
+      :ok ->
+        {:ok, rows, []}
+
+      {:error, reason} ->
+        if failed_before? and length(rows) > 1 and not Store.away?(reason),
+          do: probe(rows, write, reason),
+          else: {:error, reason}
     end
   end
 
@@ -52,8 +62,11 @@ defmodule Plausible.Webhooks.Batch do
 
   defp halve(rows, write, witness) do
     case write.(rows) do
-      :ok -> {rows, []}
-      {:error, reason} -> divide(rows, write, witness, reason)
+      :ok ->
+        {rows, []}
+
+      {:error, reason} ->
+        if Store.away?(reason), do: {[], []}, else: divide(rows, write, witness, reason)
     end
   end
 

@@ -18,7 +18,7 @@ defmodule Plausible.Webhooks.Engine do
 
   use GenServer
 
-  alias Plausible.Webhooks.{Instance, Native, Recorder}
+  alias Plausible.Webhooks.{Delivery, Handover, Instance, Native, Recorder}
 
   require Logger
 
@@ -42,7 +42,7 @@ defmodule Plausible.Webhooks.Engine do
 
   @doc """
   Gives the engine a new owner id, so that rows of the old one that are in no
-  engine come back. The engine ignores what it holds already.
+  engine can be taken back. The engine ignores what it holds already.
   """
   @spec renew_owner(Instance.t()) :: :ok | {:error, term()}
   def renew_owner(instance) do
@@ -51,10 +51,47 @@ defmodule Plausible.Webhooks.Engine do
     :exit, _reason -> {:error, :not_running}
   end
 
+  @doc """
+  Submits what `fun` finds in the store and the engine may hold already, except
+  what the engine has finished while `fun` was looking: that looks in the store as
+  if nobody had done it yet. `fun` is to wait first until everything reported before
+  is on record.
+  """
+  @spec submit_again(Instance.t(), (() -> {:ok, [Delivery.t()]} | {:error, term()})) ::
+          {:ok, [Delivery.t()]} | {:error, term()}
+  def submit_again(instance, fun) do
+    process = Instance.process(instance, :engine)
+    :ok = GenServer.call(process, :watch, 5_000)
+    result = fun.()
+    found = with {:error, _reason} <- result, do: {:ok, []}
+    :ok = GenServer.call(process, {:submit_again, elem(found, 1)}, 60_000)
+    result
+  catch
+    # With the engine its owner has gone, and what was found comes back by that.
+    :exit, _reason -> {:error, :not_running}
+  end
+
   @doc "Owners that are no more; their lease is to be ended."
   @spec dead_owners(Instance.t()) :: [String.t()]
   def dead_owners(%Instance{tables: %{meta: meta}}),
     do: :ets.select(meta, [{{{:dead_owner, :"$1"}}, [], [:"$1"]}])
+
+  @doc """
+  Names under which the engine worked before: what is theirs is to be taken back.
+  """
+  @spec former_owners(Instance.t()) :: [String.t()]
+  def former_owners(%Instance{tables: %{meta: meta}}),
+    do: :ets.select(meta, [{{{:former_owner, :"$1"}}, [], [:"$1"]}])
+
+  @doc "Ends the lease of an owner that is no more, and forgets it."
+  @spec end_lease(Instance.t(), String.t()) :: :ok | {:error, term()}
+  def end_lease(%Instance{tables: %{meta: meta}} = instance, owner) do
+    with :ok <- Instance.store(instance, :heartbeat, [owner, 1]) do
+      :ets.delete(meta, {:dead_owner, owner})
+      :ets.delete(meta, {:former_owner, owner})
+      :ok
+    end
+  end
 
   @doc "Counters and gauges of the native engine; empty while there is none."
   @spec stats(Instance.t()) :: map()
@@ -115,7 +152,8 @@ defmodule Plausible.Webhooks.Engine do
         endpoints = :ets.new(:webhooks_endpoints, [:set, :public, read_concurrency: true])
         bury(instance)
         send(self(), :drive)
-        {:ok, take_charge(%{name: name, ref: ref, endpoints: endpoints, owner: nil})}
+        state = %{name: name, ref: ref, endpoints: endpoints, owner: nil, finished: nil}
+        {:ok, take_charge(state)}
 
       {:error, reason} ->
         {:stop, {:engine, reason}}
@@ -132,12 +170,27 @@ defmodule Plausible.Webhooks.Engine do
 
     case lease(instance, owner) do
       :ok ->
-        note_dead(instance, state.owner)
+        :ets.insert(instance.tables.meta, {{:former_owner, state.owner}})
         {:reply, :ok, publish(instance, %{state | owner: owner})}
 
       {:error, _reason} = error ->
         {:reply, error, state}
     end
+  end
+
+  # Attempts end only while the engine is driven, which is in this process: between
+  # two turns it is known of every one.
+  def handle_call(:watch, _from, state), do: {:reply, :ok, %{state | finished: MapSet.new()}}
+
+  # Of a predecessor, whose they are.
+  def handle_call({:submit_again, _deliveries}, _from, %{finished: nil} = state),
+    do: {:reply, :ok, state}
+
+  def handle_call({:submit_again, deliveries}, _from, state) do
+    instance = Instance.fetch!(state.name)
+    again = Enum.reject(deliveries, &MapSet.member?(state.finished, &1.id))
+    Handover.submit_or_release(instance, current(instance), again)
+    {:reply, :ok, %{state | finished: nil}}
   end
 
   @impl true
@@ -154,11 +207,14 @@ defmodule Plausible.Webhooks.Engine do
     # What is unfinished needs no list: the lease ends below, and the rows keep
     # the time of their next attempt.
     _ = Native.engine_stop(state.ref, if(stopping?, do: instance.options.drain_ms, else: 0))
-    fetch_rest(instance, state.ref)
+    fetch_rest(instance, state)
 
     if stopping? do
       _ = Recorder.flush(instance, 8_000)
-      end_lease(instance, state.owner)
+
+      for owner <- [state.owner | former_owners(instance)],
+          owner != nil,
+          do: end_lease(instance, owner)
     end
   end
 
@@ -184,16 +240,6 @@ defmodule Plausible.Webhooks.Engine do
   defp lease(instance, owner),
     do: Instance.store(instance, :heartbeat, [owner, instance.options.lease_ms])
 
-  defp end_lease(_instance, nil), do: :ok
-
-  defp end_lease(instance, owner) do
-    with :ok <- Instance.store(instance, :heartbeat, [owner, 1]) do
-      :ets.delete(instance.tables.meta, {:dead_owner, owner})
-    end
-
-    :ok
-  end
-
   defp publish(instance, state) do
     engine = %{ref: state.ref, owner: state.owner, endpoints: state.endpoints}
     :ets.insert(instance.tables.meta, {:engine, engine})
@@ -205,15 +251,12 @@ defmodule Plausible.Webhooks.Engine do
   # The engine before this one, if it left without a word.
   defp bury(%Instance{tables: %{meta: meta}} = instance) do
     with %{owner: owner} <- current(instance) do
-      note_dead(instance, owner)
+      :ets.insert(meta, {{:dead_owner, owner}})
       :ets.delete(meta, :engine)
     end
 
     :ok
   end
-
-  defp note_dead(%Instance{tables: %{meta: meta}}, owner),
-    do: :ets.insert(meta, {{:dead_owner, owner}})
 
   # Readable in a table, unique in any cluster and over restarts.
   defp new_owner do
@@ -235,9 +278,9 @@ defmodule Plausible.Webhooks.Engine do
   defp turn(instance, state) do
     case Native.run_once(state.ref, @slice_ms) do
       {:ok, attempts} ->
-        Recorder.put(instance, attempts)
+        Recorder.put(instance, owned(attempts, state.owner))
         send(self(), :drive)
-        {:noreply, state}
+        {:noreply, note_finished(state, attempts)}
 
       {:error, :already_driven} ->
         Process.send_after(self(), :drive, @slice_ms)
@@ -248,14 +291,24 @@ defmodule Plausible.Webhooks.Engine do
     end
   end
 
-  defp fetch_rest(instance, ref) do
-    case Native.run_once(ref, 0) do
+  defp note_finished(%{finished: nil} = state, _attempts), do: state
+
+  defp note_finished(state, attempts),
+    do: %{
+      state
+      | finished: Enum.reduce(attempts, state.finished, &MapSet.put(&2, &1.delivery_id))
+    }
+
+  defp fetch_rest(instance, state) do
+    case Native.run_once(state.ref, 0) do
       {:ok, [_ | _] = attempts} ->
-        Recorder.put(instance, attempts)
-        fetch_rest(instance, ref)
+        Recorder.put(instance, owned(attempts, state.owner))
+        fetch_rest(instance, state)
 
       _nothing_left ->
         :ok
     end
   end
+
+  defp owned(attempts, owner), do: Enum.map(attempts, &Map.put(&1, :owner, owner))
 end

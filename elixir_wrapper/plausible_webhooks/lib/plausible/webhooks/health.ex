@@ -196,10 +196,18 @@ defmodule Plausible.Webhooks.Health do
 
   defp delivered_since?(instance, webhook) do
     filters = %{webhook_id: webhook.id, states: [:delivered], since_ms: webhook.failing_since_ms}
+    any?(instance, webhook.site_id, filters, nil)
+  end
 
-    with {:ok, page} <-
-           Instance.store(instance, :deliveries, [webhook.site_id, filters, %{limit: 1}]) do
-      {:ok, page.entries != []}
+  # A page may be empty because the search has gone on for long enough.
+  defp any?(instance, site_id, filters, cursor) do
+    page = %{limit: 1, after: cursor}
+
+    case Instance.store(instance, :deliveries, [site_id, filters, page]) do
+      {:ok, %{entries: [_ | _]}} -> {:ok, true}
+      {:ok, %{next: nil}} -> {:ok, false}
+      {:ok, %{next: next}} -> any?(instance, site_id, filters, next)
+      {:error, _reason} = error -> error
     end
   end
 

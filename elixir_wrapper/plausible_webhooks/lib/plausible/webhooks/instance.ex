@@ -6,7 +6,8 @@ defmodule Plausible.Webhooks.Instance do
   # without a copy and without asking anyone. The tables belong to the top
   # supervisor: what is queued in them outlives every process that works on it.
   #
-  #   queue    {key, delivery, reply_to}  deliveries not committed yet (Outbox)
+  #   queue    {key, delivery, reply_to, in_doubt}  deliveries of which it is not
+  #            known that they are committed (Outbox)
   #   journal  {key, attempt}             attempts not recorded yet (Recorder)
   #   meta     the open store, the engine in charge, owners that are no more, what
   #            fails, what was dropped

@@ -18,7 +18,7 @@ defmodule Plausible.Webhooks.Outbox do
 
   use GenServer
 
-  alias Plausible.Webhooks.{Batch, Delivery, Engine, Handover, Instance, Notifier}
+  alias Plausible.Webhooks.{Batch, Delivery, Engine, Handover, Instance, Notifier, Store}
 
   require Logger
 
@@ -45,7 +45,7 @@ defmodule Plausible.Webhooks.Outbox do
       {kept, dropped} = admit(instance, deliveries)
       if dropped > 0, do: Notifier.dropped(instance, :outbox_full, dropped)
       Instance.count(instance, :pushed, length(kept))
-      enqueue(instance, Enum.map(kept, &{key(), &1, nil}))
+      enqueue(instance, Enum.map(kept, &{key(), &1, nil, false}))
     end
   catch
     # Mostly that the tables are gone: the instance has just been stopped.
@@ -62,8 +62,8 @@ defmodule Plausible.Webhooks.Outbox do
   @doc """
   Takes deliveries and waits until they are committed and handed over.
 
-  `{:error, :timeout}`: not known; they may still be committed. Any other error:
-  at least one of them was not accepted.
+  `{:error, :timeout}`: not known; they may still be committed, and are sent then.
+  Any other error: at least one of them was not accepted.
   """
   @spec accept(instance(), [Delivery.t()], timeout()) :: :ok | {:error, term()}
   def accept(instance, deliveries, timeout_ms \\ 5_000)
@@ -74,7 +74,7 @@ defmodule Plausible.Webhooks.Outbox do
     else
       alias = :erlang.alias()
       keys = Enum.map(deliveries, fn _delivery -> key() end)
-      enqueue(instance, Enum.zip_with(keys, deliveries, &{&1, &2, alias}))
+      enqueue(instance, Enum.zip_with(keys, deliveries, &{&1, &2, alias, false}))
       deadline = System.monotonic_time(:millisecond) + timeout_ms
       result = await(keys, alias, deadline, :ok)
       :erlang.unalias(alias)
@@ -129,7 +129,7 @@ defmodule Plausible.Webhooks.Outbox do
     wake(instance)
   end
 
-  defp bytes(rows), do: Enum.reduce(rows, 0, fn {_key, d, _reply}, n -> n + byte_size(d.body) end)
+  defp bytes(rows), do: Enum.reduce(rows, 0, &(byte_size(elem(&1, 1).body) + &2))
 
   # The rows are there before the flag goes up, and the Outbox lowers the flag
   # before it looks: no row is overlooked, and a busy Outbox gets no message.
@@ -151,9 +151,12 @@ defmodule Plausible.Webhooks.Outbox do
     end
   end
 
+  # What may be committed stays, until that is known: nobody else would send it.
   defp withdraw(%Instance{tables: %{queue: queue}} = instance, keys) do
-    rows = Enum.flat_map(keys, &:ets.take(queue, &1))
-    Instance.add_gauge(instance, :outbox_bytes, -bytes(rows))
+    for key <- keys, [{_key, _delivery, _reply, false} = row] <- [:ets.lookup(queue, key)] do
+      if :ets.select_delete(queue, [{{key, :_, :_, false}, [], [true]}]) == 1,
+        do: Instance.add_gauge(instance, :outbox_bytes, -bytes([row]))
+    end
   end
 
   # --- the process
@@ -249,8 +252,8 @@ defmodule Plausible.Webhooks.Outbox do
     end
   end
 
-  defp at_most_bytes([{_key, delivery, _reply} = row | rest], bytes, taken) do
-    bytes = bytes + byte_size(delivery.body)
+  defp at_most_bytes([row | rest], bytes, taken) do
+    bytes = bytes + bytes([row])
 
     if taken != [] and bytes > @batch_bytes_max,
       do: Enum.reverse(taken),
@@ -271,31 +274,51 @@ defmodule Plausible.Webhooks.Outbox do
       Instance.store(instance, :accept, [Enum.map(rows, &elem(&1, 1))])
     end
 
-    with {:ok, written, refused} <- Batch.write(rows, write, failed_before?) do
-      hand_over(instance, engine, written)
-      finish(instance, written, refused)
+    case Batch.write(rows, write, failed_before?) do
+      {:ok, written, refused} ->
+        hand_over(instance, engine, written)
+        finish(instance, written, refused)
+
+        if length(written) + length(refused) < length(rows),
+          do: doubt(instance, (rows -- written) -- Enum.map(refused, &elem(&1, 0)))
+
+        :ok
+
+      {:error, reason} = error ->
+        if Store.unknown?(reason), do: doubt(instance, rows)
+        error
     end
   end
 
-  defp own({key, %Delivery{state: :pending} = delivery, reply}, owner),
-    do: {key, %{delivery | owner: owner}, reply}
+  # Those that were withdrawn meanwhile come back, too; one batch of them at most,
+  # since it is the first one that is tried again.
+  defp doubt(%Instance{tables: %{queue: queue}} = instance, rows) do
+    for {key, delivery, _reply, false} = row <- rows do
+      if not :ets.update_element(queue, key, {4, true}) and
+           :ets.insert_new(queue, {key, delivery, nil, true}),
+         do: Instance.add_gauge(instance, :outbox_bytes, bytes([row]))
+    end
+  end
+
+  defp own({key, %Delivery{state: :pending} = delivery, reply, in_doubt}, owner),
+    do: {key, %{delivery | owner: owner}, reply, in_doubt}
 
   defp own(row, _owner), do: row
 
   defp hand_over(instance, nil, _rows), do: Instance.tell(instance, :sweeper, :sweep)
 
   defp hand_over(instance, engine, rows) do
-    pending = for {_key, %Delivery{state: :pending} = delivery, _reply} <- rows, do: delivery
+    pending = for {_key, %Delivery{state: :pending} = delivery, _, _} <- rows, do: delivery
     Handover.submit_or_release(instance, engine, pending)
   end
 
   defp finish(%Instance{tables: %{queue: queue}} = instance, written, refused) do
-    Enum.each(written, fn {key, _delivery, reply} ->
+    Enum.each(written, fn {key, _delivery, reply, _in_doubt} ->
       answer(reply, key, :ok)
       :ets.delete(queue, key)
     end)
 
-    Enum.each(refused, fn {{key, _delivery, reply}, reason} ->
+    Enum.each(refused, fn {{key, _delivery, reply, _in_doubt}, reason} ->
       answer(reply, key, {:error, reason})
       :ets.delete(queue, key)
     end)

@@ -16,7 +16,7 @@ defmodule Plausible.Webhooks.Recorder do
 
   use GenServer
 
-  alias Plausible.Webhooks.{Attempt, Batch, Health, Instance, Notifier}
+  alias Plausible.Webhooks.{Attempt, Batch, Health, Instance, Notifier, Store}
 
   require Logger
 
@@ -233,8 +233,9 @@ defmodule Plausible.Webhooks.Recorder do
 
   # A store that takes other attempts but not this one: what the receiver wrote
   # is the only part of it that we did not make. Without that the delivery at
-  # least moves on; if even this is refused, it is only said aloud.
-  defp shorten(instance, {key, attempt} = row, reason) do
+  # least moves on; if even this is refused, it is only said aloud. What the store
+  # is away for stays in the journal.
+  defp shorten(instance, {_key, attempt} = row, reason) do
     short = %{
       attempt
       | response_body: "",
@@ -246,16 +247,22 @@ defmodule Plausible.Webhooks.Recorder do
     case Instance.store(instance, :record, [[short]]) do
       :ok ->
         tell(instance, [short])
+        give_up(instance, row)
 
-      {:error, _reason} ->
-        Logger.error(
-          "webhooks: the store refuses attempt #{attempt.number} of #{attempt.delivery_id}: " <>
-            inspect(reason)
-        )
+      {:error, short_reason} ->
+        unless Store.away?(short_reason) do
+          Logger.error(
+            "webhooks: the store refuses attempt #{attempt.number} of " <>
+              "#{attempt.delivery_id}: #{inspect(reason)}"
+          )
+
+          give_up(instance, row)
+        end
     end
+  end
 
+  defp give_up(instance, row) do
     forget(instance, [row])
     Instance.count(instance, :refused)
-    key
   end
 end

@@ -12,11 +12,17 @@ defmodule Plausible.Webhooks.Store do
   durably. `{:error, reason}` means nothing of that call was written, with two
   exceptions:
 
-    * `{:error, :timeout}` and `{:error, :connection_lost}`: the outcome is
-      unknown. `accept/2` and `record/2` may simply be repeated.
+    * Reasons of `unknown?/1`, such as `:timeout` and `:connection_lost`: it may be
+      done, or be done a while from now. `accept/2` and `record/2` may simply be
+      repeated; after `claim/3`, `reclaim/4` and `redeliver/3` the owner may have
+      deliveries that it does not know of.
     * `delete_webhook/3`, `cancel_waiting/3` and `prune/3` may have much to do and
       work in slices, so that others are not kept waiting. Part of it may be
       done; repeating the call does the rest.
+
+  Any other reason than those of `away?/1` says of `accept/2` and `record/2` that a
+  row is such that it can never be written; it is given up then, where it alone is
+  to blame.
 
   No callback raises for what is in the data or for a store that is away. Any
   bytes may be in a body, an answer, a detail or a name; they come back as they
@@ -27,6 +33,9 @@ defmodule Plausible.Webhooks.Store do
   """
 
   alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
+
+  @away ~w(timeout connection_lost queue_timeout store_unavailable not_started locked
+           disk_full read_only io_error cannot_open corrupt not_a_database)a
 
   @type handle :: term()
   @type error :: {:error, term()}
@@ -64,8 +73,14 @@ defmodule Plausible.Webhooks.Store do
   @type page :: %{optional(:after) => String.t() | nil, optional(:limit) => 1..200}
 
   @typedoc """
-  `next` is `nil` exactly when there is nothing after these entries. What is
-  added while somebody turns pages is newer than all of them and disturbs none.
+  `next` is `nil` when there is nothing after these entries. What is added while
+  somebody turns pages is newer than all of them and disturbs none.
+
+  A page may be shorter than `limit`, even empty, and have a `next` all the same:
+  what the filters ask for is rare, and one call looks at so many deliveries and no
+  more (100 000, or what a second is enough for). `next` goes on from there, maybe
+  to find nothing more. Whoever has to know all, or whether there is any, turns
+  pages until `next` is `nil`.
   """
   @type page_of(item) :: %{entries: [item], next: String.t() | nil}
 
@@ -105,7 +120,7 @@ defmodule Plausible.Webhooks.Store do
               {:ok, Webhook.t()} | {:error, :stale | :not_found} | error()
   @doc """
   Removes the webhook of that site, its alert states and its log; the engine
-  cancels what waits.
+  cancels what waits. Of a long log a part may be left to `prune/3`.
   """
   @callback delete_webhook(handle(), integer(), Webhook.id()) ::
               :ok | {:error, :not_found} | error()
@@ -144,6 +159,10 @@ defmodule Plausible.Webhooks.Store do
       its detail if there is one.
     * `attempts`, `last_status` and `last_error` follow the attempt with the
       greatest number, also after the end (unless that was `:delivered`).
+    * With an attempt that is neither `:delivered` nor `:pending` an engine lets go
+      of the delivery. When such a one is not new (another engine was faster, which
+      took over or was taken over from), not recorded before, and by the owner of
+      a pending delivery (`owner`), that has no owner any more and can be claimed.
   """
   @callback record(handle(), [Attempt.t()]) :: :ok | error()
 
@@ -155,6 +174,15 @@ defmodule Plausible.Webhooks.Store do
   `owner` itself is in its engine and never comes back by this.
   """
   @callback claim(handle(), owner(), limit :: pos_integer()) :: {:ok, [Delivery.t()]} | error()
+
+  @doc """
+  Takes over at most `limit` of the pending deliveries of `from`, oldest due first,
+  whether its lease is in force or not: for an engine that goes on under another
+  name. They come back with body. Fewer than `limit`: nothing is left, except what
+  somebody else was changing in this moment.
+  """
+  @callback reclaim(handle(), owner(), from :: owner(), limit :: pos_integer()) ::
+              {:ok, [Delivery.t()]} | error()
 
   @doc """
   Gives pending deliveries of this owner back: `:parked`, due at `next_at_ms`, no
@@ -222,6 +250,7 @@ defmodule Plausible.Webhooks.Store do
   @doc """
   Deletes terminal deliveries (and their attempts) finished before; at most
   `limit`. Returns how many; fewer than `limit` when nothing is left to delete.
+  What deleted webhooks have left behind is deleted too, and may count.
   """
   @callback prune(handle(), before_ms :: integer(), limit :: pos_integer()) ::
               {:ok, non_neg_integer()} | error()
@@ -231,4 +260,27 @@ defmodule Plausible.Webhooks.Store do
   @callback alert_states(handle(), [Webhook.id()]) :: {:ok, [alert_state()]} | error()
   @doc "Puts or replaces the state of one webhook and kind."
   @callback put_alert_state(handle(), alert_state()) :: :ok | {:error, :not_found} | error()
+
+  # --- errors
+
+  @doc """
+  Does the reason only say that the store is away, in whatever way? Then it says
+  nothing about what was to be written: the same may be written the next time, and
+  none of it is given up.
+
+  These are #{Enum.map_join(@away, ", ", &"`#{inspect(&1)}`")}, and whatever a store
+  puts into `{:away, reason}`.
+  """
+  @spec away?(term()) :: boolean()
+  def away?({:away, _reason}), do: true
+  def away?(reason), do: reason in @away
+
+  @doc """
+  May what failed for this reason be done all the same?
+  """
+  @spec unknown?(term()) :: boolean()
+  def unknown?({:raised, _exception}), do: true
+
+  def unknown?(reason),
+    do: reason in [:timeout, :connection_lost, :store_unavailable, :store_raised]
 end

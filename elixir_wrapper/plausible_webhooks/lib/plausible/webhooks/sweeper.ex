@@ -11,9 +11,11 @@ defmodule Plausible.Webhooks.Sweeper do
       left, as long as the engine has room.
 
   Redeliveries and recoveries go this way too, so that exactly one process moves
-  rows from the store to the engine: when it dies in the middle, rows may be owned
-  by a living engine that does not have them. Its successor then gives the engine
-  a new owner id, and they come back.
+  rows from the store to the engine. When it dies in the middle, and when the
+  store's answer gets lost, rows may be owned by a living engine that does not have
+  them. The engine then gets a new owner id, and all that is in the former one's
+  name is taken back and submitted: the engine ignores what it holds already. The
+  former lease is kept up until that is done, so that no other node sends the same.
 
   Every `:prune_interval_ms` it deletes finished deliveries older than
   `:retention_ms`, a slice at a time, if it is this node's turn and nobody else's
@@ -29,6 +31,7 @@ defmodule Plausible.Webhooks.Sweeper do
     Native,
     Notifier,
     Recorder,
+    Store,
     StoreProxy,
     Turn
   }
@@ -73,19 +76,32 @@ defmodule Plausible.Webhooks.Sweeper do
   def child_spec(name),
     do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}, shutdown: 5_000}
 
+  # succession: has a predecessor left something in between? unsure: an answer got
+  # lost. Either way the engine is to get a new owner id.
   @impl true
   def init(name) do
     Process.flag(:trap_exit, true)
     options = Instance.fetch!(name).options
     Process.send_after(self(), :prune, options.prune_interval_ms)
     send(self(), :tick)
-    {:ok, %{name: name, leased_at: nil, leased_owner: nil, succession: :open, turn: nil}}
+
+    {:ok,
+     %{
+       name: name,
+       leased_at: nil,
+       leased_owner: nil,
+       succession: :open,
+       unsure: false,
+       turn: nil
+     }}
   end
 
   @impl true
   def handle_call({:redeliver, ids}, _from, state) do
     instance = Instance.fetch!(state.name)
-    {:reply, redeliver_now(instance, ids), state}
+    result = redeliver_now(instance, ids)
+    if lost?(result), do: send(self(), :sweep)
+    {:reply, result, %{state | unsure: state.unsure or lost?(result)}}
   end
 
   def handle_call(:sweep, _from, state), do: {:reply, :ok, sweep_now(state)}
@@ -100,12 +116,15 @@ defmodule Plausible.Webhooks.Sweeper do
   # Told by many at once (an engine that took over, an Outbox without one): once
   # is enough.
   def handle_info(:sweep, state) do
-    flush_messages()
+    flush_messages(:sweep)
     {:noreply, sweep_now(state)}
   end
 
   # A slice was full: there is more.
-  def handle_info(:more, state), do: {:noreply, claim(Instance.fetch!(state.name), state)}
+  def handle_info(:more, state) do
+    flush_messages(:more)
+    {:noreply, bring_back(Instance.fetch!(state.name), state)}
+  end
 
   def handle_info(:prune, state) do
     instance = Instance.fetch!(state.name)
@@ -128,19 +147,22 @@ defmodule Plausible.Webhooks.Sweeper do
   @impl true
   def terminate(_reason, state), do: Turn.give_back({StoreProxy, state.name}, @turn, state.turn)
 
-  defp flush_messages do
+  defp flush_messages(message) do
     receive do
-      :sweep -> flush_messages()
+      ^message -> flush_messages(message)
     after
       0 -> :ok
     end
   end
 
+  defp lost?({:error, reason}), do: Store.unknown?(reason)
+  defp lost?(_result), do: false
+
   # --- sweeping
 
   defp sweep_now(state) do
     instance = Instance.fetch!(state.name)
-    state = succeed(instance, state)
+    state = instance |> succeed(state) |> make_sure(instance)
 
     case Engine.current(instance) do
       nil ->
@@ -151,7 +173,7 @@ defmodule Plausible.Webhooks.Sweeper do
           {:ok, state} ->
             end_leases(instance)
             Handover.release_unplaced(instance)
-            claim(instance, state)
+            bring_back(instance, state)
 
           {:error, _reason} ->
             # Without a lease our own rows would look like a dead owner's.
@@ -164,23 +186,29 @@ defmodule Plausible.Webhooks.Sweeper do
   # store and the engine.
   defp succeed(_instance, %{succession: :done} = state), do: state
 
-  defp succeed(%Instance{tables: %{meta: meta}} = instance, state) do
-    if :ets.insert_new(meta, {:sweeper, self()}) do
-      %{state | succession: :done}
-    else
-      case Engine.current(instance) && Engine.renew_owner(instance) do
-        result when result in [nil, :ok] -> %{state | succession: :done}
-        {:error, _reason} -> state
-      end
+  defp succeed(%Instance{tables: %{meta: meta}}, state) do
+    predecessor? = not :ets.insert_new(meta, {:sweeper, self()})
+    %{state | succession: :done, unsure: state.unsure or predecessor?}
+  end
+
+  # Without an engine there is nobody who could miss something.
+  defp make_sure(%{unsure: false} = state, _instance), do: state
+
+  defp make_sure(state, instance) do
+    case Engine.current(instance) && Engine.renew_owner(instance) do
+      result when result in [nil, :ok] -> %{state | unsure: false}
+      {:error, _reason} -> state
     end
   end
 
   defp lease(instance, engine, state) do
     now = System.monotonic_time(:millisecond)
-    due? = state.leased_at == nil or now - state.leased_at >= div(instance.options.lease_ms, 3)
+    lease_ms = instance.options.lease_ms
+    due? = state.leased_at == nil or now - state.leased_at >= div(lease_ms, 3)
 
     if due? or state.leased_owner != engine.owner do
-      lease_ms = instance.options.lease_ms
+      for owner <- Engine.former_owners(instance),
+          do: Instance.store(instance, :heartbeat, [owner, lease_ms])
 
       with :ok <- Instance.store(instance, :heartbeat, [engine.owner, lease_ms]) do
         {:ok, %{state | leased_at: now, leased_owner: engine.owner}}
@@ -193,43 +221,77 @@ defmodule Plausible.Webhooks.Sweeper do
   # First what the dead one reported: what is on record as delivered does not come
   # back. Only this process renews and ends leases of this node, so that none is
   # renewed after its end.
-  defp end_leases(%Instance{tables: %{meta: meta}} = instance) do
+  defp end_leases(instance) do
     case Engine.dead_owners(instance) do
       [] ->
         :ok
 
       owners ->
         _ = Recorder.flush(instance, 2_000)
-
-        for owner <- owners, Instance.store(instance, :heartbeat, [owner, 1]) == :ok do
-          :ets.delete(meta, {:dead_owner, owner})
-        end
-
+        Enum.each(owners, &Engine.end_lease(instance, &1))
         # A lease of 1 ms has to pass.
         Process.sleep(5)
     end
   end
 
   # The owner is looked up again: it may have changed since the sweep began.
-  defp claim(instance, state) do
+  defp bring_back(instance, state) do
     with engine when engine != nil <- Engine.current(instance),
-         true <- engine.owner == state.leased_owner,
-         limit when limit > 0 <- room(instance, engine),
-         {:ok, [_ | _] = deliveries} <-
-           Instance.store(instance, :claim, [engine.owner, limit]) do
-      Handover.submit_or_release(instance, engine, deliveries)
-      if length(deliveries) == limit, do: send(self(), :more)
+         true <- engine.owner == state.leased_owner do
+      lost? = take_back(instance, engine, Engine.former_owners(instance))
+      %{state | unsure: claim(instance, engine) or lost? or state.unsure}
     else
-      {:error, reason} -> Notifier.store_failed(instance, :claim, reason)
-      _nothing_to_do -> :ok
+      _changed -> state
     end
-
-    state
   end
 
-  defp room(instance, engine) do
+  defp take_back(instance, engine, formers),
+    do: formers |> Enum.map(&take_back_from(instance, engine, &1)) |> Enum.any?()
+
+  # Most of it the engine holds, and needs no room for. What it has done and what is
+  # only not on record yet would be sent again: until that is written nothing is
+  # taken back.
+  defp take_back_from(instance, engine, former) do
+    limit = min(room(instance, engine, 100), @claim_max)
+
+    result =
+      limit > 0 and
+        Engine.submit_again(instance, fn ->
+          with :ok <- Recorder.flush(instance, 2_000),
+               do: Instance.store(instance, :reclaim, [engine.owner, former, limit])
+        end)
+
+    with {:ok, deliveries} <- result do
+      if length(deliveries) == limit,
+        do: send(self(), :more),
+        else: Engine.end_lease(instance, former)
+    end
+
+    lost?(result)
+  end
+
+  defp claim(instance, engine) do
+    limit = min(room(instance, engine, @fill_percent), @claim_max)
+    result = if limit > 0, do: Instance.store(instance, :claim, [engine.owner, limit])
+
+    case result do
+      {:ok, deliveries} ->
+        Handover.submit_or_release(instance, engine, deliveries)
+        if length(deliveries) == limit, do: send(self(), :more)
+
+      {:error, reason} ->
+        Notifier.store_failed(instance, :claim, reason)
+
+      nil ->
+        :ok
+    end
+
+    lost?(result)
+  end
+
+  defp room(instance, engine, percent) do
     waiting = engine.ref |> Native.stats() |> Map.get(:waiting, 0)
-    min(div(instance.options.waiting_max * @fill_percent, 100) - waiting, @claim_max)
+    div(instance.options.waiting_max * percent, 100) - waiting
   end
 
   # --- sending again

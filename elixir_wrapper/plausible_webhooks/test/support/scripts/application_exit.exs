@@ -46,7 +46,7 @@ end
 
 :ok =
   :application.load(
-    {:application, :exiting, [vsn: '1', modules: [], mod: {Exiting, [dir, ca_file]}]}
+    {:application, :exiting, [vsn: ~c"1", modules: [], mod: {Exiting, [dir, ca_file]}]}
   )
 
 :ok = Application.start(:exiting)

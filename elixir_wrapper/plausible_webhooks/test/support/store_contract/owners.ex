@@ -142,6 +142,39 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     end
   end
 
+  promise "what was held under a former name can be taken back, by its lease or not", %{
+    store: store
+  } do
+    for lease_ms <- [60_000, 1] do
+      former = "former#{lease_ms}"
+      later = accept!(store, owner: former, next_at_ms: 20)
+      sooner = accept!(store, owner: former, next_at_ms: 10)
+      ended = accept!(store, owner: former)
+      :ok = record(store, [an_attempt(ended)])
+      others = accept!(store, owner: "other")
+      nobodys = accept!(store, owner: nil)
+      parked = accept!(store, state: :parked, owner: nil, next_at_ms: 1)
+      :ok = heartbeat(store, former, lease_ms)
+      Process.sleep(10)
+
+      assert {:ok, [first]} = reclaim(store, "now", former, 1)
+      assert first == %{sooner | owner: "now"}
+      assert get!(store, sooner) == first
+      assert {:ok, [second]} = reclaim(store, "now", former, 10)
+      assert second == %{later | owner: "now"}
+      assert reclaim(store, "now", former, 10) == {:ok, []}
+
+      for untouched <- [others, nobodys, parked],
+          do: assert(get!(store, untouched) == untouched)
+    end
+  end
+
+  promise "who takes back becomes known: what it leaves is claimed", %{store: store} do
+    accept!(store, owner: "former")
+    assert {:ok, [%{id: id}]} = reclaim(store, "now", "former", 10)
+    assert {:ok, [%{id: ^id, owner: "b"}]} = claim(store, "b", 10)
+  end
+
   promise "released deliveries wait for their time, then come to whoever asks", %{store: store} do
     now_ms = now_ms(store)
     [soon, later, kept] = for _ <- 1..3, do: accept!(store, owner: "a")

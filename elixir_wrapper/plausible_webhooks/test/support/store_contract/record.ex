@@ -393,4 +393,46 @@ defmodule Plausible.Webhooks.StoreContract.Record do
         last_error: attempt.error && Atom.to_string(attempt.error)
     }
   end
+
+  promise "what its owner lets go of by an attempt that others have made before is nobody's", %{
+    store: store
+  } do
+    for {state, error} <- [parked: :http_status, failed: :http_status, cancelled: :cancelled] do
+      :ok = heartbeat(store, "b", 60_000)
+      delivery = accept!(store, owner: "b")
+      # Another one has lost its lease, and does not know that yet.
+      goes_on = [state: :pending, error: :timeout, next_at_ms: now_ms(store), owner: "a"]
+      :ok = record(store, [an_attempt(delivery, goes_on ++ [total_us: 1])])
+      assert %{state: :pending, owner: "b", attempts: 1} = get!(store, delivery)
+
+      leaves = [state: state, error: error, next_at_ms: nil, total_us: 2]
+      :ok = record(store, [an_attempt(delivery, [owner: "other"] ++ leaves)])
+      :ok = record(store, [an_attempt(delivery, [owner: nil] ++ leaves)])
+      assert %{state: :pending, owner: "b"} = get!(store, delivery)
+
+      :ok = record(store, [an_attempt(delivery, [owner: "b"] ++ leaves)])
+      assert %{state: :pending, owner: nil, attempts: 1} = get!(store, delivery)
+      assert {:ok, [%{attempts: 1, owner: "c"}]} = claim(store, "c", 10)
+      assert {:ok, [%{error: :timeout}]} = attempts(store, delivery.id)
+      :ok = record(store, [an_attempt(delivery, number: 2)])
+    end
+  end
+
+  promise "also when the others left a gap", %{store: store} do
+    :ok = heartbeat(store, "b", 60_000)
+    delivery = accept!(store, owner: "b")
+    :ok = record(store, [failed(delivery, 2, state: :pending, next_at_ms: 1, owner: "a")])
+    :ok = record(store, [failed(delivery, 1, state: :parked, next_at_ms: 1, owner: "b")])
+    assert %{state: :pending, owner: nil, attempts: 2} = get!(store, delivery)
+  end
+
+  promise "but not by an attempt that is recorded twice", %{store: store} do
+    :ok = heartbeat(store, "b", 60_000)
+    delivery = accept!(store, owner: "b")
+    parked = failed(delivery, 1, state: :parked, next_at_ms: 1, owner: "b", total_us: 5)
+    :ok = record(store, [parked])
+    assert {:ok, [%{owner: "b"}]} = claim(store, "b", 10)
+    :ok = record(store, [parked])
+    assert %{state: :pending, owner: "b"} = get!(store, delivery)
+  end
 end

@@ -166,6 +166,8 @@ defmodule Plausible.Webhooks.Store.SQLite do
   @impl true
   defdelegate claim(handle, owner, limit), to: Deliveries
   @impl true
+  defdelegate reclaim(handle, owner, from, limit), to: Deliveries
+  @impl true
   defdelegate release(handle, owner, ids, next_at_ms), to: Deliveries
   @impl true
   defdelegate heartbeat(handle, owner, lease_ms), to: Deliveries

@@ -16,8 +16,8 @@ defmodule Plausible.Webhooks.Migrations.V01 do
   #
   # The log's indexes. Whoever looks at a log looks at a site or at one webhook, at
   # all of it or at what is not in order ("open": still waiting, failed, cancelled,
-  # answered by something else than 2xx). The second kind is rare among the first,
-  # and gets indexes that hold nothing else.
+  # answered by something else than 2xx), or at alerts. What is rare among the rest
+  # gets indexes that hold nothing else.
   #
   # Sums are added up instead of counters counted up: statements that insert a row
   # never wait for each other. Retention adds them up from time to time.
@@ -26,6 +26,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
 
   alias Plausible.Webhooks.Migrations
 
+  @alerts "type <> 'goal.completed'"
   @open "state <> 2 OR last_status IS NULL OR last_status NOT BETWEEN 200 AND 299"
   @due "coalesce(next_at_ms, created_at_ms)"
 
@@ -199,6 +200,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
           {"webhook", "webhook_id, created_at_ms, seq", nil},
           {"site_open", "site_id, created_at_ms, seq", @open},
           {"webhook_open", "webhook_id, created_at_ms, seq", @open},
+          {"site_alerts", "site_id, created_at_ms, seq", @alerts},
           {"pending", "owner, (#{@due})", "state = 0"},
           {"parked", "(#{@due})", "state = 1"},
           {"finished", "finished_at_ms", "finished_at_ms IS NOT NULL"}
@@ -241,6 +243,9 @@ defmodule Plausible.Webhooks.Migrations.V01 do
 
   # In a function of its own each statement sees what others have committed in the
   # meantime: an attempt that was recorded while its delivery was deleted.
+  #
+  # EXECUTE has them planned each time. A plan that a session has kept since the
+  # tables were small would read all of them.
   defp deleting(%{prefix: prefix}) do
     execute("""
     CREATE FUNCTION #{prefix}.webhook_deliveries_deleted() RETURNS trigger
@@ -248,9 +253,10 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     BEGIN
       INSERT INTO #{prefix}.webhook_counts (state, n)
       SELECT state, -count(*) FROM removed GROUP BY state;
-      DELETE FROM #{prefix}.webhook_bodies USING removed WHERE webhook_bodies.seq = removed.seq;
-      DELETE FROM #{prefix}.webhook_attempts USING removed
-      WHERE webhook_attempts.seq = removed.seq;
+      EXECUTE 'DELETE FROM #{prefix}.webhook_bodies USING removed
+        WHERE webhook_bodies.seq = removed.seq';
+      EXECUTE 'DELETE FROM #{prefix}.webhook_attempts USING removed
+        WHERE webhook_attempts.seq = removed.seq';
       RETURN NULL;
     END $$
     """)

@@ -67,8 +67,9 @@ defmodule Plausible.Webhooks.Store.Ecto do
   From every callback: `:connection_lost` and `:timeout` (of a write it is not known
   whether it was done), `:queue_timeout` (the pool had no connection to give),
   `:disk_full`, `:read_only`, `:invalid_value` (a number that no column holds),
-  `{:postgres, code}`, `{:postgres, code, constraint}`, `{:raised, exception}` (for
-  one, that the Repo is not running).
+  `{:postgres, code}` and `{:postgres, code, constraint}` (what was to be written is
+  not possible), `{:away, code}` (every other error of PostgreSQL),
+  `{:raised, exception}` (for one, that the Repo is not running).
   """
 
   @behaviour Plausible.Webhooks.Store
@@ -144,6 +145,8 @@ defmodule Plausible.Webhooks.Store.Ecto do
   defdelegate record(store, attempts), to: Record
   @impl true
   defdelegate claim(store, owner, limit), to: Claims
+  @impl true
+  defdelegate reclaim(store, owner, from, limit), to: Claims
   @impl true
   defdelegate release(store, owner, ids, next_at_ms), to: Claims
   @impl true

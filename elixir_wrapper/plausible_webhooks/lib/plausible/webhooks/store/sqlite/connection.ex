@@ -153,9 +153,14 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
           :ok = File.close(file)
           said(File.chmod(path, 0o600), {:file, path})
 
+        # A folder that was named by mistake must stay open to those who use it.
         {:error, :eexist} ->
-          _ = File.chmod(path, 0o600)
-          if File.regular?(path), do: :ok, else: {:error, {:file, path, :not_a_regular_file}}
+          if File.regular?(path) do
+            _ = File.chmod(path, 0o600)
+            :ok
+          else
+            {:error, {:file, path, :not_a_regular_file}}
+          end
 
         error ->
           said(error, {:file, path})

@@ -17,7 +17,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @recorded Enum.zip(
               Schema.recorded(),
               [:text, :int, :int, :int, :text, :blob, :int, :int, :int, :int, :int, :int] ++
-                [:text, :blob, :blob, :int, :int, :int, :blob, :int]
+                [:text, :blob, :blob, :int, :int, :int, :blob, :int, :text]
             )
   @id [{"id", :text}]
 
@@ -107,7 +107,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
       attempt.next_at_ms,
       attempt.gone,
       if(attempt.number == 0, do: attempt.detail || error, else: error),
-      now_ms
+      now_ms,
+      attempt.owner
     ]
   end
 
@@ -150,8 +151,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
          orphan = Enum.map(dead, fn {owner} -> {orphan(), [owner, now_ms, limit]} end),
          statements = orphan ++ [{take(), [owner, now_ms, limit]}],
          {:ok, results} <- Connection.write(handle.connection, statements) do
-      deliveries = results |> List.last() |> Enum.map(&with_body/1)
-      {:ok, Enum.sort_by(deliveries, &{&1.next_at_ms || &1.created_at_ms, &1.id})}
+      {:ok, results |> List.last() |> Enum.map(&with_body/1) |> in_turn()}
     end
   end
 
@@ -183,6 +183,22 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     RETURNING #{@delivery}, #{@body}
     """
   end
+
+  def reclaim(handle, owner, from, limit) do
+    statement = """
+    UPDATE deliveries SET owner = ?1 WHERE seq IN (
+      SELECT seq FROM deliveries WHERE owner = ?2 AND state = 0 AND state <= 1
+      ORDER BY #{@due} LIMIT ?3)
+    RETURNING #{@delivery}, #{@body}
+    """
+
+    with {:ok, [rows]} <-
+           Connection.write(handle.connection, [{statement, [owner, from, limit]}]),
+         do: {:ok, rows |> Enum.map(&with_body/1) |> in_turn()}
+  end
+
+  defp in_turn(deliveries),
+    do: Enum.sort_by(deliveries, &{&1.next_at_ms || &1.created_at_ms, &1.id})
 
   def release(handle, owner, ids, next_at_ms) do
     statement = """
@@ -373,7 +389,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   end
 
   def attempts(handle, id) do
-    columns = Schema.recorded() -- ["id", "number", "reason", "now_ms"]
+    columns = Schema.recorded() -- ["id", "number", "reason", "now_ms", "reporter"]
 
     statement = """
     SELECT deliveries.webhook_id, #{Schema.number_of("key")}, #{Enum.map_join(columns, ", ", &"attempts.#{&1}")}

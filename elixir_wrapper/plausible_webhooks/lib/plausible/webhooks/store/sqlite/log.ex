@@ -3,12 +3,16 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
   # The log of a site, page by page, and what of it can be recovered.
   #
   # A filter may match nothing among a million rows. The site's deliveries are
-  # therefore walked along the index in slices, each a statement of its own, until
-  # the page is full: whoever asks for something rare waits, the others do not.
+  # therefore walked along the index in slices, each a statement of its own: whoever
+  # asks for something rare waits, the others do not. A page ends after
+  # `@walk_rows_max` rows or `@walk_ms_max` with what was found, and its cursor is
+  # where the walk has got to.
 
   alias Plausible.Webhooks.Store.SQLite.{Connection, Deliveries}
 
   @scan_slice 5_000
+  @walk_rows_max 100_000
+  @walk_ms_max 1_000
   @limit_max 200
   @limit_default 50
   @types_max 100
@@ -22,9 +26,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
          {:ok, walk} <- walk(site_id, filters, :desc),
          # One more than asked for, to know whether there is a next page.
          walk = %{walk | columns: Deliveries.columns() <> ", created_at_ms, seq"},
-         {:ok, rows} <- rows(handle, walk, after_, limit + 1, []) do
+         {:ok, rows, stopped_at} <- rows(handle, walk, after_, limit + 1, bounds()) do
       entries = rows |> Enum.take(limit) |> Enum.map(&Deliveries.delivery/1)
-      {:ok, %{entries: entries, next: next(rows, limit)}}
+      {:ok, %{entries: entries, next: next(rows, limit, stopped_at)}}
     end
   end
 
@@ -34,7 +38,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
     with {:ok, [[{site_id}]]} <- Connection.read(handle.connection, [site]),
          filters = %{webhook_id: webhook_id, states: [:failed, :cancelled], since_ms: since_ms},
          {:ok, walk} <- walk(site_id, filters, :asc),
-         {:ok, rows} <- rows(handle, %{walk | columns: "id"}, nil, limit, []) do
+         {:ok, rows, nil} <- rows(handle, %{walk | columns: "id"}, nil, limit, :to_the_end) do
       {:ok, Enum.map(rows, &elem(&1, 0))}
     else
       {:ok, [[]]} -> {:ok, []}
@@ -111,25 +115,44 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
 
   # --- walking
 
-  defp rows(_handle, %{nothing?: true}, _place, _wanted, []), do: {:ok, []}
+  defp bounds, do: {@walk_rows_max, System.monotonic_time(:millisecond) + @walk_ms_max}
+
+  # Rows that match, and where the walk was given up; nil when it has come to the
+  # end or there are enough.
+  defp rows(_handle, %{nothing?: true}, _place, _wanted, _bounds), do: {:ok, [], nil}
 
   # With nothing to ask each row, the limit alone bounds the work.
-  defp rows(handle, %{filters: []} = walk, place, wanted, []),
-    do: select(handle, walk, beyond(walk, place), wanted)
+  defp rows(handle, %{filters: []} = walk, place, wanted, _bounds) do
+    with {:ok, rows} <- select(handle, walk, beyond(walk, place), wanted), do: {:ok, rows, nil}
+  end
 
-  defp rows(handle, walk, place, wanted, found) do
+  defp rows(handle, walk, place, wanted, bounds),
+    do: slices(handle, walk, place, wanted, bounds, [])
+
+  defp slices(handle, walk, place, wanted, bounds, found) do
     range = beyond(walk, place)
 
     with {:ok, slice_end} <- slice_end(handle, walk, range),
          slice = if(slice_end, do: [up_to(walk, slice_end) | range], else: range),
          {:ok, rows} <- select(handle, walk, slice ++ walk.filters, wanted) do
       found = [rows | found]
+      bounds = one_less(bounds)
 
-      if slice_end == nil or length(rows) == wanted,
-        do: {:ok, found |> Enum.reverse() |> Enum.concat()},
-        else: rows(handle, walk, slice_end, wanted - length(rows), found)
+      cond do
+        slice_end == nil or length(rows) == wanted -> {:ok, in_order(found), nil}
+        over?(bounds) -> {:ok, in_order(found), slice_end}
+        true -> slices(handle, walk, slice_end, wanted - length(rows), bounds, found)
+      end
     end
   end
+
+  defp in_order(found), do: found |> Enum.reverse() |> Enum.concat()
+
+  defp one_less(:to_the_end), do: :to_the_end
+  defp one_less({rows, deadline}), do: {rows - @scan_slice, deadline}
+
+  defp over?(:to_the_end), do: false
+  defp over?({rows, deadline}), do: rows <= 0 or System.monotonic_time(:millisecond) >= deadline
 
   defp slice_end(handle, walk, range) do
     statement = statement(walk, "created_at_ms, seq", range, "LIMIT 1 OFFSET #{@scan_slice - 1}")
@@ -172,17 +195,19 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
   defp limit(limit) when limit in 1..@limit_max, do: {:ok, limit}
   defp limit(_other), do: {:error, :invalid_limit}
 
-  defp next(rows, limit) do
+  defp next(rows, limit, stopped_at) do
     case Enum.drop(rows, limit - 1) do
       [last, _one_more] ->
         size = tuple_size(last)
-        cursor = "#{elem(last, size - 2)}:#{elem(last, size - 1)}"
-        Base.url_encode64(cursor, padding: false)
+        cursor({elem(last, size - 2), elem(last, size - 1)})
 
       _no_more ->
-        nil
+        stopped_at && cursor(stopped_at)
     end
   end
+
+  defp cursor({created_at_ms, seq}),
+    do: Base.url_encode64("#{created_at_ms}:#{seq}", padding: false)
 
   defp place(nil), do: {:ok, nil}
 

@@ -283,11 +283,13 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
 
   @doc "The columns of the view `recorded`."
   @spec recorded() :: [String.t()]
-  def recorded, do: ["id", "number"] ++ @attempt_columns ++ ["reason", "now_ms"]
+  def recorded, do: ["id", "number"] ++ @attempt_columns ++ ["reason", "now_ms", "reporter"]
 
   # changes() is what the statement before it in the same trigger has done.
-  # The two updates of `recorded` are the rule of the record callback: the first
-  # moves the delivery, the second only notes an attempt that moved nothing.
+  # The updates of `recorded` are the rule of the record callback: the first leaves
+  # to others what its owner lets go of by an attempt that is not new (and was not
+  # on record itself), the second moves the delivery, the third only notes an
+  # attempt that moved nothing.
   defp temporary do
     [
       view("accepted", accepted()),
@@ -306,6 +308,14 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
         SELECT (seq << #{@number_bits}) + NEW.number, #{new(@attempt_columns)}
         FROM deliveries WHERE id = NEW.id AND NEW.number > 0
         ON CONFLICT (key) DO NOTHING;
+
+        UPDATE deliveries SET owner = NULL
+        WHERE id = NEW.id AND state = 0 AND owner = NEW.reporter
+          AND NEW.state IN (1, 3, 4) AND NEW.number BETWEEN 1 AND attempts
+          AND (changes() = 1 OR NOT EXISTS (
+            SELECT 1 FROM attempts AS recorded WHERE key = (seq << #{@number_bits}) + NEW.number
+              AND recorded.state = NEW.state AND recorded.total_us IS NEW.total_us
+              AND recorded.started_at_ms = NEW.started_at_ms));
 
         UPDATE deliveries SET
           state = NEW.state,

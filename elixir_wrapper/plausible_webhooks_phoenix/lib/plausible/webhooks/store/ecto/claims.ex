@@ -105,6 +105,33 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
          do: {:ok, Enum.map(rows, &Rows.to_delivery_with_body/1)}
   end
 
+  # --- reclaim
+
+  @reclaim """
+  WITH #{SQL.clock(1)},
+  chosen AS MATERIALIZED (
+    SELECT id FROM PREFIX.webhook_deliveries AS candidate
+    WHERE state = 0 AND owner = $3
+    ORDER BY #{@due} LIMIT $4 FOR UPDATE SKIP LOCKED),
+  known AS (
+    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
+    SELECT $2, 0 WHERE EXISTS (SELECT 1 FROM chosen) ON CONFLICT DO NOTHING),
+  delivery AS (
+    UPDATE PREFIX.webhook_deliveries AS taken SET owner = $2
+    FROM chosen WHERE taken.id = chosen.id RETURNING taken.*)
+  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
+  ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id
+  """
+
+  @spec reclaim(store(), Store.owner(), Store.owner(), pos_integer()) ::
+          {:ok, [Delivery.t()]} | {:error, term()}
+  def reclaim(store, owner, from, limit) do
+    params = [store.clock.(), Text.encode(owner), Text.encode(from), limit]
+
+    with {:ok, rows} <- Database.query(store, nil, @reclaim, params),
+         do: {:ok, Enum.map(rows, &Rows.to_delivery_with_body/1)}
+  end
+
   # --- release
 
   @release """
@@ -120,7 +147,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   def release(store, owner, ids, next_at_ms) do
     params = [store.clock.(), in_order(ids), Text.encode(owner), next_at_ms]
-    with {:ok, _rows} <- Database.query(store, :release, @release, params), do: :ok
+    with {:ok, _rows} <- Database.query(store, nil, @release, params), do: :ok
   end
 
   # --- redeliver
@@ -147,7 +174,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
     ids = Enum.uniq(ids)
     params = [store.clock.(), in_order(ids), Text.encode(owner), match?([_only], ids)]
 
-    with {:ok, rows} <- Database.query(store, :redeliver, @redeliver, params) do
+    with {:ok, rows} <- Database.query(store, nil, @redeliver, params) do
       found = Map.new(rows, &with_id(Rows.to_delivery_with_body(&1)))
       {:ok, for(id <- ids, delivery = found[id], do: delivery)}
     end

@@ -25,8 +25,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
                    SQL.to_database(name)
 
                  {"finished_at_ms", _type} ->
-                   "CASE WHEN state >= 2 " <>
-                     "THEN coalesce(finished_at_ms, (SELECT now_ms FROM clock)) END"
+                   "CASE WHEN state >= 2 THEN " <>
+                     "coalesce(#{SQL.to_database("finished_at_ms")}, " <>
+                     "(SELECT now_ms FROM clock)) END"
 
                  {name, _type} ->
                    name
@@ -125,7 +126,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
 
   @spec get(store(), String.t()) :: {:ok, Delivery.t()} | {:error, term()}
   def get(store, id) do
-    case Database.query(store, :get_delivery, @get, [Text.encode(id)]) do
+    case Database.query(store, nil, @get, [Text.encode(id)]) do
       {:ok, [row]} -> {:ok, Rows.to_delivery_with_body(row)}
       {:ok, []} -> {:error, :not_found}
       {:error, _reason} = error -> error
@@ -140,7 +141,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
 
   @spec attempts(store(), String.t()) :: {:ok, [Attempt.t()]} | {:error, term()}
   def attempts(store, id) do
-    with {:ok, rows} <- Database.query(store, :attempts, @attempts, [Text.encode(id)]),
+    with {:ok, rows} <- Database.query(store, nil, @attempts, [Text.encode(id)]),
          do: {:ok, Enum.map(rows, &Rows.to_attempt(&1, id))}
   end
 

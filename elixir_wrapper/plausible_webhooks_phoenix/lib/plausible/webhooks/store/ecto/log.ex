@@ -2,18 +2,21 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
   @moduledoc false
   # The log of a site, page by page, and what of it can be recovered.
   #
-  # A filter may match nothing among millions of rows. The deliveries of the site,
-  # or of the webhook when there is one in the filter, are therefore walked along
-  # an index in slices, each a statement of its own, until the page is full: no
-  # statement runs into its time limit, and the connection is given back in between.
-  #
-  # Statements are planned with their values: which index is the right one depends
-  # on them.
+  # What is asked for is looked up along one of five indexes: the site's deliveries
+  # or the webhook's, all of them or the "open" ones, or the site's alerts. What no
+  # index knows (a goal, say) is asked of row after row. A filter may match nothing
+  # among millions of rows; so the walk goes in slices, each a statement of its own,
+  # and ends after `@walk_rows_max` rows or `@walk_ms_max` with what it has found. A
+  # page may then be short, and its cursor is where the walk has got to.
 
   alias Plausible.Webhooks.{Store, Webhook}
   alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
 
-  @scan_slice 10_000
+  # Small at first: mostly the page is full at once.
+  @slice_first 1_000
+  @slice_max 10_000
+  @walk_rows_max 100_000
+  @walk_ms_max 1_000
   @limit_max 200
   @limit_default 50
   @types_max 100
@@ -22,6 +25,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
   # As the indexes of the migration say it, word for word: that is how the planner
   # knows that they hold everything that is asked for.
   @open "(state <> 2 OR last_status IS NULL OR last_status NOT BETWEEN 200 AND 299)"
+
+  # Alerts and tests: all types but the one that everybody has by the thousand.
+  @goal_type "goal.completed"
+  @alerts "type <> '#{@goal_type}'"
 
   @type place :: {created_at_ms :: integer(), seq :: integer()}
 
@@ -32,17 +39,20 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
          {:ok, place} <- place(Map.get(page, :after)),
          {:ok, walk} <- walk(site_id, filters),
          # One more than asked for, to know whether there is a next page.
-         {:ok, rows} <- rows(store, walk, place, limit + 1, []) do
+         {:ok, rows, stopped_at} <- rows(store, walk, place, limit + 1) do
       entries = rows |> Enum.take(limit) |> Enum.map(&Rows.to_delivery/1)
-      {:ok, %{entries: entries, next: next(rows, limit)}}
+      {:ok, %{entries: entries, next: next(rows, limit, stopped_at)}}
     end
   end
 
+  # The site is asked afterwards, for the planner's sake: see walk/2.
   @recoverable """
-  SELECT id FROM PREFIX.webhook_deliveries
-  WHERE webhook_id = $1 AND state >= 3 AND #{@open} AND created_at_ms >= $2
-    AND site_id + 0 = (SELECT site_id FROM PREFIX.webhooks WHERE id = $1)
-  ORDER BY created_at_ms, seq LIMIT $3
+  SELECT id FROM (
+    SELECT id, site_id, created_at_ms, seq FROM PREFIX.webhook_deliveries
+    WHERE webhook_id = $1 AND state >= 3 AND #{@open} AND created_at_ms >= $2
+    ORDER BY created_at_ms, seq LIMIT $3) AS found
+  WHERE site_id = (SELECT site_id FROM PREFIX.webhooks WHERE id = $1)
+  ORDER BY created_at_ms, seq
   """
 
   @spec recoverable(Store.Ecto.handle(), Webhook.id(), integer(), pos_integer()) ::
@@ -56,9 +66,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
 
   # --- filters
 
-  # range: what the index narrows down. filters: what each row is asked.
+  # range: what an index narrows down, all of it: nothing that the planner could
+  # misjudge stands beside it. filters: what each row of the range is asked.
   defp walk(site_id, filters) do
-    start = %{range: range(site_id, filters), filters: [], nothing?: false}
+    start = along(%{range: [], filters: [], nothing?: false}, site_id, filters)
 
     Enum.reduce_while(filters, {:ok, start}, fn {key, value}, {:ok, walk} ->
       case filter(key, value, walk) do
@@ -68,12 +79,32 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
     end)
   end
 
-  # With a webhook the site becomes a question to each row. The sum keeps the
-  # planner from walking along the site all the same.
-  defp range(site_id, %{webhook_id: id}) when is_binary(id),
-    do: [{"webhook_id = ?", [Text.encode(id)]}, {"site_id + 0 = ?", [site_id]}]
+  # The narrowest first. That a webhook is one of this site is asked of each row.
+  defp along(walk, site_id, filters) do
+    webhook_id = filters[:webhook_id]
 
-  defp range(site_id, _filters), do: [{"site_id = ?", [site_id]}]
+    cond do
+      alerts?(filters) and is_binary(webhook_id) ->
+        walk |> along_site(site_id) |> narrow(@alerts, []) |> ask_webhook(webhook_id)
+
+      alerts?(filters) ->
+        walk |> along_site(site_id) |> narrow(@alerts, [])
+
+      is_binary(webhook_id) ->
+        walk
+        |> narrow("webhook_id = ?", [Text.encode(webhook_id)])
+        |> ask("site_id = ?", [site_id])
+
+      true ->
+        along_site(walk, site_id)
+    end
+  end
+
+  defp along_site(walk, site_id), do: narrow(walk, "site_id = ?", [site_id])
+  defp ask_webhook(walk, id), do: ask(walk, "webhook_id = ?", [Text.encode(id)])
+
+  defp alerts?(%{types: [_ | _] = types}), do: @goal_type not in types
+  defp alerts?(_filters), do: false
 
   defp filter(:webhook_id, id, walk) when is_binary(id), do: walk
 
@@ -122,48 +153,85 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
   # --- walking
 
   @columns SQL.names(Rows.delivery_columns()) <> ", created_at_ms, seq"
+  # The same three times in a statement, so that nothing has to be sorted.
+  @order "ORDER BY created_at_ms DESC, seq DESC"
 
-  defp rows(_store, %{nothing?: true}, _place, _wanted, []), do: {:ok, []}
+  # Rows that match, and where the walk was given up; nil when it has come to the
+  # end or the page is full.
+  defp rows(_store, %{nothing?: true}, _place, _wanted), do: {:ok, [], nil}
 
   # With nothing to ask each row, the limit alone bounds the work.
-  defp rows(store, %{filters: []} = walk, place, wanted, []),
-    do: select(store, @columns, beyond(walk, place), "LIMIT #{wanted}")
+  defp rows(store, %{filters: []} = walk, place, wanted) do
+    with {:ok, rows} <- select(store, beyond(walk, place), wanted), do: {:ok, rows, nil}
+  end
 
-  defp rows(store, walk, place, wanted, found) do
-    range = beyond(walk, place)
+  defp rows(store, walk, place, wanted) do
+    deadline = System.monotonic_time(:millisecond) + @walk_ms_max
+    slices(store, walk, place, wanted, %{slice: @slice_first, walked: 0, deadline: deadline}, [])
+  end
 
-    with {:ok, slice_end} <- slice_end(store, range),
-         slice = if(slice_end, do: [up_to(slice_end) | range], else: range),
-         {:ok, rows} <- select(store, @columns, slice ++ walk.filters, "LIMIT #{wanted}") do
-      found = [rows | found]
+  defp slices(store, walk, place, wanted, bounds, found) do
+    with {:ok, matching, slice_end} <- slice(store, walk, place, wanted, bounds.slice) do
+      found = [matching | found]
+      walked = bounds.walked + bounds.slice
 
-      if slice_end == nil or length(rows) == wanted,
-        do: {:ok, found |> Enum.reverse() |> Enum.concat()},
-        else: rows(store, walk, slice_end, wanted - length(rows), found)
+      cond do
+        slice_end == nil or length(matching) == wanted ->
+          {:ok, in_order(found), nil}
+
+        walked >= @walk_rows_max or System.monotonic_time(:millisecond) >= bounds.deadline ->
+          {:ok, in_order(found), slice_end}
+
+        true ->
+          size = Enum.min([bounds.slice * 2, @slice_max, @walk_rows_max - walked])
+          bounds = %{bounds | slice: size, walked: walked}
+          slices(store, walk, slice_end, wanted - length(matching), bounds, found)
+      end
     end
   end
 
-  defp slice_end(store, range) do
-    case select(store, "created_at_ms, seq", range, "LIMIT 1 OFFSET #{@scan_slice - 1}") do
-      {:ok, [[created_at_ms, seq]]} -> {:ok, {created_at_ms, seq}}
-      {:ok, []} -> {:ok, nil}
-      {:error, _reason} = error -> error
+  defp in_order(found), do: found |> Enum.reverse() |> Enum.concat()
+
+  # Nothing is asked before the inner limit, so the planner has one way to go. The
+  # last row of a full slice comes along, matching or not: there the next begins.
+  # The statement stops at the last row that is wanted.
+  defp slice(store, walk, place, wanted, size) do
+    {asked, asked_params} = conjunction(walk.filters)
+    {range, range_params} = conjunction(beyond(walk, place))
+
+    sql = """
+    SELECT matches, n, #{@columns} FROM (
+      SELECT *, coalesce(#{asked}, false) AS matches, row_number() OVER (#{@order}) AS n FROM (
+        SELECT * FROM PREFIX.webhook_deliveries WHERE #{range} #{@order} LIMIT #{size}) AS walked)
+      AS judged
+    WHERE matches OR n = #{size} #{@order} LIMIT #{wanted}
+    """
+
+    with {:ok, rows} <- Database.query(store, nil, numbered(sql), asked_params ++ range_params) do
+      {:ok, for([true, _n | row] <- rows, do: row), slice_end(List.last(rows), size)}
     end
   end
 
-  defp select(store, columns, conditions, limit) do
+  defp slice_end([_matches, size | row], size), do: place_of(row)
+  defp slice_end(_last, _size), do: nil
+
+  defp select(store, range, wanted) do
+    {range, params} = conjunction(range)
+
+    sql =
+      "SELECT #{@columns} FROM PREFIX.webhook_deliveries WHERE #{range} #{@order} LIMIT #{wanted}"
+
+    Database.query(store, nil, numbered(sql), params)
+  end
+
+  defp conjunction(conditions) do
     {sql, params} = Enum.unzip(conditions)
-
-    statement =
-      "SELECT #{columns} FROM PREFIX.webhook_deliveries WHERE #{Enum.join(sql, " AND ")} " <>
-        "ORDER BY created_at_ms DESC, seq DESC #{limit}"
-
-    Database.query(store, nil, numbered(statement), Enum.concat(params))
+    {Enum.join(sql, " AND "), Enum.concat(params)}
   end
 
   # "?" in the order of the values. None of our texts has one elsewhere.
-  defp numbered(statement) do
-    [first | rest] = String.split(statement, "?")
+  defp numbered(sql) do
+    [first | rest] = String.split(sql, "?")
 
     Enum.join([first | rest |> Enum.with_index(1) |> Enum.map(fn {text, n} -> "$#{n}#{text}" end)])
   end
@@ -173,23 +241,22 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
   defp beyond(walk, place),
     do: [{"(created_at_ms, seq) < (?, ?)", Tuple.to_list(place)} | walk.range]
 
-  defp up_to(place), do: {"(created_at_ms, seq) >= (?, ?)", Tuple.to_list(place)}
-
   # --- pages
 
   defp limit(limit) when limit in 1..@limit_max, do: {:ok, limit}
   defp limit(_other), do: {:error, :invalid_limit}
 
-  defp next(rows, limit) do
+  defp next(rows, limit, stopped_at) do
     case Enum.drop(rows, limit - 1) do
-      [last, _one_more] ->
-        [created_at_ms, seq] = Enum.take(last, -2)
-        Base.url_encode64("#{created_at_ms}:#{seq}", padding: false)
-
-      _no_more ->
-        nil
+      [last, _one_more] -> cursor(place_of(last))
+      _no_more -> stopped_at && cursor(stopped_at)
     end
   end
+
+  defp place_of(row), do: row |> Enum.take(-2) |> List.to_tuple()
+
+  defp cursor({created_at_ms, seq}),
+    do: Base.url_encode64("#{created_at_ms}:#{seq}", padding: false)
 
   @spec place(term()) :: {:ok, place() | nil} | {:error, :invalid_cursor}
   defp place(nil), do: {:ok, nil}

@@ -17,7 +17,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
   @bytes_max 16 * 1_048_576
 
   @columns Rows.attempt_columns()
-  @given [{"id", "text"}] ++ @columns ++ [{"reason", "text"}]
+  @given [{"id", "text"}] ++ @columns ++ [{"reason", "text"}, {"reporter", "text"}]
 
   @written Enum.map_join(@columns, ", ", fn
              {name, _type} when name in ~w(started_at_ms next_at_ms) -> SQL.to_database(name)
@@ -25,19 +25,28 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
            end)
 
   # `was_*` is what the delivery is, locked; the rest is the attempt. The lateral
-  # subquery looks each delivery up by its id: see SQL.locked/2.
+  # subquery looks each delivery up by its id: see SQL.locked/2. What is on record is
+  # what was before this statement.
   @record """
   WITH #{SQL.clock(1)},
   pair AS MATERIALIZED (
     SELECT given.*, was.* FROM #{SQL.given(@given, 2)}
     CROSS JOIN LATERAL (
-      SELECT seq, state AS was_state, attempts AS was_attempts
+      SELECT seq, state AS was_state, attempts AS was_attempts, owner AS was_owner
       FROM PREFIX.webhook_deliveries AS candidate WHERE candidate.id = given.id
       FOR UPDATE) AS was),
   judged AS (
     SELECT pair.*, CASE WHEN was_state <= 1
       THEN state = 2 OR number = 0 OR number > was_attempts
-      ELSE state = 2 AND was_state <> 2 END AS moves
+      ELSE state = 2 AND was_state <> 2 END AS moves,
+      CASE WHEN was_state = 0 AND state IN (1, 3, 4) AND number BETWEEN 1 AND was_attempts
+          AND was_owner = reporter
+        THEN NOT EXISTS (
+          SELECT 1 FROM PREFIX.webhook_attempts AS recorded
+          WHERE recorded.seq = pair.seq AND recorded.number = pair.number
+            AND recorded.state = pair.state
+            AND recorded.total_us IS NOT DISTINCT FROM pair.total_us)
+        ELSE false END AS lets_go
     FROM pair),
   written AS (
     INSERT INTO PREFIX.webhook_attempts (seq, #{SQL.names(@columns)})
@@ -56,8 +65,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
       WHEN judged.state <= 1 THEN #{SQL.to_database("judged.next_at_ms")} END,
     finished_at_ms = CASE WHEN NOT moves THEN delivery.finished_at_ms
       WHEN judged.state >= 2 THEN (SELECT now_ms FROM clock) END,
-    owner = CASE WHEN NOT moves OR judged.state = 0 THEN delivery.owner END
-  FROM judged WHERE delivery.id = judged.id AND (moves OR number > was_attempts)
+    owner = CASE WHEN lets_go THEN NULL WHEN NOT moves OR judged.state = 0 THEN delivery.owner END
+  FROM judged WHERE delivery.id = judged.id AND (moves OR lets_go OR number > was_attempts)
   """
 
   @spec record(Store.Ecto.handle(), [Attempt.t()]) :: :ok | {:error, term()}
@@ -67,7 +76,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
       |> Enum.map(&Rows.from_attempt/1)
       |> rounds()
       |> Enum.flat_map(&SQL.chunks(&1, fn row -> size(row) end, @rows_max, @bytes_max))
-      |> Enum.map(&{:record, @record, [store.clock.() | SQL.columns(&1, length(@given))]})
+      |> Enum.map(&{nil, @record, [store.clock.() | SQL.columns(&1, length(@given))]})
       |> Deliveries.write(store)
     else
       {:error, :invalid_attempt_number}

@@ -9,9 +9,13 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   @type store :: Store.Ecto.handle()
 
   @slice 1_000
-  # Sums to add up before it is worth it, and how many at a time.
+  # What a deletion of a webhook takes with it at once, in whoever's process asks for
+  # it. The rest goes with the next prunings.
+  @at_once_max 10_000
+  # Sums to add up before it is worth it, how many at a time, and how often in a row.
   @sums_min 100
   @sums_max 10_000
+  @sums_rounds_max 20
   # How long an owner without a lease and without deliveries is remembered.
   @owner_kept_ms 3_600_000
 
@@ -29,18 +33,22 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   SELECT count(*) FROM gone
   """
 
+  # What deleted webhooks have left comes first and counts, so that whoever goes on
+  # until nothing is left goes on for it too, and no call takes longer than another.
   @spec prune(store(), integer(), pos_integer()) :: {:ok, non_neg_integer()} | {:error, term()}
   def prune(store, before_ms, limit) do
-    with :ok <- finish_deletions(store),
-         :ok <- tidy(store),
-         do: prune(store, before_ms, limit, 0)
+    with :ok <- tidy(store),
+         {:ok, left_behind} <- finish_deletions(store, limit),
+         do: prune(store, before_ms, limit, left_behind)
   end
+
+  defp prune(_store, _before_ms, limit, done) when done >= limit, do: {:ok, done}
 
   defp prune(store, before_ms, limit, done) do
     slice = min(limit - done, @slice)
 
     case Database.query(store, nil, @prune, [store.clock.(), before_ms, slice]) do
-      {:ok, [[^slice]]} when done + slice < limit -> prune(store, before_ms, limit, done + slice)
+      {:ok, [[^slice]]} -> prune(store, before_ms, limit, done + slice)
       {:ok, [[gone]]} -> {:ok, done + gone}
       {:error, _reason} = error -> error
     end
@@ -53,50 +61,67 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   # again.
   @delete_log """
   WITH chosen AS MATERIALIZED (
-    SELECT id, created_at_ms, seq FROM PREFIX.webhook_deliveries
-    WHERE webhook_id = $1 AND site_id + 0 = $2 AND (created_at_ms, seq) > ($3, $4)
-    ORDER BY created_at_ms, seq LIMIT #{@slice}),
+    SELECT id, site_id, created_at_ms, seq FROM PREFIX.webhook_deliveries
+    WHERE webhook_id = $1 AND (created_at_ms, seq) > ($3, $4)
+    ORDER BY created_at_ms, seq LIMIT $5),
   locked AS MATERIALIZED (
-    SELECT delivery.id FROM (SELECT id FROM chosen ORDER BY id) AS chosen
+    SELECT delivery.id FROM (SELECT id FROM chosen WHERE site_id = $2 ORDER BY id) AS chosen
     CROSS JOIN LATERAL (
       SELECT id FROM PREFIX.webhook_deliveries AS candidate
       WHERE candidate.id = chosen.id FOR UPDATE) AS delivery),
   gone AS (
     DELETE FROM PREFIX.webhook_deliveries AS delivery USING locked
-    WHERE delivery.id = locked.id)
-  SELECT created_at_ms, seq, count(*) OVER () FROM chosen
+    WHERE delivery.id = locked.id RETURNING 1)
+  SELECT (SELECT count(*) FROM gone), count(*) OVER (), created_at_ms, seq FROM chosen
   ORDER BY created_at_ms DESC, seq DESC LIMIT 1
   """
 
   @forget "DELETE FROM PREFIX.webhook_deletions WHERE webhook_id = $1 AND site_id = $2"
   @int64_min -9_223_372_036_854_775_808
 
-  @doc "Deletes the log of a webhook that is deleted already."
+  @doc "Deletes the log of a webhook that is deleted already, or a good part of it."
   @spec delete_log(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
-  def delete_log(store, site_id, webhook_id),
-    do: delete_log(store, [Text.encode(webhook_id), site_id], @int64_min, @int64_min)
+  def delete_log(store, site_id, webhook_id) do
+    with {:ok, _count} <- log_slices(store, [Text.encode(webhook_id), site_id], @at_once_max),
+         do: :ok
+  end
 
-  defp delete_log(store, webhook, created_at_ms, seq) do
-    case Database.query(store, nil, @delete_log, webhook ++ [created_at_ms, seq]) do
-      {:ok, [[created_at_ms, seq, @slice]]} ->
-        delete_log(store, webhook, created_at_ms, seq)
+  defp log_slices(store, webhook, limit),
+    do: log_slices(store, webhook, limit, 0, [@int64_min, @int64_min])
 
-      {:ok, _the_rest_or_nothing} ->
-        with {:ok, _rows} <- Database.query(store, nil, @forget, webhook), do: :ok
+  # At the limit it is not known whether there is more; the next time tells.
+  defp log_slices(_store, _webhook, limit, done, _place) when done >= limit, do: {:ok, done}
+
+  defp log_slices(store, webhook, limit, done, place) do
+    slice = min(limit - done, @slice)
+
+    case Database.query(store, nil, @delete_log, webhook ++ place ++ [slice]) do
+      {:ok, [[gone, ^slice | place]]} ->
+        log_slices(store, webhook, limit, done + gone, place)
+
+      {:ok, rows} ->
+        with {:ok, _rows} <- Database.query(store, nil, @forget, webhook),
+             do: {:ok, done + gone(rows)}
 
       {:error, _reason} = error ->
         error
     end
   end
 
-  # What a node that died in the middle has left, and what went with a site.
-  defp finish_deletions(store) do
-    sql = "SELECT webhook_id, site_id FROM PREFIX.webhook_deletions ORDER BY webhook_id LIMIT 100"
+  defp gone([[gone, _chosen | _place]]), do: gone
+  defp gone([]), do: 0
 
-    with {:ok, rows} <- Database.query(store, nil, sql, []) do
-      Enum.reduce_while(rows, :ok, fn [webhook_id, site_id], :ok ->
-        case delete_log(store, site_id, Text.decode(webhook_id)) do
-          :ok -> {:cont, :ok}
+  @left_behind """
+  SELECT webhook_id, site_id FROM PREFIX.webhook_deletions ORDER BY webhook_id, site_id LIMIT 100
+  """
+
+  # What was too much at once, what a node that died in the middle has left, and
+  # what went with a site.
+  defp finish_deletions(store, limit) do
+    with {:ok, rows} <- Database.query(store, nil, @left_behind, []) do
+      Enum.reduce_while(rows, {:ok, 0}, fn webhook, {:ok, done} ->
+        case log_slices(store, webhook, limit - done) do
+          {:ok, count} -> {:cont, {:ok, done + count}}
           {:error, _reason} = error -> {:halt, error}
         end
       end)
@@ -114,8 +139,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
     LIMIT #{@sums_max} FOR UPDATE SKIP LOCKED),
   gone AS (
     DELETE FROM PREFIX.webhook_counts USING chosen WHERE webhook_counts.ctid = chosen.place
-    RETURNING state, n)
-  INSERT INTO PREFIX.webhook_counts (state, n) SELECT state, sum(n) FROM gone GROUP BY state
+    RETURNING state, n),
+  added AS (
+    INSERT INTO PREFIX.webhook_counts (state, n) SELECT state, sum(n) FROM gone GROUP BY state)
+  SELECT count(*) FROM gone
   """
 
   @forget_owners """
@@ -142,11 +169,20 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   """
 
   defp tidy(store) do
-    Enum.reduce_while([@add_up, @forget_owners, @find_owners], :ok, fn sql, :ok ->
-      case Database.query(store, nil, sql, []) do
-        {:ok, _rows} -> {:cont, :ok}
-        {:error, _reason} = error -> {:halt, error}
-      end
-    end)
+    with :ok <- add_up(store, @sums_rounds_max),
+         {:ok, _rows} <- Database.query(store, nil, @forget_owners, []),
+         {:ok, _rows} <- Database.query(store, nil, @find_owners, []),
+         do: :ok
+  end
+
+  # Every statement that changes states leaves some sums, thousands in a minute.
+  defp add_up(_store, 0), do: :ok
+
+  defp add_up(store, rounds) do
+    case Database.query(store, nil, @add_up, []) do
+      {:ok, [[@sums_max]]} -> add_up(store, rounds - 1)
+      {:ok, _less} -> :ok
+      {:error, _reason} = error -> error
+    end
   end
 end

@@ -148,7 +148,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Rows do
   @spec to_delivery_with_body([term()]) :: Delivery.t()
   def to_delivery_with_body(row), do: %{to_delivery(row) | body: List.last(row)}
 
-  @doc "The delivery's id, `attempt_columns/0`, and the reason if the delivery ends with it."
+  @doc """
+  The delivery's id, `attempt_columns/0`, the reason if the delivery ends with it, and
+  whose engine reports it.
+  """
   @spec from_attempt(Attempt.t()) :: [term()]
   def from_attempt(%Attempt{} = attempt) do
     error = attempt.error && Atom.to_string(attempt.error)
@@ -173,7 +176,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Rows do
       attempt.response_truncated,
       attempt.next_at_ms,
       attempt.gone,
-      Text.encode(reason)
+      Text.encode(reason),
+      Text.encode(attempt.owner)
     ]
   end
 

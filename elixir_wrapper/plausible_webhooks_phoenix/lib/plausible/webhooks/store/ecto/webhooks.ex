@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   # binary, bound to the webhook's id; of the URL only the host is in clear.
 
   alias Plausible.Webhooks.{Store, Webhook}
-  alias Plausible.Webhooks.Store.Ecto.{Database, Text}
+  alias Plausible.Webhooks.Store.Ecto.{Database, SQL, Text}
   alias Plausible.Webhooks.Webhook.Sealed
 
   @type store :: Store.Ecto.handle()
@@ -29,9 +29,19 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
     {"updated_at_ms", "bigint"}
   ]
   @names Enum.map_join(@columns, ", ", &elem(&1, 0))
+  # Parameter 1 is the node's clock.
   @values @columns
-          |> Enum.with_index(1)
+          |> Enum.with_index(2)
           |> Enum.map_join(", ", fn {{name, type}, at} -> "$#{at}::#{type} AS #{name}" end)
+
+  # What a node reads it compares with its own clock, and writes again.
+  @times ~w(disabled_at_ms failing_since_ms inserted_at_ms updated_at_ms)
+  @written Enum.map_join(@columns, ", ", fn {name, _type} ->
+             if name in @times, do: SQL.to_database(name) <> " AS #{name}", else: name
+           end)
+  @shown Enum.map_join(@columns, ", ", fn {name, _type} ->
+           if name in @times, do: SQL.to_node(name), else: name
+         end)
 
   @disabled_reasons %{"gone" => :gone, "failing" => :failing}
   @kinds %{"spike" => :spike, "drop" => :drop}
@@ -42,20 +52,22 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   # was there before it waited.
   @lock "SELECT pg_advisory_xact_lock($1)"
   @insert """
+  WITH #{SQL.clock(1)}
   INSERT INTO PREFIX.webhooks (#{@names})
-  SELECT #{@names} FROM (SELECT #{@values}) AS given
-  WHERE (SELECT count(*) FROM PREFIX.webhooks WHERE site_id = $2) < $#{length(@columns) + 1}
+  SELECT #{@written} FROM (SELECT #{@values}) AS given
+  WHERE (SELECT count(*) FROM PREFIX.webhooks AS other WHERE other.site_id = given.site_id)
+    < $#{length(@columns) + 2}
   RETURNING 1
   """
 
   @spec insert(store(), Webhook.t()) :: :ok | {:error, term()}
   def insert(store, %Webhook{} = webhook) do
-    params = row(store.vault, webhook) ++ [store.webhooks_per_site_max]
+    params = [store.clock.() | row(store.vault, webhook)] ++ [store.webhooks_per_site_max]
 
     Database.transaction(store, fn ->
       Database.query!(store, :lock_site, @lock, [lock_key(store, webhook.site_id)])
 
-      case Database.query!(store, :insert_webhook, @insert, params) do
+      case Database.query!(store, nil, @insert, params) do
         [[1]] -> :ok
         [] -> store.repo.rollback(:limit_reached)
       end
@@ -78,26 +90,28 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   end
 
   @kept ~w(id site_id inserted_at_ms version)
-  @set for {{name, type}, at} <- Enum.with_index(@columns, 1),
-           name not in @kept,
-           do: "#{name} = $#{at}::#{type}, "
-  @at Map.new(Enum.with_index(@columns, 1), fn {{name, _type}, at} -> {name, at} end)
+  @set for {name, _type} <- @columns, name not in @kept, do: "#{name} = given.#{name}, "
 
-  # Both parts see what was there before. `inserted_at_ms` keeps its place among
-  # the parameters and is not used: a condition that always holds names its type.
+  # Both parts see what was there before.
   @update """
-  WITH updated AS (
-    UPDATE PREFIX.webhooks SET #{@set} version = version + 1
-    WHERE id = $#{@at["id"]} AND site_id = $#{@at["site_id"]} AND version = $#{@at["version"]}
-      AND $#{@at["inserted_at_ms"]}::bigint IS NOT NULL
-    RETURNING version, inserted_at_ms)
-  SELECT site_id, updated.version, updated.inserted_at_ms
-  FROM PREFIX.webhooks AS webhook LEFT JOIN updated ON true WHERE id = $#{@at["id"]}
+  WITH #{SQL.clock(1)},
+  given AS (SELECT #{@written} FROM (SELECT #{@values}) AS shown),
+  updated AS (
+    UPDATE PREFIX.webhooks AS webhook SET #{@set} version = webhook.version + 1
+    FROM given
+    WHERE webhook.id = given.id AND webhook.site_id = given.site_id
+      AND webhook.version = given.version
+    RETURNING webhook.version, webhook.inserted_at_ms)
+  SELECT site_id, updated.version, #{SQL.to_node("updated.inserted_at_ms")}
+  FROM PREFIX.webhooks AS webhook LEFT JOIN updated ON true
+  WHERE id = (SELECT id FROM given)
   """
 
   @spec update(store(), Webhook.t()) :: {:ok, Webhook.t()} | {:error, term()}
   def update(store, %Webhook{} = webhook) do
-    case Database.query(store, :update_webhook, @update, row(store.vault, webhook)) do
+    params = [store.clock.() | row(store.vault, webhook)]
+
+    case Database.query(store, nil, @update, params) do
       {:ok, [[_site_id, version, inserted_at_ms]]} when is_integer(version) ->
         {:ok, %{webhook | version: version, inserted_at_ms: inserted_at_ms}}
 
@@ -118,44 +132,49 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   @doc "Removes the webhook; its log is another matter."
   @spec delete(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
   def delete(store, site_id, id),
-    do: found(Database.query(store, :delete_webhook, @delete, [Text.encode(id), site_id]))
+    do: found(Database.query(store, nil, @delete, [Text.encode(id), site_id]))
 
-  @get "SELECT #{@names} FROM PREFIX.webhooks WHERE id = $1"
+  @select "WITH #{SQL.clock(1)} SELECT #{@shown} FROM PREFIX.webhooks"
+  @get @select <> " WHERE id = $2"
 
   @spec get(store(), Webhook.id()) :: {:ok, Webhook.t()} | {:error, term()}
   def get(store, id) do
-    with {:ok, rows} <- Database.query(store, :get_webhook, @get, [Text.encode(id)]),
-         {:ok, webhooks} <- decode(rows, store.vault) do
-      case webhooks do
-        [webhook] -> {:ok, webhook}
-        [] -> {:error, :not_found}
-      end
+    case select(store, @get, [Text.encode(id)]) do
+      {:ok, [webhook]} -> {:ok, webhook}
+      {:ok, []} -> {:error, :not_found}
+      {:error, _reason} = error -> error
     end
   end
 
-  @list "SELECT #{@names} FROM PREFIX.webhooks WHERE site_id = $1 ORDER BY inserted_at_ms, id"
+  @list @select <> " WHERE site_id = $2 ORDER BY webhooks.inserted_at_ms, id"
 
   @spec list(store(), integer()) :: {:ok, [Webhook.t()]} | {:error, term()}
-  def list(store, site_id), do: select(store, :list_webhooks, @list, [site_id])
+  def list(store, site_id), do: select(store, @list, [site_id])
 
-  @all "SELECT #{@names} FROM PREFIX.webhooks ORDER BY inserted_at_ms, id"
+  @all @select <> " ORDER BY webhooks.inserted_at_ms, id"
 
   @spec all(store()) :: {:ok, [Webhook.t()]} | {:error, term()}
-  def all(store), do: select(store, :all_webhooks, @all, [])
+  def all(store), do: select(store, @all, [])
 
-  defp select(store, name, sql, params) do
-    with {:ok, rows} <- Database.query(store, name, sql, params), do: decode(rows, store.vault)
+  defp select(store, sql, params) do
+    with {:ok, rows} <- Database.query(store, nil, sql, [store.clock.() | params]),
+         do: decode(rows, store.vault)
   end
 
-  @put_health "UPDATE PREFIX.webhooks SET failing_since_ms = $2 WHERE id = $1 RETURNING 1"
+  @put_health """
+  WITH #{SQL.clock(1)}
+  UPDATE PREFIX.webhooks SET failing_since_ms = #{SQL.to_database("$3::bigint")}
+  WHERE id = $2 RETURNING 1
+  """
   @exists "SELECT 1 FROM PREFIX.webhooks WHERE id = $1"
 
   @spec put_health(store(), Webhook.id(), map()) :: :ok | {:error, term()}
   def put_health(store, id, %{failing_since_ms: since_ms}),
-    do: found(Database.query(store, :put_health, @put_health, [Text.encode(id), since_ms]))
+    do:
+      found(Database.query(store, nil, @put_health, [store.clock.(), Text.encode(id), since_ms]))
 
   def put_health(store, id, %{}),
-    do: found(Database.query(store, :webhook_exists, @exists, [Text.encode(id)]))
+    do: found(Database.query(store, nil, @exists, [Text.encode(id)]))
 
   defp found({:ok, [[1]]}), do: :ok
   defp found({:ok, []}), do: {:error, :not_found}
@@ -253,14 +272,18 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   # --- traffic alerts
 
   @alerts """
-  SELECT webhook_id, kind, state, alert_id, changed_at_ms, notified_at_ms
-  FROM PREFIX.webhook_alert_states WHERE webhook_id = ANY($1::text[])
+  WITH #{SQL.clock(1)}
+  SELECT webhook_id, kind, state, alert_id,
+    #{SQL.to_node("changed_at_ms")}, #{SQL.to_node("notified_at_ms")}
+  FROM PREFIX.webhook_alert_states WHERE webhook_id = ANY($2::text[])
   ORDER BY webhook_id, kind
   """
 
   @spec alert_states(store(), [Webhook.id()]) :: {:ok, [Store.alert_state()]} | {:error, term()}
   def alert_states(store, ids) do
-    with {:ok, rows} <- Database.query(store, nil, @alerts, [Enum.map(ids, &Text.encode/1)]) do
+    params = [store.clock.(), Enum.map(ids, &Text.encode/1)]
+
+    with {:ok, rows} <- Database.query(store, nil, @alerts, params) do
       {:ok,
        for [webhook_id, kind, state, alert_id, changed_at_ms, notified_at_ms] <- rows do
          %{
@@ -276,9 +299,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   end
 
   @put_alert """
+  WITH #{SQL.clock(1)}
   INSERT INTO PREFIX.webhook_alert_states
     (webhook_id, kind, state, alert_id, changed_at_ms, notified_at_ms)
-  VALUES ($1, $2, $3, $4, $5, $6)
+  VALUES ($2, $3, $4, $5, #{SQL.to_database("$6::bigint")}, #{SQL.to_database("$7::bigint")})
   ON CONFLICT (webhook_id, kind) DO UPDATE SET
     state = excluded.state, alert_id = excluded.alert_id,
     changed_at_ms = excluded.changed_at_ms, notified_at_ms = excluded.notified_at_ms
@@ -287,6 +311,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   @spec put_alert_state(store(), Store.alert_state()) :: :ok | {:error, term()}
   def put_alert_state(store, state) do
     params = [
+      store.clock.(),
       Text.encode(state.webhook_id),
       Atom.to_string(state.kind),
       Atom.to_string(state.state),
@@ -295,7 +320,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
       state.notified_at_ms
     ]
 
-    case Database.query(store, :put_alert_state, @put_alert, params) do
+    case Database.query(store, nil, @put_alert, params) do
       {:ok, _rows} -> :ok
       {:error, {:postgres, :foreign_key_violation, _constraint}} -> {:error, :not_found}
       {:error, _reason} = error -> error

@@ -1,0 +1,58 @@
+// Purpose: what it costs to judge a URL, when a webhook is saved and before its
+// endpoint is handed to the engine, and an address, when it is dialled.
+#include <benchmark/benchmark.h>
+
+#include <string_view>
+
+#include "webhooks/address_policy.hpp"
+#include "webhooks/url.hpp"
+
+namespace {
+
+// `reason`: why it is refused; empty: it is let in.
+void check_url(benchmark::State& state, std::string_view text,
+               std::string_view reason) {
+  const webhooks::UrlPolicy policy;
+  for (auto _ : state) {
+    const auto url = webhooks::check_url(text, policy);
+    if ((url.ok() ? std::string_view() : url.error().reason) != reason) {
+      state.SkipWithError("judged otherwise");
+      break;
+    }
+    benchmark::DoNotOptimize(url);
+  }
+}
+
+void judge(benchmark::State& state, std::string_view text,
+           std::string_view reason) {
+  const webhooks::AddressPolicy policy;
+  auto address = webhooks::IpAddress::parse(text);
+  if (!address) {
+    state.SkipWithError("no address");
+    return;
+  }
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(*address);
+    const auto refused = policy.judge(*address);
+    if (refused.value_or("") != reason) {
+      state.SkipWithError("judged otherwise");
+      break;
+    }
+  }
+}
+
+BENCHMARK_CAPTURE(check_url, name, "https://hooks.example.com/in?token=a1b2c3",
+                  "");
+BENCHMARK_CAPTURE(check_url, international,
+                  "https://b\xC3\xBC"
+                  "cher.example.com/in?token=a1b2c3",
+                  "");
+BENCHMARK_CAPTURE(check_url, address, "https://8.8.8.8/in", "");
+BENCHMARK_CAPTURE(check_url, refused, "https://169.254.169.254/latest",
+                  "blocked_address");
+BENCHMARK_CAPTURE(judge, public_v4, "8.8.8.8", "");
+BENCHMARK_CAPTURE(judge, public_v6, "2606:4700::1111", "");
+BENCHMARK_CAPTURE(judge, private_v4, "10.0.0.1", "private");
+BENCHMARK_CAPTURE(judge, mapped_v4, "::ffff:8.8.8.8", "");
+
+}  // namespace

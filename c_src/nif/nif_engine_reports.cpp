@@ -1,0 +1,117 @@
+// Purpose: what the engine says: attempts and figures.
+// Ownership: terms are the calling NIF's.
+// Thread: any scheduler.
+#include <array>
+#include <cstdint>
+#include <iterator>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "nif/nif_engine_terms.hpp"
+#include "nif/nif_support.hpp"
+
+namespace webhooks::nif {
+namespace {
+
+ERL_NIF_TERM state_atom(DeliveryState state) {
+  switch (state) {
+    case DeliveryState::kDelivered:
+      return atoms::delivered;
+    case DeliveryState::kPending:
+      return atoms::pending;
+    case DeliveryState::kParked:
+      return atoms::parked;
+    case DeliveryState::kFailed:
+      return atoms::failed;
+    case DeliveryState::kCancelled:
+      break;
+  }
+  return atoms::cancelled;
+}
+
+ERL_NIF_TERM optional_number(ErlNifEnv* env,
+                             const std::optional<std::uint64_t>& n) {
+  return n ? enif_make_uint64(env, *n) : atoms::nil;
+}
+ERL_NIF_TERM optional_text(ErlNifEnv* env, const std::string& text) {
+  return text.empty() ? atoms::nil : make_binary(env, text);
+}
+ERL_NIF_TERM boolean(bool value) {
+  return value ? atoms::true_ : atoms::false_;
+}
+
+}  // namespace
+
+ERL_NIF_TERM attempt_term(ErlNifEnv* env, const Attempt& attempt) {
+  const ERL_NIF_TERM next = attempt.next_at_ms
+                                ? enif_make_int64(env, *attempt.next_at_ms)
+                                : atoms::nil;
+  const std::pair<ERL_NIF_TERM, ERL_NIF_TERM> pairs[] = {
+      {atoms::struct_key, atoms::attempt_module},
+      {atoms::delivery_id, make_binary(env, attempt.delivery_id)},
+      {atoms::webhook_id, make_binary(env, attempt.webhook_id)},
+      {atoms::number, enif_make_uint(env, attempt.number)},
+      {atoms::state, state_atom(attempt.state)},
+      {atoms::status,
+       attempt.status != 0 ? enif_make_uint(env, attempt.status) : atoms::nil},
+      {atoms::error, attempt.error != ErrorClass::kNone
+                         ? static_atom(env, error_name(attempt.error))
+                         : atoms::nil},
+      {atoms::detail, optional_text(env, attempt.detail)},
+      {atoms::started_at_ms, enif_make_int64(env, attempt.started_at_ms)},
+      {atoms::dns_us, optional_number(env, attempt.dns_us)},
+      {atoms::connect_us, optional_number(env, attempt.connect_us)},
+      {atoms::tls_us, optional_number(env, attempt.tls_us)},
+      {atoms::first_byte_us, optional_number(env, attempt.first_byte_us)},
+      {atoms::total_us, optional_number(env, attempt.total_us)},
+      {atoms::remote_ip, optional_text(env, attempt.remote_ip)},
+      {atoms::response_content_type,
+       optional_text(env, attempt.response_content_type)},
+      {atoms::response_body, make_binary(env, attempt.response_body)},
+      {atoms::response_truncated, boolean(attempt.response_truncated)},
+      {atoms::next_at_ms, next},
+      {atoms::gone, boolean(attempt.gone)},
+  };
+  constexpr std::size_t kCount = std::size(pairs);
+  std::array<ERL_NIF_TERM, kCount> keys;
+  std::array<ERL_NIF_TERM, kCount> values;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    keys[i] = pairs[i].first;
+    values[i] = pairs[i].second;
+  }
+  ERL_NIF_TERM map = atoms::nil;
+  enif_make_map_from_arrays(env, keys.data(), values.data(), kCount, &map);
+  return map;
+}
+
+ERL_NIF_TERM stats_term(ErlNifEnv* env, const EngineStats& stats) {
+  const std::pair<const char*, std::uint64_t> numbers[] = {
+      {"in_flight", stats.in_flight},
+      {"waiting", stats.waiting},
+      {"lanes", stats.lanes},
+      {"finished_unread", stats.finished_unread},
+      {"in_flight_max", stats.in_flight_max},
+      {"submitted", stats.submitted},
+      {"attempts", stats.attempts},
+      {"delivered", stats.delivered},
+      {"retried", stats.retried},
+      {"parked", stats.parked},
+      {"failed", stats.failed},
+      {"cancelled", stats.cancelled},
+      {"connections_opened", stats.connections_opened},
+      {"resolver_threads", stats.resolver_threads},
+      {"resolver_stuck", stats.resolver_stuck},
+      {"loop_turns", stats.loop_turns},
+  };
+  ERL_NIF_TERM map = enif_make_new_map(env);
+  for (const auto& number : numbers) {
+    enif_make_map_put(env, map, static_atom(env, number.first),
+                      enif_make_uint64(env, number.second), &map);
+  }
+  enif_make_map_put(env, map, static_atom(env, "stopped"),
+                    boolean(stats.stopped), &map);
+  return map;
+}
+
+}  // namespace webhooks::nif

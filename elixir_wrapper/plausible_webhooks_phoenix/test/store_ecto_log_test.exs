@@ -1,0 +1,93 @@
+defmodule Plausible.Webhooks.StoreEctoLogTest do
+  # What is looked up, and how much is read for it, in a log that is long.
+  use Plausible.Webhooks.Test.StoreCase, async: true
+
+  # Deliveries as if they had arrived and been delivered long ago.
+  defp fill!(store, first..last) do
+    sql!(
+      store,
+      """
+      INSERT INTO PREFIX.webhook_deliveries (id, webhook_id, site_id, type, goal_id, state,
+        attempts, schedule_from, created_at_ms, finished_at_ms, last_status, manual, retry)
+      SELECT 'msg_' || i, 'wh_1', 1, 'goal.completed', CASE WHEN i <= 2 THEN 1 ELSE 0 END, 2,
+        1, 0, i, i, 200, false, true
+      FROM generate_series($1::bigint, $2::bigint) AS i
+      """,
+      [first, last]
+    )
+  end
+
+  defp turn(store, filters, page, pages) do
+    case Store.deliveries(store, 1, filters, page) do
+      {:ok, %{entries: entries, next: nil}} ->
+        {pages + 1, entries}
+
+      {:ok, %{entries: entries, next: next}} ->
+        {pages, rest} = turn(store, filters, %{after: next}, pages + 1)
+        {pages, entries ++ rest}
+    end
+  end
+
+  describe "a long log" do
+    setup do
+      store = open!()
+      # Three times what one call looks at.
+      fill!(store, 1..250_000)
+      sql!(store, "ANALYZE PREFIX.webhook_deliveries")
+      %{store: store}
+    end
+
+    test "is searched so far and no further, and from there on the next time", %{store: store} do
+      for filters <- [%{goal_id: 1}, %{goal_id: 1, webhook_id: "wh_1"}] do
+        {read, page} = read_by(store, fn -> Store.deliveries(store, 1, filters, %{}) end)
+        assert {:ok, %{entries: [], next: next}} = page
+        assert is_binary(next)
+        assert read in 1..100_000
+        {pages, entries} = turn(store, filters, %{}, 0)
+        assert pages >= 3
+        assert Enum.map(entries, & &1.id) == ["msg_2", "msg_1"]
+      end
+
+      # Not of this site, whatever the webhook is.
+      assert {:ok, %{entries: []}} = Store.deliveries(store, 2, %{webhook_id: "wh_1"}, %{})
+    end
+
+    test "gives at once what is not rare, and what an index knows", %{store: store} do
+      alerts =
+        for i <- [3, 5, 7], do: a_delivery(created_at_ms: i, type: "traffic.spike", goal_id: nil)
+
+      failed = for i <- [4, 6], do: a_delivery(created_at_ms: i, state: :failed, attempts: 1)
+      :ok = Store.accept(store, alerts ++ failed)
+      sql!(store, "ANALYZE PREFIX.webhook_deliveries")
+
+      for {filters, found} <- [
+            {%{types: ["traffic.spike"]}, alerts},
+            {%{types: ["traffic.spike", "traffic.drop"], webhook_id: "wh_1"}, alerts},
+            {%{types: ["traffic.drop"]}, []},
+            {%{states: [:failed, :cancelled]}, failed},
+            {%{states: [:failed], webhook_id: "wh_1"}, failed},
+            {%{status_class: :none}, failed},
+            {%{webhook_id: "wh_2"}, []},
+            {%{since_ms: 4, until_ms: 5}, [hd(failed), a_delivery(id: "msg_4")]}
+          ] do
+        {read, {pages, entries}} = read_by(store, fn -> turn(store, filters, %{}, 0) end)
+        assert {pages, Enum.sort(ids(entries))} == {1, Enum.sort(ids(found))}, inspect(filters)
+        assert read < 20, "#{read} rows read for #{inspect(filters)}"
+      end
+
+      for filters <- [%{}, %{goal_id: 0}, %{webhook_id: "wh_1"}, %{states: [:delivered]}] do
+        {read, {:ok, page}} = read_by(store, fn -> Store.deliveries(store, 1, filters, %{}) end)
+        assert length(page.entries) == 50 and is_binary(page.next)
+        assert read < 100, "#{read} rows read for #{inspect(filters)}"
+      end
+
+      webhook = a_webhook(id: "wh_1", site_id: 1)
+      :ok = Store.insert_webhook(store, webhook)
+      {read, {:ok, ids}} = read_by(store, fn -> Store.recoverable(store, "wh_1", 0, 100) end)
+      assert ids == ids(failed)
+      assert read < 20
+    end
+  end
+
+  defp ids(deliveries), do: Enum.map(deliveries, & &1.id)
+end

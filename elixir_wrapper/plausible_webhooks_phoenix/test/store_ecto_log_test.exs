@@ -88,6 +88,4 @@ defmodule Plausible.Webhooks.StoreEctoLogTest do
       assert read < 20
     end
   end
-
-  defp ids(deliveries), do: Enum.map(deliveries, & &1.id)
 end

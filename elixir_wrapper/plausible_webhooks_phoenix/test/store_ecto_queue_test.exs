@@ -2,8 +2,6 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
   # Several nodes on one table at the same time.
   use Plausible.Webhooks.Test.StoreCase, async: true
 
-  defp ids(deliveries), do: Enum.map(deliveries, & &1.id)
-
   defp owners(store),
     do: Map.new(sql!(store, "SELECT id, owner FROM PREFIX.webhook_deliveries"), &List.to_tuple/1)
 

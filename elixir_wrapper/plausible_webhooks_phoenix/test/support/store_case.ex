@@ -69,14 +69,21 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   the options say another; returns the Repo.
   """
   def own_repo(options) do
-    cluster = :persistent_term.get(Postgres)
-
-    options =
-      Keyword.merge(Postgres.connect(cluster) ++ [name: nil, log: false, pool_size: 1], options)
-
+    elsewhere? = options[:hostname] || options[:socket_dir]
+    connect = if elsewhere?, do: [], else: Postgres.connect(:persistent_term.get(Postgres))
+    options = Keyword.merge(connect ++ [name: nil, log: false, pool_size: 1], options)
     repo = start_supervised!({Repo, options}, id: make_ref())
     Repo.put_dynamic_repo(repo)
+    connected!(500)
     repo
+  end
+
+  # A pool that gives up soon gives up while it connects, too.
+  defp connected!(left) do
+    case Repo.query("SELECT 1") do
+      {:ok, _result} -> :ok
+      {:error, _reason} when left > 0 -> Process.sleep(20) && connected!(left - 1)
+    end
   end
 
   @doc "A store with these options, in a schema of its own unless they name one."
@@ -127,5 +134,56 @@ defmodule Plausible.Webhooks.Test.StoreCase do
       """)
 
     read
+  end
+
+  @doc "The ids of deliveries."
+  def ids(deliveries), do: Enum.map(deliveries, & &1.id)
+
+  @doc "How many deliveries there are."
+  def count(store), do: hd(hd(sql!(store, "SELECT count(*) FROM PREFIX.webhook_deliveries")))
+
+  @doc """
+  Runs `block` in a transaction of another connection and then `call`, which has to
+  wait for it; its result. `act` gets the server process that waits. The transaction
+  is rolled back: before the call comes to its end if `act` returns true, otherwise
+  after it.
+  """
+  def while_blocked(block, call, act) do
+    {:error, {result, unblock}} =
+      Repo.transaction(fn ->
+        block.()
+        [[blocker]] = Repo.query!("SELECT pg_backend_pid()").rows
+        task = Task.async(call)
+        waiting = waits_for(blocker)
+        unblock = act.(waiting)
+        result = if unblock, do: task, else: Task.await(task)
+        Repo.rollback({result, unblock})
+      end)
+
+    if unblock, do: Task.await(result), else: result
+  end
+
+  defp waits_for(blocker, left \\ 500) do
+    sql = "SELECT pid FROM pg_stat_activity WHERE $1::integer = ANY(pg_blocking_pids(pid))"
+
+    case Repo.query!(sql, [blocker]).rows do
+      [[pid] | _] -> pid
+      [] when left > 0 -> Process.sleep(10) && waits_for(blocker, left - 1)
+    end
+  end
+
+  @doc "Ends a server process; what it was doing is not waited for."
+  def terminate(pid) do
+    [[true]] = Repo.query!("SELECT pg_terminate_backend($1)", [pid]).rows
+    false
+  end
+
+  @doc "Waits until it is so."
+  def eventually(fun, left \\ 1_000) do
+    cond do
+      fun.() -> :ok
+      left == 0 -> ExUnit.Assertions.flunk("it did not happen")
+      true -> Process.sleep(20) && eventually(fun, left - 1)
+    end
   end
 end

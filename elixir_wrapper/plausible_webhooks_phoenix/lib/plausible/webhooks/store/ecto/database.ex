@@ -63,6 +63,16 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
     end
   end
 
+  @doc """
+  What `encode` makes of the rows; an error for one that is not what its type says.
+  """
+  @spec encode([term()], (term() -> [term()])) :: {:ok, [[term()]]} | {:error, :invalid_value}
+  def encode(rows, encode) do
+    {:ok, Enum.map(rows, encode)}
+  rescue
+    _error -> {:error, :invalid_value}
+  end
+
   defp run(%{repo: repo} = store, name, sql, params) do
     sql = String.replace(sql, "PREFIX", store.prefix)
 
@@ -135,6 +145,12 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
 
   defp reason(%Postgrex.Error{postgres: %{code: :statement_completion_unknown}}, _ms, _store),
     do: :connection_lost
+
+  # Whoever gives up waiting has the server told, which may answer before the
+  # connection is closed.
+  defp reason(%Postgrex.Error{postgres: %{code: :query_canceled}}, elapsed_ms, store)
+       when elapsed_ms >= store.timeout_ms,
+       do: :timeout
 
   defp reason(%Postgrex.Error{postgres: %{code: :disk_full}}, _ms, _store), do: :disk_full
 

@@ -55,13 +55,14 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   # committed yet, and two must not wait for each other.
   @spec accept(store(), [Delivery.t()]) :: :ok | {:error, term()}
   def accept(store, deliveries) do
-    deliveries
-    |> Enum.map(&Rows.from_delivery/1)
-    |> Enum.uniq_by(&hd/1)
-    |> Enum.sort_by(&hd/1)
-    |> SQL.chunks(&byte_size(List.last(&1)), @rows_max, @bytes_max)
-    |> Enum.map(&{:accept, @accept, [store.clock.() | SQL.columns(&1, length(@given))]})
-    |> write(store)
+    with {:ok, rows} <- Database.encode(deliveries, &Rows.from_delivery/1) do
+      rows
+      |> Enum.uniq_by(&hd/1)
+      |> Enum.sort_by(&hd/1)
+      |> SQL.chunks(&byte_size(List.last(&1)), @rows_max, @bytes_max)
+      |> Enum.map(&{:accept, @accept, [store.clock.() | SQL.columns(&1, length(@given))]})
+      |> write(store)
+    end
   end
 
   @doc "Runs statements as one transaction."

@@ -8,7 +8,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
   # transaction; the first of them locks every delivery of the batch.
 
   alias Plausible.Webhooks.{Attempt, Store}
-  alias Plausible.Webhooks.Store.Ecto.{Deliveries, Rows, SQL}
+  alias Plausible.Webhooks.Store.Ecto.{Database, Deliveries, Rows, SQL}
 
   # A number that a sane engine never reaches; beyond the column's range it would
   # be refused one by one.
@@ -71,16 +71,20 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
 
   @spec record(Store.Ecto.handle(), [Attempt.t()]) :: :ok | {:error, term()}
   def record(store, attempts) do
-    if Enum.all?(attempts, &(&1.number in 0..@number_max)) do
-      attempts
-      |> Enum.map(&Rows.from_attempt/1)
+    with :ok <- numbered(attempts),
+         {:ok, rows} <- Database.encode(attempts, &Rows.from_attempt/1) do
+      rows
       |> rounds()
       |> Enum.flat_map(&SQL.chunks(&1, fn row -> size(row) end, @rows_max, @bytes_max))
       |> Enum.map(&{nil, @record, [store.clock.() | SQL.columns(&1, length(@given))]})
       |> Deliveries.write(store)
-    else
-      {:error, :invalid_attempt_number}
     end
+  end
+
+  defp numbered(attempts) do
+    if Enum.all?(attempts, &(&1.number in 0..@number_max)),
+      do: :ok,
+      else: {:error, :invalid_attempt_number}
   end
 
   @body_at Enum.find_index(@given, &(elem(&1, 0) == "response_body"))

@@ -96,9 +96,12 @@ defmodule Plausible.Webhooks.Store.Ecto.Rows do
       Text.encode(delivery.last_error),
       delivery.manual,
       delivery.retry,
-      delivery.body
+      bytes(delivery.body)
     ]
   end
+
+  # Sizes are added up before anything is sent.
+  defp bytes(bytes) when is_binary(bytes), do: bytes
 
   @doc "A row of `delivery_columns/0`, maybe with more behind."
   @spec to_delivery([term()]) :: Delivery.t()
@@ -172,7 +175,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Rows do
       attempt.total_us,
       Text.encode(attempt.remote_ip),
       Text.encode(attempt.response_content_type),
-      attempt.response_body,
+      bytes(attempt.response_body),
       attempt.response_truncated,
       attempt.next_at_ms,
       attempt.gone,

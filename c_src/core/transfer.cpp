@@ -150,15 +150,7 @@ bool Transfer::prepare(const Plan& plan) {
       }
       const IpAddress& address = (*plan.addresses)[i];
       const bool v6 = address.family == IpAddress::Family::kV6;
-      // In pieces: of "[" + text GCC 12 says with -O3 that it copies over
-      // itself (-Wrestrict, its bug 105651).
-      if (v6) {
-        pin += '[';
-      }
-      pin += address.to_string();
-      if (v6) {
-        pin += ']';
-      }
+      pin += v6 ? "[" + address.to_string() + "]" : address.to_string();
     }
     resolve.reset(curl_slist_append(nullptr, pin.c_str()));
     if (!resolve) {

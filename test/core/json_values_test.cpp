@@ -221,7 +221,8 @@ TEST_CASE("the scalar check and simdjson's agree on every short sequence") {
     // All pairs, then random quadruples of bytes that mean something.
     std::string text;
     if (i < 65'536) {
-      text = {static_cast<char>(i >> 8), static_cast<char>(i & 0xFF)};
+      text.push_back(static_cast<char>(i >> 8));
+      text.push_back(static_cast<char>(i & 0xFF));
     } else {
       const auto bits = static_cast<std::uint32_t>(random());
       text = {static_cast<char>(0xC0 | (bits & 0x3F)),

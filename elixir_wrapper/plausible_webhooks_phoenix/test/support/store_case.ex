@@ -49,10 +49,10 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   end
 
   @doc "Runs the host's migration in a schema."
-  def migrate!(prefix, direction, options \\ []) do
+  def migrate!(prefix, direction, options \\ [], repo \\ Repo) do
     Migration.ask(prefix, options)
     migrations = [{1, Migration}]
-    [1] = Ecto.Migrator.run(Repo, migrations, direction, all: true, prefix: prefix, log: false)
+    [1] = Ecto.Migrator.run(repo, migrations, direction, all: true, prefix: prefix, log: false)
     :ok
   end
 

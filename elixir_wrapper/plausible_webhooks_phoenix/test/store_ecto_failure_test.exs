@@ -208,7 +208,7 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
     outcome =
       while_blocked(insert_first(store, delivery), accept, fn _pid ->
         Process.sleep(500)
-        true
+        :rollback
       end)
 
     assert outcome == {:error, :timeout}

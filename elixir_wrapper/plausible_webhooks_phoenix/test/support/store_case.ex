@@ -49,10 +49,10 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   end
 
   @doc "Runs the host's migration in a schema."
-  def migrate!(prefix, direction, options \\ []) do
+  def migrate!(prefix, direction, options \\ [], repo \\ Repo) do
     Migration.ask(prefix, options)
     migrations = [{1, Migration}]
-    [1] = Ecto.Migrator.run(Repo, migrations, direction, all: true, prefix: prefix, log: false)
+    [1] = Ecto.Migrator.run(repo, migrations, direction, all: true, prefix: prefix, log: false)
     :ok
   end
 
@@ -144,23 +144,25 @@ defmodule Plausible.Webhooks.Test.StoreCase do
 
   @doc """
   Runs `block` in a transaction of another connection and then `call`, which has to
-  wait for it; its result. `act` gets the server process that waits. The transaction
-  is rolled back: before the call comes to its end if `act` returns true, otherwise
-  after it.
+  wait for it; its result. `act` gets the server process that waits, and says what
+  becomes of the transaction: `:commit` or `:rollback`, or `:wait`, a rollback after
+  the call has come to its end.
   """
   def while_blocked(block, call, act) do
-    {:error, {result, unblock}} =
+    {_ended, {end_by, task_or_result}} =
       Repo.transaction(fn ->
         block.()
         [[blocker]] = Repo.query!("SELECT pg_backend_pid()").rows
         task = Task.async(call)
-        waiting = waits_for(blocker)
-        unblock = act.(waiting)
-        result = if unblock, do: task, else: Task.await(task)
-        Repo.rollback({result, unblock})
+
+        case act.(waits_for(blocker)) do
+          :wait -> Repo.rollback({:wait, Task.await(task)})
+          :rollback -> Repo.rollback({:rollback, task})
+          :commit -> {:commit, task}
+        end
       end)
 
-    if unblock, do: Task.await(result), else: result
+    if end_by == :wait, do: task_or_result, else: Task.await(task_or_result)
   end
 
   defp waits_for(blocker, left \\ 500) do
@@ -175,7 +177,7 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   @doc "Ends a server process; what it was doing is not waited for."
   def terminate(pid) do
     [[true]] = Repo.query!("SELECT pg_terminate_backend($1)", [pid]).rows
-    false
+    :wait
   end
 
   @doc "Waits until it is so."

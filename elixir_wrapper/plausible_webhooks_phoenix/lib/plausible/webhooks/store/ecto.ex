@@ -12,7 +12,9 @@ defmodule Plausible.Webhooks.Store.Ecto do
         MyApp.Endpoint
       ]
 
-  The tables are made by `Plausible.Webhooks.Migrations`, in a migration of the host.
+  The tables are made by `Plausible.Webhooks.Migrations`, in a migration of the host,
+  which runs before the nodes that need it start. Nodes of the release before may go
+  on meanwhile, and start again, where the newer version says so.
 
   Options:
 

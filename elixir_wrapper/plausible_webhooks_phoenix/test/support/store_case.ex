@@ -180,12 +180,21 @@ defmodule Plausible.Webhooks.Test.StoreCase do
     :wait
   end
 
-  @doc "Waits until it is so."
-  def eventually(fun, left \\ 1_000) do
+  @doc "Tries until `fun` is true; what it said then."
+  def eventually(fun, timeout_ms \\ 20_000),
+    do: try_until(fun, System.monotonic_time(:millisecond) + timeout_ms)
+
+  defp try_until(fun, deadline) do
     cond do
-      fun.() -> :ok
-      left == 0 -> ExUnit.Assertions.flunk("it did not happen")
-      true -> Process.sleep(20) && eventually(fun, left - 1)
+      result = fun.() ->
+        result
+
+      System.monotonic_time(:millisecond) >= deadline ->
+        ExUnit.Assertions.flunk("it did not happen in time")
+
+      true ->
+        Process.sleep(10)
+        try_until(fun, deadline)
     end
   end
 end

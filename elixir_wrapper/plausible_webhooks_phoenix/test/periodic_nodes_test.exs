@@ -88,6 +88,8 @@ defmodule Plausible.Webhooks.PeriodicNodesTest do
     %{a: a, b: b, receiver: receiver} = context
     for node <- [a, b], do: up!(node, context, periodic: :oban, traffic: [])
     spike!(a, receiver)
+    # Whoever is first has to know of it.
+    assert is_integer(ClusterNode.call(b, :await, [@name, {:watched, 1}]))
     job = %Oban.Job{args: %{"instance" => inspect(@name)}, inserted_at: DateTime.utc_now()}
 
     results =

@@ -3,8 +3,6 @@ defmodule Plausible.Webhooks.PeriodicNodesTest do
   # when that is gone.
   use Plausible.Webhooks.Test.StoreCase, async: false
 
-  import Plausible.Webhooks.Test.EctoInstanceCase, only: [eventually: 2]
-
   alias Plausible.Webhooks, as: API
   alias Plausible.Webhooks.Test.{ClusterNode, HttpReceiver, ObanTables}
   alias Plausible.Webhooks.Workers

@@ -792,6 +792,20 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
       assert SQLite.prune(store, huge, 10) == {:error, :integer_out_of_range}
     end
 
+    test "what no statement can take is an error, and the process lives on", %{path: path} do
+      store = start!(options(path))
+      connection = Process.whereis(store.connection)
+
+      for params <- [[1.5], [:a], [%{}], [{1}], [self()], [<<1::1>>], List.duplicate(1, 65)] do
+        assert Connection.read(store.connection, [{"SELECT ?1", params}]) ==
+                 {:error, :invalid_parameter}
+      end
+
+      long = "SELECT '" <> String.duplicate("x", 70_000) <> "'"
+      assert Connection.read(store.connection, [{long, []}]) == {:error, :invalid_parameter}
+      assert Process.whereis(store.connection) == connection
+    end
+
     test "who has given up waiting is not served any more", %{path: path} do
       store = start!(options(path))
       long_ago = System.monotonic_time(:millisecond) - 30_000

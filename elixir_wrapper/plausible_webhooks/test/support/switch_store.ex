@@ -58,10 +58,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   defp inner(options) do
     {module, inner} = Keyword.fetch!(options, :inner)
 
-    case Keyword.fetch(options, :vault) do
-      {:ok, vault} -> {module, Keyword.put(inner, :vault, vault)}
-      :error -> {module, inner}
-    end
+    {module, Keyword.merge(inner, Keyword.take(options, [:vault, :webhooks_per_site_max]))}
   end
 
   defp mode(switch), do: :ets.lookup_element(switch, :mode, 2)

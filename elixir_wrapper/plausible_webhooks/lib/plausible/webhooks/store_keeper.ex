@@ -41,8 +41,10 @@ defmodule Plausible.Webhooks.StoreKeeper do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp open(%Instance{options: %{store: {module, options}, vault: vault}} = instance) do
+  # What the store is not told itself it has from the instance.
+  defp open(%Instance{options: %{store: {module, options}, vault: vault} = ours} = instance) do
     options = if vault, do: Keyword.put(options, :vault, vault), else: options
+    options = Keyword.put_new(options, :webhooks_per_site_max, ours.webhooks_per_site_max)
 
     with {:ok, handle} <- module.init(options) do
       :ets.insert(instance.tables.meta, {:store, module, handle})

@@ -26,7 +26,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
       without a stop, first give every node the new key as the second one, then as
       the first, then leave out the old one.
     * `:prefix` - the schema of the tables, default `"public"`.
-    * `:webhooks_per_site_max` - default 20.
+    * `:webhooks_per_site_max` - default: the instance's.
     * `:timeout_ms` - how long one statement may take, default 15 000.
 
   ## The queue is the table

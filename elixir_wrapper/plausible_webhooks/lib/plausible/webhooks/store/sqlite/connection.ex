@@ -225,6 +225,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     with {:ok, rows} <- execute(db, sql, params), do: each(db, statements, [rows | results])
   end
 
+  # Whatever somebody passes must not end the one process that all share.
   defp execute(db, sql, params) do
     if Enum.all?(params, &param?/1) do
       with {:error, reason} <- Native.execute(db, IO.iodata_to_binary(sql), params),
@@ -232,6 +233,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     else
       {:error, :integer_out_of_range}
     end
+  rescue
+    ArgumentError -> {:error, :invalid_parameter}
   end
 
   defp param?(value) when is_integer(value), do: abs(value) <= @int64_max

@@ -43,10 +43,11 @@ defmodule Demo do
     unless settings[:events] in [nil, "-"], do: readable!(settings.events)
     unless settings[:keep], do: refuse("--keep is missing; use script/demo")
 
-    with {:error, reason} <- File.mkdir_p(settings.keep),
-         do: refuse("--keep #{settings.keep}: #{:file.format_error(reason)}")
-
-    settings
+    case File.mkdir_p(settings.keep) do
+      :ok -> settings
+      {:error, :eexist} -> refuse("--keep #{settings.keep}: is not a folder")
+      {:error, reason} -> refuse("--keep #{settings.keep}: #{:file.format_error(reason)}")
+    end
   end
 
   # Not opened: what comes through a pipe can be read only once.

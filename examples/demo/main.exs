@@ -267,20 +267,12 @@ defmodule Demo do
   end
 
   defp evaluate(at_ms) do
-    {:ok, %{fired: fired, resolved: resolved}} = in_turn(at_ms)
+    {:ok, %{fired: fired, resolved: resolved}} = Traffic.evaluate(Webhooks, at_ms)
     time = at_ms |> DateTime.from_unix!(:millisecond) |> time()
     if fired > 0, do: Screen.line(time, "alert", :red, "traffic has crossed a threshold")
 
     if resolved > 0,
       do: Screen.line(time, "re-armed", :green, "traffic is back to normal; nothing is sent")
-  end
-
-  # The turn of the evaluation before ends a millisecond after it.
-  defp in_turn(at_ms) do
-    with {:error, :taken} <- Traffic.evaluate(Webhooks, at_ms) do
-      Process.sleep(1)
-      in_turn(at_ms)
-    end
   end
 
   # Which goals the event completes, found once more for the screen, with a memory

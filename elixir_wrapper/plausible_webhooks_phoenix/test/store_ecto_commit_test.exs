@@ -74,7 +74,8 @@ defmodule Plausible.Webhooks.StoreEctoCommitTest do
     setup do
       store = open!()
       {proxy, connect} = CuttingProxy.start!(:persistent_term.get(Postgres))
-      repo = own_repo(connect ++ [pool_size: 2])
+      # No other question than ours: a connection that idles is asked whether it lives.
+      repo = own_repo(connect ++ [pool_size: 2, idle_interval: 600_000])
       assert {:ok, _} = Store.counts(store)
       %{store: store, proxy: proxy, repo: repo}
     end

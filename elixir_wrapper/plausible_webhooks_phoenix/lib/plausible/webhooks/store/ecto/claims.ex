@@ -84,7 +84,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   @release """
   WITH #{SQL.clock(1)},
-  #{SQL.locked(2, "state = 0 AND owner = $3")}
+  #{SQL.locked(2, "state + 0 = 0 AND owner = $3")}
   UPDATE PREFIX.webhook_deliveries AS delivery SET
     state = 1, owner = NULL, next_at_ms = #{SQL.to_database("$4::bigint")}
   FROM locked WHERE delivery.id = locked.id
@@ -102,7 +102,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   @redeliver """
   WITH #{SQL.clock(1)},
-  #{SQL.locked(2, "state <> 2 OR $4::boolean")},
+  #{SQL.locked(2, "state + 0 <> 2 OR $4::boolean")},
   known AS (
     INSERT INTO PREFIX.webhook_owners (owner, until_ms)
     SELECT $3, 0 WHERE EXISTS (SELECT 1 FROM locked) ON CONFLICT DO NOTHING),

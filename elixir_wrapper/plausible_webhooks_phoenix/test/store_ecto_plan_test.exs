@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.StoreEctoPlanTest do
     sql!(store, """
     INSERT INTO PREFIX.webhook_deliveries (id, webhook_id, site_id, type, state, owner, attempts,
       schedule_from, created_at_ms, finished_at_ms, last_status, manual, retry)
-    SELECT 'x' || i, 'wh_x', 2, 'goal.completed', state, CASE WHEN state = 0 THEN 'a' END, 1, 0,
+    SELECT 'x' || i, 'wh_x', 2, 'goal.completed', state, CASE i % 4 WHEN 0 THEN 'a' END, 1, 0,
       i, CASE WHEN state = 2 THEN 9000000000000 END, 200, false, true
     FROM (SELECT i, i % 2 * 2 AS state FROM generate_series(1, 40000) AS i) AS given
     """)

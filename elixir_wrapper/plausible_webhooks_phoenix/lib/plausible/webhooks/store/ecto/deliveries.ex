@@ -161,7 +161,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
        WHERE state = 1 ORDER BY #{@due} LIMIT 1)
       UNION ALL
       (SELECT #{@due} FROM PREFIX.webhook_deliveries
-       WHERE state = 0 AND owner IS NULL ORDER BY #{@due} LIMIT 1)
+       WHERE state = 0 AND owner IS NULL ORDER BY owner, #{@due} LIMIT 1)
       UNION ALL
       SELECT oldest.due_ms FROM PREFIX.webhook_owners CROSS JOIN LATERAL (
         SELECT #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS delivery

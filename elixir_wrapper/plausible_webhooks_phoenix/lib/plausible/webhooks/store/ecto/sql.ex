@@ -66,6 +66,11 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
 
   A lateral subquery with a lock is never turned into another kind of join: each
   row is looked up by its id, however little the planner knows about the table.
+
+  A condition on the state is to be one on `state + 0`. Otherwise a partial index may
+  seem as good as that of the ids: what is pending, say, which the planner takes for
+  little when it was little at the last look. Measured: all 20 000 of an owner read,
+  for each id.
   """
   @spec locked(pos_integer(), String.t()) :: String.t()
   def locked(at, condition) do

@@ -3,7 +3,6 @@ alias Plausible.Webhooks.Test.{Postgres, Repo}
 
 cluster = Postgres.start!()
 :persistent_term.put(Postgres, cluster)
-ExUnit.after_suite(fn _result -> Postgres.remove(cluster) end)
 
 # Waits for a connection rather than give up at once: the tests ask for more at the
 # same moment than there are.
@@ -14,4 +13,10 @@ ExUnit.after_suite(fn _result -> Postgres.remove(cluster) end)
   )
 
 Process.unlink(repo)
+
+ExUnit.after_suite(fn _result ->
+  Supervisor.stop(repo)
+  Postgres.remove(cluster)
+end)
+
 ExUnit.start()

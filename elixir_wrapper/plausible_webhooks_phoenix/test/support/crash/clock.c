@@ -1,6 +1,6 @@
 // Loaded by LD_PRELOAD: the wall clock of this process is off by the number of
-// milliseconds in the file that WEBHOOKS_CLOCK_FILE names, which may change at any
-// time. The monotonic clock is left alone.
+// milliseconds in the file that WEBHOOKS_CLOCK_FILE names, which may change at
+// any time. The monotonic clock is left alone.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -34,7 +34,8 @@ __attribute__((constructor)) static void open_clock(void) {
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
   int result = real()(clock, now);
-  if (result != 0 || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE))
+  if (result != 0 ||
+      (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE))
     return result;
   int64_t offset = *offset_ms;
   int64_t ns = now->tv_nsec + offset % 1000 * 1000000;

@@ -9,6 +9,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   # Modes: `:on`; `:away` (every write and read is an error); `:raise`; `:exit` (as
   # a call to a process that is not there); `{:refuse, fun}` (a write that holds a
   # row for which `fun` is true is refused whole), `{:refuse, fun, reason}`;
+  # `{:starting, reason}` (it cannot be opened for that reason);
   # `{:clock, ms}` (the store's clock is that far from ours);
   # `{:lost, [function]}` (it is done, but the answer gets lost);
   # `{:only, [function], mode}`.
@@ -44,6 +45,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
       {:ok, {switch, module, handle}}
     else
       {:error, _reason} = error -> error
+      {:starting, reason} -> {:error, reason}
       _away -> {:error, :away}
     end
   end

@@ -69,7 +69,7 @@ defmodule Plausible.Webhooks.Engine do
   Submits what `fun` finds in the store and the engine may hold already, except
   what the engine has finished while `fun` was looking: that looks in the store as
   if nobody had done it yet. `fun` is to wait first until everything reported before
-  is on record.
+  is on record. Its own error, or `:timeout`: it is not known who has what it found.
   """
   @spec submit_again(Instance.t(), (() -> {:ok, [Delivery.t()]} | {:error, term()})) ::
           {:ok, [Delivery.t()]} | {:error, term()}
@@ -87,8 +87,7 @@ defmodule Plausible.Webhooks.Engine do
 
     result
   catch
-    # With the engine its owner has gone, and what was found comes back by that.
-    :exit, _reason -> {:error, :not_running}
+    :exit, _reason -> {:error, :timeout}
   end
 
   @doc "Owners that are no more; their lease is to be ended."

@@ -226,6 +226,17 @@ defmodule Plausible.WebhooksTest do
       assert Instance.get(context.name) == nil
     end
 
+    test "a store that is coming back is waited for", context do
+      for reason <- [:connection_lost, :queue_timeout, :timeout] do
+        SwitchStore.set(context.switch, {:starting, reason})
+        coming = Task.async(fn -> Process.sleep(700) && SwitchStore.set(context.switch, :on) end)
+        context = start!(context)
+        Task.await(coming)
+        assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
+        stop!(context)
+      end
+    end
+
     test "that are not there are named", context do
       assert_raise ArgumentError, ~r/no webhooks instance :nowhere/, fn -> API.stats(:nowhere) end
       assert %{id: id, type: :supervisor} = API.child_spec(name: context.name)

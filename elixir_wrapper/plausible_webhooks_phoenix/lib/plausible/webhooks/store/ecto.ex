@@ -36,6 +36,9 @@ defmodule Plausible.Webhooks.Store.Ecto do
   lease has left, and what is parked and due, is claimed by whichever node asks
   first (`FOR UPDATE SKIP LOCKED`); no two get the same one.
 
+  What is accepted or recorded is on disk when the call returns, also where the host
+  has commits that do not wait for it (`synchronous_commit = off`).
+
   Only the database's clock decides. A node whose clock is wrong by more than five
   seconds has its times corrected on the way in and out.
 

@@ -113,7 +113,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   WITH #{SQL.clock(1)},
   chosen AS MATERIALIZED (
     SELECT id FROM PREFIX.webhook_deliveries AS candidate
-    WHERE state = 0 AND owner = $3
+    WHERE state = 0 AND owner = $3 AND #{SQL.durably()}
     ORDER BY #{@due} LIMIT $4 FOR UPDATE SKIP LOCKED),
   known AS (
     INSERT INTO PREFIX.webhook_owners (owner, until_ms)

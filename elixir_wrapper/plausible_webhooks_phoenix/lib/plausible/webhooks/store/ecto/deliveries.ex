@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   WITH #{SQL.clock(1)},
   given AS MATERIALIZED (
     SELECT nextval(pg_get_serial_sequence('PREFIX.webhook_deliveries', 'seq')) AS seq, given.*
-    FROM #{SQL.given(@given, 2)}),
+    FROM #{SQL.given(@given, 2)} WHERE #{SQL.durably()}),
   owners AS (
     INSERT INTO PREFIX.webhook_owners (owner, until_ms)
     SELECT DISTINCT owner, 0 FROM given WHERE owner IS NOT NULL ON CONFLICT DO NOTHING),

@@ -15,7 +15,7 @@ defmodule Plausible.Webhooks.StoreEctoDurableTest do
       wal_writer_flush_after: "100MB"
     ]
 
-    server = start_supervised!({Agent, fn -> Postgres.start!(settings) end})
+    server = Postgres.supervised!(settings)
     %{server: server}
   end
 

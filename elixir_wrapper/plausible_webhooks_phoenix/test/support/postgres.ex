@@ -139,7 +139,8 @@ defmodule Plausible.Webhooks.Test.Postgres do
   end
 
   @doc "Does the server run?"
-  @spec running?(t()) :: boolean()
+  @spec running?(%{:folder => Path.t(), :place => place(), optional(term()) => term()}) ::
+          boolean()
   def running?(cluster) do
     case File.read(postmaster_pid(cluster)) do
       {:ok, text} -> text |> String.split("\n") |> hd() |> running_pid?()
@@ -176,6 +177,33 @@ defmodule Plausible.Webhooks.Test.Postgres do
          do: wait_until_gone(pid, System.monotonic_time(:millisecond) + @start_ms)
 
     :ok
+  end
+
+  @doc """
+  Starts a cluster that an agent holds, for a test that kills it and starts it again;
+  it is gone after the test, or after all of them when called in `setup_all`.
+  """
+  @spec supervised!(keyword(), keyword()) :: pid()
+  def supervised!(settings \\ [], options \\ []) do
+    options = Keyword.put_new_lazy(options, :folder, &folder!/0)
+    folder = options[:folder]
+
+    # The server learns of the agent's end, which is before this.
+    ExUnit.Callbacks.on_exit(fn ->
+      cluster = %{folder: folder, place: Keyword.get(options, :place, @here)}
+      wait_until_stopped(cluster, System.monotonic_time(:millisecond) + @start_ms)
+      File.rm_rf!(folder)
+    end)
+
+    start = {Agent, fn -> start!(settings, options) end}
+    ExUnit.Callbacks.start_supervised!(start, id: {__MODULE__, folder})
+  end
+
+  defp wait_until_stopped(cluster, deadline) do
+    if running?(cluster) and System.monotonic_time(:millisecond) < deadline do
+      Process.sleep(20)
+      wait_until_stopped(cluster, deadline)
+    end
   end
 
   @doc "Options of a Repo, or of Postgrex."

@@ -33,28 +33,32 @@ stage() {
 }
 
 # quiet_stage: the same for what is only worth reading when it fails; a line
-# every ten seconds says that it goes on.
+# every ten seconds says that it goes on. The command gets no input (what is there
+# may be meant for somebody else), and a caller that is ended meanwhile finds in
+# stage_pid and stage_log what to tidy up.
+stage_pid='' stage_log=''
 quiet_stage() {
-  local name=$1 log pid status=0 start=$SECONDS told=0
+  local name=$1 status=0 start=$SECONDS told=0
   shift
   say "==> $name"
-  log=$(mktemp)
-  "$@" >"$log" 2>&1 &
-  pid=$!
-  while kill -0 "$pid" 2>/dev/null; do
+  stage_log=$(mktemp)
+  "$@" >"$stage_log" 2>&1 </dev/null &
+  stage_pid=$!
+  while kill -0 "$stage_pid" 2>/dev/null; do
     sleep 0.2
     if [ $((SECONDS - start)) -ge $((told + 10)) ]; then
       told=$((SECONDS - start))
-      say "    ... ${told} s: $(tail -n 1 "$log" | cut -c1-100)"
+      say "    ... ${told} s: $(tail -n 1 "$stage_log" | cut -c1-100)"
     fi
   done
-  wait "$pid" || status=$?
+  wait "$stage_pid" || status=$?
+  stage_pid=''
   if [ "$status" -ne 0 ]; then
-    cat "$log" >&2
-    rm -f "$log"
+    cat "$stage_log" >&2
+    rm -f "$stage_log"
     fail "stage \"$name\" failed (exit status $status)"
   fi
-  rm -f "$log"
+  rm -f "$stage_log"
 }
 
 cmake_generator() {

@@ -10,6 +10,25 @@ namespace {
 // A handle costs some 10 KiB: after a burst the surplus goes.
 constexpr std::size_t kIdleTransfersMax = 512;
 
+// Any answer will do, for it frees the place; one that never ends does not.
+// What we could not send says nothing of the receiver.
+Standing standing_after(ErrorClass error, Standing before) {
+  switch (error) {
+    case ErrorClass::kNone:
+    case ErrorClass::kHttpStatus:
+    case ErrorClass::kRedirect:
+    case ErrorClass::kGone:
+    case ErrorClass::kResponseTooLarge:
+      return Standing::kProven;
+    case ErrorClass::kInternal:
+    case ErrorClass::kCancelled:
+    case ErrorClass::kUnknownWebhook:
+      return before;
+    default:
+      return Standing::kFailing;
+  }
+}
+
 }  // namespace
 
 std::int64_t wall_clock_ms() noexcept {
@@ -18,11 +37,13 @@ std::int64_t wall_clock_ms() noexcept {
       .count();
 }
 
+// The host's slot is taken already.
 void EngineLoop::start(Item& item) {
   Lane& lane = *item.lane;
   item.host = lane.host;
+  item.standing = lane.standing;
+  item.url_changes = lane.url_changes;
   ++lane.busy;
-  ++item.host->busy;
   counters_.waiting.fetch_sub(1, std::memory_order_relaxed);
   item.started_us = EventLoop::now_us();
   item.started_ms = now_ms();
@@ -99,7 +120,7 @@ void EngineLoop::settle_names() {
     for (Item* item : found->second) {
       timers_.erase(item->timer);
       item->resolved_us = now_us_;
-      resolved_.push_back(item);
+      resolved_[item->standing].push_back(item);
     }
     resolving_.erase(found);
   }
@@ -187,7 +208,7 @@ void EngineLoop::launch(Item& item, const std::vector<IpAddress>* addresses) {
   item.transfer = transfer.get();
   Transfer* key = transfer.get();
   busy_transfers_.emplace(key, std::move(transfer));
-  ++in_flight_;
+  slots_.take(item.standing);
 }
 
 void EngineLoop::done(CURL* easy, CURLcode code) {
@@ -207,7 +228,7 @@ void EngineLoop::done(CURL* easy, CURLcode code) {
     idle_transfers_.push_back(std::move(busy->second));
   }
   busy_transfers_.erase(busy);
-  --in_flight_;
+  slots_.give_back(item.standing);
   settle(item, std::move(attempt), retry_after_ms);
 }
 
@@ -227,7 +248,7 @@ void EngineLoop::free_slot(Item& item) {
   Host& host = *item.host;
   item.host = nullptr;
   --lane.busy;
-  --host.busy;
+  host.slots.give_back(item.standing);
   release_host(host);
   drop_host_if_idle(host);
 }
@@ -287,6 +308,9 @@ void EngineLoop::settle(Item& item, Attempt attempt,
   attempt.delivery_id = item.delivery.id;
   attempt.webhook_id = item.delivery.webhook_id;
   attempt.started_at_ms = item.started_ms;
+  if (item.url_changes == lane.url_changes) {
+    set_standing(lane, standing_after(attempt.error, lane.standing));
+  }
   free_slot(item);
   decide(item, attempt, retry_after_ms);
   const auto relaxed = std::memory_order_relaxed;

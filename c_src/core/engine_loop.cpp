@@ -14,7 +14,6 @@ constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 // A host's connections stay in few multis so that they are shared between
 // lanes, but not so many in one that curl's scan over them shows.
 constexpr std::size_t kHostConnectionsPerMulti = 64;
-constexpr std::size_t kPressureFrom = 512;
 
 }  // namespace
 
@@ -132,7 +131,7 @@ Host& EngineLoop::host_of(const std::string& name) {
 }
 
 void EngineLoop::drop_host_if_idle(Host& host) {
-  if (host.lanes != 0 || host.busy != 0) {
+  if (host.lanes != 0 || host.slots.total() != 0) {
     return;
   }
   if (host.timed) {
@@ -155,27 +154,14 @@ void EngineLoop::attach(Lane& lane) {
 // Takes the lane out of every queue; its own items stay.
 void EngineLoop::detach(Lane& lane) {
   Host& host = *lane.host;
-  if (lane.waits_for_host) {
-    std::erase(host.waiting, &lane);
-    lane.waits_for_host = false;
-  }
-  if (lane.queued) {
-    std::erase(run_queue_, &lane);
-    lane.queued = false;
-  }
+  dequeue(lane);
   if (lane.timed) {
     timers_.erase(lane.timer);
     lane.timed = false;
   }
-  const bool passes_grant = host.granted == &lane;
-  if (passes_grant) {
-    host.granted = nullptr;
-  }
   --host.lanes;
   lane.host = nullptr;
-  if (passes_grant) {
-    release_host(host);
-  }
+  release_host(host);
   drop_host_if_idle(host);
 }
 
@@ -197,6 +183,8 @@ void EngineLoop::put(Endpoint endpoint) {
   }
   if (lane.endpoint.url.text != endpoint.url.text) {
     lane.failures_in_a_row = 0;
+    lane.standing = Standing::kUnproven;
+    ++lane.url_changes;
   }
   lane.endpoint = std::move(endpoint);
   attach(lane);
@@ -305,42 +293,6 @@ void EngineLoop::make_ready(Item& item) {
   enqueue(lane);
 }
 
-// Fewer slots for a lane that only fails (one probe at a time), and for
-// everybody when the engine fills up, so that a crowd of endpoints that never
-// answer cannot take all places.
-std::uint32_t EngineLoop::limit_of(const Lane& lane) const {
-  std::uint32_t limit = lane.endpoint.in_flight_max != 0
-                            ? lane.endpoint.in_flight_max
-                            : options_.lane_in_flight_max;
-  if (options_.circuit_failures != 0 &&
-      lane.failures_in_a_row >= options_.circuit_failures) {
-    return 1;
-  }
-  if (in_flight_max_ >= kPressureFrom) {
-    if (in_flight_ * 8 >= in_flight_max_ * 7) {
-      return 1;
-    }
-    if (in_flight_ * 4 >= in_flight_max_ * 3) {
-      limit = std::min(limit, 2U);
-    }
-    if (in_flight_ * 2 >= in_flight_max_) {
-      limit = std::min(limit, 4U);
-    }
-  }
-  return limit;
-}
-
-void EngineLoop::enqueue(Lane& lane) {
-  if (lane.queued || lane.waits_for_host || lane.timed || lane.deleted) {
-    return;
-  }
-  if (lane.ready.empty() || lane.busy >= limit_of(lane)) {
-    return;
-  }
-  lane.queued = true;
-  run_queue_.push_back(&lane);
-}
-
 void EngineLoop::set_lane_timer(Lane& lane, std::int64_t at_us) {
   lane.timed = true;
   lane.timer = timers_.emplace(at_us, &lane);
@@ -352,88 +304,6 @@ void EngineLoop::set_host_timer(Host& host, std::int64_t at_us) {
   }
   host.timed = true;
   host.timer = timers_.emplace(at_us, &host);
-}
-
-void EngineLoop::wait_for_host(Lane& lane) {
-  lane.waits_for_host = true;
-  lane.host->waiting.push_back(&lane);
-  release_host(*lane.host);
-}
-
-// Lets the first waiting lane of a host go, one at a time: it passes the turn
-// on when it has started something or had nothing to start.
-void EngineLoop::release_host(Host& host) {
-  if (host.granted != nullptr || host.waiting.empty()) {
-    return;
-  }
-  if (host.busy >= options_.host_in_flight_max) {
-    return;
-  }
-  if (!host.bucket.available(now_us_)) {
-    set_host_timer(host, host.bucket.next_us());
-    return;
-  }
-  Lane& lane = *host.waiting.front();
-  host.waiting.pop_front();
-  lane.waits_for_host = false;
-  lane.queued = true;
-  host.granted = &lane;
-  run_queue_.push_back(&lane);
-}
-
-// True: something was started, and the lane may have more.
-bool EngineLoop::start_next(Lane& lane) {
-  Host& host = *lane.host;
-  const bool granted = host.granted == &lane;
-  if (granted) {
-    host.granted = nullptr;
-  }
-  bool started = false;
-  if (lane.ready.empty() || lane.busy >= limit_of(lane)) {
-    // Nothing to do now; the lane's own next event brings it back.
-  } else if (!lane.bucket.available(now_us_)) {
-    set_lane_timer(lane, lane.bucket.next_us());
-  } else if (!granted && (host.granted != nullptr || !host.waiting.empty() ||
-                          host.busy >= options_.host_in_flight_max ||
-                          !host.bucket.available(now_us_))) {
-    wait_for_host(lane);
-    return false;
-  } else {
-    lane.bucket.take();
-    host.bucket.take();
-    Item& item = lane.ready.front();
-    lane.away.splice(lane.away.end(), lane.ready, item.self);
-    start(item);
-    started = true;
-  }
-  if (granted) {
-    release_host(host);
-  }
-  return started;
-}
-
-void EngineLoop::pump() {
-  if (!open_) {
-    return;
-  }
-  while (!resolved_.empty() && in_flight_ < in_flight_max_) {
-    Item& item = *resolved_.front();
-    resolved_.pop_front();
-    // That there was no place is not the receiver's doing: the attempt's time
-    // stood still.
-    const std::int64_t waited_us = now_us_ - item.resolved_us;
-    item.started_us += waited_us;
-    item.started_ms += waited_us / 1000;
-    resolve(item);
-  }
-  while (!run_queue_.empty() && in_flight_ < in_flight_max_) {
-    Lane& lane = *run_queue_.front();
-    run_queue_.pop_front();
-    lane.queued = false;
-    if (start_next(lane)) {
-      enqueue(lane);
-    }
-  }
 }
 
 void EngineLoop::fire_timers() {
@@ -480,7 +350,7 @@ std::size_t EngineLoop::turn(std::int64_t wait_us) {
       events_->turn(said ? 0 : next_wait_us(wait_us),
                     [this](CURL* easy, CURLcode code) { done(easy, code); });
   rebuild_broken();
-  counters_.in_flight.store(in_flight_, std::memory_order_relaxed);
+  counters_.in_flight.store(slots_.total(), std::memory_order_relaxed);
   counters_.loop_turns.fetch_add(1, std::memory_order_relaxed);
   counters_.finished_unread.store(finished_.size(), std::memory_order_relaxed);
   return events;

@@ -63,7 +63,7 @@ class EngineLoop {
   void close_admission() noexcept { open_ = false; }
   // Ids of all deliveries that are still here.
   std::vector<std::string> unfinished() const;
-  bool has_in_flight() const noexcept { return in_flight_ > 0; }
+  bool has_in_flight() const noexcept { return slots_.total() > 0; }
 
   std::vector<Attempt>& finished() noexcept { return finished_; }
   std::size_t in_flight_max() const noexcept { return in_flight_max_; }
@@ -86,12 +86,6 @@ class EngineLoop {
   void drop_host_if_idle(Host& host);
   void attach(Lane& lane);
   void detach(Lane& lane);
-  void enqueue(Lane& lane);
-  std::uint32_t limit_of(const Lane& lane) const;
-  void wait_for_host(Lane& lane);
-  void release_host(Host& host);
-  bool start_next(Lane& lane);
-  void pump();
   void fire_timers();
   void set_lane_timer(Lane& lane, std::int64_t at_us);
   void set_host_timer(Host& host, std::int64_t at_us);
@@ -100,6 +94,19 @@ class EngineLoop {
   void bury(Lane& lane);
   std::int64_t next_wait_us(std::int64_t wait_us) const;
   TokenBucket lane_bucket(const Endpoint& endpoint) const;
+
+  // engine_slots.cpp: whose turn it is
+  std::uint32_t limit_of(const Lane& lane) const;
+  void enqueue(Lane& lane);
+  void dequeue(Lane& lane);
+  void set_standing(Lane& lane, Standing standing);
+  bool take_host_slot(Lane& lane);
+  void wait_for_host(Lane& lane);
+  void release_host(Host& host);
+  void give_back_grant(Lane& lane);
+  bool start_next(Lane& lane);
+  Item* next_resolved();
+  void pump();
 
   // engine_attempt.cpp: one attempt
   void start(Item& item);
@@ -141,15 +148,17 @@ class EngineLoop {
   bool open_ = true;
 
   std::int64_t now_us_ = 0;
-  std::size_t in_flight_ = 0;
+  Slots slots_;  // in flight
+  std::uint64_t tickets_ = 0;
   Timers timers_;
   std::unordered_map<std::string, std::unique_ptr<Lane>> lanes_;
   std::unordered_map<Lane*, std::unique_ptr<Lane>> dying_;
   std::unordered_map<std::string, std::unique_ptr<Host>> hosts_;
   std::unordered_map<std::string, Item*> items_;  // by delivery id
   std::unordered_map<std::string, std::vector<Item*>> resolving_;
-  std::deque<Item*> resolved_;  // addresses known, waiting for a place
-  std::deque<Lane*> run_queue_;
+  // Addresses known, waiting for a place.
+  ByStanding<std::deque<Item*>> resolved_;
+  LaneQueue run_queue_;
   std::vector<std::unique_ptr<Transfer>> idle_transfers_;
   std::unordered_map<Transfer*, std::unique_ptr<Transfer>> busy_transfers_;
   std::vector<Attempt> finished_;

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <list>
 #include <map>
 #include <memory>
@@ -15,6 +14,7 @@
 #include <variant>
 
 #include "core/curl_handles.hpp"
+#include "core/slots.hpp"
 #include "webhooks/delivery.hpp"
 #include "webhooks/rate_limit.hpp"
 
@@ -37,6 +37,8 @@ struct Item {
   Delivery delivery;
   Lane* lane = nullptr;
   Host* host = nullptr;  // whose slot it holds; the lane may move meanwhile
+  Standing standing = Standing::kUnproven;  // as which it holds its slots
+  std::uint32_t url_changes = 0;            // of the lane when it started
   Place place = Place::kReady;
   std::list<Item>::iterator self;
   Timers::iterator timer;  // in kDelayed; in kResolving until resolved
@@ -52,10 +54,13 @@ struct Host {
   explicit Host(TokenBucket tokens) : bucket(tokens) {}
   std::string name;
   TokenBucket bucket;
-  std::uint32_t busy = 0;     // slots in use
-  std::uint32_t lanes = 0;    // who refers to it
-  std::deque<Lane*> waiting;  // for a slot or a token, in order
-  Lane* granted = nullptr;    // the first of them, now in the run queue
+  Slots slots;              // in use, or granted
+  std::uint32_t lanes = 0;  // who refers to it
+  LaneQueue waiting;        // for a slot or a token
+  // The first of them, now in the run queue, with a slot and a token in hand.
+  // One for each standing: who waits for its share of the engine must not hold
+  // up the others here.
+  ByStanding<Lane*> granted;
   bool timed = false;
   Timers::iterator timer;
 };
@@ -72,7 +77,10 @@ struct Lane {
   std::list<Item> away;    // delayed, resolving, in flight
   std::uint32_t busy = 0;  // resolving or in flight
   std::uint32_t failures_in_a_row = 0;
-  bool queued = false;  // in the engine's run queue
+  Standing standing = Standing::kUnproven;
+  std::uint32_t url_changes = 0;
+  std::uint64_t ticket = 0;  // when it asked for a slot; while it waits
+  bool queued = false;       // in the engine's run queue
   bool waits_for_host = false;
   bool timed = false;  // waits for a token
   Timers::iterator timer;

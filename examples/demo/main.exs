@@ -6,7 +6,7 @@ for file <- ~w(screen.ex receiver.ex narrator.ex), do: Code.require_file(file, _
 defmodule Demo do
   alias Demo.{Narrator, Receiver, Screen}
   alias Plausible.Webhooks
-  alias Plausible.Webhooks.{Dedup, Directory, Goals, Ndjson, Traffic}
+  alias Plausible.Webhooks.{Dedup, Directory, Goals, Native, Ndjson, Traffic}
   alias Plausible.Webhooks.Host.File, as: Sites
 
   @examples Path.expand("..", __DIR__)
@@ -16,35 +16,61 @@ defmodule Demo do
   @day %{"traffic.spike" => 2, "traffic.drop" => 1}
 
   def main(arguments) do
+    # What cannot start is reported in start!/1, and not by dying of it.
+    Process.flag(:trap_exit, true)
     settings = settings(arguments)
     {:ok, _} = Screen.start_link(nil)
-    dir = settings[:keep] || Path.join(System.tmp_dir!(), "webhooks-demo-#{System.pid()}")
-    File.mkdir_p!(dir)
 
     try do
-      run(settings, dir)
+      run(settings)
     after
       Supervisor.stop(Demo.Supervisor, :normal, 30_000)
-      unless settings[:keep], do: File.rm_rf!(dir)
     end
   end
 
   defp settings(arguments) do
     case OptionParser.parse(arguments, strict: @options) do
-      {settings, [], []} -> settings
+      {settings, [], []} -> settings |> Map.new() |> checked()
       {_settings, rest, wrong} -> usage(rest ++ Enum.map(wrong, &elem(&1, 0)))
     end
   end
 
-  defp usage(wrong) do
-    IO.puts(:stderr, "demo: not understood: #{Enum.join(wrong, " ")} (see script/demo --help)")
+  defp usage(wrong),
+    do: refuse("not understood: #{Enum.join(wrong, " ")} (see script/demo --help)")
+
+  # Before anything is set up.
+  defp checked(settings) do
+    unless settings[:events] in [nil, "-"], do: readable!(settings.events)
+    unless settings[:keep], do: refuse("--keep is missing; use script/demo")
+
+    case File.mkdir_p(settings.keep) do
+      :ok -> settings
+      {:error, :eexist} -> refuse("--keep #{settings.keep}: is not a folder")
+      {:error, reason} -> refuse("--keep #{settings.keep}: #{:file.format_error(reason)}")
+    end
+  end
+
+  # Not opened: what comes through a pipe can be read only once.
+  defp readable!(path) do
+    case File.stat(path) do
+      {:ok, %{type: :directory}} -> refuse("--events #{path}: is a directory")
+      {:ok, %{access: access}} when access in [:read, :read_write] -> :ok
+      {:ok, _stat} -> refuse("--events #{path}: permission denied")
+      {:error, reason} -> refuse("--events #{path}: #{:file.format_error(reason)}")
+    end
+  end
+
+  defp refuse(text) do
+    IO.puts(:stderr, "demo: #{text}")
     System.halt(2)
   end
 
-  defp run(settings, dir) do
+  defp run(settings) do
     own = settings[:url] == nil
-    start!(settings, dir)
-    names = webhooks(settings)
+    port = Receiver.start!()
+    start!(settings)
+    forget(settings)
+    names = webhooks(settings, port)
     Narrator.introduce(names)
     tally = replay(settings)
     waited = wait(System.monotonic_time(:millisecond) + @wait_ms)
@@ -55,8 +81,8 @@ defmodule Demo do
 
   # --- what runs
 
-  defp start!(settings, dir) do
-    sites = settings[:sites] || Path.join(@examples, "sites.json")
+  defp start!(%{keep: dir} = settings) do
+    sites = sites_path(settings)
 
     children = [
       {Sites, path: sites, name: Demo.Sites, on_change: &Webhooks.goals_changed/1},
@@ -80,26 +106,52 @@ defmodule Demo do
       {:ok, _pid} ->
         :ok
 
+      {:error, {:shutdown, {:failed_to_start_child, _child, {:invalid_file, message}}}} ->
+        refuse("--sites #{message}")
+
       {:error, reason} ->
         IO.puts(:stderr, "demo: cannot start: #{Exception.format_exit(reason)}")
         System.halt(1)
     end
   end
 
+  defp sites_path(settings), do: settings[:sites] || Path.join(@examples, "sites.json")
+
+  # The sites as the file has them; what is wrong with it stopped the start.
+  defp sites(settings) do
+    {:ok, %{"sites" => sites}} = settings |> sites_path() |> File.read!() |> Native.decode()
+    sites
+  end
+
   # --- who subscribed
 
-  defp webhooks(settings) do
-    port = Receiver.start!()
-    sites = Enum.filter([1, 2], &Sites.site(Demo.Sites, &1))
+  # Webhooks of an earlier demo in the same folder send to a port that is no more.
+  defp forget(settings) do
+    made = made(settings)
 
+    with {:ok, text} <- File.read(made) do
+      for line <- String.split(text, "\n", trim: true),
+          [site_id, id] <- [String.split(line, " ")],
+          do: Webhooks.delete_webhook(:system, String.to_integer(site_id), id)
+
+      File.rm!(made)
+    end
+  end
+
+  # Only what is listed there is the demo's to delete.
+  defp made(settings), do: Path.join(settings.keep, "webhooks.demo")
+
+  defp webhooks(settings, port) do
     wishes =
       case settings do
-        %{url: url} -> theirs(sites, url)
-        _own -> Enum.filter(ours(port), fn {site, _, _} -> site in sites end)
+        %{url: url} -> all(sites(settings), fn _id -> {nil, "Your endpoint", url} end)
+        %{sites: _path} -> all(sites(settings), &at_receiver(&1, port))
+        _recorded -> ours(port)
       end
 
     Map.new(wishes, fn {site_id, path, attributes} ->
       {:ok, webhook} = created(Webhooks.create_webhook(:system, site_id, attributes))
+      File.write!(made(settings), "#{site_id} #{webhook.id}\n", [:append])
       {:ok, [%{key: secret} | _]} = Webhooks.reveal_secret(:system, site_id, webhook.id)
       if path, do: Receiver.trust(path, secret)
 
@@ -108,7 +160,7 @@ defmodule Demo do
         if(path, do: "", else: "; secret #{secret}")
       ])
 
-      {webhook.id, attributes.name}
+      {webhook.id, %{site_id: site_id, name: attributes.name}}
     end)
   end
 
@@ -116,8 +168,7 @@ defmodule Demo do
 
   defp created({:error, {:invalid, fields}}) do
     text = Enum.map_join(fields, "; ", fn {field, reason} -> "#{field} #{reason}" end)
-    IO.puts(:stderr, "demo: #{text}")
-    System.halt(2)
+    refuse("the webhook is not valid: #{text}")
   end
 
   defp ours(port) do
@@ -147,17 +198,24 @@ defmodule Demo do
     ]
   end
 
-  defp theirs(sites, url) do
-    for site <- sites do
-      {site, nil,
-       %{
-         name: "Your endpoint",
-         url: url,
-         events: ["goal.completed", "traffic.spike", "traffic.drop"],
-         goals: :all,
-         spike_threshold: 40,
-         drop_threshold: 50
-       }}
+  defp at_receiver(site_id, port) do
+    path = "/sites/#{site_id}"
+    {path, "Site #{site_id}", "http://127.0.0.1:#{port}#{path}"}
+  end
+
+  # Every site, all goals. A drop is one from what was usual: only a site with a
+  # history has that.
+  defp all(sites, endpoint) do
+    for %{"id" => id} = site <- sites do
+      {path, name, url} = endpoint.(id)
+      attributes = %{name: name, url: url, goals: :all, spike_threshold: 40}
+
+      if site["history"] in [nil, []] do
+        {id, path, Map.put(attributes, :events, ["goal.completed", "traffic.spike"])}
+      else
+        events = ["goal.completed", "traffic.spike", "traffic.drop"]
+        {id, path, Map.merge(attributes, %{events: events, drop_threshold: 50})}
+      end
     end
   end
 
@@ -191,18 +249,7 @@ defmodule Demo do
     case settings[:events] do
       nil -> File.stream!(Path.join(@examples, "events.ndjson"))
       "-" -> IO.stream(:stdio, :line)
-      path -> readable(path)
-    end
-  end
-
-  defp readable(path) do
-    case File.stat(path) do
-      {:ok, _stat} ->
-        File.stream!(path)
-
-      {:error, reason} ->
-        IO.puts(:stderr, "demo: #{path}: #{:file.format_error(reason)}")
-        System.halt(2)
+      path -> File.stream!(path)
     end
   end
 
@@ -281,11 +328,13 @@ defmodule Demo do
     end
   end
 
-  # Read back from the store, page by page.
+  # Read back from the store, page by page; without what an earlier demo left.
   defp log(names) do
-    for site <- [1, 2], Sites.site(Demo.Sites, site), delivery <- pages(site, nil) do
+    for site <- names |> Map.values() |> Enum.map(& &1.site_id) |> Enum.uniq(),
+        delivery <- pages(site, nil),
+        is_map_key(names, delivery.webhook_id) do
       {:ok, attempts} = Webhooks.attempts(:system, site, delivery.id)
-      %{delivery: delivery, attempts: attempts, name: names[delivery.webhook_id]}
+      %{delivery: delivery, attempts: attempts, name: names[delivery.webhook_id].name}
     end
   end
 

@@ -22,6 +22,13 @@ class TokenBucket {
   }
   // Only after available() said yes at the same instant.
   void take() noexcept { tokens_ -= 1.0; }
+  // One that was taken and not used.
+  void give_back() noexcept {
+    tokens_ += 1.0;
+    if (tokens_ > burst_) {
+      tokens_ = burst_;
+    }
+  }
   // When the next token is there; now or earlier when one is.
   std::int64_t next_us() const noexcept {
     if (tokens_ >= 1.0) {

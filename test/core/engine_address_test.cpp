@@ -259,6 +259,11 @@ TEST_CASE("address: the system's resolver knows localhost") {
   EngineRun run;
   run.endpoint("wh_1", server.url("localhost", "/"));
   const Attempt attempt = run.outcome(delivery("msg_1", "wh_1"));
+  // A bare system may have no /etc/hosts, and then has no localhost either.
+  if (resolve_with_getaddrinfo("localhost").addresses.empty()) {
+    CHECK(attempt.error == ErrorClass::kDnsError);
+    return;
+  }
   CHECK(attempt.state == DeliveryState::kDelivered);
   CHECK(attempt.dns_us.has_value());
 }

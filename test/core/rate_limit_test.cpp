@@ -113,3 +113,18 @@ TEST_CASE("rate limit: a burst of 0 still lets one through at a time") {
   bucket.take();
   CHECK_FALSE(bucket.available(1'000));
 }
+
+TEST_CASE("rate limit: what was not used goes back, up to the burst") {
+  TokenBucket bucket(10, 2, 0);
+  REQUIRE(bucket.available(0));
+  bucket.take();
+  bucket.take();
+  CHECK_FALSE(bucket.available(0));
+  bucket.give_back();
+  CHECK(bucket.available(0));
+  bucket.give_back();
+  bucket.give_back();
+  bucket.take();
+  bucket.take();
+  CHECK_FALSE(bucket.available(0));
+}

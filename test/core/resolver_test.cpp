@@ -4,6 +4,8 @@
 // Thread: one; lookups run on the resolver's threads.
 #include "webhooks/resolver.hpp"
 
+#include <netdb.h>
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -349,7 +351,13 @@ TEST_CASE("resolver: the system's own lookup") {
   const Resolution literal = resolve_with_getaddrinfo("127.0.0.9");
   REQUIRE(literal.addresses.size() == 1);
   CHECK(literal.addresses.front().to_string() == "127.0.0.9");
-  CHECK_FALSE(resolve_with_getaddrinfo("localhost").addresses.empty());
+  // What the system knows, we know. A bare one has no /etc/hosts.
+  addrinfo* known = nullptr;
+  const bool knows = getaddrinfo("localhost", nullptr, nullptr, &known) == 0;
+  if (knows) {
+    freeaddrinfo(known);
+  }
+  CHECK(resolve_with_getaddrinfo("localhost").addresses.empty() != knows);
   // Too long to be asked of any server.
   const Resolution none = resolve_with_getaddrinfo(std::string(300, 'a'));
   CHECK(none.addresses.empty());

@@ -220,7 +220,7 @@ defmodule Plausible.Webhooks.ClusterTest do
     end
 
     test "after a gap everything is read, goals included", context do
-      context = start_node!(context, directory: [sites_per_refresh: 0], retry_delays_ms: [800])
+      context = start_node!(context, directory: [sites_per_refresh: 0], retry_delays_ms: [3_000])
       webhook = webhook!(context, "/old")
       waiting!(context, webhook, "/old")
       change_elsewhere(context, webhook, url: HttpReceiver.url(context.receiver, "/new"))

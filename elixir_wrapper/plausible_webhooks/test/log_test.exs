@@ -23,6 +23,20 @@ defmodule Plausible.Webhooks.LogTest do
     defp page(context, filters, page \\ %{}),
       do: API.deliveries(context.name, :owner, 1, filters, page)
 
+    test "values that are given many times count once", context do
+      {:ok, %{entries: failed}} = page(context, %{states: List.duplicate(:failed, 40_000)})
+      assert length(failed) == 4
+
+      for count <- [63, 64, 65, 100, 200, 40_000] do
+        types = List.duplicate("goal.completed", count)
+        assert {:ok, %{entries: [_ | _]}} = page(context, %{types: types})
+      end
+
+      for list <- [[:failed | :failed], ["goal.completed" | "x"]],
+          key <- [:states, :types],
+          do: assert({:error, {:invalid, %{^key => _}}} = page(context, %{key => list}))
+    end
+
     test "is filtered and paged", context do
       {:ok, %{entries: failed, next: nil}} = page(context, %{states: [:failed]})
       assert length(failed) == 4

@@ -76,6 +76,12 @@ defmodule Plausible.Webhooks.PeriodicTest do
     HttpReceiver.await(context.receiver, "/spike", 1)
   end
 
+  test "who evaluates by hand is not in the way of itself", context do
+    context = start!(context, traffic: [tick_ms: :infinity])
+    now_ms = System.system_time(:millisecond)
+    for n <- 1..200, do: assert({:ok, _} = Traffic.evaluate(context.name, now_ms + n * 60_000))
+  end
+
   test "oban: nothing by itself, everything when told", context do
     context =
       start!(context,

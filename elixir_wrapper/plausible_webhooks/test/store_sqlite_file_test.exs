@@ -207,6 +207,7 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
             {text, :not_a_database}
           ] do
         before = File.read!(file)
+        File.chmod!(file, 0o644)
         options = options(file)
         assert start(options) == {:error, reason}, "for #{file}"
 
@@ -217,6 +218,7 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
 
         stop(options)
         assert File.read!(file) == before
+        assert (File.stat!(file).mode &&& 0o777) == 0o644
         refute File.exists?(file <> "-wal")
         refute File.exists?(file <> ".key")
       end
@@ -528,10 +530,10 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
             {3, ["UPDATE webhooks SET colour = 'blue'"]}
           ]
 
-      in_file(path, fn run -> assert Schema.open(run, later) == :ok end)
+      in_file(path, fn run -> assert Schema.open(run, &nothing/0, later) == :ok end)
 
       in_file(path, fn run ->
-        assert Schema.open(run, later) == :ok
+        assert Schema.open(run, &nothing/0, later) == :ok
         assert {:ok, [{3}]} = run.("PRAGMA user_version")
         assert run.("SELECT id, colour FROM webhooks") == {:ok, [{webhook.id, "blue"}]}
       end)
@@ -547,7 +549,7 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
       broken = Schema.migrations() ++ [{2, ["CREATE TABLE extra (x)", "no SQL"]}]
 
       in_file(path, fn run ->
-        assert {:error, {:sqlite, 1, _}} = Schema.open(run, broken)
+        assert {:error, {:sqlite, 1, _}} = Schema.open(run, &nothing/0, broken)
         assert {:ok, [{1}]} = run.("PRAGMA user_version")
         assert {:ok, []} = run.("SELECT 1 FROM sqlite_schema WHERE name = 'extra'")
       end)
@@ -555,6 +557,8 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
       start!(options)
     end
   end
+
+  defp nothing, do: nil
 
   # A connection that is not the store's.
   defp in_file(path, fun) do
@@ -786,6 +790,20 @@ defmodule Plausible.Webhooks.StoreSQLiteFileTest do
                {:ok, [[{huge - 1}]]}
 
       assert SQLite.prune(store, huge, 10) == {:error, :integer_out_of_range}
+    end
+
+    test "what no statement can take is an error, and the process lives on", %{path: path} do
+      store = start!(options(path))
+      connection = Process.whereis(store.connection)
+
+      for params <- [[1.5], [:a], [%{}], [{1}], [self()], [<<1::1>>], List.duplicate(1, 65)] do
+        assert Connection.read(store.connection, [{"SELECT ?1", params}]) ==
+                 {:error, :invalid_parameter}
+      end
+
+      long = "SELECT '" <> String.duplicate("x", 70_000) <> "'"
+      assert Connection.read(store.connection, [{long, []}]) == {:error, :invalid_parameter}
+      assert Process.whereis(store.connection) == connection
     end
 
     test "who has given up waiting is not served any more", %{path: path} do

@@ -531,7 +531,8 @@ defmodule Plausible.Webhooks.WebhookTest do
           {"https://[2606:4700::1111]/x", "2606:4700::1111"},
           {"https://1.1.1.1/", "1.1.1.1"},
           {"nonsense", nil},
-          {"https://exa mple/", nil}
+          {"https://exa mple/", nil},
+          {"https://example.com/" <> <<255>>, nil}
         ] do
       assert Webhook.host(url) == host
       assert Webhook.host(%Webhook{url: url}) == host

@@ -63,6 +63,60 @@ defmodule Plausible.WebhooksTest do
       assert unchanged.version == webhook.version
     end
 
+    test "the limit of webhooks is the instance's, also above the default", context do
+      context = start!(context, webhooks_per_site_max: 25)
+      for n <- 1..25, do: webhook!(context, "/#{n}")
+      attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
+      assert {:error, :limit_reached} = API.create_webhook(context.name, :owner, 1, attributes)
+    end
+
+    test "a wrong type is an ArgumentError and hurts nobody", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      store = Process.whereis(Module.concat(context.name, "SQLite"))
+      directory = Process.whereis(Instance.process(context.name, :directory))
+      name = context.name
+      odd = [1.5, :a, [], %{}, {1}, self(), fn -> 1 end, "1", Integer.pow(2, 70), nil, [1 | 2]]
+
+      for site <- odd do
+        for call <- [
+              fn -> API.list_webhooks(name, :owner, site) end,
+              fn -> API.deliveries(name, :owner, site, %{}, %{}) end,
+              fn -> API.get_webhook(name, :owner, site, webhook.id) end,
+              fn -> API.create_webhook(name, :owner, site, %{}) end,
+              fn -> API.webhook_changed(name, site, webhook.id) end
+            ],
+            do: assert_raise(ArgumentError, call)
+      end
+
+      for id <- odd -- ["1"] do
+        for call <- [
+              fn -> API.get_webhook(name, :owner, 1, id) end,
+              fn -> API.update_webhook(name, :owner, 1, id, %{}) end,
+              fn -> API.delete_webhook(name, :owner, 1, id) end,
+              fn -> API.enable_webhook(name, :owner, 1, id) end,
+              fn -> API.disable_webhook(name, :owner, 1, id) end,
+              fn -> API.reveal_secret(name, :owner, 1, id) end,
+              fn -> API.rotate_secret(name, :owner, 1, id, 0) end,
+              fn -> API.send_test(name, :owner, 1, id, "webhook.test") end,
+              fn -> API.recover(name, :owner, 1, id, 0) end,
+              fn -> API.delivery(name, :owner, 1, id) end,
+              fn -> API.attempts(name, :owner, 1, id) end,
+              fn -> API.redeliver(name, :owner, 1, id) end,
+              fn -> API.webhook_changed(name, 1, id) end
+            ],
+            do: assert_raise(ArgumentError, call)
+      end
+
+      for wrong <- [~D[2026-01-01], [1], [a: 1] ++ [2], :a, nil, "x", [{:a, 1} | :b]] do
+        assert_raise ArgumentError, fn -> API.deliveries(name, :owner, 1, wrong, %{}) end
+        assert_raise ArgumentError, fn -> API.deliveries(name, :owner, 1, %{}, wrong) end
+      end
+
+      assert store == Process.whereis(Module.concat(context.name, "SQLite"))
+      assert directory == Process.whereis(Instance.process(context.name, :directory))
+    end
+
     test "a site has at most so many, and one that is unknown has none", context do
       context = start!(context, webhooks_per_site_max: 3)
       for n <- 1..3, do: webhook!(context, "/#{n}")
@@ -170,6 +224,17 @@ defmodule Plausible.WebhooksTest do
       assert {:error, reason} = API.start_link(options(context))
       assert inspect(reason) =~ "{:store, :not_a_database}"
       assert Instance.get(context.name) == nil
+    end
+
+    test "a store that is coming back is waited for", context do
+      for reason <- [:connection_lost, :queue_timeout, :timeout] do
+        SwitchStore.set(context.switch, {:starting, reason})
+        coming = Task.async(fn -> Process.sleep(700) && SwitchStore.set(context.switch, :on) end)
+        context = start!(context)
+        Task.await(coming)
+        assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
+        stop!(context)
+      end
     end
 
     test "that are not there are named", context do

@@ -7,7 +7,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
   import ExUnit.CaptureLog
 
   alias Plausible.Webhooks.Telemetry
-  alias Plausible.Webhooks.Test.{OwnRepo, StoreCase}
+  alias Plausible.Webhooks.Test.OwnRepo
 
   @moduletag timeout: 180_000
   @moduletag :capture_log
@@ -30,8 +30,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
 
     prefix = "webhooks"
     OwnRepo.query!("CREATE SCHEMA #{prefix}")
-    migration = [{1, StoreCase.Migration}]
-    [1] = Ecto.Migrator.run(OwnRepo, migration, :up, all: true, prefix: prefix, log: false)
+    :ok = migrate!(prefix, :up, [], OwnRepo)
 
     context = Map.merge(context, %{repo: OwnRepo, prefix: prefix})
     test = self()

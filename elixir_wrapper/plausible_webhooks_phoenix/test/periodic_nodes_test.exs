@@ -3,8 +3,6 @@ defmodule Plausible.Webhooks.PeriodicNodesTest do
   # when that is gone.
   use Plausible.Webhooks.Test.StoreCase, async: false
 
-  import Plausible.Webhooks.Test.EctoInstanceCase, only: [eventually: 2]
-
   alias Plausible.Webhooks, as: API
   alias Plausible.Webhooks.Test.{ClusterNode, HttpReceiver, ObanTables}
   alias Plausible.Webhooks.Workers
@@ -88,6 +86,8 @@ defmodule Plausible.Webhooks.PeriodicNodesTest do
     %{a: a, b: b, receiver: receiver} = context
     for node <- [a, b], do: up!(node, context, periodic: :oban, traffic: [])
     spike!(a, receiver)
+    # Whoever is first has to know of it.
+    assert is_integer(ClusterNode.call(b, :await, [@name, {:watched, 1}]))
     job = %Oban.Job{args: %{"instance" => inspect(@name)}, inserted_at: DateTime.utc_now()}
 
     results =

@@ -24,6 +24,8 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       record: [[an_attempt(delivery)]],
       record: [[failed(delivery, 1), an_attempt(delivery, number: 2)]],
       claim: ["b", 10],
+      reclaim: ["b", "a", 10],
+      take_turn: ["prune", 60_000, nil],
       release: ["a", [delivery.id], 1],
       heartbeat: ["a", 60_000],
       redeliver: ["a", [delivery.id]],
@@ -208,7 +210,7 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
     outcome =
       while_blocked(insert_first(store, delivery), accept, fn _pid ->
         Process.sleep(500)
-        true
+        :rollback
       end)
 
     assert outcome == {:error, :timeout}

@@ -27,10 +27,11 @@ defmodule Plausible.Webhooks.StoreEctoPlanTest do
     for _ <- 1..@settled, do: use_all(store, webhook)
 
     sql!(store, """
-    INSERT INTO PREFIX.webhook_deliveries (id, webhook_id, site_id, type, state, attempts,
+    INSERT INTO PREFIX.webhook_deliveries (id, webhook_id, site_id, type, state, owner, attempts,
       schedule_from, created_at_ms, finished_at_ms, last_status, manual, retry)
-    SELECT 'x' || i, 'wh_x', 2, 'goal.completed', 2, 1, 0, i, 9000000000000, 200, false, true
-    FROM generate_series(1, 20000) AS i
+    SELECT 'x' || i, 'wh_x', 2, 'goal.completed', state, CASE i % 4 WHEN 0 THEN 'a' END, 1, 0,
+      i, CASE WHEN state = 2 THEN 9000000000000 END, 200, false, true
+    FROM (SELECT i, i % 2 * 2 AS state FROM generate_series(1, 40000) AS i) AS given
     """)
 
     sql!(store, "INSERT INTO PREFIX.webhook_bodies SELECT seq, '' FROM PREFIX.webhook_deliveries

@@ -9,9 +9,10 @@ defmodule Plausible.Webhooks do
 
       children = [
         MyApp.Repo,
+        {Plausible.Webhooks.Host.File, path: "/etc/app/sites.json", name: MyApp.Sites},
         {Plausible.Webhooks,
          store: {Plausible.Webhooks.Store.SQLite, path: "/var/lib/app/webhooks.db"},
-         host: {Plausible.Webhooks.Host.File, path: "/etc/app/sites.json"},
+         host: {Plausible.Webhooks.Host.File, MyApp.Sites},
          vault: {:file, "/var/lib/app/webhooks.key"}},
         MyApp.Endpoint
       ]
@@ -46,12 +47,15 @@ defmodule Plausible.Webhooks do
       nothing was saved
     * `{:error, reason}` - the store's, for example while it is away
 
+  A wrong type raises `ArgumentError`.
+
   Secrets are in no webhook that is returned (`key` is `nil`), `reveal_secret/4`
   hands them out. For an actor who may only read, the URL is cut to its host and
   header values are hidden, since both may hold tokens.
   """
 
   alias Plausible.Webhooks.{
+    Access,
     Attempt,
     Change,
     Delivery,
@@ -153,8 +157,12 @@ defmodule Plausible.Webhooks do
       Plausible.Webhooks.webhook_changed(site_id, webhook_id)
   """
   @spec webhook_changed(instance(), site_id(), Webhook.id()) :: :ok | {:error, term()}
-  def webhook_changed(instance \\ __MODULE__, site_id, webhook_id),
-    do: Change.changed_elsewhere(Instance.fetch!(instance), site_id, webhook_id)
+  def webhook_changed(instance \\ __MODULE__, site_id, webhook_id) do
+    if not (Access.site_id?(site_id) and is_binary(webhook_id)),
+      do: raise(ArgumentError, "expected the ids of a site and of a webhook")
+
+    Change.changed_elsewhere(Instance.fetch!(instance), site_id, webhook_id)
+  end
 
   # --- for schedulers of the host, see the option `:periodic`
 

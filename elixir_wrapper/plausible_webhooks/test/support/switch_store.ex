@@ -11,6 +11,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   # row for which `fun` is true is refused whole), `{:refuse, fun, reason}`;
   # `{:lost, [function]}` (it is done, but the answer gets lost); `{:answer, fun}`
   # (what `fun` says of a function and its arguments, `:pass` for the real store);
+  # `{:starting, reason}` (it cannot be opened for that reason);
   # `{:clock, ms}` (the store's clock is that far from ours);
   # `{:only, [function], mode}`.
 
@@ -45,6 +46,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
       {:ok, {switch, module, handle}}
     else
       {:error, _reason} = error -> error
+      {:starting, reason} -> {:error, reason}
       _away -> {:error, :away}
     end
   end
@@ -58,10 +60,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   defp inner(options) do
     {module, inner} = Keyword.fetch!(options, :inner)
 
-    case Keyword.fetch(options, :vault) do
-      {:ok, vault} -> {module, Keyword.put(inner, :vault, vault)}
-      :error -> {module, inner}
-    end
+    {module, Keyword.merge(inner, Keyword.take(options, [:vault, :webhooks_per_site_max]))}
   end
 
   defp mode(switch), do: :ets.lookup_element(switch, :mode, 2)

@@ -22,7 +22,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
     :persistent_term.put({__MODULE__, :epmd_port}, port)
 
     script = """
-    "$0" -port #{port} -address 127.0.0.1 & epmd=$!
+    "$0" -port #{port} -address 127.0.0.1 >/dev/null 2>&1 & epmd=$!
     cat >/dev/null
     kill $epmd
     """
@@ -191,6 +191,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
       {:gone, webhook_id}               the engine has it no more
       {:listed, site_id, webhook_id, status}  events of the site go to it, or nil
       {:goal, site_id, event_name}      such an event completes a goal
+      {:watched, site_id}               its traffic is evaluated
   """
   def await(name, what, timeout_ms \\ 10_000) do
     await_until(name, what, System.monotonic_time(:millisecond) + timeout_ms)
@@ -233,6 +234,8 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
       subscriptions -> Goals.completed(subscriptions, event(site_id, event_name), nil) != []
     end
   end
+
+  defp in_force?(name, {:watched, site_id}), do: Directory.traffic(name, site_id) != []
 
   defp endpoint(name, id) do
     %{endpoints: endpoints} = name |> Instance.fetch!() |> Engine.current()

@@ -89,22 +89,4 @@ defmodule Plausible.Webhooks.Test.EctoInstanceCase do
       attributes
     )
   end
-
-  @doc "Tries until `fun` is true."
-  def eventually(fun, timeout_ms \\ 15_000),
-    do: try_until(fun, System.monotonic_time(:millisecond) + timeout_ms)
-
-  defp try_until(fun, deadline) do
-    cond do
-      result = fun.() ->
-        result
-
-      System.monotonic_time(:millisecond) >= deadline ->
-        raise ExUnit.AssertionError, message: "did not become true in time"
-
-      true ->
-        Process.sleep(10)
-        try_until(fun, deadline)
-    end
-  end
 end

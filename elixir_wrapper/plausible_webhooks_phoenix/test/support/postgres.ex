@@ -8,7 +8,21 @@ defmodule Plausible.Webhooks.Test.Postgres do
 
   @start_ms 30_000
 
-  @type t :: %{folder: Path.t(), bin: Path.t(), settings: keyword(), port: port() | nil}
+  @type t :: %{
+          folder: Path.t(),
+          bin: Path.t(),
+          settings: keyword(),
+          place: place(),
+          port: port() | nil
+        }
+
+  @typedoc """
+  Where the cluster's data is: what a command has to begin with to see it there, and
+  what a path has to begin with to be seen from here.
+  """
+  @type place :: %{command: [String.t()], root: Path.t()}
+
+  @here %{command: [], root: ""}
 
   # A commit that is lost with the machine's power is no concern of these tests.
   @settings [
@@ -21,16 +35,32 @@ defmodule Plausible.Webhooks.Test.Postgres do
     log_min_messages: "fatal"
   ]
 
-  @doc "Makes and starts a cluster with a database `webhooks`."
-  @spec start!(keyword()) :: t()
-  def start!(settings \\ []) do
-    bin = bin!()
+  @doc "An empty folder for a cluster; the server's data is to be in `data` of it."
+  @spec folder!() :: Path.t()
+  def folder! do
     folder = Path.join(System.tmp_dir!(), "webhooks-pg-#{System.pid()}-#{unique()}")
     File.mkdir_p!(Path.join(folder, "data"))
-    cluster = %{folder: folder, bin: bin, settings: Keyword.merge(@settings, settings), port: nil}
     own(folder)
+    folder
+  end
 
-    run!(cluster, "initdb", [
+  @doc """
+  Makes and starts a cluster with a database `webhooks`. Options: `:folder` and
+  `:place`, when its data are not simply in the folder; `:initdb`, more arguments.
+  """
+  @spec start!(keyword(), keyword()) :: t()
+  def start!(settings \\ [], options \\ []) do
+    folder = Keyword.get_lazy(options, :folder, &folder!/0)
+
+    cluster = %{
+      folder: folder,
+      bin: bin!(),
+      settings: Keyword.merge(@settings, settings),
+      place: Keyword.get(options, :place, @here),
+      port: nil
+    }
+
+    initdb = [
       "--pgdata=#{data(cluster)}",
       "--auth=trust",
       "--username=postgres",
@@ -38,33 +68,34 @@ defmodule Plausible.Webhooks.Test.Postgres do
       "--locale=C",
       "--no-sync",
       "--no-instructions"
-    ])
+    ]
+
+    run!(cluster, "initdb", initdb ++ Keyword.get(options, :initdb, []))
 
     cluster = again!(cluster)
     run!(cluster, "createdb", ["-h", folder, "-U", "postgres", "webhooks"])
     cluster
   end
 
-  @doc "Starts the cluster's server, after `kill!/1` or `stop!/1`."
+  @doc "Starts the cluster's server, after `kill!/2` or after it has ended by itself."
   @spec again!(t()) :: t()
   def again!(cluster) do
+    if cluster.port, do: close(cluster)
     settings = Enum.flat_map(cluster.settings, fn {key, value} -> ["-c", "#{key}=#{value}"] end)
 
     # The shell outlives the server and learns of our end by the end of its input.
     script = """
     "$@" >>"$0/log" 2>&1 & server=$!
+    exec 2>/dev/null
     cat >/dev/null
     kill -QUIT $server 2>/dev/null; wait $server
     """
 
+    program = Path.join(cluster.bin, "postgres")
+
     server =
-      as_user([
-        Path.join(cluster.bin, "postgres"),
-        "-D",
-        data(cluster),
-        "-k",
-        cluster.folder | settings
-      ])
+      cluster.place.command ++
+        as_user([program, "-D", data(cluster), "-k", cluster.folder | settings])
 
     port =
       Port.open({:spawn_executable, "/bin/sh"}, [
@@ -76,13 +107,6 @@ defmodule Plausible.Webhooks.Test.Postgres do
     %{cluster | port: port}
   end
 
-  @doc "As `kill -9`: the server and everything it has started."
-  @spec kill!(t()) :: :ok
-  def kill!(cluster) do
-    signal(cluster, "-KILL")
-    close(cluster)
-  end
-
   @doc "The server and everything it has started stand still: it answers nobody."
   @spec pause!(t()) :: :ok
   def pause!(cluster), do: signal(cluster, "-STOP")
@@ -92,12 +116,43 @@ defmodule Plausible.Webhooks.Test.Postgres do
   def resume!(cluster), do: signal(cluster, "-CONT")
 
   defp signal(cluster, signal) do
-    {:ok, text} = File.read(Path.join(data(cluster), "postmaster.pid"))
-    [pid | _] = String.split(text, "\n")
+    pid = server_pid(cluster)
     {children, _status} = System.cmd("pgrep", ["-P", pid])
     System.cmd("kill", [signal, pid | String.split(children)], stderr_to_stdout: true)
     :ok
   end
+
+  @doc """
+  `kill -9`: of the server and everything it has started (`:all`), or of the server
+  alone (`:server`), whose children notice it and end by themselves.
+  """
+  @spec kill!(t(), :all | :server) :: :ok
+  def kill!(cluster, which \\ :all) do
+    pid = server_pid(cluster)
+    {children, _status} = System.cmd("pgrep", ["-P", pid])
+    children = String.split(children)
+    killed = if which == :all, do: [pid | children], else: [pid]
+    System.cmd("kill", ["-9" | killed], stderr_to_stdout: true)
+    close(cluster)
+    # The next server does not start before the last of them is gone.
+    Enum.each(children, &wait_until_gone(&1, System.monotonic_time(:millisecond) + @start_ms))
+  end
+
+  @doc "Does the server run?"
+  @spec running?(%{:folder => Path.t(), :place => place(), optional(term()) => term()}) ::
+          boolean()
+  def running?(cluster) do
+    case File.read(postmaster_pid(cluster)) do
+      {:ok, text} -> text |> String.split("\n") |> hd() |> running_pid?()
+      {:error, _reason} -> false
+    end
+  end
+
+  defp server_pid(cluster),
+    do: postmaster_pid(cluster) |> File.read!() |> String.split("\n") |> hd()
+
+  defp postmaster_pid(cluster),
+    do: cluster.place.root <> Path.join(data(cluster), "postmaster.pid")
 
   @doc "Stops the server and removes the cluster."
   @spec remove(t()) :: :ok
@@ -117,7 +172,38 @@ defmodule Plausible.Webhooks.Test.Postgres do
       receive do: ({:DOWN, ^ref, :port, ^port, _reason} -> :ok)
     end
 
-    wait_until_gone(cluster, System.monotonic_time(:millisecond) + @start_ms)
+    with {:ok, text} <- File.read(postmaster_pid(cluster)),
+         [pid | _] = String.split(text, "\n"),
+         do: wait_until_gone(pid, System.monotonic_time(:millisecond) + @start_ms)
+
+    :ok
+  end
+
+  @doc """
+  Starts a cluster that an agent holds, for a test that kills it and starts it again;
+  it is gone after the test, or after all of them when called in `setup_all`.
+  """
+  @spec supervised!(keyword(), keyword()) :: pid()
+  def supervised!(settings \\ [], options \\ []) do
+    options = Keyword.put_new_lazy(options, :folder, &folder!/0)
+    folder = options[:folder]
+
+    # The server learns of the agent's end, which is before this.
+    ExUnit.Callbacks.on_exit(fn ->
+      cluster = %{folder: folder, place: Keyword.get(options, :place, @here)}
+      wait_until_stopped(cluster, System.monotonic_time(:millisecond) + @start_ms)
+      File.rm_rf!(folder)
+    end)
+
+    start = {Agent, fn -> start!(settings, options) end}
+    ExUnit.Callbacks.start_supervised!(start, id: {__MODULE__, folder})
+  end
+
+  defp wait_until_stopped(cluster, deadline) do
+    if running?(cluster) and System.monotonic_time(:millisecond) < deadline do
+      Process.sleep(20)
+      wait_until_stopped(cluster, deadline)
+    end
   end
 
   @doc "Options of a Repo, or of Postgrex."
@@ -169,7 +255,7 @@ defmodule Plausible.Webhooks.Test.Postgres do
   end
 
   defp run!(cluster, program, args) do
-    [command | args] = as_user([Path.join(cluster.bin, program) | args])
+    [command | args] = cluster.place.command ++ as_user([Path.join(cluster.bin, program) | args])
 
     case System.cmd(command, args, stderr_to_stdout: true, cd: cluster.folder) do
       {_output, 0} -> :ok
@@ -204,17 +290,18 @@ defmodule Plausible.Webhooks.Test.Postgres do
     end
   end
 
-  defp wait_until_gone(cluster, deadline) do
-    pid_file = Path.join(data(cluster), "postmaster.pid")
+  defp wait_until_gone(pid, deadline) do
+    if running_pid?(pid) and System.monotonic_time(:millisecond) < deadline do
+      Process.sleep(10)
+      wait_until_gone(pid, deadline)
+    end
+  end
 
-    with {:ok, text} <- File.read(pid_file),
-         [pid | _] = String.split(text, "\n"),
-         true <- File.exists?("/proc/#{pid}"),
-         true <- System.monotonic_time(:millisecond) < deadline do
-      Process.sleep(20)
-      wait_until_gone(cluster, deadline)
-    else
-      _gone -> :ok
+  # A zombie is gone: its parent may be slow to say so.
+  defp running_pid?(pid) do
+    case File.read("/proc/#{pid}/stat") do
+      {:ok, stat} -> not (stat =~ ~r/\) [ZX] /)
+      {:error, _reason} -> false
     end
   end
 

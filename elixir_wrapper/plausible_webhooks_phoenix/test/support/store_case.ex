@@ -49,10 +49,10 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   end
 
   @doc "Runs the host's migration in a schema."
-  def migrate!(prefix, direction, options \\ []) do
+  def migrate!(prefix, direction, options \\ [], repo \\ Repo) do
     Migration.ask(prefix, options)
     migrations = [{1, Migration}]
-    [1] = Ecto.Migrator.run(Repo, migrations, direction, all: true, prefix: prefix, log: false)
+    [1] = Ecto.Migrator.run(repo, migrations, direction, all: true, prefix: prefix, log: false)
     :ok
   end
 
@@ -144,23 +144,25 @@ defmodule Plausible.Webhooks.Test.StoreCase do
 
   @doc """
   Runs `block` in a transaction of another connection and then `call`, which has to
-  wait for it; its result. `act` gets the server process that waits. The transaction
-  is rolled back: before the call comes to its end if `act` returns true, otherwise
-  after it.
+  wait for it; its result. `act` gets the server process that waits, and says what
+  becomes of the transaction: `:commit` or `:rollback`, or `:wait`, a rollback after
+  the call has come to its end.
   """
   def while_blocked(block, call, act) do
-    {:error, {result, unblock}} =
+    {_ended, {end_by, task_or_result}} =
       Repo.transaction(fn ->
         block.()
         [[blocker]] = Repo.query!("SELECT pg_backend_pid()").rows
         task = Task.async(call)
-        waiting = waits_for(blocker)
-        unblock = act.(waiting)
-        result = if unblock, do: task, else: Task.await(task)
-        Repo.rollback({result, unblock})
+
+        case act.(waits_for(blocker)) do
+          :wait -> Repo.rollback({:wait, Task.await(task)})
+          :rollback -> Repo.rollback({:rollback, task})
+          :commit -> {:commit, task}
+        end
       end)
 
-    if unblock, do: Task.await(result), else: result
+    if end_by == :wait, do: task_or_result, else: Task.await(task_or_result)
   end
 
   defp waits_for(blocker, left \\ 500) do
@@ -175,15 +177,24 @@ defmodule Plausible.Webhooks.Test.StoreCase do
   @doc "Ends a server process; what it was doing is not waited for."
   def terminate(pid) do
     [[true]] = Repo.query!("SELECT pg_terminate_backend($1)", [pid]).rows
-    false
+    :wait
   end
 
-  @doc "Waits until it is so."
-  def eventually(fun, left \\ 1_000) do
+  @doc "Tries until `fun` is true; what it said then."
+  def eventually(fun, timeout_ms \\ 20_000),
+    do: try_until(fun, System.monotonic_time(:millisecond) + timeout_ms)
+
+  defp try_until(fun, deadline) do
     cond do
-      fun.() -> :ok
-      left == 0 -> ExUnit.Assertions.flunk("it did not happen")
-      true -> Process.sleep(20) && eventually(fun, left - 1)
+      result = fun.() ->
+        result
+
+      System.monotonic_time(:millisecond) >= deadline ->
+        ExUnit.Assertions.flunk("it did not happen in time")
+
+      true ->
+        Process.sleep(10)
+        try_until(fun, deadline)
     end
   end
 end

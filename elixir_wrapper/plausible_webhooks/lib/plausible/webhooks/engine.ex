@@ -56,7 +56,11 @@ defmodule Plausible.Webhooks.Engine do
   """
   @spec renew_owner(Instance.t()) :: :ok | {:error, term()}
   def renew_owner(instance) do
-    GenServer.call(Instance.process(instance, :engine), :renew_owner, 5_000)
+    owner = new_owner()
+
+    # By the caller: while the engine's process waits, nobody drives.
+    with :ok <- lease(instance, owner),
+         do: GenServer.call(Instance.process(instance, :engine), {:rename, owner}, 5_000)
   catch
     :exit, _reason -> {:error, :not_running}
   end
@@ -65,7 +69,7 @@ defmodule Plausible.Webhooks.Engine do
   Submits what `fun` finds in the store and the engine may hold already, except
   what the engine has finished while `fun` was looking: that looks in the store as
   if nobody had done it yet. `fun` is to wait first until everything reported before
-  is on record.
+  is on record. Its own error, or `:timeout`: it is not known who has what it found.
   """
   @spec submit_again(Instance.t(), (() -> {:ok, [Delivery.t()]} | {:error, term()})) ::
           {:ok, [Delivery.t()]} | {:error, term()}
@@ -73,12 +77,17 @@ defmodule Plausible.Webhooks.Engine do
     process = Instance.process(instance, :engine)
     :ok = GenServer.call(process, :watch, 5_000)
     result = fun.()
-    found = with {:error, _reason} <- result, do: {:ok, []}
-    :ok = GenServer.call(process, {:submit_again, elem(found, 1)}, 60_000)
+    found = with {:ok, deliveries} <- result, do: deliveries, else: (_error -> [])
+    # What has to be asked of the store is asked here: see renew_owner/1.
+    Handover.look_up(instance, current(instance), found)
+
+    with {:ok, owner, [_ | _] = left_over} <-
+           GenServer.call(process, {:submit_again, found}, 30_000),
+         do: Handover.release(instance, owner, Enum.map(left_over, & &1.id))
+
     result
   catch
-    # With the engine its owner has gone, and what was found comes back by that.
-    :exit, _reason -> {:error, :not_running}
+    :exit, _reason -> {:error, :timeout}
   end
 
   @doc "Owners that are no more; their lease is to be ended."
@@ -182,21 +191,13 @@ defmodule Plausible.Webhooks.Engine do
   end
 
   @impl true
-  def handle_call(:renew_owner, _from, %{owner: nil} = state),
+  def handle_call({:rename, _owner}, _from, %{owner: nil} = state),
     do: {:reply, {:error, :not_in_charge}, state}
 
-  def handle_call(:renew_owner, _from, state) do
+  def handle_call({:rename, owner}, _from, state) do
     instance = Instance.fetch!(state.name)
-    owner = new_owner()
-
-    case lease(instance, owner) do
-      :ok ->
-        :ets.insert(instance.tables.meta, {{:former_owner, state.owner}})
-        {:reply, :ok, publish(instance, %{state | owner: owner})}
-
-      {:error, _reason} = error ->
-        {:reply, error, state}
-    end
+    :ets.insert(instance.tables.meta, {{:former_owner, state.owner}})
+    {:reply, :ok, publish(instance, %{state | owner: owner})}
   end
 
   # Attempts end only while the engine is driven, which is in this process: between
@@ -205,13 +206,14 @@ defmodule Plausible.Webhooks.Engine do
 
   # Of a predecessor, whose they are.
   def handle_call({:submit_again, _deliveries}, _from, %{finished: nil} = state),
-    do: {:reply, :ok, state}
+    do: {:reply, {:error, :stopped}, state}
 
   def handle_call({:submit_again, deliveries}, _from, state) do
     instance = Instance.fetch!(state.name)
     again = Enum.reject(deliveries, &MapSet.member?(state.finished, &1.id))
-    Handover.submit_or_release(instance, current(instance), again)
-    {:reply, :ok, %{state | finished: nil}}
+    result = Handover.submit(instance, current(instance), again)
+    result = with {:ok, left_over} <- result, do: {:ok, state.owner, left_over}
+    {:reply, result, %{state | finished: nil}}
   end
 
   @impl true

@@ -40,11 +40,7 @@ defmodule Plausible.Webhooks.Handover do
   def submit(_instance, _engine, []), do: {:ok, []}
 
   def submit(instance, engine, deliveries) do
-    statuses =
-      deliveries
-      |> Enum.uniq_by(& &1.webhook_id)
-      |> Map.new(&{&1.webhook_id, status(instance, engine, &1.webhook_id)})
-
+    statuses = statuses(instance, engine, deliveries)
     groups = Enum.group_by(deliveries, &fate(&1, Map.fetch!(statuses, &1.webhook_id)))
     ended = for {{:ended, status}, some} <- groups, delivery <- some, do: ended(delivery, status)
     Recorder.put(instance, ended)
@@ -55,6 +51,23 @@ defmodule Plausible.Webhooks.Handover do
     end
   catch
     :stopped -> {:error, :stopped}
+  end
+
+  defp statuses(instance, engine, deliveries) do
+    deliveries
+    |> Enum.uniq_by(& &1.webhook_id)
+    |> Map.new(&{&1.webhook_id, status(instance, engine, &1.webhook_id)})
+  end
+
+  @doc "Reads from the store what a `submit/3` of these would have to read."
+  @spec look_up(Instance.t(), Engine.t() | nil, [Delivery.t()]) :: :ok
+  def look_up(_instance, nil, _deliveries), do: :ok
+
+  def look_up(instance, engine, deliveries) do
+    _ = statuses(instance, engine, deliveries)
+    :ok
+  catch
+    :stopped -> :ok
   end
 
   defp fate(_delivery, :live), do: :ready

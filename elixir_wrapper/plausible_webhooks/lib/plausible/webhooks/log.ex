@@ -76,16 +76,16 @@ defmodule Plausible.Webhooks.Log do
     do: {:error, {:invalid, %{since: "must be a DateTime or Unix milliseconds"}}}
 
   # Keyword lists and maps; the first thing that is wrong is named.
-  defp pick(given, check) when is_map(given) or is_list(given) do
+  defp pick(given, check) do
+    if not (Keyword.keyword?(given) or (is_map(given) and not is_struct(given))),
+      do: raise(ArgumentError, "expected a map or a keyword list, got: #{inspect(given)}")
+
     Enum.reduce_while(given, {:ok, %{}}, fn
       {key, value}, {:ok, picked} ->
         case check.(key, value) do
           {:ok, value} -> {:cont, {:ok, Map.put(picked, key, value)}}
           {:error, message} -> {:halt, {:error, {:invalid, %{key => message}}}}
         end
-
-      other, _picked ->
-        raise ArgumentError, "expected a map or a keyword list, got #{inspect(other)} in it"
     end)
   end
 
@@ -106,10 +106,13 @@ defmodule Plausible.Webhooks.Log do
   defp filter(_key, _value), do: {:error, "is not a filter"}
 
   defp some_of(values, known) do
-    if is_list(values) and values != [] and Enum.all?(values, &(&1 in known)),
-      do: {:ok, values},
+    # Each once: what is asked of the store has a bound then.
+    if proper_list?(values) and values != [] and Enum.all?(values, &(&1 in known)),
+      do: {:ok, Enum.uniq(values)},
       else: {:error, "must be a list of some of #{inspect(known)}"}
   end
+
+  defp proper_list?(values), do: is_list(values) and not List.improper?(values)
 
   defp page(:after, nil), do: {:ok, nil}
   defp page(:after, cursor) when is_binary(cursor), do: {:ok, cursor}

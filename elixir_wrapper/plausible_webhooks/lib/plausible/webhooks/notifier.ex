@@ -111,25 +111,27 @@ defmodule Plausible.Webhooks.Notifier do
   end
 
   def handle_info({:store_failed, operation, reason}, state) do
-    instance = Instance.fetch!(state.name)
-    emit(instance, :store_failed, %{}, %{operation: operation, reason: reason})
+    state =
+      say(state, {:store, operation}, fn ->
+        Logger.warning("webhooks: the store failed to #{operation}: #{inspect(reason)}")
+      end)
 
-    {:noreply,
-     say(state, {:store, operation}, fn ->
-       Logger.warning("webhooks: the store failed to #{operation}: #{inspect(reason)}")
-     end)}
+    metadata = %{operation: operation, reason: reason}
+    emit(Instance.fetch!(state.name), :store_failed, %{}, metadata)
+    {:noreply, state}
   end
 
   def handle_info({:untold, reason}, state) do
-    emit(Instance.fetch!(state.name), :cluster_failed, %{}, %{reason: reason})
+    state =
+      say(state, :untold, fn ->
+        Logger.warning(
+          "webhooks: other nodes could not be told of a change, they will find out: " <>
+            inspect(reason, limit: 5, printable_limit: 200)
+        )
+      end)
 
-    {:noreply,
-     say(state, :untold, fn ->
-       Logger.warning(
-         "webhooks: other nodes could not be told of a change, they will find out: " <>
-           inspect(reason, limit: 5, printable_limit: 200)
-       )
-     end)}
+    emit(Instance.fetch!(state.name), :cluster_failed, %{}, %{reason: reason})
+    {:noreply, state}
   end
 
   def handle_info({:disabled, webhook, failing_for_ms}, state) do

@@ -94,7 +94,10 @@ defmodule Plausible.Webhooks.Store do
         }
 
   @doc """
-  Opens the store, creating or migrating it. The error stops the start. A store
+  Opens the store, creating or migrating it. The options are those that were given
+  with it, and `:vault` and `:webhooks_per_site_max` of the instance where they were
+  not. The error stops the start, except that `:connection_lost`, `:queue_timeout`
+  and `:timeout` get some seconds. A store
   made by a newer version, by somebody else, or with other keys is an error, and
   is left as it is.
   """

@@ -207,10 +207,10 @@ defmodule Plausible.Webhooks.Sweeper do
     due? = state.leased_at == nil or now - state.leased_at >= div(lease_ms, 3)
 
     if due? or state.leased_owner != engine.owner do
-      for owner <- Engine.former_owners(instance),
-          do: Instance.store(instance, :heartbeat, [owner, lease_ms])
-
       with :ok <- Instance.store(instance, :heartbeat, [engine.owner, lease_ms]) do
+        for owner <- Engine.former_owners(instance),
+            do: Instance.store(instance, :heartbeat, [owner, lease_ms])
+
         {:ok, %{state | leased_at: now, leased_owner: engine.owner}}
       end
     else

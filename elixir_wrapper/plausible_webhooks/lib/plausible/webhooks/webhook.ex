@@ -163,9 +163,12 @@ defmodule Plausible.Webhooks.Webhook do
   @spec host(t() | String.t()) :: String.t() | nil
   def host(%Webhook{url: url}), do: host(url)
 
+  # URI.new/1 raises for bytes that are no text.
   def host(url) when is_binary(url) do
-    case URI.new(url) do
-      {:ok, %URI{host: host}} when host != "" -> host
+    with true <- String.valid?(url),
+         {:ok, %URI{host: host}} when host != "" <- URI.new(url) do
+      host
+    else
       _other -> nil
     end
   end

@@ -33,8 +33,20 @@ defmodule Plausible.Webhooks.Migrations do
 
           def up, do: Plausible.Webhooks.Migrations.up(version: 2, concurrently: true)
 
-  The version is kept as the comment of the table `webhooks`. Nothing in these
-  migrations asks for a superuser or an extension.
+  Nothing in these migrations asks for a superuser or an extension.
+
+  ## Old nodes on new tables
+
+  While a release is rolled out, nodes of the old one go on working, and may start
+  again, after the migration of the new one has run. Whether they can is known to the
+  new one alone, so it leaves word: the comment of the table `webhooks` is
+  "plausible_webhooks version 3, compatible from 2". A node that knows version 2 works
+  with these tables, one that knows 1 refuses to start (`{:newer_schema, 3}`), before
+  it writes what nobody understands. Each version says since which one its tables
+  are like that (`compatible_from/0`).
+
+  The other way round there is no such rule: migrations run first, and new code on
+  older tables refuses to start (`{:older_schema, 1}`).
   """
 
   use Ecto.Migration
@@ -42,7 +54,6 @@ defmodule Plausible.Webhooks.Migrations do
   alias Plausible.Webhooks.Migrations.V01
 
   @versions %{1 => V01}
-  @mark "plausible_webhooks version "
 
   @typedoc "See above. `sites` is checked and quoted by `options/1`."
   @type options :: %{
@@ -61,14 +72,14 @@ defmodule Plausible.Webhooks.Migrations do
   @spec up(keyword()) :: :ok
   def up(opts \\ []) when is_list(opts) do
     options = options(opts, current_version())
-    there = migrated_version(repo(), options.prefix)
+    there = version_there(repo(), options.prefix)
 
     if there < options.version do
       if there == 0 and options.create_schema?,
         do: execute("CREATE SCHEMA IF NOT EXISTS #{options.prefix}")
 
       for version <- (there + 1)..options.version, do: @versions[version].up(options)
-      execute("COMMENT ON TABLE #{options.prefix}.webhooks IS '#{@mark}#{options.version}'")
+      leave_word(options, options.version)
     end
 
     :ok
@@ -78,46 +89,71 @@ defmodule Plausible.Webhooks.Migrations do
   @spec down(keyword()) :: :ok
   def down(opts \\ []) when is_list(opts) do
     options = options(opts, 1)
-    there = migrated_version(repo(), options.prefix)
+    there = version_there(repo(), options.prefix)
+
+    if there > current_version(),
+      do: raise("the tables are of version #{there}, which only a newer release can undo")
 
     if there >= options.version do
       for version <- there..options.version//-1, do: @versions[version].down(options)
-
-      if options.version > 1 do
-        execute("COMMENT ON TABLE #{options.prefix}.webhooks IS '#{@mark}#{options.version - 1}'")
-      end
+      if options.version > 1, do: leave_word(options, options.version - 1)
     end
 
     :ok
   end
 
-  @doc "Which version is there; 0 for none."
-  @spec migrated_version(module(), String.t()) :: non_neg_integer()
-  def migrated_version(repo, quoted_prefix) do
+  @doc """
+  Which version is there; 0 for none.
+
+      Plausible.Webhooks.Migrations.migrated_version(MyApp.Repo, prefix: "webhooks")
+  """
+  @spec migrated_version(module(), keyword()) :: non_neg_integer()
+  def migrated_version(repo, opts \\ []) do
+    opts = Keyword.validate!(opts, prefix: "public")
+    version_there(repo, quoted!(opts[:prefix]))
+  end
+
+  defp version_there(repo, prefix) do
     sql = "SELECT obj_description(to_regclass($1), 'pg_class')"
-    %{rows: [[comment]]} = repo.query!(sql, ["#{quoted_prefix}.webhooks"], log: false)
+    %{rows: [[comment]]} = repo.query!(sql, ["#{prefix}.webhooks"], log: false)
 
     case version_of(comment) do
-      {:ok, version} -> version
+      {:ok, version, _compatible_from} -> version
       :error -> 0
     end
   end
 
-  @doc false
-  @spec version_of(String.t() | nil) :: {:ok, pos_integer()} | :error
-  def version_of(@mark <> version) do
-    case Integer.parse(version) do
-      {version, ""} when version > 0 -> {:ok, version}
-      _other -> :error
-    end
+  defp leave_word(options, version) do
+    text = word(version, @versions[version].compatible_from())
+    execute("COMMENT ON TABLE #{options.prefix}.webhooks IS '#{text}'")
   end
 
-  def version_of(_comment), do: :error
+  @doc false
+  @spec word(pos_integer(), pos_integer()) :: String.t()
+  def word(version, compatible_from),
+    do: "plausible_webhooks version #{version}, compatible from #{compatible_from}"
+
+  # What a later version may have to say is behind a semicolon.
+  @word ~r/\Aplausible_webhooks version ([1-9]\d{0,8}), compatible from ([1-9]\d{0,8})(;.*)?\z/s
+
+  @doc false
+  @spec version_of(String.t() | nil) ::
+          {:ok, version :: pos_integer(), compatible_from :: pos_integer()} | :error
+  def version_of(comment) do
+    case comment && Regex.run(@word, comment) do
+      [_all, version, from | _more] -> {:ok, String.to_integer(version), String.to_integer(from)}
+      nil -> :error
+    end
+  end
 
   @doc false
   @spec index(options(), String.t(), String.t()) :: :ok
   def index(options, name, definition) do
     how = if options.concurrently, do: "CONCURRENTLY ", else: ""
+
+    # One that was broken off leaves an index behind that is kept up to date and
+    # never used. Migrations outside of a transaction are simply run again.
+    if options.concurrently, do: execute("DROP INDEX #{how}IF EXISTS #{options.prefix}.#{name}")
     execute("CREATE INDEX #{how}#{name} ON #{options.prefix}.#{definition}")
   end
 
@@ -157,10 +193,13 @@ defmodule Plausible.Webhooks.Migrations do
   end
 
   # Quotes are left out of what is allowed, so that a quoted name can stand in a
-  # string literal too.
+  # string literal too. What is longer PostgreSQL cuts off.
   @doc false
   @spec prefix?(term()) :: boolean()
-  def prefix?(name), do: is_binary(name) and name =~ ~r/\A[^'"\\\0]{1,63}\z/u
+  def prefix?(name) do
+    is_binary(name) and byte_size(name) in 1..63 and String.valid?(name) and
+      not String.contains?(name, ["'", ~s("), "\\", "\0"])
+  end
 
   @doc false
   @spec quoted(String.t()) :: String.t()

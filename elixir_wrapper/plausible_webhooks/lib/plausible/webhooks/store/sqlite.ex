@@ -13,7 +13,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
       behind. It is made (0600) for a new database, never for one that holds
       something already. **Keep a copy of it apart from the database's backup**:
       without it secrets, URLs and headers cannot be read.
-    * `:webhooks_per_site_max` - default 20.
+    * `:webhooks_per_site_max` - default: the instance's.
     * `:lock_timeout_ms` - how long the start waits for another process to let go
       of the file, default 5 000.
     * `:name` - the name of the process, default this module.

@@ -30,15 +30,20 @@ defmodule Plausible.Webhooks.Migrations.V01 do
   @open "state <> 2 OR last_status IS NULL OR last_status NOT BETWEEN 200 AND 299"
   @due "coalesce(next_at_ms, created_at_ms)"
 
+  @doc "The oldest version whose code can work with these tables."
+  @spec compatible_from() :: pos_integer()
+  def compatible_from, do: 1
+
   @spec up(Migrations.options()) :: :ok
   def up(options) do
     webhooks(options)
     deliveries(options)
     attempts(options)
     small_tables(options)
-    indexes(options)
+    indexes(%{options | concurrently: false})
     counting(options)
     deleting(options)
+    reference(options)
   end
 
   @spec down(Migrations.options()) :: :ok
@@ -54,13 +59,11 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     :ok
   end
 
-  defp webhooks(%{prefix: prefix, sites: sites}) do
-    reference = if sites, do: "REFERENCES #{sites} ON DELETE CASCADE"
-
+  defp webhooks(%{prefix: prefix}) do
     execute("""
     CREATE TABLE #{prefix}.webhooks (
       id text COLLATE "C" PRIMARY KEY,
-      site_id bigint NOT NULL #{reference},
+      site_id bigint NOT NULL,
       name text NOT NULL,
       host text,
       sealed bytea NOT NULL,
@@ -277,6 +280,17 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     CREATE TRIGGER webhooks_deleted AFTER DELETE ON #{prefix}.webhooks
     REFERENCING OLD TABLE AS removed FOR EACH STATEMENT
     EXECUTE FUNCTION #{prefix}.webhooks_deleted()
+    """)
+  end
+
+  # Last: from here on nobody can write to the host's sites until the transaction has
+  # ended. There are no webhooks yet that it would have to check.
+  defp reference(%{sites: nil}), do: :ok
+
+  defp reference(%{prefix: prefix, sites: sites}) do
+    execute("""
+    ALTER TABLE #{prefix}.webhooks ADD CONSTRAINT webhooks_site_id_fkey
+    FOREIGN KEY (site_id) REFERENCES #{sites} ON DELETE CASCADE
     """)
   end
 

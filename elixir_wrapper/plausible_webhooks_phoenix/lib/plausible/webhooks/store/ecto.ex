@@ -12,7 +12,9 @@ defmodule Plausible.Webhooks.Store.Ecto do
         MyApp.Endpoint
       ]
 
-  The tables are made by `Plausible.Webhooks.Migrations`, in a migration of the host.
+  The tables are made by `Plausible.Webhooks.Migrations`, in a migration of the host,
+  which runs before the nodes that need it start. Nodes of the release before may go
+  on meanwhile, and start again, where the newer version says so.
 
   Options:
 
@@ -24,7 +26,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
       without a stop, first give every node the new key as the second one, then as
       the first, then leave out the old one.
     * `:prefix` - the schema of the tables, default `"public"`.
-    * `:webhooks_per_site_max` - default 20.
+    * `:webhooks_per_site_max` - default: the instance's.
     * `:timeout_ms` - how long one statement may take, default 15 000.
 
   ## The queue is the table
@@ -33,6 +35,9 @@ defmodule Plausible.Webhooks.Store.Ecto do
   holds a lease (`heartbeat/3`) by the database's clock. What an owner without a
   lease has left, and what is parked and due, is claimed by whichever node asks
   first (`FOR UPDATE SKIP LOCKED`); no two get the same one.
+
+  What is accepted or recorded is on disk when the call returns, also where the host
+  has commits that do not wait for it (`synchronous_commit = off`).
 
   Only the database's clock decides. A node whose clock is wrong by more than five
   seconds has its times corrected on the way in and out.

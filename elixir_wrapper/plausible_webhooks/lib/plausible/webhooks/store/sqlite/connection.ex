@@ -111,7 +111,10 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
          {:ok, db} <- open_file(path) do
       run = fn sql -> execute(db, sql, []) end
 
-      with :ok <- Schema.open(run),
+      # Closed to others once it is known to be ours; its log inherits that.
+      close_to_others = fn -> _ = File.chmod(path, 0o600) end
+
+      with :ok <- Schema.open(run, close_to_others),
            :ok <- end_leases(run, state.leases) do
         {:ok, %{state | db: db, leases: :ours}}
       else
@@ -153,14 +156,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
           :ok = File.close(file)
           said(File.chmod(path, 0o600), {:file, path})
 
-        # A folder that was named by mistake must stay open to those who use it.
+        # What is there may be somebody else's, named by mistake.
         {:error, :eexist} ->
-          if File.regular?(path) do
-            _ = File.chmod(path, 0o600)
-            :ok
-          else
-            {:error, {:file, path, :not_a_regular_file}}
-          end
+          if File.regular?(path), do: :ok, else: {:error, {:file, path, :not_a_regular_file}}
 
         error ->
           said(error, {:file, path})
@@ -227,6 +225,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     with {:ok, rows} <- execute(db, sql, params), do: each(db, statements, [rows | results])
   end
 
+  # Whatever somebody passes must not end the one process that all share.
   defp execute(db, sql, params) do
     if Enum.all?(params, &param?/1) do
       with {:error, reason} <- Native.execute(db, IO.iodata_to_binary(sql), params),
@@ -234,6 +233,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     else
       {:error, :integer_out_of_range}
     end
+  rescue
+    ArgumentError -> {:error, :invalid_parameter}
   end
 
   defp param?(value) when is_integer(value), do: abs(value) <= @int64_max

@@ -15,7 +15,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
   @walk_ms_max 1_000
   @limit_max 200
   @limit_default 50
-  @types_max 100
+  @types_max 32
   @int64_max 9_223_372_036_854_775_807
 
   @type place :: {created_at_ms :: integer(), seq :: integer()}
@@ -88,12 +88,15 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
   defp filter(key, [], walk) when key in [:types, :states], do: %{walk | nothing?: true}
 
   defp filter(:types, types, walk) when is_list(types) do
+    types = Enum.uniq(types)
+
     if length(types) <= @types_max and Enum.all?(types, &is_binary/1),
       do: ask(walk, "type IN (#{Enum.map_join(types, ", ", fn _type -> "?" end)})", types),
       else: :error
   end
 
   defp filter(:states, states, walk) when is_list(states) do
+    states = Enum.uniq(states)
     codes = for state <- states, {:ok, code} <- [Deliveries.state_code(state)], do: code
 
     cond do

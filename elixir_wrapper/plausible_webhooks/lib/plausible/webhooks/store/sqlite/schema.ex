@@ -43,12 +43,14 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
 
   @doc """
   Makes a connection ready: looks at what the file is before anything is written
-  to it, then migrates. `run` executes one statement.
+  to it, calls `ours` when it is ours or empty, then migrates. `run` executes one
+  statement.
   """
-  @spec open(run(), [migration()]) :: :ok | {:error, term()}
-  def open(run, migrations \\ migrations()) do
+  @spec open(run(), (() -> term()), [migration()]) :: :ok | {:error, term()}
+  def open(run, ours, migrations \\ migrations()) do
     with :ok <- first_look(run),
          {:ok, version} <- judge(run, newest(migrations)),
+         _ = ours.(),
          :ok <- write_ahead(run),
          :ok <- all(run, settings()),
          :ok <- migrate(run, version, migrations),

@@ -62,14 +62,16 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   # and is respected, or afterwards.
   #
   # Planned with its values: with a limit that it does not know the planner sorts
-  # all that is parked.
+  # all that is parked. OFFSET 0 keeps it from turning the question of each owner
+  # into a search through all that is pending, and an order that names the owner is
+  # the index's.
   @claim """
   WITH #{SQL.clock(1)},
   dead AS MATERIALIZED (
     SELECT owner FROM PREFIX.webhook_owners
     WHERE until_ms <= (SELECT now_ms FROM clock) AND owner <> $2
       AND EXISTS (SELECT 1 FROM PREFIX.webhook_deliveries AS candidate
-        WHERE candidate.state = 0 AND candidate.owner = webhook_owners.owner)
+        WHERE candidate.state = 0 AND candidate.owner = webhook_owners.owner OFFSET 0)
     FOR SHARE SKIP LOCKED),
   chosen AS MATERIALIZED (
     SELECT id FROM (
@@ -81,7 +83,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
       SELECT * FROM (
         SELECT id, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
         WHERE state = 0 AND owner IS NULL
-        ORDER BY #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS nobodys
+        ORDER BY owner, #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS nobodys
       UNION ALL
       SELECT left_behind.* FROM dead CROSS JOIN LATERAL (
         SELECT id, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
@@ -111,7 +113,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   WITH #{SQL.clock(1)},
   chosen AS MATERIALIZED (
     SELECT id FROM PREFIX.webhook_deliveries AS candidate
-    WHERE state = 0 AND owner = $3
+    WHERE state = 0 AND owner = $3 AND #{SQL.durably()}
     ORDER BY #{@due} LIMIT $4 FOR UPDATE SKIP LOCKED),
   known AS (
     INSERT INTO PREFIX.webhook_owners (owner, until_ms)
@@ -136,7 +138,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   @release """
   WITH #{SQL.clock(1)},
-  #{SQL.locked(2, "state = 0 AND owner = $3")}
+  #{SQL.locked(2, "state + 0 = 0 AND owner = $3")}
   UPDATE PREFIX.webhook_deliveries AS delivery SET
     state = 1, owner = NULL, next_at_ms = #{SQL.to_database("$4::bigint")}
   FROM locked WHERE delivery.id = locked.id
@@ -154,7 +156,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   @redeliver """
   WITH #{SQL.clock(1)},
-  #{SQL.locked(2, "state <> 2 OR $4::boolean")},
+  #{SQL.locked(2, "state + 0 <> 2 OR $4::boolean")},
   known AS (
     INSERT INTO PREFIX.webhook_owners (owner, until_ms)
     SELECT $3, 0 WHERE EXISTS (SELECT 1 FROM locked) ON CONFLICT DO NOTHING),

@@ -13,8 +13,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
   # and, with {:postgres, code}, that it is the values' fault, or, with {:away, code},
   # that it is not.
   # Deadlocks and serialization failures are tried again here. Locks are taken in
-  # the order of ids everywhere, so there should be none; but the tables live in a
-  # database where others may do what they like.
+  # the order of ids, or not waited for, so there should be none. But the tables live
+  # in a database where others may do what they like, and SKIP LOCKED does wait when
+  # whoever has changed a row commits in that moment and the next one has the row
+  # already (heap_lock_updated_tuple).
   #
   # Neither messages nor details of errors leave this module: they quote values.
 

@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   WITH #{SQL.clock(1)},
   given AS MATERIALIZED (
     SELECT nextval(pg_get_serial_sequence('PREFIX.webhook_deliveries', 'seq')) AS seq, given.*
-    FROM #{SQL.given(@given, 2)}),
+    FROM #{SQL.given(@given, 2)} WHERE #{SQL.durably()}),
   owners AS (
     INSERT INTO PREFIX.webhook_owners (owner, until_ms)
     SELECT DISTINCT owner, 0 FROM given WHERE owner IS NOT NULL ON CONFLICT DO NOTHING),
@@ -85,7 +85,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   # --- cancel
 
   # A slice is chosen first and then locked in the order of ids; what has ended
-  # between the two is left alone.
+  # between the two is left alone. For the sum see SQL.locked/2.
   @cancel """
   WITH chosen AS MATERIALIZED (
     SELECT id FROM PREFIX.webhook_deliveries
@@ -96,7 +96,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
     SELECT delivery.id FROM (SELECT id FROM chosen ORDER BY id) AS chosen
     CROSS JOIN LATERAL (
       SELECT id FROM PREFIX.webhook_deliveries AS candidate
-      WHERE candidate.id = chosen.id AND candidate.state <= 1 FOR UPDATE) AS delivery),
+      WHERE candidate.id = chosen.id AND candidate.state + 0 <= 1 FOR UPDATE) AS delivery),
   cancelled AS (
     UPDATE PREFIX.webhook_deliveries AS delivery SET
       state = 4, reason = $2, owner = NULL, next_at_ms = NULL, finished_at_ms = #{SQL.now_ms()}
@@ -161,7 +161,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
        WHERE state = 1 ORDER BY #{@due} LIMIT 1)
       UNION ALL
       (SELECT #{@due} FROM PREFIX.webhook_deliveries
-       WHERE state = 0 AND owner IS NULL ORDER BY #{@due} LIMIT 1)
+       WHERE state = 0 AND owner IS NULL ORDER BY owner, #{@due} LIMIT 1)
       UNION ALL
       SELECT oldest.due_ms FROM PREFIX.webhook_owners CROSS JOIN LATERAL (
         SELECT #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS delivery

@@ -84,10 +84,11 @@ defmodule Plausible.Webhooks.Store.Ecto.Opening do
     end
   end
 
-  defp judge({:ok, current}, current), do: :ok
-  defp judge({:ok, older}, current) when older < current, do: {:error, {:older_schema, older}}
-  defp judge({:ok, newer}, _current), do: {:error, {:newer_schema, newer}}
-  defp judge(:error, _current), do: {:error, :foreign_table}
+  # What a newer version has made of the tables it alone can know.
+  defp judge({:ok, older, _from}, ours) when older < ours, do: {:error, {:older_schema, older}}
+  defp judge({:ok, _there, from}, ours) when from <= ours, do: :ok
+  defp judge({:ok, newer, _from}, _ours), do: {:error, {:newer_schema, newer}}
+  defp judge(:error, _ours), do: {:error, :foreign_table}
 
   @doc """
   The database's clock. When it cannot be asked, the node's own: whoever asks for

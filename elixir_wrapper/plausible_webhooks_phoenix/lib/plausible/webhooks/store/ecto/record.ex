@@ -33,7 +33,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
     SELECT given.*, was.* FROM #{SQL.given(@given, 2)}
     CROSS JOIN LATERAL (
       SELECT seq, state AS was_state, attempts AS was_attempts, owner AS was_owner
-      FROM PREFIX.webhook_deliveries AS candidate WHERE candidate.id = given.id
+      FROM PREFIX.webhook_deliveries AS candidate
+      WHERE candidate.id = given.id AND #{SQL.durably()}
       FOR UPDATE) AS was),
   judged AS (
     SELECT pair.*, CASE WHEN was_state <= 1

@@ -150,7 +150,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
     SELECT owner FROM PREFIX.webhook_owners AS candidate
     WHERE until_ms < #{SQL.now_ms()} - #{@owner_kept_ms} AND NOT EXISTS (
       SELECT 1 FROM PREFIX.webhook_deliveries AS delivery
-      WHERE delivery.state = 0 AND delivery.owner = candidate.owner)
+      WHERE delivery.state = 0 AND delivery.owner = candidate.owner OFFSET 0)
     ORDER BY owner FOR UPDATE SKIP LOCKED)
   """
 

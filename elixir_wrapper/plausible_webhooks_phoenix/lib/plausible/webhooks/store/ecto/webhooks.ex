@@ -62,22 +62,27 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   @spec insert(store(), Webhook.t()) :: :ok | {:error, term()}
   def insert(store, %Webhook{} = webhook) do
-    params = [store.clock.() | row(store.vault, webhook)] ++ [store.webhooks_per_site_max]
+    with {:ok, [row]} <- Database.encode([webhook], &row(store.vault, &1)),
+         {:ok, :ok} <- insert_row(store, webhook.site_id, row) do
+      :ok
+    else
+      {:error, {:postgres, :unique_violation, _constraint}} -> {:error, :already_exists}
+      {:error, {:postgres, :foreign_key_violation, _constraint}} -> {:error, :site_not_found}
+      {:error, _reason} = error -> error
+    end
+  end
+
+  defp insert_row(store, site_id, row) do
+    params = [store.clock.() | row] ++ [store.webhooks_per_site_max]
 
     Database.transaction(store, fn ->
-      Database.query!(store, :lock_site, @lock, [lock_key(store, webhook.site_id)])
+      Database.query!(store, :lock_site, @lock, [lock_key(store, site_id)])
 
       case Database.query!(store, nil, @insert, params) do
         [[1]] -> :ok
         [] -> store.repo.rollback(:limit_reached)
       end
     end)
-    |> case do
-      {:ok, :ok} -> :ok
-      {:error, {:postgres, :unique_violation, _constraint}} -> {:error, :already_exists}
-      {:error, {:postgres, :foreign_key_violation, _constraint}} -> {:error, :site_not_found}
-      {:error, _reason} = error -> error
-    end
   end
 
   # Advisory locks are the whole database's. A key that somebody else uses as well
@@ -109,9 +114,11 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   @spec update(store(), Webhook.t()) :: {:ok, Webhook.t()} | {:error, term()}
   def update(store, %Webhook{} = webhook) do
-    params = [store.clock.() | row(store.vault, webhook)]
+    written =
+      with {:ok, [row]} <- Database.encode([webhook], &row(store.vault, &1)),
+           do: Database.query(store, nil, @update, [store.clock.() | row])
 
-    case Database.query(store, nil, @update, params) do
+    case written do
       {:ok, [[_site_id, version, inserted_at_ms]]} when is_integer(version) ->
         {:ok, %{webhook | version: version, inserted_at_ms: inserted_at_ms}}
 

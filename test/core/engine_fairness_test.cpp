@@ -1,0 +1,294 @@
+// Purpose: receivers that never answer take no more than their share of the
+// places, whether on the host of a good one or all over the engine.
+// Thread: one; the server has its own, lookups run on the resolver's.
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "catch.hpp"
+#include "engine_support.hpp"
+#include "test_server.hpp"
+#include "webhooks/retry_schedule.hpp"
+
+using namespace webhooks;
+using namespace webhooks::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+ServerOptions everywhere() {
+  ServerOptions options;
+  options.ip = "0.0.0.0";
+  return options;
+}
+
+Handler hang() {
+  return [](const Request&) { return Reply().hang(); };
+}
+
+// Retries soon and for long: what hangs wants a place all the time.
+EngineOptions pressing(std::uint32_t timeout_ms) {
+  EngineOptions options = test_options();
+  options.timeout_ms = timeout_ms;
+  options.retry_delays_ms = std::vector<std::uint32_t>(kRetryStepsMax, 5);
+  return options;
+}
+
+std::string lane_id(const std::string& prefix, int lane) {
+  return prefix + std::to_string(lane);
+}
+
+void submit_many(EngineRun& run, const std::string& webhook_id, int count) {
+  std::vector<Delivery> out;
+  for (int i = 0; i < count; ++i) {
+    out.push_back(
+        delivery(webhook_id + "_" + std::to_string(i) + "_msg", webhook_id));
+  }
+  run.submit(std::move(out));
+}
+
+std::string loopback(int i) { return "127.0.7." + std::to_string(i + 1); }
+
+// Delivers to wh_good one by one; returns the longest it took and the most
+// that was in flight meanwhile.
+struct Seen {
+  double slowest_ms = 0;
+  int delivered = 0;
+  std::uint64_t in_flight = 0;
+};
+
+Seen deliver_for(EngineRun& run, std::chrono::milliseconds time) {
+  Seen seen;
+  const auto end = std::chrono::steady_clock::now() + time;
+  while (std::chrono::steady_clock::now() < end) {
+    const auto begin = std::chrono::steady_clock::now();
+    const Attempt attempt = run.outcome(
+        delivery("good" + std::to_string(seen.delivered), "wh_good"));
+    CHECK(attempt.state == DeliveryState::kDelivered);
+    const std::chrono::duration<double, std::milli> took =
+        std::chrono::steady_clock::now() - begin;
+    seen.slowest_ms = std::max(seen.slowest_ms, took.count());
+    seen.in_flight = std::max(seen.in_flight, run.engine().stats().in_flight);
+    ++seen.delivered;
+    run.run_for(10ms);
+  }
+  return seen;
+}
+
+// The most in flight while it runs.
+std::uint64_t peak_for(EngineRun& run, std::chrono::milliseconds time) {
+  std::uint64_t most = 0;
+  const auto end = std::chrono::steady_clock::now() + time;
+  while (std::chrono::steady_clock::now() < end) {
+    run.turn(5);
+    most = std::max(most, run.engine().stats().in_flight);
+  }
+  return most;
+}
+
+std::size_t lanes_heard_of(const EngineRun& run, std::size_t from) {
+  std::set<std::string> ids;
+  for (std::size_t i = from; i < run.attempts().size(); ++i) {
+    ids.insert(run.attempts()[i].webhook_id);
+  }
+  return ids.size();
+}
+
+}  // namespace
+
+TEST_CASE("fairness: lanes that hang leave room for a good one on their host") {
+  const std::uint32_t circuit = GENERATE(0U, 3U);
+  INFO("circuit_failures " << circuit);
+  TestServer server;
+  server.otherwise(hang());
+  server.on("/good", answer(200));
+  EngineOptions options = pressing(700);
+  options.host_in_flight_max = 64;
+  options.circuit_failures = circuit;
+  EngineRun run(options);
+  run.endpoint("wh_good", server.url("/good"));
+  for (int lane = 0; lane < 80; ++lane) {
+    run.endpoint(lane_id("bad", lane), server.url("/hang"));
+    submit_many(run, lane_id("bad", lane), 6);
+  }
+  run.run_for(50ms);
+  CHECK(run.outcome(delivery("first", "wh_good")).state ==
+        DeliveryState::kDelivered);
+  const Seen seen = deliver_for(run, 3s);
+  CHECK(seen.slowest_ms < 100 * kSlowdown);
+  CHECK(seen.delivered > 20);
+  CHECK(seen.in_flight >= 32);
+  CHECK(seen.in_flight <= 49);
+}
+
+TEST_CASE("fairness: lanes that hang leave room for a good one elsewhere") {
+  const std::uint32_t circuit = GENERATE(0U, 3U);
+  INFO("circuit_failures " << circuit);
+  TestServer server(everywhere());
+  server.otherwise(hang());
+  server.on("/good", answer(200));
+  EngineOptions options = pressing(700);
+  options.in_flight_max = 32;
+  options.circuit_failures = circuit;
+  EngineRun run(options);
+  run.endpoint("wh_good", server.url("127.0.8.1", "/good"));
+  for (int lane = 0; lane < 100; ++lane) {
+    run.endpoint(lane_id("bad", lane), server.url(loopback(lane), "/hang"));
+    submit_many(run, lane_id("bad", lane), 6);
+  }
+  run.run_for(50ms);
+  CHECK(run.outcome(delivery("first", "wh_good")).state ==
+        DeliveryState::kDelivered);
+  const Seen seen = deliver_for(run, 3s);
+  CHECK(seen.slowest_ms < 100 * kSlowdown);
+  CHECK(seen.delivered > 20);
+  CHECK(seen.in_flight >= 16);
+  CHECK(seen.in_flight <= 25);
+}
+
+TEST_CASE("fairness: what fails alone has half of the places, and all of it") {
+  const bool by_host = GENERATE(false, true);
+  INFO((by_host ? "of the host" : "of the engine"));
+  TestServer server;
+  server.otherwise(hang());
+  EngineOptions options = pressing(60);
+  (by_host ? options.host_in_flight_max : options.in_flight_max) = 16;
+  EngineRun run(options);
+  for (int lane = 0; lane < 30; ++lane) {
+    run.endpoint(lane_id("bad", lane), server.url("/hang"));
+    submit_many(run, lane_id("bad", lane), 3);
+  }
+  REQUIRE(run.until([&] { return lanes_heard_of(run, 0) == 30; }));
+  run.run_for(200ms);
+  const std::size_t before = run.attempts().size();
+  CHECK(peak_for(run, 1s) == 8);
+  // Turn by turn: none of them is forgotten.
+  REQUIRE(run.until([&] { return lanes_heard_of(run, before) == 30; }));
+}
+
+TEST_CASE("fairness: who never answered has three quarters at most") {
+  const bool by_host = GENERATE(false, true);
+  INFO((by_host ? "of the host" : "of the engine"));
+  TestServer server;
+  server.otherwise(hang());
+  EngineOptions options = pressing(5'000);
+  (by_host ? options.host_in_flight_max : options.in_flight_max) = 16;
+  EngineRun run(options);
+  for (int lane = 0; lane < 30; ++lane) {
+    run.endpoint(lane_id("new", lane), server.url("/hang"));
+    submit_many(run, lane_id("new", lane), 3);
+  }
+  CHECK(peak_for(run, 500ms) == 12);
+}
+
+TEST_CASE("fairness: a lane that answers with errors is no hog") {
+  TestServer server;
+  server.otherwise([](const Request&) { return Reply().wait(30).answer(500); });
+  EngineOptions options = pressing(5'000);
+  options.in_flight_max = 16;
+  EngineRun run(options);
+  for (int lane = 0; lane < 30; ++lane) {
+    run.endpoint(lane_id("bad", lane), server.url("/"));
+    submit_many(run, lane_id("bad", lane), 3);
+  }
+  REQUIRE(run.until([&] { return run.engine().stats().in_flight == 16; }));
+}
+
+TEST_CASE("fairness: a new URL has to answer before it counts as good") {
+  TestServer server;
+  server.on("/good", answer(200));
+  server.on("/hang", Reply().hang());
+  EngineOptions options = pressing(5'000);
+  options.in_flight_max = 8;
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/good"));
+  REQUIRE(run.outcome(delivery("first", "wh_1")).state ==
+          DeliveryState::kDelivered);
+  run.endpoint("wh_1", server.url("/hang"));
+  submit_many(run, "wh_1", 8);
+  CHECK(peak_for(run, 200ms) == 6);
+}
+
+TEST_CASE("fairness: one or two places are enough to deliver everything") {
+  const std::uint32_t most = GENERATE(1U, 2U);
+  const bool by_host = GENERATE(false, true);
+  INFO(most << (by_host ? " per host" : " in all"));
+  TestServer server;
+  server.on("/hang", Reply().hang());
+  server.on("/error", answer(500));
+  EngineOptions options = test_options();
+  options.timeout_ms = 100;
+  (by_host ? options.host_in_flight_max : options.in_flight_max) = most;
+  EngineRun run(options);
+  for (const std::string name : {"hang", "error", "a", "b", "c"}) {
+    run.endpoint(name, server.url("/" + name), [](Endpoint& endpoint) {
+      // A loaded machine must not make a good one fail.
+      endpoint.timeout_ms = endpoint.webhook_id == "hang" ? 100 : 3'000;
+    });
+    submit_many(run, name, 4);
+  }
+  REQUIRE(run.until([&] { return run.ended() == 20; }, 20s));
+  std::size_t delivered = 0;
+  for (const Attempt& attempt : run.attempts()) {
+    delivered += attempt.state == DeliveryState::kDelivered ? 1U : 0U;
+  }
+  CHECK(delivered == 12);
+}
+
+// Lanes go and change wherever they wait: in the engine's queue, for their
+// host, with its place in hand, for a name, for a place once it is known.
+TEST_CASE("fairness: lanes that go or change while they wait") {
+  TestServer server(everywhere());
+  server.otherwise(hang());
+  server.on("/good", answer(200));
+  EngineOptions options = pressing(40);
+  options.host_in_flight_max = 5;
+  options.host_rate_per_s = 200;
+  options.in_flight_max = 6;
+  options.resolve = [](const std::string&) {
+    std::this_thread::sleep_for(3ms);
+    return Resolution{{*IpAddress::parse("127.0.0.1")}, {}};
+  };
+  EngineRun run(options);
+  std::minstd_rand random(7);
+  const auto below = [&](unsigned n) { return static_cast<int>(random() % n); };
+  const std::vector<std::string> hosts = {"127.0.0.5", "127.0.0.6",
+                                          "one.example", "two.example"};
+  std::size_t submitted = 0;
+  for (int round = 0; round < 400; ++round) {
+    const std::string id = lane_id("wh_", below(24));
+    if (below(4) == 0) {
+      REQUIRE(run.engine().delete_endpoint(id).ok());
+    } else {
+      const std::string& host = hosts[static_cast<std::size_t>(below(4))];
+      run.endpoint(id, server.url(host, below(3) == 0 ? "/good" : "/hang"));
+      for (int i = 0; i < 3; ++i, ++submitted) {
+        Delivery one = delivery("msg" + std::to_string(submitted), id);
+        one.manual = below(5) == 0;
+        run.submit(std::move(one));
+      }
+    }
+    run.turn(static_cast<std::uint32_t>(below(4)));
+  }
+  for (int lane = 0; lane < 24; ++lane) {
+    REQUIRE(run.engine().delete_endpoint(lane_id("wh_", lane)).ok());
+  }
+  REQUIRE(run.until([&] { return run.ended() == submitted; }));
+  run.run_for(100ms);
+  CHECK(run.engine().stats().waiting == 0);
+  CHECK(run.engine().stats().in_flight == 0);
+  // Every place is free again.
+  server.on("/slow",
+            [](const Request&) { return Reply().wait(50).answer(200); });
+  run.endpoint("wh_last", server.url("127.0.0.5", "/slow"),
+               [](Endpoint& endpoint) { endpoint.timeout_ms = 5'000; });
+  CHECK(run.outcome(delivery("last", "wh_last")).state ==
+        DeliveryState::kDelivered);
+  submit_many(run, "wh_last", 60);
+  CHECK(peak_for(run, 500ms) == 5);
+}

@@ -266,7 +266,8 @@ void EngineLoop::take(Delivery delivery) {
   items_.emplace(item.delivery.id, &item);
   if (later) {
     item.place = Place::kDelayed;
-    item.timer = timers_.emplace(now_us_ + wait_ms * 1000, &item);
+    // Not from now_us_: that is as old as the wait before this.
+    item.timer = timers_.emplace(EventLoop::now_us() + wait_ms * 1000, &item);
   } else {
     enqueue(lane);
   }

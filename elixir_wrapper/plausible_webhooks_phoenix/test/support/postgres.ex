@@ -50,11 +50,13 @@ defmodule Plausible.Webhooks.Test.Postgres do
   def again!(cluster) do
     settings = Enum.flat_map(cluster.settings, fn {key, value} -> ["-c", "#{key}=#{value}"] end)
 
-    # The shell outlives the server and learns of our end by the end of its input.
+    # The shell outlives the server and learns of our end by the end of its input:
+    # nothing is left then, unless it has been told that there is more to come.
     script = """
     "$@" >>"$0/log" 2>&1 & server=$!
-    cat >/dev/null
+    read -r last
     kill -QUIT $server 2>/dev/null; wait $server
+    [ "$last" = keep ] || rm -rf "$0"
     """
 
     server =
@@ -86,6 +88,15 @@ defmodule Plausible.Webhooks.Test.Postgres do
     close(cluster)
   end
 
+  @doc "Has the server stop as an operator does: whoever is connected is cut off."
+  @spec stop!(t()) :: :ok
+  def stop!(cluster) do
+    {:ok, text} = File.read(Path.join(data(cluster), "postmaster.pid"))
+    {_output, 0} = System.cmd("kill", ["-INT", hd(String.split(text, "\n"))])
+    wait_until_gone(cluster, System.monotonic_time(:millisecond) + @start_ms)
+    close(cluster)
+  end
+
   @doc "Stops the server and removes the cluster."
   @spec remove(t()) :: :ok
   def remove(cluster) do
@@ -98,6 +109,7 @@ defmodule Plausible.Webhooks.Test.Postgres do
     if Port.info(port) do
       # Its end is told when the shell has waited for the server.
       ref = Port.monitor(port)
+      Port.command(port, "keep\n")
       Port.close(port)
       receive do: ({:DOWN, ^ref, :port, ^port, _reason} -> :ok)
     end

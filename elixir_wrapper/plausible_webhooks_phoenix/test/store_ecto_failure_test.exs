@@ -223,14 +223,6 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
 
   # --- PostgreSQL goes and comes
 
-  defp stop!(cluster) do
-    file = Path.join([cluster.folder, "data", "postmaster.pid"])
-    [pid | _] = file |> File.read!() |> String.split("\n")
-    {_, 0} = System.cmd("kill", ["-INT", pid])
-    eventually(fn -> not File.exists?(file) end)
-    Port.close(cluster.port)
-  end
-
   describe "PostgreSQL" do
     @tag timeout: 120_000
     test "that is stopped, or killed, and started again is worked with again" do
@@ -250,7 +242,7 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       :ok = Store.heartbeat(store, "a", 600_000)
 
       {cluster, accepted} =
-        Enum.reduce([&stop!/1, &Postgres.kill!/1, &stop!/1], {cluster, []}, fn
+        Enum.reduce([&Postgres.stop!/1, &Postgres.kill!/1, &Postgres.stop!/1], {cluster, []}, fn
           go_away, {cluster, accepted} ->
             delivery = a_delivery()
             :ok = Store.accept(store, [delivery])

@@ -80,12 +80,31 @@ defmodule Plausible.Webhooks.StoreEctoLogTest do
         assert length(page.entries) == 50 and is_binary(page.next)
         assert read < 100, "#{read} rows read for #{inspect(filters)}"
       end
+    end
 
-      webhook = a_webhook(id: "wh_1", site_id: 1)
-      :ok = Store.insert_webhook(store, webhook)
-      {read, {:ok, ids}} = read_by(store, fn -> Store.recoverable(store, "wh_1", 0, 100) end)
-      assert ids == ids(failed)
-      assert read < 20
+    test "tells what of it can be recovered, however much else there is", %{store: store} do
+      :ok = Store.insert_webhook(store, a_webhook(id: "wh_1", site_id: 1))
+      failed = fn fields -> a_delivery([state: :failed, finished_at_ms: 1] ++ fields) end
+      mine = for i <- 1..2_500, do: failed.(created_at_ms: div(i, 3))
+      others = for i <- 1..3_000, do: failed.(created_at_ms: i, webhook_id: "wh_2")
+      for some <- [mine, others], do: :ok = Store.accept(store, some)
+      sql!(store, "ANALYZE PREFIX.webhook_deliveries")
+
+      for {limit, since_ms} <- [{5, 0}, {1_000, 0}, {2_499, 0}, {10_001, 0}, {9, 800}] do
+        {read, {:ok, ids}} =
+          read_by(store, fn -> Store.recoverable(store, "wh_1", since_ms, limit) end)
+
+        expected = for delivery <- mine, delivery.created_at_ms >= since_ms, do: delivery
+        assert length(ids) == min(limit, length(expected))
+        assert Enum.uniq(ids) -- ids(expected) == []
+        times = for id <- ids, do: Enum.find(mine, &(&1.id == id)).created_at_ms
+        assert times == expected |> Enum.map(& &1.created_at_ms) |> Enum.take(limit)
+        # Nothing but what is open: one in fifty here.
+        assert read < 6_000, "#{read} rows read for #{limit}"
+      end
+
+      # Nothing of a webhook that is gone, as long as its log is still there.
+      assert Store.recoverable(store, "wh_2", 0, 10) == {:ok, []}
     end
   end
 end

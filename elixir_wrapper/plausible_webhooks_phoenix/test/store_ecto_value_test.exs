@@ -267,7 +267,6 @@ defmodule Plausible.Webhooks.StoreEctoValueTest do
             release: ["a", [delivery.id], huge],
             heartbeat: ["a", huge],
             prune: [huge, 1],
-            recoverable: ["wh", huge, 1],
             put_health: ["wh", %{failing_since_ms: huge}],
             deliveries: [huge, %{}, %{}],
             deliveries: [huge, %{goal_id: 1}, %{}]

@@ -83,12 +83,14 @@ defmodule Plausible.Webhooks.Test.Postgres do
     if cluster.port, do: close(cluster)
     settings = Enum.flat_map(cluster.settings, fn {key, value} -> ["-c", "#{key}=#{value}"] end)
 
-    # The shell outlives the server and learns of our end by the end of its input.
+    # The shell outlives the server and learns of our end by the end of its input:
+    # nothing is left then, unless it has been told that there is more to come.
     script = """
     "$@" >>"$0/log" 2>&1 & server=$!
     exec 2>/dev/null
-    cat >/dev/null
+    read -r last
     kill -QUIT $server 2>/dev/null; wait $server
+    [ "$last" = keep ] || rm -rf "$0"
     """
 
     program = Path.join(cluster.bin, "postgres")
@@ -154,6 +156,15 @@ defmodule Plausible.Webhooks.Test.Postgres do
   defp postmaster_pid(cluster),
     do: cluster.place.root <> Path.join(data(cluster), "postmaster.pid")
 
+  @doc "Has the server stop as an operator does: whoever is connected is cut off."
+  @spec stop!(t()) :: :ok
+  def stop!(cluster) do
+    pid = server_pid(cluster)
+    {_output, 0} = System.cmd("kill", ["-INT", pid])
+    wait_until_gone(pid, System.monotonic_time(:millisecond) + @start_ms)
+    close(cluster)
+  end
+
   @doc "Stops the server and removes the cluster."
   @spec remove(t()) :: :ok
   def remove(cluster) do
@@ -168,6 +179,7 @@ defmodule Plausible.Webhooks.Test.Postgres do
     if Port.info(port) do
       # Its end is told when the shell has waited for the server.
       ref = Port.monitor(port)
+      Port.command(port, "keep\n")
       Port.close(port)
       receive do: ({:DOWN, ^ref, :port, ^port, _reason} -> :ok)
     end

@@ -37,9 +37,11 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   # lease is over without a search through everything that is pending.
   @accept """
   WITH #{SQL.clock(1)},
+  sequence AS MATERIALIZED (
+    SELECT pg_get_serial_sequence('PREFIX.webhook_deliveries', 'seq')::regclass AS name),
   given AS MATERIALIZED (
-    SELECT nextval(pg_get_serial_sequence('PREFIX.webhook_deliveries', 'seq')) AS seq, given.*
-    FROM #{SQL.given(@given, 2)} WHERE #{SQL.durably()}),
+    SELECT nextval(sequence.name) AS seq, given.*
+    FROM sequence, #{SQL.given(@given, 2)} WHERE #{SQL.durably()}),
   owners AS (
     INSERT INTO PREFIX.webhook_owners (owner, until_ms)
     SELECT DISTINCT owner, 0 FROM given WHERE owner IS NOT NULL ON CONFLICT DO NOTHING),

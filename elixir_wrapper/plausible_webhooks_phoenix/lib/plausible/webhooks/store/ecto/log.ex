@@ -45,14 +45,11 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
     end
   end
 
-  # The site is asked afterwards, for the planner's sake: see walk/2.
   @recoverable """
-  SELECT id FROM (
-    SELECT id, site_id, created_at_ms, seq FROM PREFIX.webhook_deliveries
-    WHERE webhook_id = $1 AND state >= 3 AND #{@open} AND created_at_ms >= $2
-    ORDER BY created_at_ms, seq LIMIT $3) AS found
-  WHERE site_id = (SELECT site_id FROM PREFIX.webhooks WHERE id = $1)
-  ORDER BY created_at_ms, seq
+  SELECT id FROM PREFIX.webhook_deliveries
+  WHERE webhook_id = $1 AND state >= 3 AND #{@open} AND created_at_ms >= $2
+    AND EXISTS (SELECT 1 FROM PREFIX.webhooks WHERE id = $1)
+  ORDER BY created_at_ms, seq LIMIT $3
   """
 
   @spec recoverable(Store.Ecto.handle(), Webhook.id(), integer(), pos_integer()) ::

@@ -108,6 +108,12 @@ defmodule Plausible.Webhooks.Sweeper do
     {:noreply, sweep_now(state)}
   end
 
+  # The Outbox does not know what became of what it wrote.
+  def handle_info(:unsure, state) do
+    flush_messages(:unsure)
+    {:noreply, sweep_now(%{state | unsure: true})}
+  end
+
   # A slice was full: there is more.
   def handle_info(:more, state) do
     flush_messages(:more)

@@ -15,7 +15,7 @@ cluster = Postgres.start!()
 Process.unlink(repo)
 
 ExUnit.after_suite(fn _result ->
-  Supervisor.stop(repo)
+  if Process.alive?(repo), do: Supervisor.stop(repo)
   Postgres.remove(cluster)
 end)
 

@@ -318,7 +318,7 @@ defmodule Plausible.Webhooks.Outbox do
     if doubt || engine == nil, do: Instance.tell(instance, :sweeper, :sweep)
 
     if engine do
-      ours = for {_key, %Delivery{owner: owner} = d, _, false} <- rows, owner != nil, do: d
+      ours = for {_key, %Delivery{state: :pending} = delivery, _, false} <- rows, do: delivery
       Handover.submit_or_release(instance, engine, ours)
     end
 

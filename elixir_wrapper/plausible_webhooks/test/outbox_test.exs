@@ -255,6 +255,25 @@ defmodule Plausible.Webhooks.OutboxTest do
       assert Instance.gauge(context.instance, :outbox_bytes) == 0
     end
 
+    test "what was in doubt is sent once, whoever finds it first", context do
+      context = start!(context, lease_ms: 600_000)
+      webhook = webhook!(context, "/hook")
+
+      capture_log(fn ->
+        for round <- 1..4 do
+          SwitchStore.set(context.switch, {:lost, [:accept, :claim]})
+          Outbox.push(context.instance, deliveries(webhook, 50))
+          Process.sleep(100 * round)
+          SwitchStore.set(context.switch, :on)
+          eventually(fn -> delivered?(context, 50 * round) end)
+          eventually(fn -> Outbox.size(context.instance) == 0 end)
+        end
+
+        Process.sleep(200)
+        assert HttpReceiver.count(context.receiver) == 200
+      end)
+    end
+
     test "given up while the store is at it: sent all the same", context do
       context = start!(context, lease_ms: 600_000)
       webhook = webhook!(context, "/hook")

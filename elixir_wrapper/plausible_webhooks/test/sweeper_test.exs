@@ -178,6 +178,24 @@ defmodule Plausible.Webhooks.SweeperTest do
     eventually(fn -> done?(context, [theirs.id]) end)
   end
 
+  test "after the store was away for long others get the time to renew their leases", context do
+    context = start!(context, lease_ms: 1_500)
+    webhook = webhook!(context, "/hook")
+    theirs = delivery(webhook, owner: "other")
+    :ok = Instance.store(context.instance, :heartbeat, ["other", 1_000])
+    :ok = Instance.store(context.instance, :accept, [[theirs]])
+    SwitchStore.set(context.switch, {:only, [:heartbeat], :away})
+    Process.sleep(1_700)
+    SwitchStore.set(context.switch, :on)
+    # They are a little slower than we.
+    Process.sleep(200)
+    :ok = Instance.store(context.instance, :heartbeat, ["other", 3_000])
+    Process.sleep(2_000)
+    assert logged(context, theirs.id).owner == "other"
+    # And who does not come back is dead.
+    eventually(fn -> done?(context, [theirs.id]) end)
+  end
+
   test "claims nothing without a lease", context do
     context = start!(context, lease_ms: 1_000)
     before = SwitchStore.calls(context.switch, :claim)

@@ -184,6 +184,18 @@ defmodule Plausible.Webhooks.CrashTest do
     end
   end
 
+  test "i. the database is away for longer than the leases of two nodes", context do
+    world = World.start(server: context.server, dir: context.dir)
+
+    nodes(world, "i. outage, two nodes", %{
+      count: 2,
+      per_s: 400,
+      strikes: [:outage],
+      interval_ms: 3_000,
+      more?: &(&1 < @rounds)
+    })
+  end
+
   if System.get_env("WEBHOOKS_CRASH_C4") do
     test "three nodes by the usual lease, one killed every ten seconds", context do
       usual = [lease_ms: 30_000, sweep_interval_ms: 1_000]

@@ -19,7 +19,7 @@ Process.unlink(repo)
 
 # The Repo first, which would complain of the other's absence.
 ExUnit.after_suite(fn _result ->
-  Supervisor.stop(repo)
+  if Process.alive?(repo), do: Supervisor.stop(repo)
   Postgres.remove(cluster)
 end)
 

@@ -79,7 +79,11 @@ defmodule Plausible.Webhooks.Test.Postgres do
 
   @doc "Starts the cluster's server, after `kill!/2` or after it has ended by itself."
   @spec again!(t()) :: t()
-  def again!(cluster) do
+  def again!(cluster), do: again!(cluster, System.monotonic_time(:millisecond) + @start_ms)
+
+  # As whoever supervises a server does: one that ends at once, because not all of its
+  # predecessor's children are gone, is started again.
+  defp again!(cluster, deadline) do
     if cluster.port, do: close(cluster)
     settings = Enum.flat_map(cluster.settings, fn {key, value} -> ["-c", "#{key}=#{value}"] end)
 
@@ -105,8 +109,14 @@ defmodule Plausible.Webhooks.Test.Postgres do
         args: ["-c", script, cluster.folder | server]
       ])
 
-    wait_until_ready(cluster, System.monotonic_time(:millisecond) + @start_ms)
-    %{cluster | port: port}
+    cluster = %{cluster | port: port}
+    # It may not have written its number yet.
+    ended_from = System.monotonic_time(:millisecond) + 1_000
+
+    case wait_until_ready(cluster, ended_from, deadline) do
+      :ok -> cluster
+      :ended -> again!(cluster, deadline)
+    end
   end
 
   @doc "The server and everything it has started stand still: it answers nobody."
@@ -286,19 +296,25 @@ defmodule Plausible.Webhooks.Test.Postgres do
 
   defp group, do: "id" |> System.cmd(["-gn", user()]) |> elem(0) |> String.trim()
 
-  defp wait_until_ready(cluster, deadline) do
+  defp wait_until_ready(cluster, ended_from, deadline) do
     pg_isready = Path.join(cluster.bin, "pg_isready")
+    args = ["-q", "-h", cluster.folder, "-U", "postgres"]
+    {_output, status} = System.cmd(pg_isready, args, stderr_to_stdout: true)
+    now = System.monotonic_time(:millisecond)
 
-    case System.cmd(pg_isready, ["-q", "-h", cluster.folder], stderr_to_stdout: true) do
-      {_output, 0} ->
+    cond do
+      status == 0 ->
         :ok
 
-      _not_yet ->
-        if System.monotonic_time(:millisecond) > deadline,
-          do: raise("PostgreSQL did not start: #{File.read!(Path.join(cluster.folder, "log"))}")
+      now > deadline ->
+        raise "PostgreSQL did not start: #{File.read!(Path.join(cluster.folder, "log"))}"
 
+      now > ended_from and not running?(cluster) ->
+        :ended
+
+      true ->
         Process.sleep(50)
-        wait_until_ready(cluster, deadline)
+        wait_until_ready(cluster, ended_from, deadline)
     end
   end
 

@@ -96,11 +96,17 @@ defmodule Plausible.Webhooks.Engine do
     do: :ets.select(meta, [{{{:dead_owner, :"$1"}}, [], [:"$1"]}])
 
   @doc """
-  Names under which the engine worked before: what is theirs is to be taken back.
+  Names under which the engine worked before, or for which the Outbox has committed
+  what it was in doubt about: what is theirs is to be taken back.
   """
   @spec former_owners(Instance.t()) :: [String.t()]
   def former_owners(%Instance{tables: %{meta: meta}}),
     do: :ets.select(meta, [{{{:former_owner, :"$1"}}, [], [:"$1"]}])
+
+  @doc false
+  @spec note_former(Instance.t(), String.t()) :: true
+  def note_former(%Instance{tables: %{meta: meta}}, owner),
+    do: :ets.insert(meta, {{:former_owner, owner}})
 
   @doc "Ends the lease of an owner that is no more, and forgets it."
   @spec end_lease(Instance.t(), String.t()) :: :ok | {:error, term()}
@@ -196,7 +202,7 @@ defmodule Plausible.Webhooks.Engine do
 
   def handle_call({:rename, owner}, _from, state) do
     instance = Instance.fetch!(state.name)
-    :ets.insert(instance.tables.meta, {{:former_owner, state.owner}})
+    note_former(instance, state.owner)
     {:reply, :ok, publish(instance, %{state | owner: owner})}
   end
 
@@ -282,7 +288,9 @@ defmodule Plausible.Webhooks.Engine do
   end
 
   # Readable in a table, unique in any cluster and over restarts.
-  defp new_owner do
+  @doc false
+  @spec new_owner() :: String.t()
+  def new_owner do
     random = Base.encode32(:crypto.strong_rand_bytes(10), case: :lower, padding: false)
     "#{node()}/#{System.os_time(:second)}/#{random}"
   end

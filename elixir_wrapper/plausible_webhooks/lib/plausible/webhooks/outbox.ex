@@ -265,10 +265,14 @@ defmodule Plausible.Webhooks.Outbox do
   # The owner is read before the commit: rows of an engine that has died since
   # come back from the store, with those it held already. Without an engine the
   # rows are nobody's, and the Sweeper claims them.
+  #
+  # What is in doubt may be committed already, in the engine's name, and the Sweeper
+  # may have brought it back long ago: handed over once more it would be sent twice.
+  # It gets a name of its own, and the Sweeper finds by that what is committed now.
   defp commit(instance, rows, failed_before?) do
     engine = Engine.current(instance)
-    owner = if engine, do: engine.owner
-    rows = Enum.map(rows, &own(&1, owner))
+    doubt = if Enum.any?(rows, &elem(&1, 3)), do: Engine.new_owner()
+    rows = Enum.map(rows, &own(&1, engine, doubt))
 
     write = fn rows ->
       Instance.store(instance, :accept, [Enum.map(rows, &elem(&1, 1))])
@@ -276,7 +280,7 @@ defmodule Plausible.Webhooks.Outbox do
 
     case Batch.write(rows, write, failed_before?) do
       {:ok, written, refused} ->
-        hand_over(instance, engine, written)
+        hand_over(instance, engine, written, doubt)
         finish(instance, written, refused)
 
         if length(written) + length(refused) < length(rows),
@@ -293,6 +297,8 @@ defmodule Plausible.Webhooks.Outbox do
   # Those that were withdrawn meanwhile come back, too; one batch of them at most,
   # since it is the first one that is tried again.
   defp doubt(%Instance{tables: %{queue: queue}} = instance, rows) do
+    Instance.tell(instance, :sweeper, :unsure)
+
     for {key, delivery, _reply, false} = row <- rows do
       if not :ets.update_element(queue, key, {4, true}) and
            :ets.insert_new(queue, {key, delivery, nil, true}),
@@ -300,25 +306,32 @@ defmodule Plausible.Webhooks.Outbox do
     end
   end
 
-  defp own({key, %Delivery{state: :pending} = delivery, reply, in_doubt}, owner),
-    do: {key, %{delivery | owner: owner}, reply, in_doubt}
+  defp own({key, %Delivery{state: :pending} = delivery, reply, in_doubt?}, engine, doubt) do
+    owner = if in_doubt?, do: doubt, else: engine && engine.owner
+    {key, %{delivery | owner: owner}, reply, in_doubt?}
+  end
 
-  defp own(row, _owner), do: row
+  defp own(row, _engine, _doubt), do: row
 
-  defp hand_over(instance, nil, _rows), do: Instance.tell(instance, :sweeper, :sweep)
+  defp hand_over(instance, engine, rows, doubt) do
+    if doubt, do: Engine.note_former(instance, doubt)
+    if doubt || engine == nil, do: Instance.tell(instance, :sweeper, :sweep)
 
-  defp hand_over(instance, engine, rows) do
-    pending = for {_key, %Delivery{state: :pending} = delivery, _, _} <- rows, do: delivery
-    Handover.submit_or_release(instance, engine, pending)
+    if engine do
+      ours = for {_key, %Delivery{state: :pending} = delivery, _, false} <- rows, do: delivery
+      Handover.submit_or_release(instance, engine, ours)
+    end
+
+    :ok
   end
 
   defp finish(%Instance{tables: %{queue: queue}} = instance, written, refused) do
-    Enum.each(written, fn {key, _delivery, reply, _in_doubt} ->
+    Enum.each(written, fn {key, _delivery, reply, _in_doubt?} ->
       answer(reply, key, :ok)
       :ets.delete(queue, key)
     end)
 
-    Enum.each(refused, fn {{key, _delivery, reply, _in_doubt}, reason} ->
+    Enum.each(refused, fn {{key, _delivery, reply, _in_doubt?}, reason} ->
       answer(reply, key, {:error, reason})
       :ets.delete(queue, key)
     end)

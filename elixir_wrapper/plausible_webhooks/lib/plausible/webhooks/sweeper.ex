@@ -77,7 +77,8 @@ defmodule Plausible.Webhooks.Sweeper do
     do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}, shutdown: 5_000}
 
   # succession: has a predecessor left something in between? unsure: an answer got
-  # lost. Either way the engine is to get a new owner id.
+  # lost. Either way the engine is to get a new owner id. hold_until: nothing is
+  # claimed before.
   @impl true
   def init(name) do
     Process.flag(:trap_exit, true)
@@ -90,6 +91,7 @@ defmodule Plausible.Webhooks.Sweeper do
        name: name,
        leased_at: nil,
        leased_owner: nil,
+       hold_until: nil,
        succession: :open,
        unsure: false,
        turn: nil
@@ -118,6 +120,12 @@ defmodule Plausible.Webhooks.Sweeper do
   def handle_info(:sweep, state) do
     flush_messages(:sweep)
     {:noreply, sweep_now(state)}
+  end
+
+  # The Outbox does not know what became of what it wrote.
+  def handle_info(:unsure, state) do
+    flush_messages(:unsure)
+    {:noreply, sweep_now(%{state | unsure: true})}
   end
 
   # A slice was full: there is more.
@@ -211,12 +219,24 @@ defmodule Plausible.Webhooks.Sweeper do
         for owner <- Engine.former_owners(instance),
             do: Instance.store(instance, :heartbeat, [owner, lease_ms])
 
-        {:ok, %{state | leased_at: now, leased_owner: engine.owner}}
+        {:ok, hold(%{state | leased_at: now, leased_owner: engine.owner}, state, lease_ms)}
       end
     else
       {:ok, state}
     end
   end
+
+  # When the store was away for so long that leases have ended in the meantime, the
+  # nodes come back to it one after the other. The first one must not take over what
+  # the others are working on, and perhaps have only not been able to record.
+  defp hold(state, %{leased_at: before}, lease_ms) do
+    if before != nil and state.leased_at - before >= div(lease_ms * 2, 3),
+      do: %{state | hold_until: System.monotonic_time(:millisecond) + lease_ms},
+      else: state
+  end
+
+  defp holds?(%{hold_until: nil}), do: false
+  defp holds?(state), do: System.monotonic_time(:millisecond) < state.hold_until
 
   # First what the dead one reported: what is on record as delivered does not come
   # back. Only this process renews and ends leases of this node, so that none is
@@ -239,7 +259,8 @@ defmodule Plausible.Webhooks.Sweeper do
     with engine when engine != nil <- Engine.current(instance),
          true <- engine.owner == state.leased_owner do
       lost? = take_back(instance, engine, Engine.former_owners(instance))
-      %{state | unsure: claim(instance, engine) or lost? or state.unsure}
+      lost? = (not holds?(state) and claim(instance, engine)) or lost?
+      %{state | unsure: state.unsure or lost?}
     else
       _changed -> state
     end

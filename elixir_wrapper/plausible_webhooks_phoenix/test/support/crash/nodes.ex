@@ -7,6 +7,7 @@ defmodule Plausible.Webhooks.Test.Crash.Nodes do
   #   :stop     ends in good order; likewise
   #   :freeze   does nothing at all for longer than its lease, and goes on then as if
   #             nothing had happened
+  #   :outage   the database is away for longer than every lease
   #   :cut_off  does not reach the database for longer than its lease, and goes on
   #             sending what it has
 
@@ -15,9 +16,15 @@ defmodule Plausible.Webhooks.Test.Crash.Nodes do
 
   import ExUnit.Callbacks, only: [start_supervised!: 2]
 
-  @names %{kill: "kills", stop: "stops", freeze: "freezes", cut_off: "cut off"}
+  @names %{
+    kill: "kills",
+    stop: "stops",
+    freeze: "freezes",
+    cut_off: "cut off",
+    outage: "outages of the database"
+  }
 
-  @type how :: :kill | :stop | :freeze | :cut_off
+  @type how :: :kill | :stop | :freeze | :cut_off | :outage
   @type plan :: %{
           count: pos_integer(),
           per_s: pos_integer(),
@@ -67,7 +74,8 @@ defmodule Plausible.Webhooks.Test.Crash.Nodes do
       proxy = Proxy.of(start_supervised!({Proxy, options}, id: {Proxy, number}))
       %{proxy: proxy, connect: Proxy.connect(proxy)}
     else
-      %{proxy: nil, connect: Postgres.connect(cluster)}
+      soon = [backoff_min: 20, backoff_max: 200]
+      %{proxy: nil, connect: Postgres.connect(cluster) ++ soon}
     end
   end
 
@@ -97,6 +105,13 @@ defmodule Plausible.Webhooks.Test.Crash.Nodes do
     Proxy.set(node.proxy, :refuse)
     Process.sleep(longer_than_lease(world))
     Proxy.set(node.proxy, :pass)
+    {node, []}
+  end
+
+  defp strike(:outage, world, node, _plan) do
+    Agent.update(world.server, &tap(&1, fn cluster -> Postgres.kill!(cluster) end), 60_000)
+    Process.sleep(longer_than_lease(world))
+    Agent.update(world.server, &Postgres.again!/1, 60_000)
     {node, []}
   end
 

@@ -154,7 +154,12 @@ defmodule Plausible.Webhooks.Test.Crash.VM do
 
   def handle_info({port, {:exit_status, _status}}, %{port: port} = state) do
     state = answer(%{state | state: :gone}, :gone, :ok)
-    {:noreply, answer(state, :ready, {:error, last_words(state)})}
+    state = answer(state, :ready, {:error, last_words(state)})
+
+    # Who asks something of it did not expect its end.
+    if state.waiting == [],
+      do: {:noreply, state},
+      else: {:stop, {:gone, last_words(state)}, state}
   end
 
   def handle_info(_other, state), do: {:noreply, state}

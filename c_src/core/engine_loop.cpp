@@ -115,8 +115,7 @@ CURLcode EngineLoop::on_tls_context(CURL* easy, void* context,
 }
 
 TokenBucket EngineLoop::lane_bucket(const Endpoint& endpoint) const {
-  const std::uint32_t rate =
-      endpoint.rate_per_s != 0 ? endpoint.rate_per_s : options_.lane_rate_per_s;
+  const std::uint32_t rate = rate_of(endpoint);
   return {rate, rate, now_us_};
 }
 
@@ -253,6 +252,10 @@ void EngineLoop::take(Delivery delivery) {
     return;
   }
   Lane& lane = *found->second;
+  if (!delivery.manual && !has_room(lane)) {
+    put_off(lane, delivery);
+    return;
+  }
   const std::int64_t now = now_ms();
   const bool later = delivery.due_at_ms > now;
   const bool first = delivery.manual;

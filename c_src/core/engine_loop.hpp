@@ -96,6 +96,9 @@ class EngineLoop {
   TokenBucket lane_bucket(const Endpoint& endpoint) const;
 
   // engine_slots.cpp: whose turn it is
+  std::uint32_t rate_of(const Endpoint& endpoint) const;
+  bool has_room(const Lane& lane) const;
+  void put_off(Lane& lane, const Delivery& delivery);
   std::uint32_t limit_of(const Lane& lane) const;
   void enqueue(Lane& lane);
   void dequeue(Lane& lane);

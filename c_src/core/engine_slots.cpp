@@ -8,6 +8,10 @@ namespace webhooks {
 namespace {
 
 constexpr std::size_t kPressureFrom = 512;
+// A lane always has room for so many.
+constexpr std::size_t kLaneWaitingMin = 256;
+// Shorter, and the store would bring back at once what has just left.
+constexpr std::int64_t kPutOffMsMin = 1'000;
 
 }  // namespace
 
@@ -17,6 +21,48 @@ void LaneQueue::add(Lane& lane) {
 
 void LaneQueue::remove(const Lane& lane) {
   lines_[lane.standing].erase(lane.ticket);
+}
+
+std::uint32_t EngineLoop::rate_of(const Endpoint& endpoint) const {
+  return endpoint.rate_per_s != 0 ? endpoint.rate_per_s
+                                  : options_.lane_rate_per_s;
+}
+
+// A lane holds what it can begin before park_after_ms, and not more than what
+// all others leave free: a few that get more than they may send would otherwise
+// fill the engine, and everybody else would wait in the store behind them.
+bool EngineLoop::has_room(const Lane& lane) const {
+  const std::size_t held = lane.ready.size() + lane.away.size() - lane.busy;
+  if (held < kLaneWaitingMin) {
+    return true;
+  }
+  const std::uint64_t rate = rate_of(lane.endpoint);
+  const std::uint64_t waiting =
+      counters_.waiting.load(std::memory_order_relaxed);
+  return held < rate * options_.park_after_ms / 1000 &&
+         held + waiting <= options_.waiting_max;
+}
+
+// Parked without an attempt. Each one gets the time at which the lane's rate
+// would let it go, so that the store brings back no more than can be sent.
+void EngineLoop::put_off(Lane& lane, const Delivery& delivery) {
+  const std::int64_t now = EventLoop::now_us();
+  const std::int64_t soonest_ms =
+      std::max<std::int64_t>(options_.park_after_ms, kPutOffMsMin);
+  lane.booked_until_us =
+      std::max(lane.booked_until_us, now + soonest_ms * 1000) +
+      1'000'000 / rate_of(lane.endpoint);
+  Attempt attempt;
+  attempt.delivery_id = delivery.id;
+  attempt.webhook_id = delivery.webhook_id;
+  attempt.state = DeliveryState::kParked;
+  attempt.started_at_ms = now_ms();
+  attempt.next_at_ms =
+      std::max(delivery.due_at_ms,
+               attempt.started_at_ms + (lane.booked_until_us - now) / 1000);
+  counters_.waiting.fetch_sub(1, std::memory_order_relaxed);
+  counters_.parked.fetch_add(1, std::memory_order_relaxed);
+  finished_.push_back(std::move(attempt));
 }
 
 // Fewer slots for a lane that only fails (one probe at a time), and for

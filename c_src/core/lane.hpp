@@ -79,8 +79,9 @@ struct Lane {
   std::uint32_t failures_in_a_row = 0;
   Standing standing = Standing::kUnproven;
   std::uint32_t url_changes = 0;
-  std::uint64_t ticket = 0;  // when it asked for a slot; while it waits
-  bool queued = false;       // in the engine's run queue
+  std::uint64_t ticket = 0;          // when it asked for a slot; while it waits
+  std::int64_t booked_until_us = 0;  // by what had no room in it
+  bool queued = false;               // in the engine's run queue
   bool waits_for_host = false;
   bool timed = false;  // waits for a token
   Timers::iterator timer;

@@ -88,7 +88,8 @@ enum class ErrorClass : std::uint8_t {
 };
 std::string_view error_name(ErrorClass error) noexcept;
 
-// What came of one POST, or how a delivery ended without one (number 0).
+// What came of one POST, or, with number 0, how a delivery ended without one or
+// was put off (parked) because its lane has more than it can send.
 struct Attempt {
   std::string delivery_id;
   std::string webhook_id;

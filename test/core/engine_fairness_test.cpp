@@ -292,3 +292,92 @@ TEST_CASE("fairness: lanes that go or change while they wait") {
   submit_many(run, "wh_last", 60);
   CHECK(peak_for(run, 500ms) == 5);
 }
+
+namespace {
+
+// Of those that were put off, when each is due, from now.
+std::vector<std::int64_t> put_off_ms(const EngineRun& run, std::int64_t now) {
+  std::vector<std::int64_t> due;
+  for (const Attempt& attempt : run.attempts()) {
+    if (attempt.state != DeliveryState::kParked) {
+      continue;
+    }
+    CHECK(attempt.number == 0);
+    CHECK(attempt.error == ErrorClass::kNone);
+    REQUIRE(attempt.next_at_ms);
+    due.push_back(*attempt.next_at_ms - now);
+  }
+  return due;
+}
+
+}  // namespace
+
+TEST_CASE("fairness: what a lane cannot begin in time is put off") {
+  TestServer server;
+  server.otherwise(hang());
+  EngineOptions options = test_options();
+  options.park_after_ms = 10'000;
+  options.timeout_ms = 20'000;
+  options.lane_in_flight_max = 8;
+  EngineRun run(options);
+  run.endpoint("wh_busy", server.url("/hang"),
+               [](Endpoint& endpoint) { endpoint.rate_per_s = 50; });
+  submit_many(run, "wh_busy", 600);
+  run.run_for(100ms);
+  // 500 begin within ten seconds, besides the eight that are under way.
+  const std::int64_t now = unix_ms();
+  const auto due = put_off_ms(run, now);
+  CHECK(due.size() >= 92);
+  CHECK(due.size() <= 100);
+  CHECK(run.engine().stats().parked == due.size());
+  CHECK(run.engine().stats().waiting == 600 - due.size() - 8);
+  // At the lane's own rate, from then on.
+  for (std::size_t i = 0; i < due.size(); ++i) {
+    const std::int64_t expected =
+        10'000 + 20 * static_cast<std::int64_t>(i + 1);
+    CHECK(due[i] <= expected + 5);
+    CHECK(due[i] >= expected - 5'000);
+    CHECK((i == 0 || due[i] - due[i - 1] >= 19));
+  }
+  // A person's wish is not put off, and goes first.
+  Delivery wish = delivery("wish", "wh_busy");
+  wish.manual = true;
+  run.submit(std::move(wish));
+  run.run_for(50ms);
+  CHECK(run.attempts("wish").empty());
+}
+
+TEST_CASE(
+    "fairness: lanes with more than they may send do not fill the engine") {
+  TestServer server;
+  server.otherwise(hang());
+  server.on("/good", answer(200));
+  EngineOptions options = test_options();
+  options.waiting_max = 2'000;
+  options.host_in_flight_max = 64;
+  EngineRun run(options);
+  run.endpoint("wh_good", server.url("/good"));
+  CHECK(run.outcome(delivery("first", "wh_good")).state ==
+        DeliveryState::kDelivered);
+  for (int lane = 0; lane < 4; ++lane) {
+    run.endpoint(lane_id("bad", lane), server.url("/hang"));
+  }
+  for (int round = 0; round < 20; ++round) {
+    for (int lane = 0; lane < 4; ++lane) {
+      std::vector<Delivery> out;
+      for (int i = 0; i < 100; ++i) {
+        out.push_back(delivery(lane_id("m", lane) + "_" +
+                                   std::to_string(round) + "_" +
+                                   std::to_string(i),
+                               lane_id("bad", lane)));
+      }
+      run.submit(std::move(out));
+    }
+    run.turn(1);
+    const EngineStats stats = run.engine().stats();
+    CHECK(stats.waiting <= 1'800);
+    const std::string id = "good" + std::to_string(round);
+    CHECK(run.outcome(delivery(id, "wh_good")).state ==
+          DeliveryState::kDelivered);
+  }
+}

@@ -73,6 +73,28 @@ defmodule Plausible.Webhooks.HooksTest do
       assert MapSet.size(HttpReceiver.ids(context.receiver)) == 6
     end
 
+    test "causes no more deliveries than it may, and the rest is counted", context do
+      context = start!(context, deliveries_per_event_max: 5, observers: [{Tell, self()}])
+      for n <- 1..3, do: webhook!(context, "/hook#{n}")
+      goals = for id <- 1..4, do: TestHost.event_goal(id, "Signup")
+      TestHost.put(context.host, {:goals, 1}, goals)
+      API.goals_changed(context.name, 1)
+
+      API.events_buffered(context.name, [event(), event(2)])
+      eventually(fn -> HttpReceiver.count(context.receiver) == 3 end)
+      assert_receive {:deliveries_dropped, %{count: 9}, %{reason: :fan_out}}, 3_000
+      assert %{pushed: 3, dropped_by: %{fan_out: 9}} = API.stats(context.name)
+    end
+
+    test "is not made into bodies that there is no room for", context do
+      context = start!(context, outbox_max: 1)
+      webhook!(context, "/hook")
+      :sys.suspend(Instance.process(context.instance, :outbox))
+      for _ <- 1..3, do: API.events_buffered(context.name, [event()])
+      assert %{pushed: 1, dropped: 2} = API.stats(context.name)
+      :sys.resume(Instance.process(context.instance, :outbox))
+    end
+
     test "that is garbage costs itself and nothing else", context do
       context = start!(context, observers: [{Tell, self()}])
       webhook!(context, "/hook")

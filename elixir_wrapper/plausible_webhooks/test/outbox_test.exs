@@ -15,6 +15,14 @@ defmodule Plausible.Webhooks.OutboxTest do
       Enum.count(all_deliveries(context), &(&1.state == :delivered)) == count
   end
 
+  # Of whatever site.
+  defp arrived?(context, count) do
+    MapSet.size(HttpReceiver.ids(context.receiver)) == count and
+      match?({:ok, %{delivered: ^count}}, Instance.store(context.instance, :counts, []))
+  end
+
+  defp of_site(deliveries, site_id), do: Enum.map(deliveries, &%{&1 | site_id: site_id})
+
   test "what is pushed is committed in batches, then sent", context do
     context = start!(context)
     webhook = webhook!(context, "/hook")
@@ -76,8 +84,8 @@ defmodule Plausible.Webhooks.OutboxTest do
       capture_log(fn ->
         SwitchStore.set(context.switch, :away)
         Outbox.push(context.instance, deliveries(webhook, 8))
-        Outbox.push(context.instance, deliveries(webhook, 5))
-        Outbox.push(context.instance, deliveries(webhook, 1))
+        Outbox.push(context.instance, deliveries(webhook, 5) |> of_site(2))
+        Outbox.push(context.instance, deliveries(webhook, 1) |> of_site(3))
         assert Outbox.size(context.instance) == 10
 
         manual = delivery(webhook, manual: true)
@@ -93,7 +101,58 @@ defmodule Plausible.Webhooks.OutboxTest do
     assert %{dropped: 4, dropped_by: %{outbox_full: 4}, pushed: 11} = stats
 
     SwitchStore.set(context.switch, :on)
-    eventually(fn -> delivered?(context, 11) end)
+    eventually(fn -> arrived?(context, 11) end)
+  end
+
+  test "a site that floods the table leaves room for the others", context do
+    context = start!(context, outbox_max: 1_000)
+    webhook = webhook!(context, "/hook")
+    SwitchStore.set(context.switch, :away)
+
+    log =
+      capture_log(fn ->
+        for _ <- 1..3_000, do: Outbox.push(context.instance, deliveries(webhook, 1))
+        assert Outbox.size(context.instance) == 800
+        assert Outbox.full(context.instance, 1) == :site_share
+        assert Outbox.full(context.instance, 2) == nil
+        for _ <- 1..3_000, do: Outbox.push(context.instance, deliveries(webhook, 1) |> of_site(2))
+        assert Outbox.size(context.instance) == 960
+        for _ <- 1..20, do: Outbox.push(context.instance, deliveries(webhook, 1) |> of_site(3))
+        assert Outbox.size(context.instance) == 980
+        Process.sleep(1_100)
+      end)
+
+    dropped = 3_000 - 800 + 3_000 - 160
+    stats = Plausible.Webhooks.stats(context.name)
+    assert %{dropped: ^dropped, dropped_by: %{site_share: ^dropped}} = stats
+    assert log =~ "deliveries dropped (site_share): #{dropped}"
+
+    # What they hold is given back: by the commit, by a crash in between, too.
+    kill!(context, :outbox)
+    SwitchStore.set(context.switch, :on)
+    eventually(fn -> arrived?(context, 980) end)
+    eventually(fn -> :ets.tab2list(context.instance.tables.shares) == [] end)
+    SwitchStore.set(context.switch, :away)
+    Outbox.push(context.instance, deliveries(webhook, 900))
+    assert Outbox.size(context.instance) == 800
+    SwitchStore.set(context.switch, :on)
+    eventually(fn -> arrived?(context, 1_780) end)
+  end
+
+  test "a site's share counts bytes too", context do
+    context = start!(context, outbox_bytes_max: 1_000_000)
+    webhook = webhook!(context, "/hook")
+    body = :binary.copy("x", 50_000)
+    SwitchStore.set(context.switch, :away)
+    for _ <- 1..30, do: Outbox.push(context.instance, [delivery(webhook, body: body)])
+    assert Outbox.size(context.instance) == 16
+    Outbox.push(context.instance, deliveries(webhook, 10) |> of_site(2))
+    assert Outbox.size(context.instance) == 26
+    # One that was given up leaves nothing behind.
+    theirs = deliveries(webhook, 1) |> of_site(3)
+    assert {:error, :timeout} = Outbox.accept(context.instance, theirs, 50)
+    assert [{3, 0, 0}] = :ets.lookup(context.instance.tables.shares, 3)
+    SwitchStore.set(context.switch, :on)
   end
 
   test "the bytes of the bodies are bounded too", context do

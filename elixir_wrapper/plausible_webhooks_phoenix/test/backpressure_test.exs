@@ -107,7 +107,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
 
   defp dropped_events(sum \\ 0) do
     receive do
-      {[:plausible, :webhooks, :deliveries, :dropped], %{count: count}, %{reason: :outbox_full}} ->
+      {[:plausible, :webhooks, :deliveries, :dropped], %{count: count}, %{reason: :site_share}} ->
         dropped_events(sum + count)
     after
       1_500 -> sum
@@ -155,7 +155,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
       assert percentile(times, 99) < @p99_us
 
       # Said, and not once per event.
-      assert lines(log, "deliveries dropped (outbox_full)") in 1..2
+      assert lines(log, "deliveries dropped (site_share)") in 1..2
       assert lines(log, "the store failed to") in 1..8
       refute log =~ "[error] webhooks"
 

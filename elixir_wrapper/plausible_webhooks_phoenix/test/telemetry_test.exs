@@ -155,7 +155,7 @@ defmodule Plausible.Webhooks.TelemetryTest do
       start!(context,
         observers: [{Telemetry, pubsub: pubsub}],
         retry_delays_ms: [20],
-        outbox_max: 5
+        outbox_max: 6
       )
 
     HttpReceiver.script(context.receiver, "/path-token", [503, {200, [], "answer-token"}])
@@ -186,7 +186,7 @@ defmodule Plausible.Webhooks.TelemetryTest do
 
     :sys.suspend(Instance.process(context.instance, :outbox))
     Outbox.push(context.instance, for(_ <- 1..8, do: delivery(webhook)))
-    assert_receive {[:deliveries, :dropped], %{count: 3}, %{reason: :outbox_full}}, 5_000
+    assert_receive {[:deliveries, :dropped], %{count: 3}, %{reason: :site_share}}, 5_000
     Telemetry.measure(context.name)
     assert_receive {[:node, :measured], %{outbox: 5, dropped: 3, journal: 0} = node, _}
 

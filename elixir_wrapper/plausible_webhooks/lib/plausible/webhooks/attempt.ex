@@ -6,7 +6,8 @@ defmodule Plausible.Webhooks.Attempt do
   except for the owner.
 
     * `number` - 1 for the first attempt; 0 when the delivery ended without an
-      attempt of its own (cancelled while it waited, unknown webhook).
+      attempt of its own (cancelled while it waited, unknown webhook), or was put
+      off (`:parked`) because its webhook has more waiting than it may be sent.
     * `state` - what the delivery is from now on: `:delivered`; `:pending` (the
       engine itself tries again at `next_at_ms`); `:parked` (it left the engine,
       the store brings it back at `next_at_ms`); `:failed`; `:cancelled`.

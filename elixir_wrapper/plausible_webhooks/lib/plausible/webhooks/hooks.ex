@@ -44,15 +44,31 @@ defmodule Plausible.Webhooks.Hooks do
       now_ms = Instance.now_ms()
       site = Payload.site(subscriptions, event)
 
+      payload = &Payload.goal_completed(site, &1, event, now_ms)
+
       subscriptions
       |> Goals.completed(event, Directory.dedup(instance.name))
-      |> Enum.each(fn %{goal: goal, webhooks: webhooks} ->
-        deliver(instance, Payload.goal_completed(site, goal, event, now_ms), webhooks)
-      end)
+      |> completed(instance, site_id, payload, instance.options.deliveries_per_event_max)
     end
   end
 
   defp event(_instance, _nothing_of_ours), do: :ok
+
+  # What there is no room for is not made first: a request must not pay for what is
+  # dropped.
+  defp completed([], _instance, _site_id, _payload, _left), do: :ok
+
+  defp completed([%{webhooks: webhooks} = first | rest] = all, instance, site_id, payload, left) do
+    left = left - length(webhooks)
+    why = if left < 0, do: :fan_out, else: Outbox.full(instance, site_id)
+
+    if why do
+      Notifier.dropped(instance, why, all |> Enum.map(&length(&1.webhooks)) |> Enum.sum())
+    else
+      deliver(instance, payload.(first.goal), webhooks)
+      completed(rest, instance, site_id, payload, left)
+    end
+  end
 
   @doc """
   Makes the event's body once and a delivery for each webhook. One that we have

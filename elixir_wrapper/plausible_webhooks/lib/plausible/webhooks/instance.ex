@@ -13,6 +13,7 @@ defmodule Plausible.Webhooks.Instance do
   #            fails, what was dropped
   #   waiters  {delivery_id, alias}       who waits for an attempt (test sends)
   #   rates    {key, count}               windows of rate limits
+  #   shares   {site_id, count, bytes}    what each site has in the queue, about
 
   alias Plausible.Webhooks.Options
 
@@ -61,7 +62,8 @@ defmodule Plausible.Webhooks.Instance do
         journal: :ets.new(:webhooks_journal, [:ordered_set, :public]),
         meta: :ets.new(:webhooks_meta, [:set | shared]),
         waiters: :ets.new(:webhooks_waiters, [:bag | shared]),
-        rates: :ets.new(:webhooks_rates, [:set, :public])
+        rates: :ets.new(:webhooks_rates, [:set, :public]),
+        shares: :ets.new(:webhooks_shares, [:set, :public, write_concurrency: true])
       },
       flags: :atomics.new(map_size(@flags), signed: true),
       counters: :counters.new(map_size(@counters), [:write_concurrency])

@@ -30,9 +30,12 @@ defmodule Plausible.Webhooks.Options do
      "after so many failures in a row one request at a time to a webhook; 0: never"},
     {:waiting_max, 100_000, {1, 10_000_000}, "deliveries waiting in the engine"},
     {:outbox_max, 10_000, {1, 10_000_000},
-     "deliveries waiting to be committed; more are dropped"},
+     "deliveries waiting to be committed; more are dropped, and of one site above its " <>
+       "share (four times what is free)"},
     {:outbox_bytes_max, 67_108_864, {262_144, 68_719_476_736},
      "bodies waiting to be committed, in bytes; more are dropped"},
+    {:deliveries_per_event_max, 1_000, {1, 100_000},
+     "deliveries that one event may cause, over its goals and their webhooks; more are dropped"},
     {:webhooks_per_site_max, 20, {1, 1_000}, "webhooks of one site"},
     {:tests_per_minute, 10, {1, 1_000}, "test deliveries of one site"},
     {:recover_max, 10_000, {1, 1_000_000}, "deliveries brought back by one recover"},

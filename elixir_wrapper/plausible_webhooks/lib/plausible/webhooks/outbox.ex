@@ -14,6 +14,10 @@ defmodule Plausible.Webhooks.Outbox do
   What does not fit is dropped, counted and reported
   (`Plausible.Webhooks.Observer`, `Logger`). While the store is away the table holds
   what arrives, and the batch is tried again with growing pauses.
+
+  A site has room for four times as much as is left free besides: one site alone
+  gets four fifths of the table, several that flood it share it evenly, and there
+  is always something left for those that send little.
   """
 
   use GenServer
@@ -26,6 +30,7 @@ defmodule Plausible.Webhooks.Outbox do
   @batch_bytes_max 8 * 1_048_576
   @backoff_ms {50, 5_000}
   @flush_ms 8_000
+  @share 4
 
   @type instance :: Instance.t() | Instance.name()
 
@@ -42,10 +47,8 @@ defmodule Plausible.Webhooks.Outbox do
     if Instance.flag?(instance, :closed) do
       Notifier.dropped(instance, :stopping, length(deliveries))
     else
-      {kept, dropped} = admit(instance, deliveries)
-      if dropped > 0, do: Notifier.dropped(instance, :outbox_full, dropped)
-      Instance.count(instance, :pushed, length(kept))
-      enqueue(instance, Enum.map(kept, &{key(), &1, nil, false}))
+      # Mostly they are of one site.
+      deliveries |> Enum.chunk_by(& &1.site_id) |> Enum.each(&push_some(instance, &1))
     end
   catch
     # Mostly that the tables are gone: the instance has just been stopped.
@@ -57,6 +60,15 @@ defmodule Plausible.Webhooks.Outbox do
       nil -> :ok
       instance -> push(instance, deliveries)
     end
+  end
+
+  @doc """
+  Why a delivery of this site would be dropped now, unless it is manual; `nil`: there
+  is room.
+  """
+  @spec full(Instance.t(), integer()) :: nil | :outbox_full | :site_share
+  def full(instance, site_id) do
+    if room(instance, site_id) == 0, do: why_full(instance)
   end
 
   @doc """
@@ -102,13 +114,37 @@ defmodule Plausible.Webhooks.Outbox do
 
   # --- in the caller's process
 
-  # The sizes are read, not reserved: some requests at the same moment may exceed
-  # the bounds by what they carry. A count that is exact leaks when its process
-  # dies between two steps.
-  defp admit(instance, deliveries) do
-    if Instance.gauge(instance, :outbox_bytes) >= instance.options.outbox_bytes_max,
-      do: fitting(deliveries, 0),
-      else: fitting(deliveries, instance.options.outbox_max - size(instance))
+  defp push_some(instance, [%Delivery{site_id: site_id} | _] = deliveries) do
+    {kept, dropped} = fitting(deliveries, room(instance, site_id))
+    enqueue(instance, Enum.map(kept, &{key(), &1, nil, false}))
+    Instance.count(instance, :pushed, length(kept))
+    if dropped > 0, do: Notifier.dropped(instance, why_full(instance), dropped)
+  end
+
+  # How many more deliveries a site may have in the table. The sizes are read, not
+  # reserved: some requests at the same moment may exceed the bounds by what they
+  # carry. A count that is exact leaks when its process dies between two steps.
+  defp room(%Instance{options: options} = instance, site_id) do
+    free = options.outbox_max - size(instance)
+    bytes_free = options.outbox_bytes_max - Instance.gauge(instance, :outbox_bytes)
+
+    {held, bytes_held} =
+      case :ets.lookup(instance.tables.shares, site_id) do
+        [{_site_id, held, bytes_held}] -> {held, bytes_held}
+        [] -> {0, 0}
+      end
+
+    if free <= 0 or bytes_free <= 0 or bytes_held >= @share * bytes_free,
+      do: 0,
+      # The most that is not above the share of what is free then; rounded up.
+      else: max(div(@share * free - held + @share, @share + 1), 0)
+  end
+
+  defp why_full(%Instance{options: options} = instance) do
+    if size(instance) >= options.outbox_max or
+         Instance.gauge(instance, :outbox_bytes) >= options.outbox_bytes_max,
+       do: :outbox_full,
+       else: :site_share
   end
 
   defp fitting(deliveries, room) when length(deliveries) <= room, do: {deliveries, 0}
@@ -124,9 +160,18 @@ defmodule Plausible.Webhooks.Outbox do
   defp enqueue(_instance, []), do: :ok
 
   defp enqueue(%Instance{tables: %{queue: queue}} = instance, rows) do
-    Instance.add_gauge(instance, :outbox_bytes, bytes(rows))
+    weigh(instance, rows, 1)
     :ets.insert(queue, rows)
     wake(instance)
+  end
+
+  defp weigh(%Instance{tables: %{shares: shares}} = instance, rows, sign) do
+    Instance.add_gauge(instance, :outbox_bytes, sign * bytes(rows))
+
+    for {site_id, rows} <- Enum.group_by(rows, &elem(&1, 1).site_id) do
+      change = [{2, sign * length(rows)}, {3, sign * bytes(rows)}]
+      :ets.update_counter(shares, site_id, change, {site_id, 0, 0})
+    end
   end
 
   defp bytes(rows), do: Enum.reduce(rows, 0, &(byte_size(elem(&1, 1).body) + &2))
@@ -155,7 +200,7 @@ defmodule Plausible.Webhooks.Outbox do
   defp withdraw(%Instance{tables: %{queue: queue}} = instance, keys) do
     for key <- keys, [{_key, _delivery, _reply, false} = row] <- [:ets.lookup(queue, key)] do
       if :ets.select_delete(queue, [{{key, :_, :_, false}, [], [true]}]) == 1,
-        do: Instance.add_gauge(instance, :outbox_bytes, -bytes([row]))
+        do: weigh(instance, [row], -1)
     end
   end
 
@@ -240,11 +285,12 @@ defmodule Plausible.Webhooks.Outbox do
     end
   end
 
-  # Nothing there is the moment to set right what crashes have left in the gauge.
+  # Nothing there is the moment to set right what crashes have left in the sums.
   defp take(%Instance{tables: %{queue: queue}} = instance) do
     case :ets.select(queue, [{:"$1", [], [:"$1"]}], @batch_deliveries_max) do
       :"$end_of_table" ->
         Instance.put_gauge(instance, :outbox_bytes, 0)
+        :ets.delete_all_objects(instance.tables.shares)
         []
 
       {rows, _continuation} ->
@@ -302,7 +348,7 @@ defmodule Plausible.Webhooks.Outbox do
     for {key, delivery, _reply, false} = row <- rows do
       if not :ets.update_element(queue, key, {4, true}) and
            :ets.insert_new(queue, {key, delivery, nil, true}),
-         do: Instance.add_gauge(instance, :outbox_bytes, bytes([row]))
+         do: weigh(instance, [row], 1)
     end
   end
 
@@ -337,7 +383,7 @@ defmodule Plausible.Webhooks.Outbox do
     end)
 
     done = written ++ Enum.map(refused, &elem(&1, 0))
-    Instance.add_gauge(instance, :outbox_bytes, -bytes(done))
+    weigh(instance, done, -1)
     Instance.count(instance, :accepted, length(written))
     if written != [], do: Notifier.accepted(instance, length(written))
     if refused != [], do: Notifier.dropped(instance, :refused_by_store, length(refused))

@@ -174,20 +174,10 @@ defmodule Plausible.Webhooks.HooksTest do
   describe "traffic" do
     test "found by the host goes to webhooks without a threshold of their own", context do
       context = start!(context)
-      own = webhook!(context, "/own", %{events: ["traffic.spike"], spike_threshold: 5})
+      webhook!(context, "/own", %{events: ["traffic.spike"], spike_threshold: 5})
 
-      # A webhook that follows the host's notifier has no threshold.
-      {:ok, stored} = Instance.store(context.instance, :get_webhook, [own.id])
-
-      follower = %{
-        stored
-        | id: Plausible.Webhooks.Id.webhook(),
-          spike_threshold: nil,
-          url: HttpReceiver.url(context.receiver, "/follows")
-      }
-
-      :ok = Instance.store(context.instance, :insert_webhook, [follower])
-      :ok = API.webhook_changed(context.name, 1, follower.id)
+      attrs = %{events: ["traffic.spike"], spike_threshold: "notifier"}
+      webhook!(context, "/follows", attrs)
 
       info = %{current_visitors: 512, threshold: 300, sources: [], pages: []}
       assert :ok = API.traffic_change(context.name, :spike, 1, info)

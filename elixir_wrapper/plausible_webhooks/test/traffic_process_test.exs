@@ -51,11 +51,12 @@ defmodule Plausible.Webhooks.TrafficProcessTest do
   describe "the host's notifier" do
     setup context do
       followers = [
-        webhook(id: "follows", spike_threshold: nil),
+        webhook(id: "follows", spike_threshold: :notifier),
         webhook(id: "own", spike_threshold: 5),
-        webhook(id: "other", events: ["goal.completed"], spike_threshold: nil),
-        webhook(id: "drop", events: ["traffic.drop"], spike_threshold: nil),
-        webhook(id: "elsewhere", site_id: 2, spike_threshold: nil)
+        webhook(id: "without", spike_threshold: nil),
+        webhook(id: "other", events: ["goal.completed"], spike_threshold: :notifier),
+        webhook(id: "drop", events: ["traffic.drop"], drop_threshold: :notifier),
+        webhook(id: "elsewhere", site_id: 2, spike_threshold: :notifier)
       ]
 
       site(context.world, 2)
@@ -72,7 +73,7 @@ defmodule Plausible.Webhooks.TrafficProcessTest do
       }
     end
 
-    test "is followed by who has no threshold of their own", context do
+    test "is followed by who has chosen that", context do
       visit(context.world, 40)
       site = %{id: 1, domain: "ignored.test"}
       assert Traffic.change(context.traffic, :spike, site, context.info) == {:ok, 1}

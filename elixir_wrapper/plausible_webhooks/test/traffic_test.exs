@@ -173,8 +173,9 @@ defmodule Plausible.Webhooks.TrafficTest do
       end
     end
 
-    test "a webhook without a threshold, which follows the host's notifier", context do
+    test "a webhook that follows the host's notifier", context do
       visit(context.world, 1_000)
+      assert %{fired: 0} = evaluate(context, watching(spike_threshold: :notifier))
       assert %{fired: 0} = evaluate(context, watching(spike_threshold: nil))
     end
 

@@ -264,6 +264,11 @@ defmodule Plausible.Webhooks.WebhookTest do
         assert Map.fetch!(webhook!(%{field => given, :events => [type]}), field) == kept
       end
 
+      # As the host's notifier says.
+      for given <- [:notifier, "notifier"] do
+        assert Map.fetch!(webhook!(%{field => given, :events => [type]}), field) == :notifier
+      end
+
       for empty <- [nil, ""] do
         assert Map.fetch!(webhook!(%{field => empty}), field) == nil
 

@@ -121,7 +121,7 @@ defmodule Plausible.Webhooks do
 
   @doc """
   The host's own notifier has found a spike or a drop. Goes to the site's webhooks
-  that subscribed to that kind without a threshold of their own.
+  that subscribed to that kind with `:notifier` for a threshold.
 
       Plausible.Webhooks.traffic_change(:spike, site, %{
         current_visitors: 512,

@@ -45,8 +45,8 @@ defmodule Plausible.Webhooks.Directory do
           id: String.t(),
           status: Subscriptions.status(),
           events: [String.t()],
-          spike_threshold: pos_integer() | nil,
-          drop_threshold: pos_integer() | nil,
+          spike_threshold: Plausible.Webhooks.Webhook.threshold(),
+          drop_threshold: Plausible.Webhooks.Webhook.threshold(),
           min_interval_s: non_neg_integer()
         }
 

@@ -25,9 +25,9 @@ defmodule Plausible.Webhooks.Traffic do
   A site that has no statistics of 12 hours yet cannot drop. A site of which the
   host says that alerts are not allowed is left alone, its states stay as they are.
 
-  A webhook that subscribed to a kind but has no threshold for it (`nil`) follows
-  the host's own notifier: it gets a notice whenever `change/4` is called, and none
-  from here.
+  A webhook with `:notifier` for a threshold follows the host's own notifier: it gets
+  a notice whenever `change/4` is called, and none from here, nor a
+  `traffic.resolved`.
 
   ## What a crash does
 

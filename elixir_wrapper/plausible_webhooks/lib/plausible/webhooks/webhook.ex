@@ -28,6 +28,9 @@ defmodule Plausible.Webhooks.Webhook do
         }
   @type disabled_reason :: :gone | :failing
 
+  @typedoc "Visitors; or `:notifier`, as the host's own notifier says."
+  @type threshold :: pos_integer() | :notifier | nil
+
   @typedoc "What is wrong, by attribute; an unknown attribute under the name it came with."
   @type errors :: %{(atom() | String.t()) => String.t()}
 
@@ -39,8 +42,8 @@ defmodule Plausible.Webhooks.Webhook do
           enabled: boolean(),
           events: [event_type()],
           goals: :all | [integer()],
-          spike_threshold: pos_integer() | nil,
-          drop_threshold: pos_integer() | nil,
+          spike_threshold: threshold(),
+          drop_threshold: threshold(),
           traffic_min_interval_s: non_neg_integer(),
           headers: [{String.t(), String.t()}],
           secrets: [secret()],
@@ -80,6 +83,17 @@ defmodule Plausible.Webhooks.Webhook do
   @day_ms 86_400_000
   @overlap_ms_max 7 * @day_ms
 
+  # What the stores' integer columns hold.
+  @doc false
+  @spec threshold_to_store(threshold()) :: non_neg_integer() | nil
+  def threshold_to_store(:notifier), do: 0
+  def threshold_to_store(threshold), do: threshold
+
+  @doc false
+  @spec threshold_from_store(non_neg_integer() | nil) :: threshold()
+  def threshold_from_store(0), do: :notifier
+  def threshold_from_store(threshold), do: threshold
+
   @doc """
   A webhook of the site, from what a user gave: a map or keyword list whose keys
   are atoms or strings. Values may come from a form (`"300"`, `"true"`).
@@ -92,8 +106,10 @@ defmodule Plausible.Webhooks.Webhook do
     * `name` - at most 100 characters, no control characters.
     * `enabled` - default `true`.
     * `goals` - `:all` (default), `"all"`, or at most 1 000 goal ids.
-    * `spike_threshold`, `drop_threshold` - visitors, 1 to 1 000 000 000; required
-      when the type is subscribed to.
+    * `spike_threshold`, `drop_threshold` - visitors, 1 to 1 000 000 000, or
+      `:notifier` (`"notifier"`): whenever the host's own notifier has found one
+      (`Plausible.Webhooks.traffic_change/4`). Required when the type is subscribed
+      to.
     * `traffic_min_interval_s` - 0 (default) to 7 days.
     * `headers` - at most 20, as `{name, value}`, `%{name: _, value: _}`, or a map
       of them; judged by `Plausible.Webhooks.Native.check_headers/1`.

@@ -82,7 +82,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
         events: ["traffic.drop"],
         goals: :all,
         spike_threshold: nil,
-        drop_threshold: 5,
+        drop_threshold: :notifier,
         traffic_min_interval_s: 60,
         headers: [{"a", "b"}],
         secrets: [%{key: "whsec_2", created_at_ms: 8, expires_at_ms: 9}],

@@ -23,7 +23,7 @@ defmodule Plausible.Webhooks.Traffic.Follower do
     threshold = if kind == :spike, do: :spike_threshold, else: :drop_threshold
 
     for webhook <- Directory.traffic(instance, site_id),
-        "traffic.#{kind}" in webhook.events and Map.fetch!(webhook, threshold) == nil,
+        "traffic.#{kind}" in webhook.events and Map.fetch!(webhook, threshold) == :notifier,
         do: webhook
   end
 

@@ -95,7 +95,7 @@ defmodule Plausible.Webhooks.Traffic.Round do
   defp watches(webhooks, site, now_ms) do
     for webhook <- webhooks,
         {kind, threshold} <- [spike: webhook.spike_threshold, drop: webhook.drop_threshold],
-        threshold != nil,
+        is_integer(threshold),
         "traffic.#{kind}" in webhook.events,
         kind == :spike or whole_window?(site, Traffic.window(:drop, now_ms)),
         do: %{webhook: webhook, kind: kind, threshold: threshold}

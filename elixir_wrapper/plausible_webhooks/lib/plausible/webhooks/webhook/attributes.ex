@@ -83,8 +83,8 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
 
   defp cast_one(:traffic_min_interval_s, value, _policy), do: integer(value, 0, @interval_s_max)
 
-  defp cast_one(threshold, value, _policy) when threshold in [:spike_threshold, :drop_threshold],
-    do: if(value in [nil, ""], do: {:ok, nil}, else: integer(value, 1, @threshold_max))
+  defp cast_one(kind, value, _policy) when kind in [:spike_threshold, :drop_threshold],
+    do: threshold(value)
 
   defp cast_one(:secret, value, _policy) do
     cond do
@@ -138,6 +138,14 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
       {:ok, integer} when integer in min..max//1 -> {:ok, integer}
       _other -> {:error, "must be a whole number from #{min} to #{max}"}
     end
+  end
+
+  defp threshold(value) when value in [nil, ""], do: {:ok, nil}
+  defp threshold(value) when value in [:notifier, "notifier"], do: {:ok, :notifier}
+
+  defp threshold(value) do
+    with {:error, text} <- integer(value, 1, @threshold_max),
+         do: {:error, text <> ", or notifier"}
   end
 
   defp to_integer(value) when is_integer(value), do: {:ok, value}

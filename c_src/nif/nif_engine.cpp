@@ -259,6 +259,10 @@ WEBHOOKS_NIF(nif_delete_endpoint) {
     if (resource == nullptr || !id) {
       return enif_make_badarg(env);
     }
+    // Of no endpoint; and a copy of it may take long.
+    if (id->size() > kWebhookIdBytesMax) {
+      return make_error(env, "invalid_webhook_id");
+    }
     const Status status = resource->engine->delete_endpoint(std::string(*id));
     return status.ok() ? atoms::ok : make_error(env, status.error().reason);
   });

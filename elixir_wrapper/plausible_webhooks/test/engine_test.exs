@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.EngineTest do
   use Plausible.Webhooks.Test.InstanceCase, async: true
 
-  alias Plausible.Webhooks.Handover
+  alias Plausible.Webhooks.{Handover, Native}
 
   @moduletag :capture_log
 
@@ -442,10 +442,19 @@ defmodule Plausible.Webhooks.EngineTest do
     assert HttpReceiver.count(context.receiver) == 1
   end
 
+  test "an id that no endpoint can have is not even looked for" do
+    {:ok, engine} = Native.engine_start(%{})
+    assert Native.delete_endpoint(engine, String.duplicate("x", 255)) == :ok
+    long = String.duplicate("x", 256)
+    assert Native.delete_endpoint(engine, long) == {:error, :invalid_webhook_id}
+    assert_raise ArgumentError, fn -> Native.delete_endpoint(engine, nil) end
+    assert {:ok, []} = Native.engine_stop(engine, 0)
+  end
+
   test "an engine that cannot start stops the start, with the reason", context do
     Process.flag(:trap_exit, true)
-    path = Path.join(context.dir, "empty.pem")
-    File.write!(path, "")
+    path = Path.join(context.dir, "garbage.pem")
+    File.write!(path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
 
     assert {:error, {:shutdown, {:failed_to_start_child, Engine, {:engine, _reason}}}} =
              API.start_link(options(context, ca_file: path))

@@ -85,8 +85,13 @@ defmodule Plausible.Webhooks.OptionsTest do
           %{https_only: nil},
           %{allow_private: "yes"},
           %{allow: ["10.0.0.0/8", 1]},
+          %{allow: ["10.0.0.0/8" | "10.1.0.0/16"]},
+          %{allow: ["not a CIDR"]},
+          %{allow: ["10.0.0.1/8"]},
           %{ports: [0]},
           %{ports: 443},
+          %{ports: [443 | 8443]},
+          %{ports: Enum.to_list(1..1_000)},
           %{redirects: true},
           :strict,
           [:https_only]
@@ -119,10 +124,30 @@ defmodule Plausible.Webhooks.OptionsTest do
     assert invalid(timeout_ms: 1_000) == :connect_timeout_ms
   end
 
+  test "the parts of directory and traffic are checked by name and range" do
+    traffic = [tick_ms: :infinity, lease_ms: 90_000, concurrency: 1, site_timeout_ms: 1_000]
+    directory = [refresh_ms: 50, sites_per_refresh: 0, start_wait_ms: 0]
+    assert {:ok, options} = Options.new(@required ++ [traffic: traffic, directory: directory])
+    assert %{traffic: ^traffic, directory: ^directory} = options
+
+    for wrong <- [[x: 1], [tick_ms: -1], [tick_ms: "1"], [lease_ms: :infinity], [deliver: 1]],
+        do: assert(invalid(traffic: wrong) == :traffic)
+
+    for wrong <- [[x: 1], [refresh_ms: 0], [concurrency: nil], [compare: nil], [instance: X]],
+        do: assert(invalid(directory: wrong) == :directory)
+
+    assert {:error, {_, :traffic, "tick_ms must be an integer from 10 to 86400000, or :infinity"}} =
+             Options.new(@required ++ [traffic: [tick_ms: 0]])
+
+    assert {:error, {_, :directory, "x is not a part of it"}} =
+             Options.new(@required ++ [directory: [x: 1]])
+  end
+
   test "names, files, texts" do
     for wrong <- [nil, true, "name"], do: assert(invalid(name: wrong) == :name)
     assert invalid(ca_file: "/no/such/file") == :ca_file
     assert invalid(ca_file: 1) == :ca_file
+    assert invalid(ca_file: __ENV__.file) == :ca_file
     for wrong <- ["", "a\r\nb", "ü", 1], do: assert(invalid(user_agent: wrong) == :user_agent)
     for wrong <- [nil, true, [1]], do: assert(invalid(traffic: wrong) == :traffic)
     for wrong <- [nil, :cron, []], do: assert(invalid(periodic: wrong) == :periodic)

@@ -49,6 +49,27 @@ defmodule Plausible.Webhooks.Options do
     {:prune_interval_ms, 60_000, {10, @days}, "how often old deliveries are deleted"}
   ]
 
+  # The keyword lists of two parts: {low, high}, or that or :infinity.
+  @parts %{
+    directory: %{
+      refresh_ms: {10, @days},
+      sites_per_refresh: {0, 1_000_000},
+      concurrency: {1, 1_000},
+      load_timeout_ms: {10, 600_000},
+      start_wait_ms: {0, 600_000},
+      dedup_entries_max: {1, 100_000_000}
+    },
+    traffic: %{
+      tick_ms: {10, @days, :infinity},
+      lease_ms: {10, @days},
+      concurrency: {1, 1_000},
+      site_timeout_ms: {10, 600_000},
+      round_timeout_ms: {10, @days}
+    }
+  }
+
+  @certificate ~r/-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----/
+
   @limit_docs Enum.map_join(@limits, "\n", fn {key, default, _check, text} ->
                 "    * `:#{key}` - #{text}; default `#{inspect(default)}`"
               end)
@@ -79,8 +100,12 @@ defmodule Plausible.Webhooks.Options do
     * `:observers` - list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
     * `:cluster` - how other nodes are told of changes: `{module, keyword}`, see
       `Plausible.Webhooks.Cluster`; default `nil`.
-    * `:directory` - keyword list for the directory of subscriptions.
-    * `:traffic` - keyword list for the traffic evaluator; `false`: none runs here.
+    * `:directory` - limits of the directory of subscriptions, a keyword list:
+      #{@parts.directory |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
+      (`Plausible.Webhooks.Directory`).
+    * `:traffic` - limits of the traffic evaluator, likewise:
+      #{@parts.traffic |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
+      (`Plausible.Webhooks.Traffic.Evaluator`); `false`: none runs here.
     * `:periodic` - who sees to what one node of several has to do from time to time:
       retention, and the traffic evaluation each minute. `:local` (default): this
       instance's own timers, on one node at a time, which the store decides. `:oban`:
@@ -95,7 +120,7 @@ defmodule Plausible.Webhooks.Options do
   """
 
   alias __MODULE__
-  alias Plausible.Webhooks.Vault
+  alias Plausible.Webhooks.{Native, Vault}
 
   @type t :: %Options{}
   @type error :: {:invalid_option, atom(), String.t()}
@@ -187,7 +212,13 @@ defmodule Plausible.Webhooks.Options do
   defp check(key, nil) when key in [:ca_file, :user_agent, :cluster], do: {:ok, nil}
 
   defp check(:ca_file, path) when is_binary(path) do
-    if File.regular?(path), do: {:ok, path}, else: {:error, "is not a file"}
+    case File.regular?(path) and File.read(path) do
+      {:ok, text} ->
+        if text =~ @certificate, do: {:ok, path}, else: {:error, "has no certificate"}
+
+      _no_file ->
+        {:error, "is not a file that can be read"}
+    end
   end
 
   defp check(:user_agent, text) when is_binary(text) do
@@ -215,7 +246,9 @@ defmodule Plausible.Webhooks.Options do
   defp check(:traffic, false), do: {:ok, false}
 
   defp check(key, options) when key in [:directory, :traffic] do
-    if Keyword.keyword?(options), do: {:ok, options}, else: {:error, "must be a keyword list"}
+    if Keyword.keyword?(options),
+      do: parts(options, Map.fetch!(@parts, key)),
+      else: {:error, "must be a keyword list"}
   end
 
   for {key, _default, rule, _text} <- @limits do
@@ -223,6 +256,25 @@ defmodule Plausible.Webhooks.Options do
   end
 
   defp check(_unknown, _value), do: {:error, "is not an option"}
+
+  defp parts(options, known) do
+    Enum.find_value(options, {:ok, options}, fn {key, value} ->
+      case known do
+        %{^key => rule} ->
+          with {:error, text} <- limit(rule, value), do: {:error, "#{key} #{text}"}
+
+        _unknown ->
+          {:error, "#{key} is not a part of it"}
+      end
+      |> then(&if(match?({:ok, _}, &1), do: nil, else: &1))
+    end)
+  end
+
+  defp limit({_low, _high, also}, also), do: {:ok, also}
+
+  defp limit({low, high, also}, value) do
+    with {:error, text} <- limit({low, high}, value), do: {:error, "#{text}, or #{inspect(also)}"}
+  end
 
   defp limit({low, high}, value) when is_integer(value) and value >= low and value <= high,
     do: {:ok, value}
@@ -272,7 +324,7 @@ defmodule Plausible.Webhooks.Options do
     defaults = %Options{}.policy
 
     case Enum.find(policy, fn {key, value} -> not policy_part?(key, value) end) do
-      nil -> {:ok, Map.merge(defaults, policy)}
+      nil -> judged(Map.merge(defaults, policy))
       {key, _value} when is_map_key(defaults, key) -> {:error, "#{key} is not valid"}
       {key, _value} -> {:error, "#{inspect(key)} is not a part of it"}
     end
@@ -281,9 +333,20 @@ defmodule Plausible.Webhooks.Options do
   defp policy(_other), do: {:error, "must be a map or a keyword list"}
 
   defp policy_part?(key, value) when key in [:https_only, :allow_private], do: is_boolean(value)
-  defp policy_part?(:allow, cidrs), do: is_list(cidrs) and Enum.all?(cidrs, &is_binary/1)
-  defp policy_part?(:ports, ports), do: is_list(ports) and Enum.all?(ports, &(&1 in 1..65_535))
+  defp policy_part?(:allow, cidrs), do: list_of?(cidrs, &is_binary/1)
+  defp policy_part?(:ports, ports), do: list_of?(ports, &(&1 in 1..65_535))
   defp policy_part?(_key, _value), do: false
+
+  defp list_of?(list, check),
+    do: is_list(list) and not List.improper?(list) and Enum.all?(list, check)
+
+  # As whoever judges by it reads it.
+  defp judged(policy) do
+    case Native.check_url("https://example.com/", policy) do
+      {:error, reason} when reason != :blocked_port -> {:error, "is not valid: #{reason}"}
+      _read -> {:ok, policy}
+    end
+  end
 
   defp observers(observers) when is_list(observers) do
     wrong = Enum.find(observers, &(not observer?(&1)))

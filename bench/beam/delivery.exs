@@ -74,7 +74,8 @@ case kind do
         policy: policy,
         lane_in_flight_max: Bench.in_flight(),
         lane_rate_per_s: many,
-        host_rate_per_s: many
+        host_rate_per_s: many,
+        waiting_max: many
       })
 
     key = "whsec_" <> Base.encode64(secret)
@@ -171,6 +172,7 @@ case kind do
            lane_rate_per_s: 100_000,
            host_rate_per_s: many,
            outbox_max: many,
+           waiting_max: many,
            traffic: false}
         ],
         strategy: :one_for_one

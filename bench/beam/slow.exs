@@ -36,6 +36,10 @@ before_kb = status.("VmRSS")
     descriptors_max: 1_000_000,
     host_in_flight_max: 20_000,
     host_rate_per_s: 1_000_000,
+    # With one multi handle it takes far longer than two seconds.
+    timeout_ms: 120_000,
+    connect_timeout_ms: 120_000,
+    retry_delays_ms: [],
     multi_handles: String.to_integer(multis)
   })
 
@@ -60,7 +64,12 @@ end
 collect = fn collect, left ->
   if left > 0 do
     {:ok, attempts} = Native.run_once(engine, 100)
-    true = Enum.all?(attempts, &(&1.state == :delivered))
+
+    for %{state: state, error: error} <- attempts, state != :delivered do
+      IO.puts(:stderr, "not delivered: #{error}")
+      System.halt(1)
+    end
+
     collect.(collect, left - length(attempts))
   end
 end

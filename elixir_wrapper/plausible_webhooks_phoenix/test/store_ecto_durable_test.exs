@@ -27,12 +27,8 @@ defmodule Plausible.Webhooks.StoreEctoDurableTest do
   end
 
   test "what was written is there after a kill -9 of the server", %{server: server} do
-    repo = connect!(server)
-    options = [all: true, prefix: "public", log: false, dynamic_repo: repo]
-
-    [1] =
-      Ecto.Migrator.run(Repo, [{1, Plausible.Webhooks.Test.StoreCase.Migration}], :up, options)
-
+    connect!(server)
+    :ok = migrate!("public", :up)
     {:ok, store} = Store.init(repo: Repo, vault: vault())
     Repo.query!("CHECKPOINT")
 

@@ -88,15 +88,7 @@ defmodule Plausible.Webhooks.Test.Crash.World do
 
     before = Repo.put_dynamic_repo(repo)
     Repo.query!(~s(CREATE SCHEMA "#{prefix}"))
-
-    [1] =
-      Ecto.Migrator.run(Repo, [{1, StoreCase.Migration}], :up,
-        all: true,
-        prefix: prefix,
-        log: false,
-        dynamic_repo: repo
-      )
-
+    :ok = StoreCase.migrate!(prefix, :up)
     {:ok, vault} = Vault.new([@key])
     {:ok, store} = Store.Ecto.init(repo: Repo, prefix: prefix, vault: vault)
     policy = %{https_only: false, allow_private: true}

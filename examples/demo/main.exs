@@ -31,9 +31,12 @@ defmodule Demo do
   defp settings(arguments) do
     case OptionParser.parse(arguments, strict: @options) do
       {settings, [], []} -> settings |> Map.new() |> checked()
-      {_settings, rest, wrong} -> usage(rest ++ Enum.map(wrong, &elem(&1, 0)))
+      {_settings, rest, wrong} -> usage(rest ++ Enum.map(wrong, &as_given/1))
     end
   end
+
+  defp as_given({option, nil}), do: option
+  defp as_given({option, value}), do: "#{option} #{value}"
 
   defp usage(wrong),
     do: refuse("not understood: #{Enum.join(wrong, " ")} (see script/demo --help)")
@@ -42,6 +45,7 @@ defmodule Demo do
   defp checked(settings) do
     unless settings[:events] in [nil, "-"], do: readable!(settings.events)
     unless settings[:keep], do: refuse("--keep is missing; use script/demo")
+    if settings[:pause] && settings.pause < 0, do: refuse("--pause: must not be negative")
 
     case File.mkdir_p(settings.keep) do
       :ok -> settings

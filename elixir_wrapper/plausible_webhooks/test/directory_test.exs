@@ -363,6 +363,21 @@ defmodule Plausible.Webhooks.DirectoryTest do
       assert eventually(fn -> completed(i, 1, "Signup") == [{3, [{"w1", :active}]}] end)
     end
 
+    test "says once what is no goal, and goes on with the others", %{instance: i} = context do
+      goals = [%{"id" => 1, "event_name" => "Signup"}, goal(2, "Bought"), %{id: 3}, :garbage]
+      World.put(context.world, {:goals, 1}, goals)
+
+      log =
+        capture_log(fn ->
+          start(context)
+          for _ <- 1..3, do: :ok = Directory.refresh_all(i)
+        end)
+
+      assert completed(i, 1, "Bought") == [{2, [{"w1", :active}]}]
+      assert [_, rest] = String.split(log, "3 of the goals that the host has for site 1 are none")
+      assert rest =~ ~s("event_name")
+    end
+
     test "asks the host for a bounded number of sites, in turns", %{instance: i} = context do
       sites = 1..10
       World.put(context.world, :webhooks, for(s <- sites, do: webhook("w#{s}", s)))

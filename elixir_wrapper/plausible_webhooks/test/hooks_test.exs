@@ -126,6 +126,17 @@ defmodule Plausible.Webhooks.HooksTest do
       assert Enum.all?(requests, & &1.verified)
     end
 
+    test "of another shape is counted, so that somebody sees it", context do
+      context = start!(context)
+      webhook!(context, "/hook")
+      as_strings = %{"clickhouse_event" => %{"site_id" => 1, "name" => "Signup"}}
+      site_as_text = put_in(event().clickhouse_event.site_id, "1")
+      API.events_buffered(context.name, [as_strings, site_as_text, %{}, nil, event()])
+      API.events_buffered(context.name, %{})
+      HttpReceiver.await(context.receiver, "/hook", 1)
+      assert %{dropped_by: %{malformed_event: 5}} = API.stats(context.name)
+    end
+
     test "that breaks something is counted, and its request goes on", context do
       context = start!(context, observers: [{Tell, self()}])
       webhook!(context, "/hook")

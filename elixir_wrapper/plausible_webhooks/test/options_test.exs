@@ -7,7 +7,12 @@ defmodule Plausible.Webhooks.OptionsTest do
   doctest Options
 
   defmodule Wire do
+    def listener(_instance, _options), do: nil
     def tell(_instance, _options, _message), do: :ok
+  end
+
+  defmodule OnlyCan do
+    def can?(_host, _actor, _action, _site_id), do: true
   end
 
   defmodule Silent do
@@ -111,6 +116,12 @@ defmodule Plausible.Webhooks.OptionsTest do
                Options.new(store: {SwitchStore, []}, host: wrong)
     end
 
+    # With all of its callbacks.
+    assert {:error, {:invalid_option, :host, text}} =
+             Options.new(store: {SwitchStore, []}, host: {OnlyCan, nil})
+
+    assert text =~ ~r"OnlyCan is not a host: \w+/\d is missing"
+
     assert {:ok, _} = Options.new(@required ++ [observers: [{Silent, nil}]])
 
     for wrong <- [[Silent], [{String, nil}], {Silent, nil}, nil] do
@@ -143,6 +154,27 @@ defmodule Plausible.Webhooks.OptionsTest do
              Options.new(@required ++ [directory: [x: 1]])
   end
 
+  test "a key file is made last, with its folder; nothing is when another option is wrong" do
+    folder =
+      Path.join(System.tmp_dir!(), "webhooks-options-#{System.unique_integer([:positive])}")
+
+    on_exit(fn -> File.rm_rf!(folder) end)
+    vault = {:file, Path.join([folder, "deep", "webhooks.key"])}
+    assert invalid(vault: vault, bogus: 1) == :bogus
+    assert invalid(vault: vault, timeout_ms: 1_000) == :connect_timeout_ms
+    refute File.exists?(folder)
+    assert {:ok, %{vault: %Plausible.Webhooks.Vault{}}} = Options.new(@required ++ [vault: vault])
+    assert File.stat!(Path.join(folder, "deep")).mode |> Bitwise.band(0o777) == 0o700
+  end
+
+  test "an instance of another name has a SQLite process of its own" do
+    store = {Plausible.Webhooks.Store.SQLite, path: "/tmp/x.db"}
+    options = [store: store, host: {TestHost, nil}]
+    assert {:ok, %{store: ^store}} = Options.new(options)
+    assert {:ok, %{store: {_, own}}} = Options.new([name: Other] ++ options)
+    assert own[:name] == Other.SQLite
+  end
+
   test "names, files, texts" do
     for wrong <- [nil, true, "name"], do: assert(invalid(name: wrong) == :name)
     assert invalid(ca_file: "/no/such/file") == :ca_file
@@ -167,7 +199,7 @@ defmodule Plausible.Webhooks.OptionsTest do
 
     File.write!(path, "short\n")
 
-    for wrong <- [[], ["short"], [1], {:file, path}, {:file, "/no/such/dir/key"}, "key"] do
+    for wrong <- [[], ["short"], [1], {:file, path}, {:file, "/proc/no/key"}, "key"] do
       assert invalid(vault: wrong) == :vault
     end
   end

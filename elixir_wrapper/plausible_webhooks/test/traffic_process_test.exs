@@ -105,7 +105,34 @@ defmodule Plausible.Webhooks.TrafficProcessTest do
     end
 
     test "gets an error, never an exception", context do
-      assert {:error, {:raised, _}} = Traffic.change(context.traffic, :spike, 1, %{})
+      for {wrong, what} <- [
+            {%{}, :current_visitors},
+            {%{current_visitors: "77"}, :current_visitors},
+            {%{current_visitors: -1}, :current_visitors},
+            {%{current_visitors: 1.5}, :current_visitors},
+            {%{current_visitors: 77}, :threshold},
+            {%{current_visitors: 77, threshold: "50"}, :threshold},
+            {%{current_visitors: 77, threshold: 50, at: 5}, :at},
+            {[current_visitors: 77], :info},
+            {nil, :info}
+          ],
+          do:
+            assert(
+              Traffic.change(context.traffic, :spike, 1, wrong) == {:error, {:invalid, what}}
+            )
+
+      assert Traffic.change(context.traffic, :up, 1, context.info) == {:error, {:invalid, :kind}}
+
+      assert Traffic.change(context.traffic, :spike, "1", context.info) ==
+               {:error, {:invalid, :site}}
+
+      assert Traffic.change(context.traffic, :spike, nil, context.info) ==
+               {:error, {:invalid, :site}}
+
+      rows = %{context.info | sources: [%{name: "Bing", visitors: "40"}]}
+      assert {:error, {:raised, _}} = Traffic.change(context.traffic, :spike, 1, rows)
+      assert World.accepted(context.world) == []
+
       World.fail(context.world, :deliver, fn -> {:error, :full} end)
 
       assert {:error, {:deliver, :full}} =

@@ -167,10 +167,13 @@ defmodule Plausible.Webhooks.VaultTest do
       assert File.ls!(folder) == ["key"]
     end
 
-    test "a folder that is not there is said, not made", %{folder: folder} do
+    test "its folder is made with it, for its owner alone", %{folder: folder} do
       path = Path.join([folder, "none", "key"])
-      assert Vault.create_file(path) == {:error, {:key_file, path, :enoent}}
       assert Vault.load_file(path) == {:error, {:key_file, path, :enoent}}
+      assert {:ok, _made} = Vault.create_file(path)
+      assert (File.stat!(Path.dirname(path)).mode &&& 0o777) == 0o700
+      none = "/proc/none/key"
+      assert {:error, {:key_file, ^none, _reason}} = Vault.create_file(none)
     end
 
     test "lines are keys, newest first; comments and empty lines are not", %{path: path} do

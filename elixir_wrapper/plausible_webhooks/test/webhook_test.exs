@@ -255,6 +255,9 @@ defmodule Plausible.Webhooks.WebhookTest do
     test "an end needs the beginning it belongs to" do
       assert errors(events: ["traffic.resolved"]).events =~ "needs traffic.spike or traffic.drop"
       assert webhook!(events: ["traffic.resolved", "traffic.drop"], drop_threshold: 5)
+
+      following = [events: ["traffic.resolved", "traffic.drop"], drop_threshold: :notifier]
+      assert errors(following).events =~ "needs a threshold that is not notifier"
     end
   end
 
@@ -544,6 +547,8 @@ defmodule Plausible.Webhooks.WebhookTest do
     end
 
     assert Webhook.host(%Webhook{}) == nil
+    # As it is shown to who may only read.
+    assert Webhook.host("https://example.com/\u2026") == "example.com"
   end
 
   test "inspecting shows no secret, no header value, nothing of path or query" do

@@ -9,7 +9,10 @@ defmodule Plausible.Webhooks do
 
       children = [
         MyApp.Repo,
-        {Plausible.Webhooks.Host.File, path: "/etc/app/sites.json", name: MyApp.Sites},
+        {Plausible.Webhooks.Host.File,
+         path: "/etc/app/sites.json",
+         name: MyApp.Sites,
+         on_change: &Plausible.Webhooks.goals_changed/1},
         {Plausible.Webhooks,
          store: {Plausible.Webhooks.Store.SQLite, path: "/var/lib/app/webhooks.db"},
          host: {Plausible.Webhooks.Host.File, MyApp.Sites},
@@ -47,7 +50,8 @@ defmodule Plausible.Webhooks do
       nothing was saved
     * `{:error, reason}` - the store's, for example while it is away
 
-  A wrong type raises `ArgumentError`.
+  A wrong type raises `ArgumentError`, except where a form may send it as text:
+  then it is one of the errors above.
 
   Secrets are in no webhook that is returned (`key` is `nil`), `reveal_secret/4`
   hands them out. For an actor who may only read, the URL is cut to its host and
@@ -111,10 +115,17 @@ defmodule Plausible.Webhooks do
 
       Plausible.Webhooks.events_buffered(buffered)
 
-  `events` are Plausible's ingestion events (maps with a `:clickhouse_event`).
-  Called in the request: takes microseconds, waits for nothing and never raises.
-  What cannot be taken is counted as dropped and reported
-  (`Plausible.Webhooks.Observer`).
+  `events` are Plausible's ingestion events: maps with a `:clickhouse_event`, which
+  has `:site_id`, `:name` and `:pathname`, and, where they are known, `:hostname`,
+  `:timestamp` (`NaiveDateTime` in UTC), `:"meta.key"` and `:"meta.value"` (the
+  custom properties, as two lists), `:revenue_reporting_amount` and
+  `:revenue_reporting_currency`, `:session_id` and `:scroll_depth` (for scroll
+  goals), `:referrer`, `:referrer_source`, `:utm_source` and the other four,
+  `:country_code`, `:screen_size`, `:browser`, `:operating_system`.
+
+  Called in the request: takes some microseconds for each delivery that comes of
+  it, waits for nothing and never raises. What cannot be taken, an event of another
+  shape too, is counted as dropped and reported (`Plausible.Webhooks.Observer`).
   """
   @spec events_buffered(instance(), [map()]) :: :ok
   def events_buffered(instance \\ __MODULE__, events), do: Hooks.events_buffered(instance, events)

@@ -89,6 +89,11 @@ defmodule Plausible.Webhooks.Goals do
      event_rows ++ page_rows ++ scroll_rows}
   end
 
+  @doc false
+  @spec goal?(term()) :: boolean()
+  def goal?(%{id: id} = goal) when is_integer(id), do: kind(goal) != nil
+  def goal?(_other), do: false
+
   defp wanted_set(:all), do: :all
   defp wanted_set(ids) when is_list(ids), do: MapSet.new(ids)
 

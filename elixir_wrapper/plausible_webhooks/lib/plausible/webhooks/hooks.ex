@@ -37,9 +37,11 @@ defmodule Plausible.Webhooks.Hooks do
     each(instance, rest)
   end
 
-  defp each(_instance, _end), do: :ok
+  defp each(_instance, []), do: :ok
+  defp each(instance, _no_list), do: Notifier.dropped(instance, :malformed_event, 1)
 
-  defp event(instance, %{clickhouse_event: %{site_id: site_id}} = event) do
+  defp event(instance, %{clickhouse_event: %{site_id: site_id}} = event)
+       when is_integer(site_id) do
     with %Subscriptions{} = subscriptions <- Directory.lookup(instance.name, site_id) do
       now_ms = Instance.now_ms()
       site = Payload.site(subscriptions, event)
@@ -52,7 +54,8 @@ defmodule Plausible.Webhooks.Hooks do
     end
   end
 
-  defp event(_instance, _nothing_of_ours), do: :ok
+  # Else nobody would see why nothing happens.
+  defp event(instance, _of_another_shape), do: Notifier.dropped(instance, :malformed_event, 1)
 
   # What there is no room for is not made first: a request must not pay for what is
   # dropped.

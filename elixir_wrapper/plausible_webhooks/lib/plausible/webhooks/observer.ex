@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.Observer do
   | `:attempt` | `total_us`, `dns_us`, `connect_us`, `tls_us`, `first_byte_us` (each may be `nil`) | `delivery_id`, `webhook_id`, `site_id`, `host` (`nil` when not known), `number`, `state`, `status`, `error`, `next_at_ms` |
   | `:delivery_finished` | `attempts` (number of the last one; 0: ended without one) | as above |
   | `:deliveries_accepted` | `count` | |
-  | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:site_share` (one site's part of the Outbox is full), `:fan_out` (more than `:deliveries_per_event_max`), `:refused_by_store`, `:payload` (too large, not encodable), `:hook_error`, `:stopping` |
+  | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:site_share` (one site's part of the Outbox is full), `:fan_out` (more than `:deliveries_per_event_max`), `:refused_by_store`, `:payload` (too large, not encodable), `:malformed_event` (no `:clickhouse_event` with a `:site_id`), `:hook_error`, `:stopping` |
   | `:engine_overloaded` | `count` of deliveries given back to the store | |
   | `:store_failed` | | `operation`, `reason` |
   | `:cluster_failed` | | `reason`: other nodes could not be told of a change |

@@ -87,14 +87,17 @@ defmodule Plausible.Webhooks.Options do
 
   What to send and to whom:
 
-    * `:name` - an atom, the instance; default `Plausible.Webhooks`.
+    * `:name` - an atom, the instance; default `Plausible.Webhooks`. A second one
+      needs another name, and another database.
     * `:vault` - what encrypts the secrets in the store: a list of keys, newest
       first (32 bytes each, raw or in Base64); `{:file, path}`, a key file that is
-      made when it is not there; or a `Plausible.Webhooks.Vault`. Default `nil`:
+      made, with its folder, when it is not there; or a `Plausible.Webhooks.Vault`. Default `nil`:
       for a store that brings its own.
     * `:policy` - where may be sent to: `%{https_only: true, allow_private: false,
       allow: [], ports: []}` and any part of it. `allow` lists CIDRs
-      (`"10.1.0.0/16"`), `ports` what is allowed (`[]`: all but the known bad ones).
+      (`"10.1.0.0/16"`) of addresses that may be reached besides public ones; local
+      names (`localhost`, `app.internal`) are let in by `allow_private` alone. `ports`
+      lists what is allowed (`[]`: all but the known bad ones).
     * `:ca_file` - PEM file of the certificate authorities, `nil` for the system's.
     * `:user_agent` - `nil` for `Plausible-Webhooks/<version>`.
     * `:observers` - list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
@@ -120,7 +123,7 @@ defmodule Plausible.Webhooks.Options do
   """
 
   alias __MODULE__
-  alias Plausible.Webhooks.{Native, Vault}
+  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Vault}
 
   @type t :: %Options{}
   @type error :: {:invalid_option, atom(), String.t()}
@@ -151,13 +154,25 @@ defmodule Plausible.Webhooks.Options do
   end
 
   defp check_all(options) do
+    # Last, since it may make a key file.
+    {vaults, others} = Enum.split_with(options, &match?({:vault, _}, &1))
+
     with :ok <- required(options),
-         {:ok, checked} <- each(options, %{}),
-         result = struct!(Options, checked),
-         :ok <- together(result) do
-      {:ok, result}
+         {:ok, checked} <- each(others, %{}),
+         :ok <- together(struct!(Options, checked)),
+         {:ok, checked} <- each(vaults, checked) do
+      {:ok, named(struct!(Options, checked))}
     end
   end
+
+  # Two instances with a file each must not meet in the name of a process.
+  defp named(%Options{name: name, store: {Store.SQLite, options}} = all)
+       when name != Plausible.Webhooks do
+    options = Keyword.put_new(options, :name, Module.concat(name, "SQLite"))
+    %{all | store: {Store.SQLite, options}}
+  end
+
+  defp named(options), do: options
 
   defp required(options) do
     case Enum.find([:store, :host], &(not Keyword.has_key?(options, &1))) do
@@ -189,18 +204,24 @@ defmodule Plausible.Webhooks.Options do
 
   defp check(:store, {module, options}) when is_atom(module) do
     cond do
-      not Keyword.keyword?(options) -> {:error, "must be {module, keyword list}"}
-      not implements?(module, :accept, 2) -> {:error, "#{inspect(module)} is not a store"}
-      true -> {:ok, {module, options}}
+      not Keyword.keyword?(options) ->
+        {:error, "must be {module, keyword list}"}
+
+      missing = missing(module, Store) ->
+        {:error, "#{inspect(module)} is not a store: #{missing}"}
+
+      true ->
+        {:ok, {module, options}}
     end
   end
 
   defp check(:store, _other), do: {:error, "must be {module, keyword list}"}
 
   defp check(:host, {module, argument}) when is_atom(module) do
-    if implements?(module, :can?, 4),
-      do: {:ok, {module, argument}},
-      else: {:error, "#{inspect(module)} is not a host"}
+    case missing(module, Host) do
+      nil -> {:ok, {module, argument}}
+      missing -> {:error, "#{inspect(module)} is not a host: #{missing}"}
+    end
   end
 
   defp check(:host, _other), do: {:error, "must be {module, argument}"}
@@ -232,9 +253,14 @@ defmodule Plausible.Webhooks.Options do
 
   defp check(:cluster, {module, options}) when is_atom(module) do
     cond do
-      not Keyword.keyword?(options) -> {:error, "must be {module, keyword list}"}
-      not implements?(module, :tell, 3) -> {:error, "#{inspect(module)} is not a cluster"}
-      true -> {:ok, {module, options}}
+      not Keyword.keyword?(options) ->
+        {:error, "must be {module, keyword list}"}
+
+      missing = missing(module, Cluster) ->
+        {:error, "#{inspect(module)} is no cluster: #{missing}"}
+
+      true ->
+        {:ok, {module, options}}
     end
   end
 
@@ -343,8 +369,11 @@ defmodule Plausible.Webhooks.Options do
   # As whoever judges by it reads it.
   defp judged(policy) do
     case Native.check_url("https://example.com/", policy) do
-      {:error, reason} when reason != :blocked_port -> {:error, "is not valid: #{reason}"}
-      _read -> {:ok, policy}
+      {:error, reason} when reason != :blocked_port ->
+        {:error, "holds something that is not valid: #{reason}"}
+
+      _read ->
+        {:ok, policy}
     end
   end
 
@@ -365,6 +394,15 @@ defmodule Plausible.Webhooks.Options do
 
   defp implements?(module, function, arity),
     do: Code.ensure_loaded?(module) and function_exported?(module, function, arity)
+
+  defp missing(module, behaviour) do
+    needed = behaviour.behaviour_info(:callbacks) -- behaviour.behaviour_info(:optional_callbacks)
+
+    case Enum.reject(needed, fn {function, arity} -> implements?(module, function, arity) end) do
+      [] -> nil
+      [{function, arity} | _] -> "#{function}/#{arity} is missing"
+    end
+  end
 
   defimpl Inspect do
     # What the store and the cluster were given (a password, perhaps) must not end

@@ -191,13 +191,41 @@ defmodule Plausible.Webhooks.Traffic do
   `info` holds `:current_visitors` and `:threshold`, and if known `:sources` and
   `:pages` (as of `Plausible.Webhooks.Host.breakdown/4`, or rows with `:dimensions`
   and `:metrics`) and `:at` (`DateTime` or `NaiveDateTime` in UTC). Returns how many notices were
-  accepted; never raises.
+  accepted; never raises. `{:error, {:invalid, what}}` names what is of the wrong
+  type: `:kind`, `:site`, `:info`, or a part of `info`.
   """
   @spec change(context(), kind(), integer() | map(), map()) ::
           {:ok, non_neg_integer()} | {:error, term()}
-  def change(context, kind, site, info) when kind in [:spike, :drop],
-    do: Plausible.Webhooks.Traffic.Follower.change(context, kind, site_id(site), info)
+  def change(context, kind, %{id: site_id}, info), do: change(context, kind, site_id, info)
 
-  defp site_id(id) when is_integer(id), do: id
-  defp site_id(%{id: id}), do: id
+  def change(context, kind, site_id, info) do
+    cond do
+      kind not in [:spike, :drop] -> {:error, {:invalid, :kind}}
+      not is_integer(site_id) -> {:error, {:invalid, :site}}
+      wrong = wrong(info) -> {:error, {:invalid, wrong}}
+      true -> Plausible.Webhooks.Traffic.Follower.change(context, kind, site_id, info)
+    end
+  end
+
+  # Receivers are promised whole numbers, whatever a host calls with.
+  defp wrong(%{current_visitors: current} = info) do
+    cond do
+      not visitors?(current) -> :current_visitors
+      not visitors?(info[:threshold]) -> :threshold
+      not at?(info[:at]) -> :at
+      true -> nil
+    end
+  end
+
+  defp wrong(%{}), do: :current_visitors
+  defp wrong(_info), do: :info
+
+  defp at?(nil), do: true
+  defp at?(%NaiveDateTime{}), do: true
+  defp at?(%DateTime{}), do: true
+  defp at?(_other), do: false
+
+  @doc false
+  @spec visitors?(term()) :: boolean()
+  def visitors?(count), do: is_integer(count) and count >= 0
 end

@@ -217,6 +217,7 @@ defmodule Plausible.Webhooks.Vault do
 
     result =
       with false <- File.exists?(path),
+           :ok <- folder(Path.dirname(path)),
            :ok <- write_private(draft, [text, generate_key(), "\n"]),
            :ok <- File.rename(draft, path),
            :ok <- sync_directory(Path.dirname(path)) do
@@ -229,6 +230,12 @@ defmodule Plausible.Webhooks.Vault do
 
     if match?({:error, _}, result), do: File.rm(draft)
     result
+  end
+
+  defp folder(path) do
+    if File.dir?(path),
+      do: :ok,
+      else: with(:ok <- File.mkdir_p(path), do: File.chmod(path, 0o700))
   end
 
   defp write_private(path, data) do

@@ -182,7 +182,7 @@ defmodule Plausible.Webhooks.Webhook do
   # URI.new/1 raises for bytes that are no text.
   def host(url) when is_binary(url) do
     with true <- String.valid?(url),
-         {:ok, %URI{host: host}} when host != "" <- URI.new(url) do
+         {:ok, %URI{host: host}} when host != "" <- url |> without_ellipsis() |> URI.new() do
       host
     else
       _other -> nil
@@ -190,6 +190,9 @@ defmodule Plausible.Webhooks.Webhook do
   end
 
   def host(nil), do: nil
+
+  # What is shown to who may only read is cut there.
+  defp without_ellipsis(url), do: String.replace_suffix(url, "\u2026", "")
 
   # --- secrets
 

@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Telemetry do
   | `[:plausible, :webhooks, :attempt, :stop]` | `duration`, and where it is known `dns`, `connect`, `tls`, `first_byte` (durations) | `site_id`, `webhook_id`, `delivery_id`, `host`, `number`, `state`, `status`, `status_class` (`"2xx"` to `"5xx"`, `"none"` without an answer), `error` |
   | `[:plausible, :webhooks, :delivery, :stop]` | `attempts` | `site_id`, `webhook_id`, `delivery_id`, `host`, `state` (`:delivered`, `:failed`, `:cancelled`), `status`, `status_class`, `error` |
   | `[:plausible, :webhooks, :deliveries, :accepted]` | `count` | |
-  | `[:plausible, :webhooks, :deliveries, :dropped]` | `count` | `reason`: `:outbox_full`, `:site_share`, `:fan_out`, `:refused_by_store`, `:payload`, `:hook_error`, `:stopping` |
+  | `[:plausible, :webhooks, :deliveries, :dropped]` | `count` | `reason`: `:outbox_full`, `:site_share`, `:fan_out`, `:refused_by_store`, `:payload`, `:malformed_event`, `:hook_error`, `:stopping` |
   | `[:plausible, :webhooks, :engine, :overloaded]` | `count` of deliveries given back to the store | |
   | `[:plausible, :webhooks, :store, :failed]` | `count` (1) | `operation`, `reason` |
   | `[:plausible, :webhooks, :cluster, :failed]` | `count` (1) | `reason` |

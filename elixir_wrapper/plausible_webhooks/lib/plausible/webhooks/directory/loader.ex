@@ -4,6 +4,8 @@ defmodule Plausible.Webhooks.Directory.Loader do
   # rows (nobody sees them before the directory puts the site's entry in force),
   # never the entry itself.
 
+  require Logger
+
   alias Plausible.Webhooks.{Bounded, Goals, Source, Webhook}
   alias Plausible.Webhooks.Directory.Table
 
@@ -67,10 +69,22 @@ defmodule Plausible.Webhooks.Directory.Loader do
     if fingerprint == job.known do
       loaded
     else
+      warn(site_id, Enum.reject(facts.goals, &Goals.goal?/1))
       {index, rows} = Goals.compile({site_id, generation}, facts.goals, facts.wishes)
       Table.put_rows(job.table, site_id, generation, rows)
       Map.put(loaded, :index, index)
     end
+  end
+
+  # Once for each change of them. The others go on.
+  defp warn(_site_id, []), do: :ok
+
+  defp warn(site_id, [first | _] = no_goals) do
+    Logger.warning(
+      "webhooks: #{length(no_goals)} of the goals that the host has for site #{site_id} are " <>
+        "none (see Plausible.Webhooks.Host), the first: " <>
+        inspect(first, limit: 5, printable_limit: 100)
+    )
   end
 
   defp live?(%Webhook{enabled: enabled}), do: enabled

@@ -1,12 +1,18 @@
 defmodule Plausible.Webhooks.Host.File do
   @moduledoc """
   A host for use without Plausible: sites and goals come from a JSON file,
-  visitors are counted from the events that this node has seen.
+  visitors are counted from the events that `observe/2` is told of.
 
       children = [
-        {Plausible.Webhooks.Host.File, path: "sites.json", name: MyApp.Sites},
+        {Plausible.Webhooks.Host.File,
+         path: "sites.json",
+         name: MyApp.Sites,
+         on_change: &Plausible.Webhooks.goals_changed/1},
         {Plausible.Webhooks, host: {Plausible.Webhooks.Host.File, MyApp.Sites}, ...}
       ]
+
+  Without `observe/2`, which `Plausible.Webhooks.events_buffered/1` does not call,
+  there are no visitors, and so no traffic alerts.
 
   The file (a complete one is `examples/sites.json`; fields that are not listed
   are an error):

@@ -55,7 +55,9 @@ defmodule Plausible.Webhooks.Traffic.Facts do
 
     case Bounded.guard(fn -> Source.call(host, :breakdown, [site.id, window, @top]) end) do
       {:ok, %{sources: sources, pages: pages}} when is_list(sources) and is_list(pages) ->
-        {:ok, %{sources: Enum.take(sources, @top), pages: Enum.take(pages, @top)}}
+        if Enum.all?(sources ++ pages, &match?(%{visitors: n} when is_integer(n), &1)),
+          do: {:ok, %{sources: Enum.take(sources, @top), pages: Enum.take(pages, @top)}},
+          else: {:error, :invalid_breakdown}
 
       other ->
         {:error, other}
@@ -69,10 +71,16 @@ defmodule Plausible.Webhooks.Traffic.Facts do
 
       windows ->
         case Bounded.guard(fn -> Source.call(host, :visitors, [site.id, windows]) end) do
-          {:ok, [_ | _] = samples} -> {:ok, Traffic.compare(current, samples)}
+          {:ok, [_ | _] = samples} -> compared(current, samples)
           other -> {:error, other}
         end
     end
+  end
+
+  defp compared(current, samples) do
+    if Enum.all?(samples, &Traffic.visitors?/1),
+      do: {:ok, Traffic.compare(current, samples)},
+      else: {:error, :invalid_visitors}
   end
 
   defp windows(_kind, %{stats_start_at_ms: nil}, _now_ms), do: []

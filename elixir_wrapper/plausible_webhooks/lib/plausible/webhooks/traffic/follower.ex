@@ -60,8 +60,11 @@ defmodule Plausible.Webhooks.Traffic.Follower do
   defp rows(rows, key) when is_list(rows) do
     for row <- rows do
       case row do
-        %{dimensions: [name | _], metrics: [visitors | _]} -> %{key => name, visitors: visitors}
-        %{^key => name, visitors: visitors} -> %{key => name, visitors: visitors}
+        %{dimensions: [name | _], metrics: [visitors | _]} when is_integer(visitors) ->
+          %{key => name, visitors: visitors}
+
+        %{^key => name, visitors: visitors} when is_integer(visitors) ->
+          %{key => name, visitors: visitors}
       end
     end
   end

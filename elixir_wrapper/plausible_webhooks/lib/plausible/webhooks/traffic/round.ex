@@ -109,7 +109,9 @@ defmodule Plausible.Webhooks.Traffic.Round do
 
     case Source.call(host, :visitors, [site_id, Enum.map(kinds, &Traffic.window(&1, now_ms))]) do
       {:ok, counts} when length(counts) == length(kinds) ->
-        {:ok, Map.new(Enum.zip(kinds, counts))}
+        if Enum.all?(counts, &Traffic.visitors?/1),
+          do: {:ok, Map.new(Enum.zip(kinds, counts))},
+          else: {:error, :invalid_visitors}
 
       {:error, reason} ->
         {:error, reason}

@@ -243,11 +243,29 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
       else: errors
   end
 
-  defp resolved(errors, %Webhook{events: events}) do
-    if "traffic.resolved" in events and
-         not Enum.any?(["traffic.spike", "traffic.drop"], &(&1 in events)),
-       do: Map.put_new(errors, :events, "traffic.resolved needs traffic.spike or traffic.drop"),
-       else: errors
+  # The host's notifier does not tell of an end.
+  defp resolved(errors, %Webhook{events: events} = webhook) do
+    begun =
+      for {type, threshold} <- [
+            {"traffic.spike", webhook.spike_threshold},
+            {"traffic.drop", webhook.drop_threshold}
+          ],
+          type in events,
+          do: threshold
+
+    cond do
+      "traffic.resolved" not in events ->
+        errors
+
+      begun == [] ->
+        Map.put_new(errors, :events, "traffic.resolved needs traffic.spike or traffic.drop")
+
+      Enum.all?(begun, &(&1 == :notifier)) ->
+        Map.put_new(errors, :events, "traffic.resolved needs a threshold that is not notifier")
+
+      true ->
+        errors
+    end
   end
 
   defp some_goal(errors, webhook) do

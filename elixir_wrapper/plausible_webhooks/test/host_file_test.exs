@@ -45,7 +45,7 @@ defmodule Plausible.Webhooks.Host.FileTest do
     counts
   end
 
-  defp eventually(fun, tries \\ 200) do
+  defp eventually(fun, tries \\ 1_000) do
     cond do
       fun.() -> true
       tries == 0 -> false

@@ -14,7 +14,10 @@ defmodule Plausible.Webhooks.BackpressureTest do
   @events 6_000
   @outbox_max 2_000
   @away_ms 4_000
-  @p99_us 1_000
+  # Who waits for the database waits a hundred times longer than either; what a busy
+  # machine takes away shows in the second.
+  @p50_us 500
+  @p99_us 10_000
 
   setup context do
     # In a process that ends after the Repo, which would complain.
@@ -152,6 +155,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
         end)
 
       report("the database #{unquote(how)}", times, log)
+      assert percentile(times, 50) < @p50_us
       assert percentile(times, 99) < @p99_us
 
       # Said, and not once per event.
@@ -187,6 +191,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
 
     {times, _log} = with_log(fn -> ingest(context, 1_500, 2_500) end)
     report("the pool is exhausted", times, "")
+    assert percentile(times, 50) < @p50_us
     assert percentile(times, 99) < @p99_us
     Task.await_many(busy, 15_000)
     eventually(fn -> MapSet.size(HttpReceiver.ids(context.receiver)) == 1_510 end, 30_000)

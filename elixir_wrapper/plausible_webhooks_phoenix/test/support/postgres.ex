@@ -141,6 +141,8 @@ defmodule Plausible.Webhooks.Test.Postgres do
   @spec kill!(t(), :all | :server) :: :ok
   def kill!(cluster, which \\ :all) do
     pid = server_pid(cluster)
+    # One that it starts in between would be left to wait for locks of the dead.
+    if which == :all, do: System.cmd("kill", ["-STOP", pid], stderr_to_stdout: true)
     {children, _status} = System.cmd("pgrep", ["-P", pid])
     children = String.split(children)
     killed = if which == :all, do: [pid | children], else: [pid]

@@ -196,6 +196,20 @@ defmodule Plausible.Webhooks.Host.FileTest do
       assert Host.File.site_by_domain(name, "new.test").id == 2
     end
 
+    @tag :capture_log
+    test "is not missed when the file was read while half of it was there", context do
+      start(context, [site(1)], poll_ms: 1)
+
+      for n <- 2..150 do
+        whole = json(%{sites: [site(1), site(n)]})
+        File.write!(context.path, binary_part(whole, 0, div(byte_size(whole), 2)))
+        :timer.sleep(:rand.uniform(3) - 1)
+        for _ <- 1..:rand.uniform(2_000), do: :rand.uniform()
+        File.write!(context.path, whole <> String.duplicate(" ", n))
+        assert eventually(fn -> Host.File.site(context.name, n) != nil end, 100)
+      end
+    end
+
     test "a domain that moves to another site goes with it", %{name: name} = context do
       start(context, [site(1), site(2)])
       write(context.path, [site(1, %{domain: "site2.test"}), site(2, %{domain: "site1.test"})])

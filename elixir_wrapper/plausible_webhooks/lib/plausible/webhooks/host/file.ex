@@ -142,21 +142,21 @@ defmodule Plausible.Webhooks.Host.File do
   def handle_info(:poll, %{opts: opts} = state) do
     Process.send_after(self(), :poll, opts.poll_ms)
 
-    if stamp(opts.path) == state.seen,
-      do: {:noreply, state},
-      else: {:noreply, read_or_keep(state)}
+    seen = stamp(opts.path)
+    if seen == state.seen, do: {:noreply, state}, else: {:noreply, read_or_keep(state, seen)}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp read_or_keep(%{opts: opts} = state) do
+  # As it was before the reading: half of it may have been there, and the rest since.
+  defp read_or_keep(state, seen) do
     case read(state) do
       {:ok, state} ->
         state
 
       {:error, message} ->
         Logger.error("webhooks: #{message}; what was read before stays in force")
-        %{state | seen: stamp(opts.path)}
+        %{state | seen: seen}
     end
   end
 

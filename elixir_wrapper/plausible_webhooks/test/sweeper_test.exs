@@ -122,6 +122,28 @@ defmodule Plausible.Webhooks.SweeperTest do
       assert HttpReceiver.count(context.receiver) == 300
     end
 
+    test "nor are we to claim it as a dead one's while it is not taken back", context do
+      context = start!(context, lease_ms: 1_000)
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [{:delay, 4_000, 200}])
+      [id] = push(context, [delivery(webhook)])
+      eventually(fn -> HttpReceiver.count(context.receiver) == 1 end)
+      former = logged(context, id).owner
+
+      # An answer got lost, and no way back to the former name is open for longer
+      # than its lease.
+      SwitchStore.set(context.switch, {:only, [:reclaim], :away})
+      Instance.tell(context.instance, :sweeper, :unsure)
+      eventually(fn -> Engine.former_owners(context.instance) == [former] end)
+      :ok = Instance.store(context.instance, :heartbeat, [former, 1])
+      Process.sleep(1_000)
+      assert logged(context, id).owner == former
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> Engine.former_owners(context.instance) == [] end)
+      eventually(fn -> logged(context, id).state == :delivered end)
+      assert HttpReceiver.count(context.receiver) == 1
+    end
+
     test "nobody else gets what the engine holds under its former name", context do
       context = start!(context, lease_ms: 600_000)
       webhook = webhook!(context, "/hook")

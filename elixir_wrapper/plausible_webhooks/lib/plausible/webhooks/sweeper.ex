@@ -259,7 +259,11 @@ defmodule Plausible.Webhooks.Sweeper do
     with engine when engine != nil <- Engine.current(instance),
          true <- engine.owner == state.leased_owner do
       lost? = take_back(instance, engine, Engine.former_owners(instance))
-      lost? = (not holds?(state) and claim(instance, engine)) or lost?
+
+      # What is still in a former name would be claimed as a dead owner's when that
+      # lease has run out over this, and sent beside the engine that has it.
+      claims? = not holds?(state) and Engine.former_owners(instance) == []
+      lost? = (claims? and claim(instance, engine)) or lost?
       %{state | unsure: state.unsure or lost?}
     else
       _changed -> state

@@ -68,8 +68,6 @@ defmodule Plausible.Webhooks.Options do
     }
   }
 
-  @certificate ~r/-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----/
-
   @limit_docs Enum.map_join(@limits, "\n", fn {key, default, _check, text} ->
                 "    * `:#{key}` - #{text}; default `#{inspect(default)}`"
               end)
@@ -235,7 +233,9 @@ defmodule Plausible.Webhooks.Options do
   defp check(:ca_file, path) when is_binary(path) do
     case File.regular?(path) and File.read(path) do
       {:ok, text} ->
-        if text =~ @certificate, do: {:ok, path}, else: {:error, "has no certificate"}
+        if text =~ ~r/-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----/,
+          do: {:ok, path},
+          else: {:error, "has no certificate"}
 
       _no_file ->
         {:error, "is not a file that can be read"}

@@ -133,14 +133,15 @@ defmodule Plausible.Webhooks.Migrations do
   def word(version, compatible_from),
     do: "plausible_webhooks version #{version}, compatible from #{compatible_from}"
 
-  # What a later version may have to say is behind a semicolon.
-  @word ~r/\Aplausible_webhooks version ([1-9]\d{0,8}), compatible from ([1-9]\d{0,8})(;.*)?\z/s
-
   @doc false
   @spec version_of(String.t() | nil) ::
           {:ok, version :: pos_integer(), compatible_from :: pos_integer()} | :error
   def version_of(comment) do
-    case comment && Regex.run(@word, comment) do
+    # What a later version may have to say is behind a semicolon.
+    word =
+      ~r/\Aplausible_webhooks version ([1-9]\d{0,8}), compatible from ([1-9]\d{0,8})(;.*)?\z/s
+
+    case comment && Regex.run(word, comment) do
       [_all, version, from | _more] -> {:ok, String.to_integer(version), String.to_integer(from)}
       nil -> :error
     end

@@ -89,7 +89,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   # A slice is chosen first and then locked in the order of ids; what has ended
   # between the two is left alone. For the sum see SQL.locked/2.
   @cancel """
-  WITH chosen AS MATERIALIZED (
+  WITH #{SQL.clock(3)},
+  chosen AS MATERIALIZED (
     SELECT id FROM PREFIX.webhook_deliveries
     WHERE webhook_id = $1 AND state <= 1
       AND (state <> 2 OR last_status IS NULL OR last_status NOT BETWEEN 200 AND 299)
@@ -102,7 +103,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   cancelled AS (
     UPDATE PREFIX.webhook_deliveries AS delivery SET
       state = 4, reason = $2, owner = NULL, next_at_ms = NULL, finished_at_ms = #{SQL.now_ms()}
-    FROM locked WHERE delivery.id = locked.id RETURNING 1)
+    FROM locked WHERE delivery.id = locked.id AND #{SQL.durably()} RETURNING 1)
   SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM cancelled)
   """
 
@@ -114,7 +115,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   defp cancel_waiting(_store, _params, done, :all), do: {:ok, done}
 
   defp cancel_waiting(store, params, done, :more) do
-    with {:ok, [[chosen, cancelled]]} <- Database.query(store, nil, @cancel, params) do
+    params_now = params ++ [store.clock.()]
+
+    with {:ok, [[chosen, cancelled]]} <- Database.query(store, nil, @cancel, params_now) do
       rest = if chosen == @cancel_slice, do: :more, else: :all
       cancel_waiting(store, params, done + cancelled, rest)
     end

@@ -134,12 +134,15 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   end
 
   # A trigger notes that its log is to be deleted.
-  @delete "DELETE FROM PREFIX.webhooks WHERE id = $1 AND site_id = $2 RETURNING 1"
+  @delete """
+  WITH #{SQL.clock(1)}
+  DELETE FROM PREFIX.webhooks WHERE id = $2 AND site_id = $3 AND #{SQL.durably()} RETURNING 1
+  """
 
   @doc "Removes the webhook; its log is another matter."
   @spec delete(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
   def delete(store, site_id, id),
-    do: found(Database.query(store, nil, @delete, [Text.encode(id), site_id]))
+    do: found(Database.query(store, nil, @delete, [store.clock.(), Text.encode(id), site_id]))
 
   @select "WITH #{SQL.clock(1)} SELECT #{@shown} FROM PREFIX.webhooks"
   @get @select <> " WHERE id = $2"

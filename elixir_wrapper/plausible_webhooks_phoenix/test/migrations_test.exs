@@ -329,4 +329,33 @@ defmodule Plausible.Webhooks.MigrationsTest do
     Repo.query!("CREATE SCHEMA IF NOT EXISTS numbers")
     "numbers"
   end
+
+  defmodule Anew do
+    use Ecto.Migration
+
+    def up do
+      Migrations.down(prefix: prefix())
+      Migrations.up(prefix: prefix())
+    end
+
+    def down, do: Migrations.down(prefix: prefix())
+  end
+
+  test "down and up in one migration make the tables anew" do
+    prefix = migrated()
+    Repo.query!(~s(DELETE FROM "#{prefix}".schema_migrations))
+    assert [2] = Ecto.Migrator.run(Repo, [{2, Anew}], :up, all: true, prefix: prefix, log: false)
+    assert Migrations.migrated_version(Repo, prefix: prefix) == 1
+  end
+
+  test "a role that owns the schema and may not make one is enough" do
+    schema = schema("webhooks_own_")
+    role = "webhooks_role_#{System.unique_integer([:positive])}"
+    Repo.query!("CREATE ROLE #{role} LOGIN")
+    on_exit(fn -> Repo.query!("DROP OWNED BY #{role}") && Repo.query!("DROP ROLE #{role}") end)
+    Repo.query!(~s(ALTER SCHEMA "#{schema}" OWNER TO #{role}))
+    own_repo(username: role, pool_size: 2)
+    migrate!(schema, :up)
+    assert Migrations.migrated_version(Repo, prefix: schema) == 1
+  end
 end

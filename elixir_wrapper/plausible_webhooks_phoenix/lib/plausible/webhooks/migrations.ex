@@ -33,7 +33,14 @@ defmodule Plausible.Webhooks.Migrations do
 
           def up, do: Plausible.Webhooks.Migrations.up(version: 2, concurrently: true)
 
-  Nothing in these migrations asks for a superuser or an extension.
+  Nothing in these migrations asks for a superuser or an extension. They go into `up`
+  and `down`, not into `change`. Where the application has another role than the
+  migrations, it needs `SELECT, INSERT, UPDATE, DELETE` on the tables and `USAGE` on
+  the sequence `webhook_deliveries_seq_seq`.
+
+  Deleting a site in the database tells no node: they find out within a minute, and
+  deliver to its webhooks until then. A host that deletes one calls
+  `Plausible.Webhooks.goals_changed/1` with its id after the commit.
 
   ## Old nodes on new tables
 
@@ -72,10 +79,14 @@ defmodule Plausible.Webhooks.Migrations do
   @spec up(keyword()) :: :ok
   def up(opts \\ []) when is_list(opts) do
     options = options(opts, current_version())
+    # What the same migration has done before is only queued. In a `change` that is
+    # rolled back this raises: there is no way back from there.
+    flush()
     there = version_there(repo(), options.prefix)
 
     if there < options.version do
-      if there == 0 and options.create_schema?,
+      # Not by IF NOT EXISTS alone: that asks for the right to make one first.
+      if there == 0 and options.create_schema? and not schema?(options.prefix),
         do: execute("CREATE SCHEMA IF NOT EXISTS #{options.prefix}")
 
       for version <- (there + 1)..options.version, do: @versions[version].up(options)
@@ -89,6 +100,7 @@ defmodule Plausible.Webhooks.Migrations do
   @spec down(keyword()) :: :ok
   def down(opts \\ []) when is_list(opts) do
     options = options(opts, 1)
+    flush()
     there = version_there(repo(), options.prefix)
 
     if there > current_version(),
@@ -121,6 +133,13 @@ defmodule Plausible.Webhooks.Migrations do
       {:ok, version, _compatible_from} -> version
       :error -> 0
     end
+  end
+
+  defp schema?(prefix) do
+    %{rows: [[there?]]} =
+      repo().query!("SELECT to_regnamespace($1) IS NOT NULL", [prefix], log: false)
+
+    there?
   end
 
   defp leave_word(options, version) do

@@ -69,6 +69,9 @@ defmodule Plausible.Webhooks.Store.Ecto do
   `{:unsupported_encoding, name}`, `{:wrong_vault_keys, reason}`,
   `{:unreadable_webhook, id, reason}`, and those below.
 
+  Creating, changing and deleting a webhook inside a transaction of the host's
+  (`MyApp.Repo.transaction/1`): `:in_transaction`. Do it after the commit.
+
   From every callback: `:connection_lost` and `:timeout` (of a write it is not known
   whether it was done), `:queue_timeout` (the pool had no connection to give),
   `:disk_full`, `:read_only`, `:invalid_value` (a number that no column holds),
@@ -81,6 +84,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
 
   alias Plausible.Webhooks.Store.Ecto.{
     Claims,
+    Database,
     Deliveries,
     Keys,
     Log,
@@ -123,14 +127,28 @@ defmodule Plausible.Webhooks.Store.Ecto do
   # --- webhooks
 
   @impl true
-  defdelegate insert_webhook(store, webhook), to: Webhooks, as: :insert
+  def insert_webhook(store, webhook),
+    do: by_itself(store, fn -> Webhooks.insert(store, webhook) end)
+
   @impl true
-  defdelegate update_webhook(store, webhook), to: Webhooks, as: :update
+  def update_webhook(store, webhook),
+    do: by_itself(store, fn -> Webhooks.update(store, webhook) end)
 
   @impl true
   def delete_webhook(store, site_id, id) do
-    with :ok <- Webhooks.delete(store, site_id, id),
-         do: Retention.delete_log(store, site_id, id)
+    by_itself(store, fn ->
+      with :ok <- Webhooks.delete(store, site_id, id),
+           do: Retention.delete_log(store, site_id, id)
+    end)
+  end
+
+  # What a webhook is now is told at once to the engine and to other nodes: a
+  # transaction of the host's that is rolled back would make a lie of it, and one
+  # that commits later lets them read what was there before.
+  defp by_itself(store, change) do
+    if Database.in_transaction?(store),
+      do: {:error, :in_transaction},
+      else: change.()
   end
 
   @impl true

@@ -122,10 +122,17 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
   defp again?(_reason), do: false
 
   # The host's own transaction, if it calls us within one, has failed with us.
-  defp within_transaction?(%{repo: repo}) do
+  @doc "Does the caller have a transaction of the host's open?"
+  @spec in_transaction?(store()) :: boolean()
+  def in_transaction?(store), do: in_transaction?(store, false)
+
+  # When it cannot be told, nothing is tried again.
+  defp within_transaction?(store), do: in_transaction?(store, true)
+
+  defp in_transaction?(%{repo: repo}, unknown) do
     repo.in_transaction?()
   rescue
-    _error -> true
+    _error -> unknown
   end
 
   defp reason(%DBConnection.ConnectionError{} = error, elapsed_ms, store) do

@@ -100,8 +100,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
         log_slices(store, webhook, limit, done + gone, place)
 
       {:ok, rows} ->
+        # The webhook counts as one, so that whoever goes on until less than the limit
+        # is deleted goes on for those without a log, too.
         with {:ok, _rows} <- Database.query(store, nil, @forget, webhook),
-             do: {:ok, done + gone(rows)}
+             do: {:ok, done + gone(rows) + 1}
 
       {:error, _reason} = error ->
         error
@@ -117,15 +119,27 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
 
   # What was too much at once, what a node that died in the middle has left, and
   # what went with a site.
-  defp finish_deletions(store, limit) do
-    with {:ok, rows} <- Database.query(store, nil, @left_behind, []) do
-      Enum.reduce_while(rows, {:ok, 0}, fn webhook, {:ok, done} ->
-        case log_slices(store, webhook, limit - done) do
-          {:ok, count} -> {:cont, {:ok, done + count}}
-          {:error, _reason} = error -> {:halt, error}
-        end
-      end)
-    end
+  defp finish_deletions(store, limit, done \\ 0)
+  defp finish_deletions(_store, limit, done) when done >= limit, do: {:ok, done}
+
+  defp finish_deletions(store, limit, before) do
+    with {:ok, [_ | _] = rows} <- Database.query(store, nil, @left_behind, []),
+         {:ok, done} when done > before <- finish_some(store, rows, limit, before),
+         do: finish_deletions(store, limit, done),
+         else: (other -> none(other, before))
+  end
+
+  defp none({:ok, _nothing_more}, done), do: {:ok, done}
+  defp none({:error, _reason} = error, _done), do: error
+
+  defp finish_some(store, rows, limit, before) do
+    Enum.reduce_while(rows, {:ok, before}, fn webhook, {:ok, done} ->
+      case log_slices(store, webhook, limit - done) do
+        {:ok, count} when done + count < limit -> {:cont, {:ok, done + count}}
+        {:ok, count} -> {:halt, {:ok, done + count}}
+        {:error, _reason} = error -> {:halt, error}
+      end
+    end)
   end
 
   # --- small things

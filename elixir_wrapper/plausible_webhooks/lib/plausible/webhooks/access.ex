@@ -21,12 +21,10 @@ defmodule Plausible.Webhooks.Access do
   @spec site_id?(term()) :: boolean()
   def site_id?(site_id), do: is_integer(site_id) and site_id in @int64
 
-  defp id?(id), do: is_binary(id)
-
   @spec webhook(Instance.t(), integer(), Webhook.id()) ::
           {:ok, Webhook.t()} | {:error, :not_found} | {:error, term()}
   def webhook(instance, site_id, id) do
-    id?(id) || raise ArgumentError, "a webhook's id is a string"
+    is_binary(id) || raise ArgumentError, "a webhook's id is a string"
 
     case Instance.store(instance, :get_webhook, [id]) do
       {:ok, %Webhook{site_id: ^site_id} = webhook} -> {:ok, webhook}
@@ -38,7 +36,7 @@ defmodule Plausible.Webhooks.Access do
   @spec delivery(Instance.t(), integer(), String.t()) ::
           {:ok, Delivery.t()} | {:error, :not_found} | {:error, term()}
   def delivery(instance, site_id, id) do
-    id?(id) || raise ArgumentError, "a delivery's id is a string"
+    is_binary(id) || raise ArgumentError, "a delivery's id is a string"
 
     case Instance.store(instance, :get_delivery, [id]) do
       {:ok, %Delivery{site_id: ^site_id} = delivery} -> {:ok, delivery}

@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.Log do
   # The delivery log: reading it, and sending again what is in it.
   # `Plausible.Webhooks` documents what each function does.
 
-  alias Plausible.Webhooks.{Access, Event, Instance, Management, Sweeper, Webhook}
+  alias Plausible.Webhooks.{Access, Event, Instance, Management, Sweeper, Terms, Webhook}
 
   @slice 500
   @states [:pending, :parked, :delivered, :failed, :cancelled]
@@ -107,12 +107,10 @@ defmodule Plausible.Webhooks.Log do
 
   defp some_of(values, known) do
     # Each once: what is asked of the store has a bound then.
-    if proper_list?(values) and values != [] and Enum.all?(values, &(&1 in known)),
+    if Terms.proper_list?(values) and values != [] and Enum.all?(values, &(&1 in known)),
       do: {:ok, Enum.uniq(values)},
       else: {:error, "must be a list of some of #{inspect(known)}"}
   end
-
-  defp proper_list?(values), do: is_list(values) and not List.improper?(values)
 
   defp page(:after, nil), do: {:ok, nil}
   defp page(:after, cursor) when is_binary(cursor), do: {:ok, cursor}

@@ -121,7 +121,7 @@ defmodule Plausible.Webhooks.Options do
   """
 
   alias __MODULE__
-  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Vault}
+  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Terms, Vault}
 
   @type t :: %Options{}
   @type error :: {:invalid_option, atom(), String.t()}
@@ -200,18 +200,8 @@ defmodule Plausible.Webhooks.Options do
   defp check(:name, name) when is_atom(name) and name not in [nil, true, false], do: {:ok, name}
   defp check(:name, _other), do: {:error, "must be an atom"}
 
-  defp check(:store, {module, options}) when is_atom(module) do
-    cond do
-      not Keyword.keyword?(options) ->
-        {:error, "must be {module, keyword list}"}
-
-      missing = missing(module, Store) ->
-        {:error, "#{inspect(module)} is not a store: #{missing}"}
-
-      true ->
-        {:ok, {module, options}}
-    end
-  end
+  defp check(:store, {module, options}) when is_atom(module),
+    do: implementation(module, options, Store, "not a store")
 
   defp check(:store, _other), do: {:error, "must be {module, keyword list}"}
 
@@ -251,18 +241,8 @@ defmodule Plausible.Webhooks.Options do
   defp check(key, _other) when key in [:ca_file, :user_agent],
     do: {:error, "must be a string or nil"}
 
-  defp check(:cluster, {module, options}) when is_atom(module) do
-    cond do
-      not Keyword.keyword?(options) ->
-        {:error, "must be {module, keyword list}"}
-
-      missing = missing(module, Cluster) ->
-        {:error, "#{inspect(module)} is no cluster: #{missing}"}
-
-      true ->
-        {:ok, {module, options}}
-    end
-  end
+  defp check(:cluster, {module, options}) when is_atom(module),
+    do: implementation(module, options, Cluster, "no cluster")
 
   defp check(:cluster, _other), do: {:error, "must be {module, keyword list} or nil"}
 
@@ -285,14 +265,11 @@ defmodule Plausible.Webhooks.Options do
 
   defp parts(options, known) do
     Enum.find_value(options, {:ok, options}, fn {key, value} ->
-      case known do
-        %{^key => rule} ->
-          with {:error, text} <- limit(rule, value), do: {:error, "#{key} #{text}"}
-
-        _unknown ->
-          {:error, "#{key} is not a part of it"}
+      case is_map_key(known, key) and limit(known[key], value) do
+        false -> {:error, "#{key} is not a part of it"}
+        {:error, text} -> {:error, "#{key} #{text}"}
+        {:ok, _value} -> nil
       end
-      |> then(&if(match?({:ok, _}, &1), do: nil, else: &1))
     end)
   end
 
@@ -363,8 +340,7 @@ defmodule Plausible.Webhooks.Options do
   defp policy_part?(:ports, ports), do: list_of?(ports, &(&1 in 1..65_535))
   defp policy_part?(_key, _value), do: false
 
-  defp list_of?(list, check),
-    do: is_list(list) and not List.improper?(list) and Enum.all?(list, check)
+  defp list_of?(list, check), do: Terms.proper_list?(list) and Enum.all?(list, check)
 
   # As whoever judges by it reads it.
   defp judged(policy) do
@@ -394,6 +370,19 @@ defmodule Plausible.Webhooks.Options do
 
   defp implements?(module, function, arity),
     do: Code.ensure_loaded?(module) and function_exported?(module, function, arity)
+
+  defp implementation(module, options, behaviour, is_not) do
+    cond do
+      not Keyword.keyword?(options) ->
+        {:error, "must be {module, keyword list}"}
+
+      missing = missing(module, behaviour) ->
+        {:error, "#{inspect(module)} is #{is_not}: #{missing}"}
+
+      true ->
+        {:ok, {module, options}}
+    end
+  end
 
   defp missing(module, behaviour) do
     needed = behaviour.behaviour_info(:callbacks) -- behaviour.behaviour_info(:optional_callbacks)

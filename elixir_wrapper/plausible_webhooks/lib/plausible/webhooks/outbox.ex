@@ -166,10 +166,10 @@ defmodule Plausible.Webhooks.Outbox do
   end
 
   defp weigh(%Instance{tables: %{shares: shares}} = instance, rows, sign) do
-    Instance.add_gauge(instance, :outbox_bytes, sign * bytes(rows))
-
     for {site_id, rows} <- Enum.group_by(rows, &elem(&1, 1).site_id) do
-      change = [{2, sign * length(rows)}, {3, sign * bytes(rows)}]
+      bytes = sign * bytes(rows)
+      Instance.add_gauge(instance, :outbox_bytes, bytes)
+      change = [{2, sign * length(rows)}, {3, bytes}]
       :ets.update_counter(shares, site_id, change, {site_id, 0, 0})
     end
   end

@@ -217,7 +217,7 @@ defmodule Plausible.Webhooks.Vault do
 
     result =
       with false <- File.exists?(path),
-           :ok <- folder(Path.dirname(path)),
+           :ok <- make_folder(Path.dirname(path)),
            :ok <- write_private(draft, [text, generate_key(), "\n"]),
            :ok <- File.rename(draft, path),
            :ok <- sync_directory(Path.dirname(path)) do
@@ -232,7 +232,10 @@ defmodule Plausible.Webhooks.Vault do
     result
   end
 
-  defp folder(path) do
+  # For files that nobody else may read; one that is there stays as it is.
+  @doc false
+  @spec make_folder(Path.t()) :: :ok | {:error, File.posix()}
+  def make_folder(path) do
     if File.dir?(path),
       do: :ok,
       else: with(:ok <- File.mkdir_p(path), do: File.chmod(path, 0o700))

@@ -41,6 +41,18 @@ defmodule Plausible.Webhooks.Traffic.Facts do
   end
 
   @doc false
+  # What the host counted, if these are counts.
+  @spec visitors(Source.t(), integer(), [Plausible.Webhooks.Host.window()]) ::
+          {:ok, [non_neg_integer()]} | {:error, term()}
+  def visitors(host, site_id, windows) do
+    with {:ok, counts} <- Source.call(host, :visitors, [site_id, windows]) do
+      if Enum.all?(counts, &Traffic.visitors?/1),
+        do: {:ok, counts},
+        else: {:error, :invalid_visitors}
+    end
+  end
+
+  @doc false
   @spec dashboard_url(Source.t(), map()) :: {:ok, String.t() | nil} | {:error, term()}
   def dashboard_url(host, site),
     do: Bounded.guard(fn -> {:ok, Source.call(host, :dashboard_url, [site.id])} end)
@@ -70,17 +82,11 @@ defmodule Plausible.Webhooks.Traffic.Facts do
         {:ok, nil}
 
       windows ->
-        case Bounded.guard(fn -> Source.call(host, :visitors, [site.id, windows]) end) do
-          {:ok, [_ | _] = samples} -> compared(current, samples)
+        case Bounded.guard(fn -> visitors(host, site.id, windows) end) do
+          {:ok, [_ | _] = samples} -> {:ok, Traffic.compare(current, samples)}
           other -> {:error, other}
         end
     end
-  end
-
-  defp compared(current, samples) do
-    if Enum.all?(samples, &Traffic.visitors?/1),
-      do: {:ok, Traffic.compare(current, samples)},
-      else: {:error, :invalid_visitors}
   end
 
   defp windows(_kind, %{stats_start_at_ms: nil}, _now_ms), do: []

@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   # Casts and judges the attributes a user gave: first each for itself, then those
   # that depend on each other, as the webhook would have them afterwards.
 
-  alias Plausible.Webhooks.{Event, Native, Webhook}
+  alias Plausible.Webhooks.{Event, Native, Terms, Webhook}
   alias Plausible.Webhooks.Webhook.Words
 
   @names ~w(name url enabled events goals spike_threshold drop_threshold
@@ -164,7 +164,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
     known = Event.subscribable_types()
 
     cond do
-      not proper_list?(value) or value == [] ->
+      not Terms.proper_list?(value) or value == [] ->
         {:error, "must be a list of at least one of #{Enum.join(known, ", ")}"}
 
       (unknown = Enum.find(value, &(&1 not in known))) != nil ->
@@ -182,7 +182,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   defp goals(value) when value in [:all, "all"], do: {:ok, :all}
 
   defp goals(value) do
-    if proper_list?(value) do
+    if Terms.proper_list?(value) do
       ids = Enum.map(value, &to_integer/1)
 
       cond do
@@ -202,7 +202,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
     do: value |> Map.to_list() |> headers()
 
   defp headers(value) do
-    with true <- proper_list?(value),
+    with true <- Terms.proper_list?(value),
          pairs = Enum.map(value, &header/1),
          false <- :error in pairs do
       case Native.check_headers(pairs) do
@@ -224,8 +224,6 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
     do: {name, value}
 
   defp header(_other), do: :error
-
-  defp proper_list?(value), do: is_list(value) and List.improper?(value) == false
 
   # --- together
 

@@ -13,6 +13,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
   use GenServer
 
   alias Plausible.Webhooks.Store.SQLite.{Native, Schema}
+  alias Plausible.Webhooks.Vault
 
   @type statement :: {iodata(), [Native.param()]}
   @type server :: GenServer.server()
@@ -150,7 +151,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
   defp make_file(path) do
     folder = Path.dirname(path)
 
-    with :ok <- make_folder(folder) do
+    with :ok <- said(Vault.make_folder(folder), {:folder, folder}) do
       case File.open(path, [:write, :exclusive, :raw]) do
         {:ok, file} ->
           :ok = File.close(file)
@@ -163,15 +164,6 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
         error ->
           said(error, {:file, path})
       end
-    end
-  end
-
-  defp make_folder(folder) do
-    if File.dir?(folder) do
-      :ok
-    else
-      with :ok <- said(File.mkdir_p(folder), {:folder, folder}),
-           do: said(File.chmod(folder, 0o700), {:folder, folder})
     end
   end
 

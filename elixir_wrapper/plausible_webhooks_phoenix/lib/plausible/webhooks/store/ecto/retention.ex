@@ -122,18 +122,18 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   defp finish_deletions(store, limit, done \\ 0)
   defp finish_deletions(_store, limit, done) when done >= limit, do: {:ok, done}
 
-  defp finish_deletions(store, limit, before) do
+  defp finish_deletions(store, limit, done) do
     with {:ok, [_ | _] = rows} <- Database.query(store, nil, @left_behind, []),
-         {:ok, done} when done > before <- finish_some(store, rows, limit, before),
-         do: finish_deletions(store, limit, done),
-         else: (other -> none(other, before))
+         {:ok, done} <- finish_some(store, rows, limit, done) do
+      finish_deletions(store, limit, done)
+    else
+      {:ok, []} -> {:ok, done}
+      {:error, _reason} = error -> error
+    end
   end
 
-  defp none({:ok, _nothing_more}, done), do: {:ok, done}
-  defp none({:error, _reason} = error, _done), do: error
-
-  defp finish_some(store, rows, limit, before) do
-    Enum.reduce_while(rows, {:ok, before}, fn webhook, {:ok, done} ->
+  defp finish_some(store, rows, limit, done) do
+    Enum.reduce_while(rows, {:ok, done}, fn webhook, {:ok, done} ->
       case log_slices(store, webhook, limit - done) do
         {:ok, count} when done + count < limit -> {:cont, {:ok, done + count}}
         {:ok, count} -> {:halt, {:ok, done + count}}

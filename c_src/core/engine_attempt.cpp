@@ -341,14 +341,20 @@ void EngineLoop::settle(Item& item, Attempt attempt,
   bury(lane);
 }
 
-void EngineLoop::report_without_attempt(const Delivery& delivery,
-                                        ErrorClass error) {
+Attempt EngineLoop::without_attempt(const Delivery& delivery,
+                                    DeliveryState state) const {
   Attempt attempt;
   attempt.delivery_id = delivery.id;
   attempt.webhook_id = delivery.webhook_id;
-  attempt.state = DeliveryState::kCancelled;
-  attempt.error = error;
+  attempt.state = state;
   attempt.started_at_ms = now_ms();
+  return attempt;
+}
+
+void EngineLoop::report_without_attempt(const Delivery& delivery,
+                                        ErrorClass error) {
+  Attempt attempt = without_attempt(delivery, DeliveryState::kCancelled);
+  attempt.error = error;
   counters_.cancelled.fetch_add(1, std::memory_order_relaxed);
   finished_.push_back(std::move(attempt));
 }
@@ -356,14 +362,10 @@ void EngineLoop::report_without_attempt(const Delivery& delivery,
 // Not turned away by submit, which could only say so of all that follow it:
 // this one fails on record, and no attempt at it would end otherwise.
 void EngineLoop::refuse_body(const Delivery& delivery) {
-  Attempt attempt;
-  attempt.delivery_id = delivery.id;
-  attempt.webhook_id = delivery.webhook_id;
-  attempt.state = DeliveryState::kFailed;
+  Attempt attempt = without_attempt(delivery, DeliveryState::kFailed);
   attempt.error = ErrorClass::kInternal;
   attempt.detail = delivery.body ? "the payload is larger than body_bytes_max"
                                  : "the delivery has no payload";
-  attempt.started_at_ms = now_ms();
   counters_.failed.fetch_add(1, std::memory_order_relaxed);
   finished_.push_back(std::move(attempt));
 }

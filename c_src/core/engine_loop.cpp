@@ -253,6 +253,7 @@ void EngineLoop::take(Delivery delivery) {
   }
   Lane& lane = *found->second;
   if (!delivery.manual && !has_room(lane)) {
+    counters_.waiting.fetch_sub(1, std::memory_order_relaxed);
     put_off(lane, delivery);
     return;
   }

@@ -129,6 +129,7 @@ class EngineLoop {
               std::optional<std::int64_t> retry_after_ms);
   void free_slot(Item& item);
   void erase(Item& item);
+  Attempt without_attempt(const Delivery& delivery, DeliveryState state) const;
   void report_without_attempt(const Delivery& delivery, ErrorClass error);
   void refuse_body(const Delivery& delivery);
   void replace_waiting(Item& item, const Delivery& delivery);

@@ -52,15 +52,10 @@ void EngineLoop::put_off(Lane& lane, const Delivery& delivery) {
   lane.booked_until_us =
       std::max(lane.booked_until_us, now + soonest_ms * 1000) +
       1'000'000 / rate_of(lane.endpoint);
-  Attempt attempt;
-  attempt.delivery_id = delivery.id;
-  attempt.webhook_id = delivery.webhook_id;
-  attempt.state = DeliveryState::kParked;
-  attempt.started_at_ms = now_ms();
+  Attempt attempt = without_attempt(delivery, DeliveryState::kParked);
   attempt.next_at_ms =
       std::max(delivery.due_at_ms,
                attempt.started_at_ms + (lane.booked_until_us - now) / 1000);
-  counters_.waiting.fetch_sub(1, std::memory_order_relaxed);
   counters_.parked.fetch_add(1, std::memory_order_relaxed);
   finished_.push_back(std::move(attempt));
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <random>
 #include <set>
 #include <string>
@@ -80,6 +81,29 @@ Seen deliver_for(EngineRun& run, std::chrono::milliseconds time) {
   return seen;
 }
 
+// The same beside so many lanes that hang, each on the host that `host_of`
+// says: the good one is as quick as ever.
+Seen beside_hanging(TestServer& server, const EngineOptions& options,
+                    const std::string& good_host, int lanes,
+                    const std::function<std::string(int)>& host_of) {
+  INFO("circuit_failures " << options.circuit_failures);
+  server.otherwise(hang());
+  server.on("/good", answer(200));
+  EngineRun run(options);
+  run.endpoint("wh_good", server.url(good_host, "/good"));
+  for (int lane = 0; lane < lanes; ++lane) {
+    run.endpoint(lane_id("bad", lane), server.url(host_of(lane), "/hang"));
+    submit_many(run, lane_id("bad", lane), 6);
+  }
+  run.run_for(50ms);
+  CHECK(run.outcome(delivery("first", "wh_good")).state ==
+        DeliveryState::kDelivered);
+  const Seen seen = deliver_for(run, 3s);
+  CHECK(seen.slowest_ms < 100 * kSlowdown);
+  CHECK(seen.delivered > 20);
+  return seen;
+}
+
 // The most in flight while it runs.
 std::uint64_t peak_for(EngineRun& run, std::chrono::milliseconds time) {
   std::uint64_t most = 0;
@@ -102,51 +126,23 @@ std::size_t lanes_heard_of(const EngineRun& run, std::size_t from) {
 }  // namespace
 
 TEST_CASE("fairness: lanes that hang leave room for a good one on their host") {
-  const std::uint32_t circuit = GENERATE(0U, 3U);
-  INFO("circuit_failures " << circuit);
   TestServer server;
-  server.otherwise(hang());
-  server.on("/good", answer(200));
   EngineOptions options = pressing(700);
   options.host_in_flight_max = 64;
-  options.circuit_failures = circuit;
-  EngineRun run(options);
-  run.endpoint("wh_good", server.url("/good"));
-  for (int lane = 0; lane < 80; ++lane) {
-    run.endpoint(lane_id("bad", lane), server.url("/hang"));
-    submit_many(run, lane_id("bad", lane), 6);
-  }
-  run.run_for(50ms);
-  CHECK(run.outcome(delivery("first", "wh_good")).state ==
-        DeliveryState::kDelivered);
-  const Seen seen = deliver_for(run, 3s);
-  CHECK(seen.slowest_ms < 100 * kSlowdown);
-  CHECK(seen.delivered > 20);
+  options.circuit_failures = GENERATE(0U, 3U);
+  const std::string host = "127.0.0.1";
+  const Seen seen = beside_hanging(server, options, host, 80,
+                                   [&](int /*lane*/) { return host; });
   CHECK(seen.in_flight >= 32);
   CHECK(seen.in_flight <= 49);
 }
 
 TEST_CASE("fairness: lanes that hang leave room for a good one elsewhere") {
-  const std::uint32_t circuit = GENERATE(0U, 3U);
-  INFO("circuit_failures " << circuit);
   TestServer server(everywhere());
-  server.otherwise(hang());
-  server.on("/good", answer(200));
   EngineOptions options = pressing(700);
   options.in_flight_max = 32;
-  options.circuit_failures = circuit;
-  EngineRun run(options);
-  run.endpoint("wh_good", server.url("127.0.8.1", "/good"));
-  for (int lane = 0; lane < 100; ++lane) {
-    run.endpoint(lane_id("bad", lane), server.url(loopback(lane), "/hang"));
-    submit_many(run, lane_id("bad", lane), 6);
-  }
-  run.run_for(50ms);
-  CHECK(run.outcome(delivery("first", "wh_good")).state ==
-        DeliveryState::kDelivered);
-  const Seen seen = deliver_for(run, 3s);
-  CHECK(seen.slowest_ms < 100 * kSlowdown);
-  CHECK(seen.delivered > 20);
+  options.circuit_failures = GENERATE(0U, 3U);
+  const Seen seen = beside_hanging(server, options, "127.0.8.1", 100, loopback);
   CHECK(seen.in_flight >= 16);
   CHECK(seen.in_flight <= 25);
 }

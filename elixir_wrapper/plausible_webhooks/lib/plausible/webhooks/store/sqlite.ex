@@ -45,7 +45,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
 
   @behaviour Plausible.Webhooks.Store
 
-  alias Plausible.Webhooks.Store.SQLite.{Connection, Deliveries, Log, Webhooks}
+  alias Plausible.Webhooks.Store.SQLite.{Connection, Deliveries, Log, Retention, Webhooks}
   alias Plausible.Webhooks.Vault
 
   @enforce_keys [:connection, :vault, :webhooks_per_site_max]
@@ -145,7 +145,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
   @impl true
   def delete_webhook(handle, site_id, id) do
     with :ok <- Webhooks.delete(handle, site_id, id),
-         do: Deliveries.delete_log(handle, site_id, id)
+         do: Retention.delete_log(handle, site_id, id)
   end
 
   @impl true
@@ -188,7 +188,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
   @impl true
   defdelegate counts(handle), to: Deliveries
   @impl true
-  defdelegate prune(handle, before_ms, limit), to: Deliveries
+  defdelegate prune(handle, before_ms, limit), to: Retention
 
   # --- traffic alerts
 

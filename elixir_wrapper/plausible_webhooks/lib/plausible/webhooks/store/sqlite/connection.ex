@@ -27,6 +27,23 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
   @spec write(server(), [statement()]) :: {:ok, [[tuple()]]} | {:error, term()}
   def write(server, statements), do: call(server, {:write, statements})
 
+  @doc """
+  Runs the statement again and again, each time as a transaction, until it returns
+  fewer rows than `slice`. How many there were.
+  """
+  @spec write_slices(server(), statement(), pos_integer()) ::
+          {:ok, non_neg_integer()} | {:error, term()}
+  def write_slices(server, statement, slice), do: write_slices(server, statement, slice, 0)
+
+  defp write_slices(server, statement, slice, done) do
+    with {:ok, [rows]} <- write(server, [statement]) do
+      case length(rows) do
+        ^slice -> write_slices(server, statement, slice, done + slice)
+        rest -> {:ok, done + rest}
+      end
+    end
+  end
+
   @doc "Runs the statements with nobody else's in between."
   @spec read(server(), [statement()]) :: {:ok, [[tuple()]]} | {:error, term()}
   def read(server, statements), do: call(server, {:read, statements})

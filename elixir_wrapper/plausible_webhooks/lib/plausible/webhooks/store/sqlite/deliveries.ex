@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @moduledoc false
   # The life of a delivery: accepted, recorded, claimed, released, redelivered,
-  # cancelled, deleted. The log's pages are in Log.
+  # cancelled. The log's pages are in Log, what is deleted in Retention.
 
   alias Plausible.Webhooks.{Attempt, Delivery}
   alias Plausible.Webhooks.Store.SQLite.{Connection, Rows, Schema}
@@ -26,10 +26,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @due "coalesce(next_at_ms, created_at_ms)"
 
   @number_max Schema.number_max()
-  # Deliveries that one statement deletes or cancels: some ten milliseconds.
-  @delete_slice 100
+  # Deliveries that one statement cancels: some ten milliseconds.
   @cancel_slice 1_000
-  @scan_slice 1_000
 
   # The atoms that error classes come back as. An atom is made of nothing else.
   @errors Map.new(
@@ -275,105 +273,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     """
 
     params = [webhook_id, {:blob, reason}, System.system_time(:millisecond)]
-    in_slices(handle, {statement, params}, @cancel_slice, 0)
-  end
-
-  defp in_slices(handle, statement, slice, done) do
-    with {:ok, [rows]} <- Connection.write(handle.connection, [statement]) do
-      case length(rows) do
-        ^slice -> in_slices(handle, statement, slice, done + slice)
-        rest -> {:ok, done + rest}
-      end
-    end
-  end
-
-  # --- deletion
-
-  def prune(handle, before_ms, limit) do
-    with :ok <- finish_deletions(handle), do: prune(handle, before_ms, limit, 0)
-  end
-
-  defp prune(_handle, _before_ms, limit, limit), do: {:ok, limit}
-
-  defp prune(handle, before_ms, limit, done) do
-    slice = min(limit - done, @delete_slice)
-
-    statement = """
-    DELETE FROM deliveries WHERE seq IN (
-      SELECT seq FROM deliveries WHERE finished_at_ms < ?1
-      ORDER BY finished_at_ms LIMIT ?2)
-    RETURNING 1
-    """
-
-    with {:ok, [rows]} <- Connection.write(handle.connection, [{statement, [before_ms, slice]}]) do
-      case length(rows) do
-        ^slice -> prune(handle, before_ms, limit, done + slice)
-        rest -> {:ok, done + rest}
-      end
-    end
-  end
-
-  # What a VM that died in the middle of a deletion has left.
-  defp finish_deletions(handle) do
-    statement = {"SELECT id, site_id FROM deleted_webhooks", []}
-
-    with {:ok, [rows]} <- Connection.read(handle.connection, [statement]) do
-      Enum.reduce_while(rows, :ok, fn {id, site_id}, :ok ->
-        case delete_log(handle, site_id, id) do
-          :ok -> {:cont, :ok}
-          {:error, _reason} = error -> {:halt, error}
-        end
-      end)
-    end
-  end
-
-  @doc "Deletes the log of a webhook that is deleted already."
-  def delete_log(handle, site_id, webhook_id),
-    do: delete_log(handle, site_id, webhook_id, {-1, -1})
-
-  defp delete_log(handle, site_id, webhook_id, {created_at_ms, seq} = from) do
-    boundary = """
-    SELECT created_at_ms, seq FROM deliveries INDEXED BY deliveries_site
-    WHERE site_id = ?1 AND (created_at_ms, seq) > (?2, ?3)
-    ORDER BY created_at_ms, seq LIMIT 1 OFFSET #{@scan_slice - 1}
-    """
-
-    params = [site_id, created_at_ms, seq]
-
-    case Connection.read(handle.connection, [{boundary, params}]) do
-      {:ok, [[to]]} ->
-        with :ok <- delete_range(handle, site_id, webhook_id, from, to),
-             do: delete_log(handle, site_id, webhook_id, to)
-
-      {:ok, [[]]} ->
-        forget = {"DELETE FROM deleted_webhooks WHERE id = ?1", [webhook_id]}
-
-        with :ok <- delete_range(handle, site_id, webhook_id, from, nil),
-             {:ok, _} <- Connection.write(handle.connection, [forget]),
-             do: :ok
-
-      {:error, _reason} = error ->
-        error
-    end
-  end
-
-  defp delete_range(handle, site_id, webhook_id, {created_at_ms, seq}, to) do
-    {until, until_params} =
-      case to do
-        nil -> {"", []}
-        {to_ms, to_seq} -> {"AND (created_at_ms, seq) <= (?5, ?6)", [to_ms, to_seq]}
-      end
-
-    statement = """
-    DELETE FROM deliveries WHERE seq IN (
-      SELECT seq FROM deliveries INDEXED BY deliveries_site
-      WHERE site_id = ?1 AND webhook_id = ?2 AND (created_at_ms, seq) > (?3, ?4) #{until}
-      LIMIT #{@delete_slice})
-    RETURNING 1
-    """
-
-    params = [site_id, webhook_id, created_at_ms, seq] ++ until_params
-    with {:ok, _n} <- in_slices(handle, {statement, params}, @delete_slice, 0), do: :ok
+    Connection.write_slices(handle.connection, {statement, params}, @cancel_slice)
   end
 
   # --- out

@@ -8,16 +8,7 @@
 #
 # A PostgreSQL of its own, with fsync, that ends with this VM. Prints, per number of
 # writers, rows per second and the ratio of the two.
-Code.require_file(
-  "../../elixir_wrapper/plausible_webhooks_phoenix/test/support/postgres.ex",
-  __DIR__
-)
-
-for app <- [:ecto_sql, :postgrex], do: {:ok, _started} = Application.ensure_all_started(app)
-
-defmodule Bench.Repo do
-  use Ecto.Repo, otp_app: :plausible_webhooks_phoenix, adapter: Ecto.Adapters.Postgres
-end
+Code.require_file("../support/ecto.exs", __DIR__)
 
 defmodule Bench.Tables do
   use Ecto.Migration
@@ -201,29 +192,6 @@ defmodule Bench do
   end
 end
 
-rounds =
-  case System.argv() do
-    [] -> 7
-    [rounds] -> String.to_integer(rounds)
-  end
-
-cluster =
-  Plausible.Webhooks.Test.Postgres.start!(
-    fsync: "on",
-    shared_buffers: "512MB",
-    max_wal_size: "8GB",
-    checkpoint_timeout: "30min"
-  )
-
-{:ok, repo} =
-  Bench.Repo.start_link(
-    Plausible.Webhooks.Test.Postgres.connect(cluster) ++ [pool_size: 6, log: false]
-  )
-
-try do
-  [1] = Ecto.Migrator.run(Bench.Repo, [{1, Bench.Tables}], :up, all: true, log: false)
-  Bench.run(rounds)
-after
-  Supervisor.stop(repo)
-  Plausible.Webhooks.Test.Postgres.remove(cluster)
-end
+settings = [fsync: "on", shared_buffers: "512MB"]
+rounds = Bench.Server.argument(7)
+Bench.Server.run(settings, 6, Bench.Tables, fn -> Bench.run(rounds) end)

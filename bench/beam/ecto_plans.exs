@@ -9,16 +9,7 @@
 # A PostgreSQL of its own that ends with this VM. Prints a table (pages of 8 KiB that
 # were touched, index entries and rows that were read, milliseconds of the whole call,
 # the median of five) and then each plan; docs/postgres.md says what to read off.
-Code.require_file(
-  "../../elixir_wrapper/plausible_webhooks_phoenix/test/support/postgres.ex",
-  __DIR__
-)
-
-for app <- [:ecto_sql, :postgrex], do: {:ok, _started} = Application.ensure_all_started(app)
-
-defmodule Bench.Repo do
-  use Ecto.Repo, otp_app: :plausible_webhooks_phoenix, adapter: Ecto.Adapters.Postgres
-end
+Code.require_file("../support/ecto.exs", __DIR__)
 
 defmodule Bench.Tables do
   use Ecto.Migration
@@ -271,20 +262,5 @@ defmodule Bench do
     do: hd(hd(Repo.query!("SELECT split_part(version(), ' on ', 1)", [], log: false).rows))
 end
 
-rows =
-  case System.argv() do
-    [] -> 1_000_000
-    [rows] -> String.to_integer(rows)
-  end
-
-alias Plausible.Webhooks.Test.Postgres
-cluster = Postgres.start!(shared_buffers: "1GB", max_wal_size: "8GB", checkpoint_timeout: "30min")
-{:ok, repo} = Bench.Repo.start_link(Postgres.connect(cluster) ++ [pool_size: 2, log: false])
-
-try do
-  [1] = Ecto.Migrator.run(Bench.Repo, [{1, Bench.Tables}], :up, all: true, log: false)
-  Bench.run(rows)
-after
-  Supervisor.stop(repo)
-  Postgres.remove(cluster)
-end
+rows = Bench.Server.argument(1_000_000)
+Bench.Server.run([shared_buffers: "1GB"], 2, Bench.Tables, fn -> Bench.run(rows) end)

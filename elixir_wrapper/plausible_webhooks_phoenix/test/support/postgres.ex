@@ -79,7 +79,7 @@ defmodule Plausible.Webhooks.Test.Postgres do
 
   @doc "Starts the cluster's server, after `kill!/2` or after it has ended by itself."
   @spec again!(t()) :: t()
-  def again!(cluster), do: again!(cluster, System.monotonic_time(:millisecond) + @start_ms)
+  def again!(cluster), do: again!(cluster, deadline())
 
   # As whoever supervises a server does: one that ends at once, because not all of its
   # predecessor's children are gone, is started again.
@@ -149,7 +149,7 @@ defmodule Plausible.Webhooks.Test.Postgres do
     System.cmd("kill", ["-9" | killed], stderr_to_stdout: true)
     close(cluster)
     # The next server does not start before the last of them is gone.
-    Enum.each(children, &wait_until_gone(&1, System.monotonic_time(:millisecond) + @start_ms))
+    Enum.each(children, &wait_until_gone(&1))
   end
 
   @doc "Does the server run?"
@@ -173,7 +173,7 @@ defmodule Plausible.Webhooks.Test.Postgres do
   def stop!(cluster) do
     pid = server_pid(cluster)
     {_output, 0} = System.cmd("kill", ["-INT", pid])
-    wait_until_gone(pid, System.monotonic_time(:millisecond) + @start_ms)
+    wait_until_gone(pid)
     close(cluster)
   end
 
@@ -197,7 +197,7 @@ defmodule Plausible.Webhooks.Test.Postgres do
 
     with {:ok, text} <- File.read(postmaster_pid(cluster)),
          [pid | _] = String.split(text, "\n"),
-         do: wait_until_gone(pid, System.monotonic_time(:millisecond) + @start_ms)
+         do: wait_until_gone(pid)
 
     :ok
   end
@@ -223,19 +223,12 @@ defmodule Plausible.Webhooks.Test.Postgres do
     # The server learns of the agent's end, which is before this.
     ExUnit.Callbacks.on_exit(fn ->
       cluster = %{folder: folder, place: Keyword.get(options, :place, @here)}
-      wait_until_stopped(cluster, System.monotonic_time(:millisecond) + @start_ms)
+      wait_while(fn -> running?(cluster) end)
       File.rm_rf!(folder)
     end)
 
     start = {Agent, fn -> start!(settings, options) end}
     ExUnit.Callbacks.start_supervised!(start, id: {__MODULE__, folder})
-  end
-
-  defp wait_until_stopped(cluster, deadline) do
-    if running?(cluster) and System.monotonic_time(:millisecond) < deadline do
-      Process.sleep(20)
-      wait_until_stopped(cluster, deadline)
-    end
   end
 
   @doc "Options of a Repo, or of Postgrex."
@@ -328,12 +321,17 @@ defmodule Plausible.Webhooks.Test.Postgres do
     end
   end
 
-  defp wait_until_gone(pid, deadline) do
-    if running_pid?(pid) and System.monotonic_time(:millisecond) < deadline do
+  defp wait_until_gone(pid), do: wait_while(fn -> running_pid?(pid) end)
+
+  # Not for ever: what comes next says what is wrong.
+  defp wait_while(still?, deadline \\ deadline()) do
+    if still?.() and System.monotonic_time(:millisecond) < deadline do
       Process.sleep(10)
-      wait_until_gone(pid, deadline)
+      wait_while(still?, deadline)
     end
   end
+
+  defp deadline, do: System.monotonic_time(:millisecond) + @start_ms
 
   # A zombie is gone: its parent may be slow to say so.
   defp running_pid?(pid) do

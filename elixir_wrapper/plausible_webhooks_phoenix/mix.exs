@@ -26,11 +26,21 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:telemetry, "~> 1.0"},
       {:oban, "~> 2.17", optional: true},
       {:phoenix_pubsub, "~> 2.1", optional: true},
+      # The settings page, where the host has LiveView.
+      {:phoenix_live_view, "~> 0.20 or ~> 1.0", optional: true},
       # Ecto's for JSON, which Oban's tables have.
       {:jason, "~> 1.4", optional: true},
+      # Serves the page in tests and in the demo; what LiveView's tests read HTML with.
+      {:bandit, "~> 1.2", only: [:dev, :test]},
+      {html_parser(), ">= 0.1.0", only: :test},
       # Comes with prom_ex, which a host may have.
       {:telemetry_metrics, "~> 1.0", only: :test}
     ]
+  end
+
+  # LiveView 1.1, which needs Elixir 1.15, has left Floki for LazyHTML.
+  defp html_parser do
+    if Version.match?(System.version(), ">= 1.15.0"), do: :lazy_html, else: :floki
   end
 
   # The contract that every store keeps is the first project's, and so are its

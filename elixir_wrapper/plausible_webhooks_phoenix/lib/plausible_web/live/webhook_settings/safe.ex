@@ -1,0 +1,61 @@
+defmodule PlausibleWeb.Live.WebhookSettings.Safe do
+  @moduledoc false
+  # What strangers wrote, as text that cannot be mistaken: control characters,
+  # those that turn the direction of what follows, invisible ones, and bytes that
+  # are no text are written out. Markup is HEEx's to escape: nothing here is ever
+  # marked as safe.
+
+  # Cf and separators, less the joiners that scripts and emoji are written with.
+  @unsafe ~r/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/u
+  @joiners ["\u200C", "\u200D"]
+
+  @doc """
+  One line of text.
+
+      iex> PlausibleWeb.Live.WebhookSettings.Safe.line("a\\u202Eb\\nc" <> <<255>>)
+      "a[U+202E]b[U+000A]c[0xFF]"
+  """
+  @spec line(term()) :: String.t()
+  def line(text) when is_binary(text), do: shown(text, @joiners)
+  def line(nil), do: ""
+  def line(other), do: other |> inspect(limit: 5, printable_limit: 60) |> line()
+
+  @doc "Text of several lines: line ends and tabs stay."
+  @spec block(binary() | nil) :: String.t()
+  def block(nil), do: ""
+
+  def block(text) when is_binary(text),
+    do: text |> String.replace("\r\n", "\n") |> shown(["\n", "\t" | @joiners])
+
+  @doc "At most `max` characters of one line."
+  @spec short(term(), pos_integer()) :: String.t()
+  def short(text, max) do
+    line = line(text)
+    if String.length(line) > max, do: String.slice(line, 0, max - 1) <> "…", else: line
+  end
+
+  @doc "Is it text that a person can read, all of it?"
+  @spec readable?(binary()) :: boolean()
+  def readable?(text), do: String.valid?(text) and block(text) == text
+
+  defp shown(text, kept) do
+    text
+    |> valid([])
+    |> String.replace(@unsafe, &if(&1 in kept, do: &1, else: code_point(&1)))
+  end
+
+  # The regular expression wants text; what is none is written out byte by byte.
+  defp valid(text, done) do
+    case :unicode.characters_to_binary(text) do
+      binary when is_binary(binary) ->
+        IO.iodata_to_binary([done | binary])
+
+      {_why, good, <<byte, rest::binary>>} ->
+        valid(rest, [done, good, "[0x", hex(byte, 2), "]"])
+    end
+  end
+
+  defp code_point(<<code::utf8>>), do: "[U+#{hex(code, 4)}]"
+
+  defp hex(number, digits), do: number |> Integer.to_string(16) |> String.pad_leading(digits, "0")
+end

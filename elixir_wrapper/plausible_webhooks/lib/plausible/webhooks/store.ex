@@ -84,6 +84,24 @@ defmodule Plausible.Webhooks.Store do
   """
   @type page_of(item) :: %{entries: [item], next: String.t() | nil}
 
+  @typedoc """
+  What became of a webhook's deliveries. `finished`: how many ended as what, by the
+  whole UTC hour (its beginning) in which they did; `complete?`: not if there were
+  more than a call looks at, and then the newest are counted. `last`: its newest
+  delivery, without body.
+  """
+  @type activity :: %{
+          finished: %{{hour_ms :: integer(), Delivery.state()} => pos_integer()},
+          complete?: boolean(),
+          last: Delivery.t() | nil
+        }
+
+  @typedoc """
+  At most 10 000 are counted. `more?`: there are more, or there may be: a call looks
+  at so much and no more.
+  """
+  @type waiting :: %{count: 0..10_000, more?: boolean()}
+
   @type alert_state :: %{
           webhook_id: Webhook.id(),
           kind: :spike | :drop,
@@ -249,6 +267,17 @@ defmodule Plausible.Webhooks.Store do
                  oldest_due_ms: integer() | nil
                }}
               | error()
+
+  @doc """
+  What became of the deliveries of these webhooks, which are all of one site, that
+  finished since then; an entry for each id. Bounded, however many there are: asked
+  whenever somebody looks at the page.
+  """
+  @callback activity(handle(), integer(), [Webhook.id()], since_ms :: integer()) ::
+              {:ok, %{Webhook.id() => activity()}} | error()
+
+  @doc "How many deliveries of these webhooks are pending or parked; an entry for each id."
+  @callback waiting(handle(), [Webhook.id()]) :: {:ok, %{Webhook.id() => waiting()}} | error()
 
   @doc """
   Deletes terminal deliveries (and their attempts) finished before; at most

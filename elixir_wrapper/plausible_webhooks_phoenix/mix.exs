@@ -3,6 +3,8 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
 
   @version "0.1.0"
   @core "../plausible_webhooks"
+  # A host for the settings page, for the demo and for tests.
+  @web Path.expand("../../examples/web", __DIR__)
 
   def project do
     [
@@ -49,8 +51,9 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
     support = Path.expand("#{@core}/test/support", __DIR__)
     names = ~w(store_contract.ex store_contract test_host.ex http_receiver.ex)
     shared = for name <- names, do: Path.join(support, name)
-    ["lib", "test/support"] ++ shared
+    ["lib", "test/support", @web] ++ shared
   end
 
+  defp elixirc_paths(:dev), do: ["lib", @web]
   defp elixirc_paths(_env), do: ["lib"]
 end

@@ -2,7 +2,8 @@
 alias Plausible.Webhooks.Test.{Postgres, Repo}
 
 # Optional, and so the host's to start.
-for app <- [:phoenix_pubsub, :oban], do: {:ok, _apps} = Application.ensure_all_started(app)
+for app <- [:phoenix_live_view, :bandit, :phoenix_pubsub, :oban],
+    do: {:ok, _apps} = Application.ensure_all_started(app)
 
 cluster = Postgres.start!()
 :persistent_term.put(Postgres, cluster)
@@ -22,5 +23,16 @@ ExUnit.after_suite(fn _result ->
   if Process.alive?(repo), do: Supervisor.stop(repo)
   Postgres.remove(cluster)
 end)
+
+# The host of the settings page. It listens only where a test starts another.
+actors = Map.new(~w(owner viewer other nobody)a, &{Atom.to_string(&1), &1})
+
+{:ok, page} =
+  Supervisor.start_link(
+    [{Phoenix.PubSub, name: Demo.PubSub}, {Demo.Web, page: %{actors: actors}}],
+    strategy: :one_for_one
+  )
+
+Process.unlink(page)
 
 ExUnit.start()

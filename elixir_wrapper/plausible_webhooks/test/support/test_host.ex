@@ -2,8 +2,9 @@ defmodule Plausible.Webhooks.Test.TestHost do
   @moduledoc false
   # A host whose answers a test sets. The actor `:owner` may do everything with
   # sites 1 and 2, `:viewer` may read site 1, `:other` may do everything with
-  # site 2; nobody else may do anything. What the host is told goes to the test's
-  # process as `{:host, ...}`.
+  # site 2; nobody else may do anything. `put(host, {:role, :owner}, :viewer)` makes one
+  # of them another. What the host is told goes to the test's process as
+  # `{:host, ...}`.
 
   @behaviour Plausible.Webhooks.Host
 
@@ -81,7 +82,7 @@ defmodule Plausible.Webhooks.Test.TestHost do
   def can?(host, actor, action, site_id) do
     tell(host, {:host, :can?, actor, action, site_id})
 
-    case {actor, action, site_id} do
+    case {get(host, {:role, actor}, actor), action, site_id} do
       {:owner, _any, site_id} when site_id in [1, 2] -> true
       {:viewer, :read, 1} -> true
       {:other, _any, 2} -> true

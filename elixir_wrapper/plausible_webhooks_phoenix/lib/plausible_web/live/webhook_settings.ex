@@ -7,8 +7,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           session: %{
             "site_id" => @site.id,
             "domain" => @site.domain,
-            "auth" => "Plausible.Webhooks.Host.Plausible.Auth",
-            "pubsub" => "Plausible.PubSub"
+            "auth" => inspect(Plausible.Webhooks.Host.Plausible.Auth),
+            "pubsub" => inspect(Plausible.PubSub)
           }
         ) %>
 
@@ -65,7 +65,12 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       WebhookView
     }
 
-    @pages %{"form" => FormPage, "webhook" => WebhookPage, "log" => LogPage, "delivery" => DeliveryPage}
+    @pages %{
+      "form" => FormPage,
+      "webhook" => WebhookPage,
+      "log" => LogPage,
+      "delivery" => DeliveryPage
+    }
     # Messages come at the pace of the attempts: what they change is read once for all
     # of them.
     @collect_ms 400
@@ -133,13 +138,15 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     # The role is asked on every one, whatever it does.
     @impl true
-    def handle_event(_event, _params, %{assigns: %{context: nil}} = socket), do: {:noreply, socket}
+    def handle_event(_event, _params, %{assigns: %{context: nil}} = socket),
+      do: {:noreply, socket}
 
     def handle_event(event, params, socket) do
       socket = assign(socket, now_ms: System.system_time(:millisecond))
 
       if State.allowed?(socket),
-        do: {:noreply, event |> String.split(".", parts: 2) |> dispatch(params, socket) |> tick()},
+        do:
+          {:noreply, event |> String.split(".", parts: 2) |> dispatch(params, socket) |> tick()},
         else: {:noreply, State.lost(socket)}
     end
 
@@ -193,7 +200,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     @impl true
     def handle_async({page, tag} = key, result, socket) do
-      {socket, again?} = State.ended(assign(socket, now_ms: System.system_time(:millisecond)), key)
+      {socket, again?} =
+        State.ended(assign(socket, now_ms: System.system_time(:millisecond)), key)
 
       socket =
         cond do
@@ -206,8 +214,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     @impl true
-    def handle_info({:plausible_webhooks, _kind, _metadata}, socket), do: {:noreply, collect(socket)}
-    def handle_info(:collected, socket), do: {:noreply, refresh(assign(socket, collecting?: false))}
+    def handle_info({:plausible_webhooks, _kind, _metadata}, socket),
+      do: {:noreply, collect(socket)}
+
+    def handle_info(:collected, socket),
+      do: {:noreply, refresh(assign(socket, collecting?: false))}
 
     def handle_info(:poll, socket) do
       Process.send_after(self(), :poll, @poll_ms)
@@ -279,7 +290,9 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp pace(_nothing_counts), do: nil
 
     defp last_waiting?(%{activity: activity}) when is_map(activity) do
-      Enum.any?(activity, fn {_id, %{last: last}} -> last != nil and Log.waiting_delivery?(last) end)
+      Enum.any?(activity, fn {_id, %{last: last}} ->
+        last != nil and Log.waiting_delivery?(last)
+      end)
     end
 
     defp last_waiting?(_not_known), do: false

@@ -14,7 +14,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Auth do
       live_render(conn, PlausibleWeb.Live.WebhookSettings,
         session: %{
           "site_id" => site.id,
-          "auth" => "MyApp.WebhooksAuth",
+          "auth" => inspect(MyApp.WebhooksAuth),
           "user_token" => get_session(conn, :user_token)
         }
       )

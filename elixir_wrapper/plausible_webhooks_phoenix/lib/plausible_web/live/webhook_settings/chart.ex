@@ -17,7 +17,9 @@ if Code.ensure_loaded?(Phoenix.Component) do
 
     @doc "The last 24 hours: what failed or was cancelled stands on what was delivered."
     def hours(assigns) do
-      max = assigns.activity.hours |> Enum.map(&(&1.delivered + lost(&1))) |> Enum.max(fn -> 0 end)
+      max =
+        assigns.activity.hours |> Enum.map(&(&1.delivered + lost(&1))) |> Enum.max(fn -> 0 end)
+
       bars = assigns.activity.hours |> Enum.with_index() |> Enum.map(&bar(&1, max))
       assigns = assign(assigns, bars: bars, label: label(assigns.activity), height: @height)
 
@@ -81,7 +83,8 @@ if Code.ensure_loaded?(Phoenix.Component) do
     # The ends of the phases are given; those that were not reached, or not needed,
     # are left out.
     defp phases(%{total_us: total} = attempt) when is_integer(total) do
-      ends = for {key, name, class} <- @phases, us = Map.fetch!(attempt, key), do: {name, class, us}
+      ends =
+        for {key, name, class} <- @phases, us = Map.fetch!(attempt, key), do: {name, class, us}
 
       {phases, _at} =
         Enum.map_reduce(ends, 0, fn {name, class, us}, at ->

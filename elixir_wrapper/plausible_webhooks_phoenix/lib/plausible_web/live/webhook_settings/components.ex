@@ -36,7 +36,8 @@ if Code.ensure_loaded?(Phoenix.Component) do
     slot(:inner_block, required: true)
 
     def button(assigns) do
-      assigns = assign(assigns, :classes, [@button, @themes[assigns.theme], @focus, assigns.class])
+      assigns =
+        assign(assigns, :classes, [@button, @themes[assigns.theme], @focus, assigns.class])
 
       ~H"""
       <button type={@type} class={@classes} {@rest}><%= render_slot(@inner_block) %></button>
@@ -124,11 +125,18 @@ if Code.ensure_loaded?(Phoenix.Component) do
       """
     end
 
-    defp badge_tone(:green), do: "bg-green-100 text-green-900 dark:bg-green-900/50 dark:text-green-100"
+    defp badge_tone(:green),
+      do: "bg-green-100 text-green-900 dark:bg-green-900/50 dark:text-green-100"
+
     defp badge_tone(:red), do: "bg-red-100 text-red-900 dark:bg-red-900/50 dark:text-red-100"
-    defp badge_tone(:yellow), do: "bg-yellow-100 text-yellow-900 dark:bg-yellow-900/50 dark:text-yellow-100"
+
+    defp badge_tone(:yellow),
+      do: "bg-yellow-100 text-yellow-900 dark:bg-yellow-900/50 dark:text-yellow-100"
+
     defp badge_tone(:gray), do: "bg-gray-100 text-gray-800 dark:bg-gray-700 dark:text-gray-100"
-    defp badge_tone(:plain), do: "border border-gray-300 text-gray-700 dark:border-gray-600 dark:text-gray-200"
+
+    defp badge_tone(:plain),
+      do: "border border-gray-300 text-gray-700 dark:border-gray-600 dark:text-gray-200"
 
     # A shape for each, for eyes that do not tell the colours.
     defp mark(%{tone: :green} = assigns) do

@@ -9,9 +9,20 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     import PlausibleWeb.Live.WebhookSettings.Components
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1, t: 2]
 
-    alias PlausibleWeb.Live.WebhookSettings.{Format, Json, LogPage, Safe, Snippets, State, TestPanel, Texts}
+    alias PlausibleWeb.Live.WebhookSettings.{
+      Format,
+      Json,
+      LogPage,
+      Safe,
+      Snippets,
+      State,
+      TestPanel,
+      Texts
+    }
 
     # request: what would be sent now, nil as long as nobody wants to see it.
+    # URL and headers may hold tokens, which no crash report may show.
+    @derive {Inspect, only: [:id]}
     defstruct [:id, :delivery, :attempts, :request, :back, language: :node]
 
     @doc "Opens a delivery, if there is one of that id at this site."
@@ -89,7 +100,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       |> State.focus("delivery-request-show")
     end
 
-    def handle("language", %{"language" => name}, %{assigns: %{detail: %__MODULE__{} = detail}} = socket) do
+    def handle(
+          "language",
+          %{"language" => name},
+          %{assigns: %{detail: %__MODULE__{} = detail}} = socket
+        ) do
       case Snippets.language(name) do
         nil -> State.say(socket, t(:refused), :bad)
         language -> assign(socket, detail: %{detail | language: language})

@@ -37,6 +37,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   # headers: `{key, name, value}`; a key is never used twice, so that a field
   #   keeps its identity when one above it is removed.
   # changed?: somebody else has saved the webhook meanwhile.
+  # What is typed in may hold secrets and tokens, which no crash report may show.
+  @derive {Inspect, only: [:id]}
   defstruct [
     :id,
     :version,
@@ -65,7 +67,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   @spec edit(Webhook.t(), String.t()) :: t()
   def edit(%Webhook{} = webhook, title) do
     chosen = if webhook.goals == :all, do: MapSet.new(), else: MapSet.new(webhook.goals)
-    headers = for {{name, value}, key} <- Enum.with_index(webhook.headers, 1), do: {key, name, value}
+
+    headers =
+      for {{name, value}, key} <- Enum.with_index(webhook.headers, 1), do: {key, name, value}
 
     %__MODULE__{
       id: webhook.id,
@@ -168,7 +172,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
 
   @spec remove_header(t(), term()) :: t()
   def remove_header(form, key),
-    do: %{form | headers: Enum.reject(form.headers, fn {known, _, _} -> to_string(known) == key end)}
+    do: %{
+      form
+      | headers: Enum.reject(form.headers, fn {known, _, _} -> to_string(known) == key end)
+    }
 
   @spec headers_max() :: pos_integer()
   def headers_max, do: @headers_max
@@ -188,7 +195,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
       drop_threshold: wanted(form.drop, "traffic.drop" in form.events),
       traffic_min_interval_s: form.interval,
       # A row in which nothing stands was only added.
-      headers: for({_key, name, value} <- form.headers, name != "" or value != "", do: {name, value})
+      headers:
+        for({_key, name, value} <- form.headers, name != "" or value != "", do: {name, value})
     }
 
     if form.id == nil and form.secret != "",
@@ -222,7 +230,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   @spec shown_goals(t(), [map()], pos_integer()) :: {[map()], non_neg_integer()}
   def shown_goals(form, goals, max) do
     search = form.search |> String.trim() |> String.downcase()
-    found = Enum.filter(goals, &(search == "" or String.contains?(String.downcase(&1.name), search)))
+
+    found =
+      Enum.filter(goals, &(search == "" or String.contains?(String.downcase(&1.name), search)))
+
     {first, others} = Enum.split_with(found, &MapSet.member?(form.first, &1.id))
     {shown, more} = Enum.split(first ++ others, max)
     {shown, length(more)}

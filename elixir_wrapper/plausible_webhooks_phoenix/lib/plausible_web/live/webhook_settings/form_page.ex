@@ -69,7 +69,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     def handle("save", %{"webhook" => params}, socket) do
       form = Form.merge(socket.assigns.form, params)
-      attributes = Form.attributes(form, goals(socket.assigns.goals))
+      attributes = Form.attributes(form, known(socket.assigns.goals))
 
       case save(socket, form, attributes) do
         {:ok, webhook} ->
@@ -89,17 +89,23 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     def handle(_event, _params, socket), do: State.say(socket, t(:refused), :bad)
 
-    defp save(socket, %{id: nil}, attributes), do: State.call(socket, :create_webhook, [attributes])
-    defp save(socket, %{id: id}, attributes), do: State.call(socket, :update_webhook, [id, attributes])
+    defp save(socket, %{id: nil}, attributes),
+      do: State.call(socket, :create_webhook, [attributes])
 
-    defp goals(goals) when is_list(goals), do: goals
-    defp goals(_not_known), do: nil
+    defp save(socket, %{id: id}, attributes),
+      do: State.call(socket, :update_webhook, [id, attributes])
+
+    defp known(goals) when is_list(goals), do: goals
+    defp known(_not_yet), do: nil
 
     # What was wrong and has been changed is not wrong any more until it is saved.
     defp judged(socket, form) do
       case String.trim(form.url) do
-        "" -> %{form | url_check: nil}
-        url -> %{form | url_check: Plausible.Webhooks.check_url(socket.assigns.context.instance, url)}
+        "" ->
+          %{form | url_check: nil}
+
+        url ->
+          %{form | url_check: Plausible.Webhooks.check_url(socket.assigns.context.instance, url)}
       end
     end
 
@@ -274,8 +280,12 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       """
     end
 
-    defp chosen_goals(%{goals: nil} = assigns), do: ~H|<p class="text-sm text-gray-600 dark:text-gray-300"><%= t(:loading) %></p>|
-    defp chosen_goals(%{goals: {:error, _reason}} = assigns), do: ~H|<.notice theme={:yellow}><%= t(:goals_failed) %></.notice>|
+    defp chosen_goals(%{goals: nil} = assigns),
+      do: ~H|<p class="text-sm text-gray-600 dark:text-gray-300"><%= t(:loading) %></p>|
+
+    defp chosen_goals(%{goals: {:error, _reason}} = assigns),
+      do: ~H|<.notice theme={:yellow}><%= t(:goals_failed) %></.notice>|
+
     defp chosen_goals(%{goals: []} = assigns), do: ~H|<.notice><%= t(:goals_empty) %></.notice>|
 
     defp chosen_goals(assigns) do
@@ -332,8 +342,12 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp figure(_kind, nil), do: t(:loading)
     defp figure(_kind, {:error, _reason}), do: t(:figure_failed)
-    defp figure(:spike, %{spike: %{visitors: count}}), do: t(:figure_spike, count: Format.number(count))
-    defp figure(:drop, %{drop: %{visitors: count}}), do: t(:figure_drop, count: Format.number(count))
+
+    defp figure(:spike, %{spike: %{visitors: count}}),
+      do: t(:figure_spike, count: Format.number(count))
+
+    defp figure(:drop, %{drop: %{visitors: count}}),
+      do: t(:figure_drop, count: Format.number(count))
 
     defp headers(assigns) do
       assigns = assign(assigns, full?: length(assigns.form.headers) >= Form.headers_max())

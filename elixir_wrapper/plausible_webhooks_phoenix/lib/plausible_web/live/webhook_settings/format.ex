@@ -105,7 +105,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
 
   def span(ms) do
     minutes = div(ms, 60_000)
-    parts = [{div(minutes, 1_440), "d"}, {rem(div(minutes, 60), 24), "h"}, {rem(minutes, 60), "min"}]
+
+    parts = [
+      {div(minutes, 1_440), "d"},
+      {rem(div(minutes, 60), 24), "h"},
+      {rem(minutes, 60), "min"}
+    ]
+
     parts = for {number, unit} <- parts, number > 0, do: "#{number} #{unit}"
     parts |> Enum.take(2) |> Enum.join(" ")
   end

@@ -39,7 +39,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.Log do
   @doc "Other filters: from the newest page on. What is no text is left out."
   @spec filter(t(), term()) :: t()
   def filter(%__MODULE__{} = log, params) when is_map(params) do
-    given = for {key, value} <- params, is_map_key(@empty, key), is_binary(value), into: %{}, do: {key, value}
+    given =
+      for {key, value} <- params,
+          is_map_key(@empty, key),
+          is_binary(value),
+          into: %{},
+          do: {key, value}
+
     asked(%{log | filters: Map.merge(log.filters, given), cursors: [nil], entries: nil, next: nil})
   end
 

@@ -33,7 +33,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       |> State.load(__MODULE__, {:entries, log.number}, :deliveries, [filters, page])
     end
 
-    def loaded({:entries, number}, result, %{assigns: %{log: %Log{number: number} = log}} = socket) do
+    def loaded(
+          {:entries, number},
+          result,
+          %{assigns: %{log: %Log{number: number} = log}} = socket
+        ) do
       case result do
         {:ok, %{entries: entries, next: next}} ->
           assign(socket, log: %{log | entries: entries, next: next})
@@ -111,7 +115,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       classes = for class <- ~w(2 3 4 5 none), do: {class, t(:"class_#{class}")}
 
       [
-        {"webhook", t(:filter_webhook), [any | Enum.map(webhooks, &{&1.id, Safe.short(State.name(&1), 60)})]},
+        {"webhook", t(:filter_webhook),
+         [any | Enum.map(webhooks, &{&1.id, Safe.short(State.name(&1), 60)})]},
         {"state", t(:filter_state), [any | Enum.map(Log.states(), &{&1, Texts.state(&1)})]},
         {"type", t(:filter_type), [any | Enum.map(Event.types(), &{&1, Texts.type(&1)})]},
         {"goal", t(:filter_goal), [any | goal_options(goals)]},

@@ -37,7 +37,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
   def curl(request) do
     headers = for {name, value} <- request.headers, do: ["-H ", shell("#{name}: #{value}")]
     # `@` at the beginning would name a file; a JSON object has none.
-    parts = ["curl -i -X POST", shell(request.url)] ++ headers ++ ["--data-binary " <> shell(request.body)]
+    parts =
+      ["curl -i -X POST", shell(request.url)] ++
+        headers ++ ["--data-binary " <> shell(request.body)]
+
     parts |> Enum.intersperse(" \\\n  ") |> IO.iodata_to_binary()
   end
 
@@ -56,7 +59,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
   def body_in_file?(request), do: byte_size(request.body) > @body_max
 
   defp header(request, name) do
-    Enum.find_value(request.headers, "", fn {given, value} -> String.downcase(given) == name && value end)
+    Enum.find_value(request.headers, "", fn {given, value} ->
+      String.downcase(given) == name && value
+    end)
   end
 
   defp shell(text) do

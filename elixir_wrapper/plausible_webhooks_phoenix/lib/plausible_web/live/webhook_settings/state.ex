@@ -46,7 +46,10 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     @spec ended(Socket.t(), {module(), term()}) :: {Socket.t(), boolean()}
     def ended(socket, key) do
       %{loading: loading, again: again} = socket.assigns
-      socket = assign(socket, loading: MapSet.delete(loading, key), again: MapSet.delete(again, key))
+
+      socket =
+        assign(socket, loading: MapSet.delete(loading, key), again: MapSet.delete(again, key))
+
       {socket, MapSet.member?(again, key)}
     end
 
@@ -78,7 +81,9 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         when reason in [:stale, :webhook_disabled, :too_many_secrets, :invalid_overlap, :crashed],
         do: Texts.t(reason)
 
-    def error({:invalid, errors}), do: Enum.map_join(errors, " ", fn {f, t} -> Texts.invalid(f, t) end)
+    def error({:invalid, errors}),
+      do: Enum.map_join(errors, " ", fn {f, t} -> Texts.invalid(f, t) end)
+
     def error(_stores), do: Texts.t(:failed)
 
     @doc "Nothing of the site's stays in this process."

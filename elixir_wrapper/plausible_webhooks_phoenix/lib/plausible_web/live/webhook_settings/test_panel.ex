@@ -14,6 +14,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     @excerpt 2_048
 
+    @derive {Inspect, only: [:type, :running?]}
     defstruct type: "webhook.test", running?: false, result: nil, wait_until_ms: nil, sample: nil
 
     @doc """
@@ -56,7 +57,10 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     @doc "What went wrong, in a few words; the status where there was one."
     def what(%{status: nil, error: error}), do: Failures.name(error) || Failures.name(:internal)
-    def what(%{status: status, error: :http_status}), do: "#{Failures.name(:http_status)} #{status}"
+
+    def what(%{status: status, error: :http_status}),
+      do: "#{Failures.name(:http_status)} #{status}"
+
     def what(%{status: status, error: error}), do: "#{Failures.name(error)}, status #{status}"
 
     @doc "How long until the next test may go, 0 for at once."
@@ -101,7 +105,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     @doc "What came of an attempt, what that means, and what the receiver answered."
     def attempt(assigns) do
-      assigns = assign(assigns, hint: Failures.hint(assigns.attempt), excerpt: excerpt(assigns.attempt))
+      assigns =
+        assign(assigns, hint: Failures.hint(assigns.attempt), excerpt: excerpt(assigns.attempt))
 
       ~H"""
       <div id={@id} class="space-y-4">
@@ -125,7 +130,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp answer_label(%{response_body: body, response_truncated: truncated?}) do
       if truncated? or byte_size(body) > @excerpt,
-        do: "#{t(:answer)} (#{t(:answer_cut, size: Format.bytes(min(byte_size(body), @excerpt)))})",
+        do:
+          "#{t(:answer)} (#{t(:answer_cut, size: Format.bytes(min(byte_size(body), @excerpt)))})",
         else: t(:answer)
     end
   end

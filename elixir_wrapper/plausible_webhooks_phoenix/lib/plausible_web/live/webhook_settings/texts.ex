@@ -8,9 +8,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
   @texts %{
     # --- the page
     title: "Webhooks",
-    subtitle: "Signed POST requests to your own systems when a goal is completed or traffic changes.",
-    lost: "You can no longer manage this site's webhooks. Ask an owner of the site if you should.",
-    unavailable: "Webhooks are not running on this server at the moment. Reload the page in a while.",
+    subtitle:
+      "Signed POST requests to your own systems when a goal is completed or traffic changes.",
+    lost:
+      "You can no longer manage this site's webhooks. Ask an owner of the site if you should.",
+    unavailable:
+      "Webhooks are not running on this server at the moment. Reload the page in a while.",
     tab_webhooks: "Webhooks",
     tab_deliveries: "Deliveries",
     tabs: "Parts of the webhook settings",
@@ -45,7 +48,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     state_paused: "Paused",
     state_failing: "Failing",
     state_disabled: "Switched off",
-    failing_since: "Every attempt has failed since %{time}. If that goes on for days, the webhook is switched off.",
+    failing_since:
+      "Every attempt has failed since %{time}. If that goes on for days, the webhook is switched off.",
     paused_text: "Paused: events that happen now are not kept for it.",
     disabled_gone:
       "Switched off on %{time}, because your endpoint answered 410 (wants no more). A test that succeeds switches it on again.",
@@ -57,7 +61,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     save_new: "Add webhook",
     save_edit: "Save changes",
     url_label: "URL",
-    url_help: "Where we send POST requests with a JSON body. You can save it before anything answers there.",
+    url_help:
+      "Where we send POST requests with a JSON body. You can save it before anything answers there.",
     url_ok: "We will deliver to %{host}, port %{port}.",
     url_ok_punycode: "We will deliver to %{unicode} (written %{host} in DNS), port %{port}.",
     name_label: "Description",
@@ -71,9 +76,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     goals_chosen: "%{count} of %{total} goals chosen.",
     goals_more: "%{count} more goals; type to find them.",
     goals_none_found: "No goal has this name.",
-    goals_empty: "This site has no goals yet. Add one under Goals; with All goals it is sent without any further change.",
+    goals_empty:
+      "This site has no goals yet. Add one under Goals; with All goals it is sent without any further change.",
     goals_failed: "The goals of this site cannot be read now. The choice stays as it is.",
-    goals_missing: "%{count} chosen that this site does not have any more; saving leaves them out.",
+    goals_missing:
+      "%{count} chosen that this site does not have any more; saving leaves them out.",
     spike_label: "When does a spike begin?",
     drop_label: "When does a drop begin?",
     threshold_notifier: "When the e-mail notification of this site says so",
@@ -85,18 +92,22 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     figure_drop: "Now: %{count} visitors in the last 12 hours.",
     figure_failed: "The current figure cannot be read now.",
     interval_label: "At most one spike and one drop",
-    interval_help: "An alert comes once until traffic was back to normal, however often it is looked at.",
+    interval_help:
+      "An alert comes once until traffic was back to normal, however often it is looked at.",
     headers_label: "Extra headers",
-    headers_help: "For a token that your endpoint wants, for example Authorization. Sent with every request.",
+    headers_help:
+      "For a token that your endpoint wants, for example Authorization. Sent with every request.",
     header_name: "Name of header %{n}",
     header_value: "Value of header %{n}",
     header_add: "Add a header",
     header_remove: "Remove header %{n}",
     secret_own_label: "Signing secret of your own",
-    secret_own_help: "Optional: leave it empty and we make one. whsec_ followed by the Base64 of 24 to 64 bytes.",
+    secret_own_help:
+      "Optional: leave it empty and we make one. whsec_ followed by the Base64 of 24 to 64 bytes.",
     advanced: "More settings",
     errors_title: "Not saved yet",
-    changed_elsewhere: "Somebody else has changed this webhook in the meantime. Saving would put your values over theirs.",
+    changed_elsewhere:
+      "Somebody else has changed this webhook in the meantime. Saving would put your values over theirs.",
     reload: "Load their values",
     created: "Webhook added. Copy its secret to your receiver, then send a test.",
     saved: "Saved. It counts from the next event.",
@@ -161,19 +172,24 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     secret_overlap: "Two secrets sign now; the older one until %{time} (%{left} left).",
     rotate: "Replace secret",
     rotate_title: "Replace the secret",
-    rotate_text: "The new secret signs from now on. For the time you choose the old one signs too, so that your receiver can change over without a gap.",
+    rotate_text:
+      "The new secret signs from now on. For the time you choose the old one signs too, so that your receiver can change over without a gap.",
     rotate_overlap: "The old secret goes on signing for",
     rotate_confirm: "Replace now",
     rotate_emergency: "not at all (it has leaked)",
-    rotate_emergency_text: "Requests will not pass verification until your receiver has the new secret.",
+    rotate_emergency_text:
+      "Requests will not pass verification until your receiver has the new secret.",
     rotated: "The secret is replaced. Give the new one to your receiver.",
-    rotated_emergency: "The secret is replaced, and the old one signs no more. Give the new one to your receiver now.",
-    too_many_secrets: "Too many secrets sign at the same time. Wait for older ones to end, or choose a shorter time.",
+    rotated_emergency:
+      "The secret is replaced, and the old one signs no more. Give the new one to your receiver now.",
+    too_many_secrets:
+      "Too many secrets sign at the same time. Wait for older ones to end, or choose a shorter time.",
     invalid_overlap: "Choose one of the times.",
     copy: "Copy",
     # --- recover
     recover_title: "Send again what failed",
-    recover_text: "Everything that failed or was cancelled since a moment goes out again, oldest first, under the same webhook-id.",
+    recover_text:
+      "Everything that failed or was cancelled since a moment goes out again, oldest first, under the same webhook-id.",
     recover_since: "Since (%{zone})",
     recover_count: "Count",
     recover_found: "%{count} to send again.",
@@ -203,7 +219,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     column_attempts: "Attempts",
     column_answer: "Last answer",
     log_caption: "Deliveries, newest first",
-    log_empty: "Nothing was sent yet. Send a test from a webhook's page to see how it looks here.",
+    log_empty:
+      "Nothing was sent yet. Send a test from a webhook's page to see how it looks here.",
     log_none: "No delivery fits these filters.",
     log_none_yet: "Nothing found so far; the search has come a long way and can go on.",
     log_further: "Search further back",
@@ -242,14 +259,17 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     request_body: "Body",
     request_url: "URL",
     request_headers: "Headers",
-    request_text: "As it would be sent now: every attempt is signed anew with its own time. Requests older than five minutes are refused by receivers that verify.",
+    request_text:
+      "As it would be sent now: every attempt is signed anew with its own time. Requests older than five minutes are refused by receivers that verify.",
     request_show: "Show request, curl and verification code",
     request_hide: "Hide request",
     request_fresh: "Sign again with the time of now",
-    request_gone: "The webhook is not there any more, so there is no URL and no secret to sign with.",
+    request_gone:
+      "The webhook is not there any more, so there is no URL and no secret to sign with.",
     curl_title: "Reproduce it with curl",
     verify_title: "Verify it in your language",
-    verify_text: "Run it with the secret in the environment variable WEBHOOK_SECRET; it has the values of this delivery.",
+    verify_text:
+      "Run it with the secret in the environment variable WEBHOOK_SECRET; it has the values of this delivery.",
     verify_file: "The body is long: save it, byte by byte as above, as body.json.",
     verify_language: "Language",
     never_finished: "Not finished"
@@ -259,7 +279,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     "goal.completed" => {"Goal completed", "A visitor completed a goal."},
     "traffic.spike" => {"Traffic spike", "Visitors of the last 5 minutes reached a number."},
     "traffic.drop" => {"Traffic drop", "Visitors of the last 12 hours fell below a number."},
-    "traffic.resolved" => {"Traffic back to normal", "A spike or drop is over. Needs one of them, with a number of visitors."},
+    "traffic.resolved" =>
+      {"Traffic back to normal",
+       "A spike or drop is over. Needs one of them, with a number of visitors."},
     "webhook.test" => {"Test", "Nothing but a greeting."}
   }
 
@@ -276,8 +298,22 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     enabled: "The state"
   }
 
-  @overlaps [{0, :rotate_emergency}, {3_600, "1 hour"}, {21_600, "6 hours"}, {86_400, "24 hours"}, {259_200, "3 days"}, {604_800, "7 days"}]
-  @intervals [{0, "as often as it happens"}, {3_600, "in 1 hour"}, {21_600, "in 6 hours"}, {43_200, "in 12 hours"}, {86_400, "in 24 hours"}, {604_800, "in 7 days"}]
+  @overlaps [
+    {0, :rotate_emergency},
+    {3_600, "1 hour"},
+    {21_600, "6 hours"},
+    {86_400, "24 hours"},
+    {259_200, "3 days"},
+    {604_800, "7 days"}
+  ]
+  @intervals [
+    {0, "as often as it happens"},
+    {3_600, "in 1 hour"},
+    {21_600, "in 6 hours"},
+    {43_200, "in 12 hours"},
+    {86_400, "in 24 hours"},
+    {604_800, "in 7 days"}
+  ]
 
   @doc "The text of that name."
   @spec t(atom(), keyword() | map()) :: String.t()

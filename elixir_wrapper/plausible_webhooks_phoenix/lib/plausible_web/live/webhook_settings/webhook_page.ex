@@ -15,6 +15,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     @day_ms 86_400_000
 
+    # Secrets are in it, which no crash report may show.
+    @derive {Inspect, only: [:id, :panel]}
     defstruct [:id, :panel, :secrets, :waiting, :recoverable, :since, test: %TestPanel{}]
 
     def open(socket, %{id: id} = webhook) do
@@ -81,7 +83,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       end
     end
 
-    def loaded({:recoverable, id, since}, result, %{assigns: %{hook: %{id: id, since: since} = hook}} = socket) do
+    def loaded(
+          {:recoverable, id, since},
+          result,
+          %{assigns: %{hook: %{id: id, since: since} = hook}} = socket
+        ) do
       case result do
         {:ok, found} ->
           text = found_text(found)
@@ -132,10 +138,22 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     defp handle("pause", _params, socket, _hook, webhook),
-      do: changed(socket, State.call(socket, :disable_webhook, [webhook.id]), t(:paused), "webhook-resume")
+      do:
+        changed(
+          socket,
+          State.call(socket, :disable_webhook, [webhook.id]),
+          t(:paused),
+          "webhook-resume"
+        )
 
     defp handle("resume", _params, socket, _hook, webhook),
-      do: changed(socket, State.call(socket, :enable_webhook, [webhook.id]), t(:resumed), "webhook-pause")
+      do:
+        changed(
+          socket,
+          State.call(socket, :enable_webhook, [webhook.id]),
+          t(:resumed),
+          "webhook-pause"
+        )
 
     # --- deleting
 
@@ -213,13 +231,23 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp handle("rotate", _params, socket, hook, _webhook),
       do: socket |> panel(hook, :rotate) |> State.focus("webhook-rotate-title")
 
-    defp handle("rotate_confirm", %{"overlap" => overlap}, socket, %{panel: :rotate} = hook, webhook) do
+    defp handle(
+           "rotate_confirm",
+           %{"overlap" => overlap},
+           socket,
+           %{panel: :rotate} = hook,
+           webhook
+         ) do
       with {seconds, ""} <- is_binary(overlap) && Integer.parse(overlap),
            true <- List.keymember?(Texts.overlaps(), seconds, 0) do
         text = if seconds == 0, do: t(:rotated_emergency), else: t(:rotated)
         result = State.call(socket, :rotate_secret, [webhook.id, seconds * 1_000])
         # A revealed secret is not the newest any more.
-        socket = if match?({:ok, _}, result), do: panel(socket, %{hook | secrets: nil}, nil), else: socket
+        socket =
+          if match?({:ok, _}, result),
+            do: panel(socket, %{hook | secrets: nil}, nil),
+            else: socket
+
         changed(socket, result, text, "webhook-reveal")
       else
         _no_such_time -> State.say(socket, t(:invalid_overlap), :bad)
@@ -233,7 +261,10 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         {:ok, since_ms} ->
           socket
           |> assign(hook: %{hook | since: since_ms, recoverable: nil})
-          |> State.load(__MODULE__, {:recoverable, webhook.id, since_ms}, :recoverable, [webhook.id, since_ms])
+          |> State.load(__MODULE__, {:recoverable, webhook.id, since_ms}, :recoverable, [
+            webhook.id,
+            since_ms
+          ])
 
         :error ->
           State.say(socket, t(:recover_invalid), :bad)
@@ -241,14 +272,21 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     # What is asked for is counted first, so that nobody sends what they do not know of.
-    defp handle("recover", _params, socket, %{recoverable: %{count: count}, since: since} = hook, webhook)
+    defp handle(
+           "recover",
+           _params,
+           socket,
+           %{recoverable: %{count: count}, since: since} = hook,
+           webhook
+         )
          when count > 0 do
       socket
       |> assign(hook: %{hook | recoverable: nil})
       |> State.load(__MODULE__, {:recover, webhook.id}, :recover, [webhook.id, since])
     end
 
-    defp handle(_event, _params, socket, _hook, _webhook), do: State.say(socket, t(:refused), :bad)
+    defp handle(_event, _params, socket, _hook, _webhook),
+      do: State.say(socket, t(:refused), :bad)
 
     defp sample(socket, webhook, type),
       do: State.load(socket, __MODULE__, {:sample, webhook.id, type}, :sample, [webhook.id, type])
@@ -256,7 +294,9 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp panel(socket, hook, panel), do: assign(socket, hook: %{hook | panel: panel})
 
     defp changed(socket, {:ok, webhook}, text, focus) do
-      webhooks = Enum.map(socket.assigns.webhooks, &if(&1.id == webhook.id, do: webhook, else: &1))
+      webhooks =
+        Enum.map(socket.assigns.webhooks, &if(&1.id == webhook.id, do: webhook, else: &1))
+
       socket |> assign(webhooks: webhooks) |> State.say(text) |> State.focus(focus)
     end
 

@@ -9,7 +9,16 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1, t: 2]
 
     alias Plausible.Webhooks.Webhook
-    alias PlausibleWeb.Live.WebhookSettings.{Format, ListPage, Safe, State, TestPanel, Texts, WebhookPage}
+
+    alias PlausibleWeb.Live.WebhookSettings.{
+      Format,
+      ListPage,
+      Safe,
+      State,
+      TestPanel,
+      Texts,
+      WebhookPage
+    }
 
     attr(:hook, WebhookPage, required: true)
     attr(:webhook, Webhook, required: true)
@@ -60,8 +69,10 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         {t(:url_label), webhook.url},
         {t(:events_label), Enum.map_join(webhook.events, ", ", &Texts.type/1)},
         {t(:goals_label), "goal.completed" in webhook.events && goals(webhook.goals)},
-        {Texts.type("traffic.spike"), "traffic.spike" in webhook.events && threshold(webhook.spike_threshold)},
-        {Texts.type("traffic.drop"), "traffic.drop" in webhook.events && threshold(webhook.drop_threshold)},
+        {Texts.type("traffic.spike"),
+         "traffic.spike" in webhook.events && threshold(webhook.spike_threshold)},
+        {Texts.type("traffic.drop"),
+         "traffic.drop" in webhook.events && threshold(webhook.drop_threshold)},
         # Values may hold tokens; who wants to see them edits the webhook.
         {t(:headers_label), Enum.map_join(webhook.headers, ", ", &elem(&1, 0))}
       ]
@@ -146,7 +157,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp secret_label(%{expires_at_ms: nil}, _zone, _now_ms), do: t(:secret_current)
 
     defp secret_label(%{expires_at_ms: until_ms}, zone, now_ms),
-      do: t(:secret_old, time: Format.time(until_ms, zone), left: Format.span(max(until_ms - now_ms, 0)))
+      do:
+        t(:secret_old,
+          time: Format.time(until_ms, zone),
+          left: Format.span(max(until_ms - now_ms, 0))
+        )
 
     # --- sending again
 

@@ -1,0 +1,3 @@
+// What every host of a LiveView has.
+const token = document.querySelector("meta[name=csrf-token]").content;
+new LiveView.LiveSocket("/live", Phoenix.Socket, { params: { _csrf_token: token } }).connect();

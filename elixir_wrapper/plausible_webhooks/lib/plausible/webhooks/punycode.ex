@@ -56,7 +56,10 @@ defmodule Plausible.Webhooks.Punycode do
   end
 
   defp each(["xn--" <> _too_long | _rest], _done), do: :error
-  defp each([label | rest], done), do: each(rest, [label | done])
+
+  defp each([label | rest], done) do
+    if label =~ ~r/\A[a-zA-Z0-9_-]*\z/, do: each(rest, [label | done]), else: :error
+  end
 
   # A label that needs no encoding has none: else it could pass for another.
   defp shown?(label),

@@ -3,13 +3,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
 
   @tab "button[phx-click='page.log']"
 
-  defp open(context) do
+  defp open_log(context) do
     view = page!(context)
     click(view, @tab, "Deliveries")
     view
   end
 
-  defp accept!(context, webhook, attributes \\ []) do
+  defp accept!(context, webhook, attributes) do
     delivery = delivery(webhook, attributes)
     :ok = Instance.store(context.instance, :accept, [[delivery]])
     delivery.id
@@ -25,7 +25,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
   end
 
   test "says that there is nothing yet, and that nothing fits", context do
-    view = context |> start_page!() |> open()
+    view = context |> start_page!() |> open_log()
     assert render(view) =~ "Nothing was sent yet."
     filter(view, %{state: "failed"})
     assert render(view) =~ "No delivery fits these filters."
@@ -46,7 +46,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
         reason: "tls_error"
       )
 
-    view = open(context)
+    view = open_log(context)
     assert shown(view) == [second, first]
     assert text_of(view, "##{first}") =~ ~r/Goal completed CRM Delivered Attempts: 1 204/
     assert text_of(view, "##{second}") =~ ~r/Goal completed CRM Failed Attempts: 4 TLS error/
@@ -78,7 +78,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
         next_at_ms: now_ms + 3_600_000
       )
 
-    view = open(context)
+    view = open_log(context)
     assert shown(view) == [spike, none, failed, old]
 
     iso = fn ms ->
@@ -109,7 +109,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
     context = start_page!(context)
     webhook = webhook!(context, "/hook")
     accept!(context, webhook, state: :delivered, created_at_ms: 1_795_428_930_000)
-    view = open(context)
+    view = open_log(context)
     assert text_of(view, "#log-filters") =~ "From (Etc/UTC)"
     assert render(view) =~ "23 Nov 2026, 10:15:30 UTC"
   end
@@ -124,7 +124,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
           do: accept!(context, webhook, state: :delivered, created_at_ms: now_ms - n * 1_000)
 
     ids = Enum.reverse(ids)
-    view = open(context)
+    view = open_log(context)
     assert shown(view) == Enum.slice(ids, 0, 25)
     assert has_element?(view, "button[disabled]", "Newer")
     click(view, "button[phx-click='log.older']")
@@ -145,7 +145,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
   test "what happens shows by itself", context do
     context = start_page!(context)
     webhook = webhook!(context, "/hook")
-    view = open(context)
+    view = open_log(context)
     {:ok, attempt} = API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
     shows!(view, attempt.delivery_id)
     assert text_of(view, "##{attempt.delivery_id}") =~ "Delivered"
@@ -154,7 +154,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
   test "what waits counts down, and nothing ticks where nothing waits", context do
     context = start_page!(context, sweep_interval_ms: 60_000)
     webhook = webhook!(context, "/hook")
-    view = open(context)
+    view = open_log(context)
     assert :sys.get_state(view.pid).socket.assigns.ticking == nil
 
     id =
@@ -189,7 +189,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
     context = start_page!(context)
     webhook = webhook!(context, "/hook")
     id = accept!(context, webhook, state: :delivered)
-    view = open(context)
+    view = open_log(context)
     Repo.query!(~s(ALTER TABLE "#{context.prefix}".webhook_deliveries RENAME TO elsewhere))
     click(view, @tab, "Deliveries")
     assert render(view) =~ "the database did not answer"
@@ -201,7 +201,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
     context = start_page!(context)
     webhook = webhook!(context, "/hook")
     id = accept!(context, webhook, state: :delivered)
-    view = open(context)
+    view = open_log(context)
 
     for filter <- [
           %{"state" => "nonsense"},

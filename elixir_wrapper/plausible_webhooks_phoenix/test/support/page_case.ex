@@ -100,6 +100,9 @@ defmodule Plausible.Webhooks.Test.PageCase do
   @doc "The text in an element."
   def text_of(view, selector), do: view |> element(selector) |> render() |> plain()
 
+  @doc "The text in a read-only field of lines, which Floki gives as it stands in the HTML."
+  def code_of(view, selector), do: view |> text_of(selector) |> unescaped()
+
   @doc "HTML as text."
   def plain(html),
     do:

@@ -98,6 +98,7 @@ if Code.ensure_loaded?(Phoenix.Component) do
     end
 
     attr(:theme, :atom, default: :gray, values: [:gray, :yellow, :red, :green])
+    attr(:class, :string, default: "")
     attr(:rest, :global)
     slot(:inner_block, required: true)
 
@@ -105,7 +106,7 @@ if Code.ensure_loaded?(Phoenix.Component) do
       assigns = assign(assigns, :tone, notice_tone(assigns.theme))
 
       ~H"""
-      <div class={["rounded-md p-4 text-sm text-gray-900 dark:text-gray-100 break-words", @tone]} {@rest}><%= render_slot(@inner_block) %></div>
+      <div class={["rounded-md p-4 text-sm text-gray-900 dark:text-gray-100 break-words", @tone, @class]} {@rest}><%= render_slot(@inner_block) %></div>
       """
     end
 

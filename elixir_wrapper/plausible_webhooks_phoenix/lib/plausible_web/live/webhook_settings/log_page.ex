@@ -185,6 +185,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp next(ms), do: t(:next_attempt, wait: Format.countdown(ms))
 
     @doc "What the receiver said the last time, or what kept it from saying anything."
+    def answer(%{attempts: 0, state: state}) when state in [:failed, :cancelled], do: t(:not_sent)
     def answer(%{attempts: 0, last_error: nil}), do: t(:not_tried)
     def answer(%{last_status: nil, last_error: error}), do: Failures.name(error) || t(:no_answer)
     def answer(%{last_status: status}), do: to_string(status)

@@ -19,9 +19,9 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     @doc """
     The panel as it is after a result; and what is said of it, for who does not see it
-    appear.
+    appear. `refused`: what is held against the URL by now, or `nil`.
     """
-    def finished(panel, result, now_ms) do
+    def finished(panel, result, refused, now_ms) do
       panel = %{panel | running?: false, result: nil, wait_until_ms: nil}
 
       case result do
@@ -39,7 +39,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           {panel, t(:test_unavailable), :bad}
 
         {:error, {:not_sent, detail}} ->
-          {panel, t(:test_not_sent, detail: Safe.short(detail, 200)), :bad}
+          why = refused || t(:test_ended, detail: Safe.short(detail, 200))
+          {panel, t(:test_not_sent, why: why), :bad}
 
         {:error, reason} ->
           {panel, PlausibleWeb.Live.WebhookSettings.State.error(reason), :bad}

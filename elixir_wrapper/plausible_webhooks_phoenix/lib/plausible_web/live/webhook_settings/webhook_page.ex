@@ -46,7 +46,9 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           State.lost(socket)
 
         result ->
-          {panel, text, tone} = TestPanel.finished(hook.test, result, socket.assigns.now_ms)
+          now_ms = socket.assigns.now_ms
+          refused = refused(socket, id, result)
+          {panel, text, tone} = TestPanel.finished(hook.test, result, refused, now_ms)
 
           socket
           |> assign(hook: %{hook | test: panel})
@@ -110,6 +112,18 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     defp revived(_socket, _id, _result, text), do: text
+
+    # An address that was allowed when it was saved may not be any more.
+    defp refused(socket, id, {:error, {:not_sent, _detail}}) do
+      with %{url: url} <- State.webhook(socket, id),
+           {:error, text} <- Plausible.Webhooks.check_url(socket.assigns.context.instance, url) do
+        Texts.invalid(:url, text)
+      else
+        _nothing -> nil
+      end
+    end
+
+    defp refused(_socket, _id, _result), do: nil
 
     @doc "What recovering would send, in words."
     def found_text(%{count: 0}), do: t(:recover_none)

@@ -104,7 +104,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     secret_own_label: "Signing secret of your own",
     secret_own_help:
       "Optional: leave it empty and we make one. whsec_ followed by the Base64 of 24 to 64 bytes.",
-    advanced: "More settings",
     errors_title: "Not saved yet",
     changed_elsewhere:
       "Somebody else has changed this webhook in the meantime. Saving would put your values over theirs.",
@@ -246,7 +245,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     class_5: "5xx: server errors",
     class_none: "No answer",
     # --- one delivery
-    delivery_title: "Delivery",
     delivery_id: "webhook-id",
     delivery_reason: "Why",
     redeliver: "Send again",
@@ -254,13 +252,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     attempts_title: "Attempts",
     attempts_none: "No attempt yet.",
     attempt_n: "Attempt %{n}",
-    attempt_ok: "arrived",
     remote_ip: "Address",
     content_type: "Content type",
     request_title: "Request",
     request_body: "Body",
     request_url: "URL",
-    request_headers: "Headers",
     request_text:
       "As it would be sent now: every attempt is signed anew with its own time. Requests older than five minutes are refused by receivers that verify.",
     request_show: "Show request, curl and verification code",
@@ -273,8 +269,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     verify_text:
       "Run it with the secret in the environment variable WEBHOOK_SECRET; it has the values of this delivery.",
     verify_file: "The body is long: save it, byte by byte as above, as body.json.",
-    verify_language: "Language",
-    never_finished: "Not finished"
+    verify_language: "Language"
   }
 
   @types %{

@@ -1,0 +1,300 @@
+defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
+  use ExUnit.Case, async: true
+
+  alias Plausible.Webhooks.Attempt
+  alias PlausibleWeb.Live.WebhookSettings.{Format, Json, Log, Safe, Snippets, Texts}
+  alias PlausibleWeb.Live.WebhookSettings.Texts.Failures
+
+  doctest Safe, import: true
+  doctest Format, import: true
+
+  describe "Safe" do
+    test "what is harmless stays: scripts, emoji, joiners" do
+      for text <- ["Tellimus ☕", "日本語", "עברית", "👨‍👩‍👧", "ç̧", "a  b", "<b>"],
+          do: assert(Safe.line(text) == text)
+    end
+
+    test "every character that turns or hides is written out" do
+      for code <- [
+            0..8,
+            [0xB, 0xC],
+            0xE..0x1F,
+            [0x7F],
+            0x80..0x9F,
+            [0xAD, 0x61C, 0x180E, 0x200B, 0xFEFF],
+            0x200E..0x200F,
+            0x202A..0x202E,
+            0x2060..0x206F,
+            [0x2028, 0x2029, 0xE0001, 0xE0020]
+          ],
+          code <- code do
+        for shown <- [Safe.line(<<code::utf8>>), Safe.block(<<code::utf8>>)],
+            do: assert(shown =~ ~r/\A\[U\+[0-9A-F]{4,6}\]\z/)
+      end
+    end
+
+    test "bytes that are no text, anywhere, in any number" do
+      assert Safe.line(<<255>>) == "[0xFF]"
+      assert Safe.line("ü" <> <<0xC3>>) == "ü[0xC3]"
+      assert Safe.line(<<0xED, 0xA0, 0x80>>) =~ "[0xED]"
+      bytes = :binary.copy(<<200, 13>>, 8_000)
+      assert Safe.block(bytes) =~ "[0xC8][U+000D]"
+      for _ <- 1..200, do: assert(String.valid?(Safe.block(:crypto.strong_rand_bytes(64))))
+    end
+
+    test "lines" do
+      assert Safe.block("a\r\nb\n\tc\rd") == "a\nb\n\tc[U+000D]d"
+      assert Safe.short(String.duplicate("ü", 30), 10) == String.duplicate("ü", 9) <> "…"
+      assert Safe.line(nil) == ""
+      assert Safe.line(%{a: 1}) == "%{a: 1}"
+    end
+  end
+
+  describe "Format" do
+    test "local times, there and back" do
+      assert Format.from_local("2026-11-23T10:15", "Etc/UTC") == {:ok, 1_795_428_900_000}
+      assert Format.from_local("2026-11-23T10:15:30", "Etc/UTC") == {:ok, 1_795_428_930_000}
+      assert Format.to_local(1_795_428_930_000, "Etc/UTC") == "2026-11-23T10:15"
+
+      for wrong <- ["", "x", "2026-13-01T00:00", nil, 7, %{}],
+          do: assert(Format.from_local(wrong, "Etc/UTC") == :error)
+
+      # No time zone database here: said to be UTC, not taken for it.
+      assert Format.zone("Europe/Tallinn") == "Etc/UTC"
+      assert Format.time(1_795_428_930_000, "Europe/Tallinn") == "23 Nov 2026, 10:15:30 UTC"
+    end
+
+    test "numbers, shares, spans" do
+      assert Enum.map([0, 999, 1_000, 1_234_567, -1_500], &Format.number/1) == [
+               "0",
+               "999",
+               "1,000",
+               "1,234,567",
+               "-1,500"
+             ]
+
+      assert Format.percent(0, 5) == "0 %"
+      assert Format.percent(5, 5) == "100 %"
+      assert Format.percent(999_999, 1_000_000) == "99.9 %"
+      assert Format.percent(1, 1_000_000) == "0.1 %"
+      assert Format.span(59_000) == "less than a minute"
+      assert Format.span(3_600_000) == "1 h"
+      assert Format.span(90_061_000) == "1 d 1 h"
+      assert Enum.map([0, 1, 42_000, -5], &Format.countdown/1) == ["0:00", "0:01", "0:42", "0:00"]
+    end
+  end
+
+  describe "Json" do
+    test "is laid out; what it holds stays as it was written" do
+      assert Json.pretty(~s({"a":[1,2.50,{}],"b":"x,{y}:\\"z\\\\","c":[]})) ==
+               ~s({\n  "a": [\n    1,\n    2.50,\n    {}\n  ],\n  "b": "x,{y}:\\"z\\\\",\n  "c": []\n})
+    end
+
+    test "what is none, or too long, comes back as it is" do
+      for text <- ["", "x", "{", "{\"a\":}", <<255>>, ~s({"a":1}]})],
+          do: assert(Json.pretty(text) == text)
+
+      long = ~s(["#{String.duplicate("x", 262_144)}"])
+      assert Json.pretty(long) == long
+    end
+  end
+
+  describe "Log" do
+    test "an older answer is told from the newest question" do
+      log = Log.new()
+      assert Log.filter(log, %{"state" => "failed"}).number != log.number
+
+      assert Log.question(Log.new(%{"webhook" => "wh_1"}), "Etc/UTC") == [
+               %{webhook_id: "wh_1"},
+               %{after: nil, limit: 25}
+             ]
+    end
+  end
+
+  describe "Texts" do
+    test "every error class has a name, a meaning and something to do" do
+      for class <- Failures.classes() do
+        hint = Failures.hint(%Attempt{error: class, status: 500, detail: nil})
+        assert %{meaning: <<_, _::binary>>, action: <<_, _::binary>>} = hint
+        assert Failures.name(class) == Failures.name(Atom.to_string(class))
+      end
+
+      for status <- 100..599, do: assert(%{meaning: _} = Failures.hint(:http_status, status, nil))
+      assert Failures.hint(%Attempt{error: nil}) == nil
+      assert Failures.name("no such class") == nil
+    end
+
+    # The core's names, word for word.
+    test "no class of the core is forgotten" do
+      core = File.read!(Path.expand("../../../../c_src/core/curl_errors.cpp", __DIR__))
+      [names] = Regex.run(~r/kNames = \{([^}]*)\}/, core, capture: :all_but_first)
+      named = ~r/"(\w+)"/ |> Regex.scan(names, capture: :all_but_first) |> List.flatten()
+
+      assert Enum.sort(named -- ["none"]) ==
+               Failures.classes() |> Enum.map(&Atom.to_string/1) |> Enum.sort()
+    end
+
+    test "what the TLS library says is told apart" do
+      for {detail, meaning} <- [
+            {"SSL certificate problem: unable to get local issuer certificate",
+             "intermediate certificate"},
+            {"SSL certificate problem: unable to verify the first certificate", "intermediate"},
+            {"SSL certificate problem: self-signed certificate", "signed by itself"},
+            {"SSL certificate problem: certificate has expired", "has expired"},
+            {"SSL: no alternative certificate subject name matches target host name 'x'",
+             "other host names"},
+            {"error:0A00010B:SSL routines::wrong version number", "does not speak TLS"},
+            {"something new", "No secure connection"},
+            {nil, "No secure connection"}
+          ] do
+        assert Failures.hint(:tls_error, nil, detail).meaning =~ meaning
+      end
+    end
+
+    test "no text has a gap that nothing fills, nor markup" do
+      for {key, text} <- Texts.all() do
+        gaps = ~r/%\{(\w+)\}/ |> Regex.scan(text, capture: :all_but_first) |> List.flatten()
+        filled = Texts.t(key, Map.new(gaps, &{String.to_atom(&1), "7"}))
+        refute filled =~ "%{", to_string(key)
+        refute text =~ ~r/[<>&]/, to_string(key)
+      end
+    end
+
+    test "every text is used" do
+      sources =
+        "../../lib/plausible_web/live/**/*.ex"
+        |> Path.expand(__DIR__)
+        |> Path.wildcard()
+        |> Enum.map_join(&File.read!/1)
+
+      for {key, _text} <- Texts.all(), not String.starts_with?(to_string(key), "class_") do
+        uses = sources |> String.split(~r/\b#{key}\b/) |> length()
+        assert uses > 2, "#{key} is nowhere used"
+      end
+    end
+
+    test "a subject for what is wrong" do
+      assert Texts.invalid(:url, "must begin with https://") ==
+               "The URL must begin with https://."
+
+      assert Texts.invalid(:headers, "header 2 has a name that is reserved") ==
+               "Extra headers: header 2 has a name that is reserved."
+
+      assert Texts.invalid("nonsense", "is not an attribute") ==
+               "What was given is not an attribute."
+    end
+  end
+
+  describe "Snippets" do
+    @secret "whsec_" <> Base.encode64(:binary.copy("k", 32))
+    @bodies [
+      ~s({"type":"goal.completed"}),
+      ~S|{"name":"it's \"quoted\" \\ $x ${y} #{1+1} `id` $(id) %s {{id}} <?php ?> */ -- "}|,
+      ~s({"name":"Ünïcødé ☕ 👨‍👩‍👧 \u202Ereversed\u2066"}),
+      <<"{\"bytes\":\"", 255, 0, 1, 27, "\"}">>,
+      "{\"long\":\"" <> String.duplicate("x", 5_000) <> "\"}"
+    ]
+
+    setup do
+      dir =
+        Path.join(
+          System.tmp_dir!(),
+          "snippets-#{System.unique_integer([:positive])}-#{System.pid()}"
+        )
+
+      File.mkdir_p!(dir)
+      on_exit(fn -> File.rm_rf!(dir) end)
+      %{dir: dir}
+    end
+
+    for {language, command, file} <- [
+          {:node, ~w(node), "verify.cjs"},
+          {:python, ~w(python3), "verify.py"},
+          {:php, ~w(php), "verify.php"},
+          {:ruby, ~w(ruby), "verify.rb"},
+          {:go, ~w(go run), "verify.go"},
+          {:elixir, ~w(elixir), "verify.exs"}
+        ] do
+      @tag timeout: 300_000
+      test "#{language}: as it stands it verifies what is right, and nothing else", %{dir: dir} do
+        [command | arguments] = unquote(command)
+
+        if path = System.find_executable(command) do
+          for body <- @bodies do
+            assert run(
+                     dir,
+                     unquote(language),
+                     path,
+                     arguments,
+                     unquote(file),
+                     request(body),
+                     @secret
+                   ) =~ ~r/\A(verified [0-9]|verified: true)/
+          end
+
+          wrong = "whsec_" <> Base.encode64(:binary.copy("x", 32))
+
+          assert run(
+                   dir,
+                   unquote(language),
+                   path,
+                   arguments,
+                   unquote(file),
+                   request(hd(@bodies)),
+                   wrong
+                 ) =~ ~r/NOT verified|verified: false/
+        else
+          IO.puts("#{unquote(language)} is not installed: its snippet was not run")
+        end
+      end
+    end
+
+    defp run(dir, language, path, arguments, file, request, secret) do
+      File.write!(Path.join(dir, file), Snippets.verify(language, request))
+      File.write!(Path.join(dir, "body.json"), request.body)
+      environment = [{"WEBHOOK_SECRET", secret}, {"GOCACHE", Path.join(dir, "go")}, {"HOME", dir}]
+
+      {output, _status} =
+        System.cmd(path, arguments ++ [file], cd: dir, env: environment, stderr_to_stdout: true)
+
+      output
+    end
+
+    defp request(body) do
+      timestamp = System.system_time(:second)
+      {:ok, signature} = Plausible.Webhooks.Native.sign([@secret], "msg_1", timestamp, body)
+
+      headers = [
+        {"content-type", "application/json"},
+        {"webhook-id", "msg_1"},
+        {"webhook-timestamp", "#{timestamp}"},
+        {"webhook-signature", signature}
+      ]
+
+      %{url: "http://127.0.0.1/hook", headers: headers, body: body, timestamp: timestamp}
+    end
+
+    test "curl: a shell sends exactly these bytes", %{dir: dir} do
+      receiver = Plausible.Webhooks.Test.HttpReceiver.start!()
+      Plausible.Webhooks.Test.HttpReceiver.secrets(receiver, "/hook", [@secret])
+
+      for body <- @bodies -- [Enum.at(@bodies, 3)] do
+        request = %{
+          request(body)
+          | url: Plausible.Webhooks.Test.HttpReceiver.url(receiver, "/hook?a=it's&b=$(id)")
+        }
+
+        request = %{request | headers: request.headers ++ [{"X-A", "it's \"$(id)\" `id`"}]}
+        curl = Snippets.curl(request)
+        assert curl =~ ~r/\A[\x20-\x7e\n]*\z/
+        {output, 0} = System.cmd("bash", ["-c", curl], cd: dir, stderr_to_stdout: true)
+        assert output =~ "200"
+        received = List.last(Plausible.Webhooks.Test.HttpReceiver.requests(receiver, "/hook"))
+        assert received.body == body
+        assert received.verified
+        assert received.target == "/hook?a=it's&b=$(id)"
+        assert received.headers["x-a"] == "it's \"$(id)\" `id`"
+      end
+    end
+  end
+end

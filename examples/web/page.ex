@@ -8,7 +8,8 @@ defmodule Demo.Web.Page do
   def index(conn, _params), do: redirect(conn, to: "/sites/1")
 
   def site(conn, %{"id" => id} = params) do
-    page = Phoenix.Controller.endpoint_module(conn).config(:page)
+    # A test has an instance of its own.
+    page = conn.private[:demo_page] || endpoint_module(conn).config(:page)
     actor = params["as"] || page.actors |> Map.keys() |> List.first()
 
     assigns = %{

@@ -5,13 +5,14 @@ defmodule Demo.Web.Router do
   import Phoenix.LiveView.Router, only: [fetch_live_flash: 2]
 
   pipeline :browser do
+    plug(:fetch_query_params)
     plug(:fetch_session)
     plug(:fetch_live_flash)
     plug(:protect_from_forgery)
 
     plug(:put_secure_browser_headers, %{
       "content-security-policy" =>
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " <>
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " <>
           "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     })
   end

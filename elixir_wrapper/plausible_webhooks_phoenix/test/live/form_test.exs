@@ -80,6 +80,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       assert view |> element("#webhook-url") |> render() =~ "webhook-url-error"
       assert html =~ "#webhook-form-errors"
       assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
+      # What is changed is judged anew, and the rest stays said.
+      change(view, %{url: HttpReceiver.url(context.receiver, "/hook")})
+      refute has_element?(view, "#webhook-url-error")
+      assert text_of(view, "#webhook-form-errors") =~ "Events must be"
+      change(view, %{events: ["goal.completed"]})
+      refute text_of(view, "#webhook-form-errors") =~ "Not saved yet"
     end
   end
 
@@ -96,7 +102,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     click(view, "#webhook-add-header")
     click(view, "#webhook-add-header")
     click(view, "#webhook-add-header")
-    click(view, "button[phx-click='form.remove_header'][phx-value-key=2]")
+    click(view, "button[phx-click='form.remove_header'][phx-value-key='2']")
     key = "whsec_" <> Base.encode64(:binary.copy(<<5>>, 32))
 
     save(view, %{

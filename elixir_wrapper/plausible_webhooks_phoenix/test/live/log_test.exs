@@ -120,7 +120,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
     now_ms = System.system_time(:millisecond)
 
     ids =
-      for n <- 60..1,
+      for n <- 60..1//-1,
           do: accept!(context, webhook, state: :delivered, created_at_ms: now_ms - n * 1_000)
 
     ids = Enum.reverse(ids)

@@ -15,7 +15,7 @@ if Code.ensure_loaded?(Phoenix.Component) do
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1]
 
     alias Phoenix.LiveView.JS
-    alias PlausibleWeb.Live.WebhookSettings.Safe
+    alias PlausibleWeb.Live.WebhookSettings.{Hidden, Safe}
 
     @focus "focus-visible:outline-none focus-visible:ring-2 focus-visible:ring-indigo-500 focus-visible:ring-offset-2 dark:focus-visible:ring-offset-gray-900"
     @button "inline-flex items-center justify-center gap-x-2 font-medium rounded-md px-3.5 py-2 min-h-[2.25rem] text-sm text-center transition-colors duration-150 cursor-pointer disabled:cursor-not-allowed disabled:opacity-60"
@@ -363,14 +363,14 @@ if Code.ensure_loaded?(Phoenix.Component) do
       """
     end
 
-    attr(:rows, :list, required: true, doc: "`{term, text}`")
+    attr(:rows, :list, required: true, doc: "`{term, text}`, the text may be `Hidden`")
 
     def facts(assigns) do
       ~H"""
       <dl class="text-sm divide-y divide-gray-200 dark:divide-gray-700">
-        <div :for={{name, text} <- @rows} :if={text not in [nil, ""]} class="py-2 sm:grid sm:grid-cols-4 sm:gap-4">
+        <div :for={{name, text} <- @rows} :if={Hidden.shown(text) not in [nil, ""]} class="py-2 sm:grid sm:grid-cols-4 sm:gap-4">
           <dt class="font-medium text-gray-900 dark:text-gray-100"><%= name %></dt>
-          <dd class="sm:col-span-3 min-w-0 break-words text-gray-700 dark:text-gray-200"><bdi><%= Safe.line(text) %></bdi></dd>
+          <dd class="sm:col-span-3 min-w-0 break-words text-gray-700 dark:text-gray-200"><bdi><%= text |> Hidden.shown() |> Safe.line() %></bdi></dd>
         </div>
       </dl>
       """

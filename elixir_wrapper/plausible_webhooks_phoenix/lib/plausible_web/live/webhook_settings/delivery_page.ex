@@ -11,6 +11,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     alias PlausibleWeb.Live.WebhookSettings.{
       Format,
+      Hidden,
       Json,
       LogPage,
       Safe,
@@ -20,10 +21,13 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       Texts
     }
 
+    alias PlausibleWeb.Live.WebhookSettings.Texts.Failures
+
     # request: what would be sent now, nil as long as nobody wants to see it.
+    # gone?: it was deleted while it was looked at.
     # URL and headers may hold tokens, which no crash report may show.
     @derive {Inspect, only: [:id]}
-    defstruct [:id, :delivery, :attempts, :request, :back, language: :node]
+    defstruct [:id, :delivery, :attempts, :request, :back, language: :node, gone?: false]
 
     @doc "Opens a delivery, if there is one of that id at this site."
     def open(socket, id) when is_binary(id) do
@@ -60,6 +64,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       case {what, result} do
         {:delivery, {:ok, delivery}} -> assign(socket, detail: %{detail | delivery: delivery})
         {:attempts, {:ok, attempts}} -> assign(socket, detail: %{detail | attempts: attempts})
+        {_what, {:error, :not_found}} -> assign(socket, detail: %{detail | gone?: true})
         {_what, {:error, reason}} -> failed(socket, reason)
       end
     end
@@ -135,6 +140,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           </div>
           <.button id="delivery-redeliver" theme={:primary} phx-click="delivery.redeliver"><%= t(:redeliver) %></.button>
         </div>
+        <.notice :if={@detail.gone?} theme={:yellow} class="mt-4" role="alert"><%= t(:delivery_gone) %></.notice>
         <div class="mt-4"><.facts rows={facts(@delivery, @webhook, @goals, @zone)} /></div>
         <.attempts attempts={@detail.attempts} zone={@zone} />
         <.body_section delivery={@delivery} copy?={@copy?} />
@@ -151,10 +157,13 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         {t(:column_time), Format.time(delivery.created_at_ms, zone)},
         {t(:column_attempts), to_string(delivery.attempts)},
         {t(:column_answer), LogPage.answer(delivery)},
-        {t(:delivery_reason), delivery.state in [:failed, :cancelled] && delivery.reason}
+        {t(:delivery_reason), delivery.state in [:failed, :cancelled] && reason(delivery)}
       ]
       |> Enum.filter(&elem(&1, 1))
     end
+
+    # An error class, or a sentence.
+    defp reason(%{reason: reason}), do: Failures.name(reason) || reason
 
     defp goal(nil, _goals), do: nil
 
@@ -186,10 +195,15 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       assigns = assign(assigns, shown: Safe.block(Json.pretty(assigns.delivery.body || "")))
 
       ~H"""
-      <.section id="delivery-body" title={t(:request_body)}>
+      <.section id="delivery-body" title={t(:sent_title)}>
         <.copy_block id="delivery-body-text" label={t(:request_body)} value={@shown} copy?={@copy?} />
       </.section>
       """
+    end
+
+    defp request_rows(request) do
+      for {name, value} <- [{t(:request_url), request.url} | request.headers],
+          do: {name, Hidden.wrap(value)}
     end
 
     defp request(%{request: nil} = assigns) do
@@ -208,7 +222,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           <.button phx-click="delivery.request_hide"><%= t(:request_hide) %></.button>
         </div>
         <div class="mt-4 space-y-5">
-          <.facts rows={[{t(:request_url), @request.url} | @request.headers]} />
+          <.facts rows={request_rows(@request)} />
           <.copy_block id="delivery-curl" label={t(:curl_title)} value={Snippets.curl(@request)} copy?={@copy?} />
           <form id="delivery-language" phx-change="delivery.language">
             <p class="text-sm font-medium text-gray-900 dark:text-gray-100"><%= t(:verify_title) %></p>
@@ -218,7 +232,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
               <.select id="delivery-language-select" name="language" value={@language} options={Snippets.languages()} />
             </.field>
           </form>
-          <.copy_block id="delivery-verify" label={t(:verify_title)} value={Snippets.verify(@language, @request)} copy?={@copy?} />
+          <.copy_block id="delivery-verify"
+            label={t(:verify_code)} value={Snippets.verify(@language, @request)} copy?={@copy?} />
         </div>
       </.section>
       """

@@ -163,6 +163,30 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
 
   defp headers(_other, before), do: before
 
+  # The fields of the form that an attribute comes from.
+  @fields %{
+    name: [:name],
+    url: [:url],
+    events: [:events, :spike, :drop],
+    goals: [:goals, :chosen, :events],
+    spike_threshold: [:spike, :events],
+    drop_threshold: [:drop, :events],
+    traffic_min_interval_s: [:interval],
+    headers: [:headers],
+    secret: [:secret]
+  }
+
+  @doc "What was wrong and has been changed since is not held against it until it is saved."
+  @spec forgive(t(), t()) :: t()
+  def forgive(form, before) do
+    still = fn {attribute, _text} ->
+      fields = Map.get(@fields, attribute, [])
+      Map.take(form, fields) == Map.take(before, fields)
+    end
+
+    %{form | errors: form.errors |> Enum.filter(still) |> Map.new()}
+  end
+
   @spec add_header(t()) :: t()
   def add_header(%{headers: headers, next_header: key} = form) do
     if length(headers) < @headers_max,

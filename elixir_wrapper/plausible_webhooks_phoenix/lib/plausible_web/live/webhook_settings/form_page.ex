@@ -10,7 +10,16 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1, t: 2]
 
     alias Plausible.Webhooks.Event
-    alias PlausibleWeb.Live.WebhookSettings.{Form, Format, Safe, State, Texts, WebhookPage}
+
+    alias PlausibleWeb.Live.WebhookSettings.{
+      Form,
+      Format,
+      Hidden,
+      Safe,
+      State,
+      Texts,
+      WebhookPage
+    }
 
     @goals_shown 50
 
@@ -45,8 +54,10 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     # --- events
 
-    def handle("change", %{"webhook" => params}, socket),
-      do: assign(socket, form: judged(socket, Form.merge(socket.assigns.form, params)))
+    def handle("change", %{"webhook" => params}, socket) do
+      form = socket.assigns.form |> Form.merge(params) |> Form.forgive(socket.assigns.form)
+      assign(socket, form: judged(socket, form))
+    end
 
     def handle("add_header", _params, socket) do
       form = Form.add_header(socket.assigns.form)
@@ -98,7 +109,6 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp known(goals) when is_list(goals), do: goals
     defp known(_not_yet), do: nil
 
-    # What was wrong and has been changed is not wrong any more until it is saved.
     defp judged(socket, form) do
       case String.trim(form.url) do
         "" ->
@@ -349,6 +359,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp figure(:drop, %{drop: %{visitors: count}}),
       do: t(:figure_drop, count: Format.number(count))
 
+    defp header_rows(form) do
+      rows = for {key, name, value} <- form.headers, do: {key, name, Hidden.wrap(value)}
+      Enum.with_index(rows, 1)
+    end
+
     defp headers(assigns) do
       assigns = assign(assigns, full?: length(assigns.form.headers) >= Form.headers_max())
 
@@ -356,14 +371,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       <fieldset id="webhook-headers">
         <legend class="text-sm font-medium text-gray-900 dark:text-gray-100"><%= t(:headers_label) %></legend>
         <p class="mt-0.5 text-sm text-gray-600 dark:text-gray-300"><%= t(:headers_help) %></p>
-        <div :for={{{key, name, value}, index} <- Enum.with_index(@form.headers, 1)} class="mt-2 flex flex-wrap gap-2">
+        <div :for={{{key, name, value}, index} <- header_rows(@form)} class="mt-2 flex flex-wrap gap-2">
           <div class="flex-1 min-w-[8rem]">
             <label for={"webhook-header-#{key}-name"} class="sr-only"><%= t(:header_name, n: index) %></label>
             <.input id={"webhook-header-#{key}-name"} name={"webhook[headers][#{key}][name]"} value={name} placeholder="Authorization" maxlength="200" phx-debounce="300" />
           </div>
           <div class="flex-1 min-w-[8rem]">
             <label for={"webhook-header-#{key}-value"} class="sr-only"><%= t(:header_value, n: index) %></label>
-            <.input id={"webhook-header-#{key}-value"} name={"webhook[headers][#{key}][value]"} value={value} placeholder="Bearer …" maxlength="4200" phx-debounce="300" />
+            <.input id={"webhook-header-#{key}-value"} name={"webhook[headers][#{key}][value]"} value={Hidden.shown(value)} placeholder="Bearer …" maxlength="4200" phx-debounce="300" />
           </div>
           <.button phx-click="form.remove_header" phx-value-key={key} aria-label={t(:header_remove, n: index)}><span aria-hidden="true">✕</span></.button>
         </div>

@@ -77,7 +77,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp entry(assigns) do
       ~H"""
       <div class="flex flex-wrap items-start justify-between gap-4">
-        <div class="min-w-0 flex-1 basis-60">
+        <div class="min-w-0 flex-1 basis-64">
           <div class="flex flex-wrap items-center gap-2">
             <h3 class="min-w-0 text-base font-semibold text-gray-900 dark:text-gray-100">
               <.text_button phx-click="page.webhook" phx-value-id={@webhook.id} aria-label={t(:open, name: Safe.line(State.name(@webhook)))} class="break-all">
@@ -90,7 +90,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           <p class="mt-2 flex flex-wrap gap-1.5"><.badge :for={type <- @webhook.events} tone={:plain}><%= Texts.type(type) %></.badge></p>
           <p :if={text = why(@webhook, @zone)} class="mt-2 text-sm text-gray-700 dark:text-gray-200"><%= text %></p>
         </div>
-        <div class="basis-60 sm:text-right"><.activity :if={@activity} activity={@activity} zone={@zone} now_ms={@now_ms} /></div>
+        <div class="basis-80"><.activity :if={@activity} activity={@activity} zone={@zone} now_ms={@now_ms} /></div>
       </div>
       """
     end

@@ -98,11 +98,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp filters(assigns) do
       ~H"""
-      <form id="log-filters" phx-change="log.filter" phx-submit="log.filter" aria-label={t(:log_filters)} class="mt-4 grid gap-3 sm:grid-cols-2 lg:grid-cols-4">
+      <form id="log-filters" phx-change="log.filter" phx-submit="log.filter" aria-label={t(:log_filters)} class="mt-4 grid grid-cols-2 gap-3 lg:grid-cols-4">
         <.field :for={{name, label, options} <- selects(@webhooks, @goals)} id={"log-filter-#{name}"} label={label}>
           <.select id={"log-filter-#{name}"} name={"filter[#{name}]"} value={@log.filters[name]} options={options} />
         </.field>
-        <.field :for={{name, label} <- [{"since", :filter_since}, {"until", :filter_until}]} id={"log-filter-#{name}"} label={t(label, zone: Format.zone(@zone))}>
+        <.field class="col-span-2 sm:col-span-1" :for={{name, label} <- [{"since", :filter_since}, {"until", :filter_until}]} id={"log-filter-#{name}"} label={t(label, zone: Format.zone(@zone))}>
           <.input id={"log-filter-#{name}"} type="datetime-local" name={"filter[#{name}]"} value={@log.filters[name]} phx-debounce="400" />
         </.field>
         <div class="flex items-end"><.button :if={Log.filtered?(@log)} phx-click="log.clear"><%= t(:filter_clear) %></.button></div>
@@ -146,8 +146,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         <tbody class="block md:table-row-group divide-y divide-gray-200 dark:divide-gray-700">
           <tr :for={delivery <- @log.entries} id={delivery.id} class="block md:table-row py-3 md:py-0">
             <td class="block md:table-cell md:py-3 pr-4 whitespace-nowrap">
-              <.text_button phx-click="page.delivery" phx-value-id={delivery.id} aria-label={t(:delivery_open, id: delivery.id)}>
-                <%= Format.time(delivery.created_at_ms, @zone) %>
+              <.text_button phx-click="page.delivery" phx-value-id={delivery.id}>
+                <span class="sr-only"><%= t(:delivery_open) %></span> <%= Format.time(delivery.created_at_ms, @zone) %>
               </.text_button>
             </td>
             <td class="inline-block md:table-cell md:py-3 pr-4"><%= Texts.type(delivery.type) %></td>

@@ -52,6 +52,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
     |> String.replace("{{timestamp}}", literal(language, header(request, "webhook-timestamp")))
     |> String.replace("{{signature}}", literal(language, header(request, "webhook-signature")))
     |> String.replace("{{body}}", body(language, request.body))
+    |> String.trim_trailing()
   end
 
   @doc "Does the snippet want the body in a file?"

@@ -227,7 +227,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     log_newer: "Newer",
     log_older: "Older",
     log_pages: "Pages of deliveries",
-    delivery_open: "Open delivery %{id}",
+    delivery_open: "Open the delivery of",
     # --- states of deliveries
     pending: "Sending",
     parked: "Waiting",
@@ -265,6 +265,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     request_gone:
       "The webhook is not there any more, so there is no URL and no secret to sign with.",
     curl_title: "Reproduce it with curl",
+    sent_title: "What was sent",
+    verify_code: "Code",
     verify_title: "Verify it in your language",
     verify_text:
       "Run it with the secret in the environment variable WEBHOOK_SECRET; it has the values of this delivery.",

@@ -11,7 +11,16 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1, t: 2]
 
     alias Plausible.Webhooks.Event
-    alias PlausibleWeb.Live.WebhookSettings.{Format, FormPage, ListPage, State, TestPanel, Texts}
+
+    alias PlausibleWeb.Live.WebhookSettings.{
+      Format,
+      FormPage,
+      Hidden,
+      ListPage,
+      State,
+      TestPanel,
+      Texts
+    }
 
     @day_ms 86_400_000
 
@@ -232,6 +241,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp handle("reveal", _params, socket, hook, webhook) do
       case State.call(socket, :reveal_secret, [webhook.id]) do
         {:ok, secrets} ->
+          secrets = for secret <- secrets, do: Map.update!(secret, :key, &Hidden.wrap/1)
           socket |> assign(hook: %{hook | secrets: secrets}) |> State.focus("webhook-secret-1")
 
         {:error, reason} ->

@@ -12,6 +12,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     alias PlausibleWeb.Live.WebhookSettings.{
       Format,
+      Hidden,
       ListPage,
       Safe,
       State,
@@ -66,7 +67,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp settings(webhook) do
       [
-        {t(:url_label), webhook.url},
+        {t(:url_label), Hidden.wrap(webhook.url)},
         {t(:events_label), Enum.map_join(webhook.events, ", ", &Texts.type/1)},
         {t(:goals_label), "goal.completed" in webhook.events && goals(webhook.goals)},
         {Texts.type("traffic.spike"),
@@ -118,7 +119,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
             :for={{secret, index} <- Enum.with_index(@hook.secrets, 1)}
             id={"webhook-secret-#{index}"}
             label={secret_label(secret, @zone, @now_ms)}
-            value={secret.key}
+            value={Hidden.shown(secret.key)}
             copy?={@copy?}
           />
           <p class="text-sm text-gray-600 dark:text-gray-300"><%= t(:secret_copy_help) %></p>

@@ -43,10 +43,11 @@ defmodule Plausible.Webhooks.Page do
   @typedoc """
   `hours` are 24, the oldest first, each a whole hour in UTC that begins at `at_ms`;
   the last one is not over. `delivered`, `failed`, `cancelled` are their sums.
-  `complete?`: not when there were more than are counted (100 000, fewer where many
-  webhooks of a site have that many), and then it is the newest that are. `waiting`
-  is what is pending or parked, up to 10 000; `waiting_more?`: there are, or may be,
-  more. `last` is the newest delivery, without its body.
+  `complete?`: not when some hour had more than are counted (10 000; fewer where many
+  webhooks of a site have that many): then it was so many at least. `waiting` is what
+  is pending or parked, up to 10 000; `waiting_more?`: there are, or may be, more.
+  `last` is the newest delivery, without its body; `nil` when there is none, or, on
+  SQLite, none among the site's newest 100 000.
   """
   @type activity :: %{
           hours: [hour()],

@@ -86,9 +86,11 @@ defmodule Plausible.Webhooks.Store do
 
   @typedoc """
   What became of a webhook's deliveries. `finished`: how many ended as what, by the
-  whole UTC hour (its beginning) in which they did; `complete?`: not if there were
-  more than a call looks at, and then the newest are counted. `last`: its newest
-  delivery, without body.
+  whole UTC hour (its beginning) in which they did. `complete?`: not when some hour had
+  more than a call looks at (10 000; fewer where many webhooks of a site have that
+  many); then it is so many at least. `last`: the newest delivery, without body; `nil`
+  when there is none, or none among so many of the site's newest (100 000) as a store
+  that knows no shorter way looks at.
   """
   @type activity :: %{
           finished: %{{hour_ms :: integer(), Delivery.state()} => pos_integer()},
@@ -269,8 +271,9 @@ defmodule Plausible.Webhooks.Store do
               | error()
 
   @doc """
-  What became of the deliveries of these webhooks, which are all of one site, that
-  finished since then; an entry for each id. Bounded, however many there are: asked
+  What became of the deliveries of these webhooks, which are all of one site, in the 24
+  hours that begin with `since_ms`, the beginning of an hour; what ended after them is
+  there, too. An entry for each id. Bounded, however many deliveries there are: asked
   whenever somebody looks at the page.
   """
   @callback activity(handle(), integer(), [Webhook.id()], since_ms :: integer()) ::

@@ -167,6 +167,38 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     assert figures["wh_rare"].last.id == rare.id
   end
 
+  promise "an hour of more than is counted had so many at least, and hides no other", %{
+    store: store
+  } do
+    flood =
+      for i <- 1..11_000 do
+        at_ms = @since_ms + 7 * @hour_ms + i
+        fields = [created_at_ms: at_ms, finished_at_ms: at_ms, owner: nil, body: ""]
+        a_delivery([state: Enum.at(@states, rem(i, 3))] ++ fields)
+      end
+
+    for batch <- Enum.chunk_every(flood, 1_000), do: :ok = accept(store, batch)
+    for hour <- [6, 8], do: ended!(store, :failed, @since_ms + hour * @hour_ms)
+    ended!(store, :delivered, @since_ms + 9 * @hour_ms, created_at_ms: 1)
+    ended!(store, :failed, @since_ms + 3 * @hour_ms, webhook_id: "wh_2")
+    {:ok, figures} = activity(store, 1, ["wh_1", "wh_2"], @since_ms)
+    {flooded, others} = Enum.split_with(figures["wh_1"].finished, &in_hour?(&1, 7))
+
+    assert Map.new(others) ==
+             for(
+               {hour, state} <- [{6, :failed}, {8, :failed}, {9, :delivered}],
+               into: %{},
+               do: {{@since_ms + hour * @hour_ms, state}, 1}
+             )
+
+    counted = Enum.sum(for {_hour, count} <- flooded, do: count)
+    assert counted in 10_000..11_000
+    assert figures["wh_1"].complete? == (counted == 11_000)
+    assert figures["wh_2"].finished == %{{@since_ms + 3 * @hour_ms, :failed} => 1}
+  end
+
+  defp in_hour?({{hour_ms, _state}, _count}, hour), do: hour_ms == @since_ms + hour * @hour_ms
+
   promise "what waits is counted up to ten thousand", %{store: store} do
     for n <- [9_999, 1, 1] do
       deliveries = for i <- 1..n, do: a_delivery(state: Enum.at([:pending, :parked], rem(i, 2)))

@@ -4,16 +4,20 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
   #
   # No index leads from a webhook to its deliveries (see Schema). What has finished is
   # counted along the index of the end, which holds those of all sites: one file
-  # serves few. The newest of each webhook is looked for along the site's. Both walks
-  # go in slices, each a statement of its own, so that nobody else waits for long, and
-  # end after `@walk_rows_max` rows or `@walk_ms_max`.
+  # serves few. So many of each hour are looked at and no more. The newest of each
+  # webhook is looked for along the site's index, in slices, until
+  # `@walk_rows_max` rows or `@walk_ms_max`. Each hour and each slice is a statement of
+  # its own, so that nobody else waits for long.
 
   alias Plausible.Webhooks.Store.SQLite.{Connection, Deliveries, Rows}
 
   @slice 5_000
-  @walk_rows_max 200_000
+  @walk_rows_max 100_000
   @walk_ms_max 1_000
   @hour_ms 3_600_000
+  @hours 24
+  @hour_rows_max 10_000
+  @int64_max 9_223_372_036_854_775_807
   @waiting_max 10_000
   # Entries of the index of what waits that are looked at: some ten milliseconds.
   @waiting_walk_max 200_000
@@ -27,7 +31,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
 
   def activity(handle, site_id, ids, since_ms) do
     with {:ok, finished, complete?} <- finished(handle, ids, since_ms),
-         {:ok, newest, _complete?} <- newest(handle, site_id, ids) do
+         {:ok, newest} <- newest(handle, site_id, ids) do
       {:ok,
        Map.new(ids, fn id ->
          {id, %{finished: finished[id] || %{}, complete?: complete?, last: newest[id]}}
@@ -38,107 +42,101 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
   # --- what has finished
 
   defp finished(handle, ids, since_ms) do
-    way = %{
-      index: "deliveries_finished",
-      time: "finished_at_ms",
-      # The first is what makes the index one of these rows.
-      range: [{"finished_at_ms IS NOT NULL", []}, {"finished_at_ms >= ?", [since_ms]}]
-    }
+    Enum.reduce_while(0..(@hours - 1), {:ok, %{}, true}, fn n, {:ok, found, complete?} ->
+      from_ms = since_ms + n * @hour_ms
+      # The last has no end: what ended by a clock that is fast.
+      to_ms = if n == @hours - 1, do: @int64_max, else: from_ms + @hour_ms - 1
 
-    walk(handle, way, %{}, fn found, slice ->
-      {conditions, params} = conjunction(slice)
+      case hour(handle, ids, from_ms, to_ms) do
+        {:ok, counts, looked_at} ->
+          found = Enum.reduce(counts, found, &add/2)
+          {:cont, {:ok, found, complete? and looked_at < @hour_rows_max}}
 
-      sql = """
-      #{@given}
-      SELECT webhook_id, finished_at_ms / #{@hour_ms} * #{@hour_ms}, state, count(*)
-      FROM deliveries INDEXED BY deliveries_finished
-      WHERE #{conditions} AND webhook_id IN (SELECT id FROM given) GROUP BY 1, 2, 3
-      """
-
-      with {:ok, rows} <- read(handle, sql, packed(ids) ++ params),
-           do: {:ok, Enum.reduce(rows, found, &add/2)}
+        {:error, _reason} = error ->
+          {:halt, error}
+      end
     end)
+  end
+
+  defp hour(handle, ids, from_ms, to_ms) do
+    sql = """
+    #{@given}
+    SELECT CASE WHEN webhook_id IN (SELECT id FROM given) THEN webhook_id END,
+      finished_at_ms / #{@hour_ms} * #{@hour_ms}, state, count(*)
+    FROM (
+      SELECT webhook_id, finished_at_ms, state FROM deliveries INDEXED BY deliveries_finished
+      WHERE finished_at_ms IS NOT NULL AND finished_at_ms BETWEEN ? AND ?
+      LIMIT #{@hour_rows_max})
+    GROUP BY 1, 2, 3
+    """
+
+    with {:ok, rows} <- read(handle, sql, packed(ids) ++ [from_ms, to_ms]) do
+      {ours, others} = Enum.split_with(rows, &(elem(&1, 0) != nil))
+      {:ok, ours, Enum.sum(for row <- ours ++ others, do: elem(row, 3))}
+    end
   end
 
   defp add({id, hour_ms, state, count}, found) do
     key = {hour_ms, Map.fetch!(@states, state)}
-    Map.update(found, id, %{key => count}, &Map.update(&1, key, count, fn n -> n + count end))
+    Map.update(found, id, %{key => count}, &Map.put(&1, key, count))
   end
 
   # --- the newest of each
 
   defp newest(handle, site_id, ids) do
-    way = %{index: "deliveries_site", time: "created_at_ms", range: [{"site_id = ?", [site_id]}]}
-
-    walk(handle, way, %{}, fn found, slice ->
-      {conditions, params} = conjunction(slice)
-
-      # By seq once more: what is sorted should not be wide.
-      sql = """
-      #{@given}
-      SELECT #{Deliveries.columns()} FROM deliveries WHERE seq IN (
-        SELECT seq FROM (
-          SELECT seq, row_number() OVER (
-            PARTITION BY webhook_id ORDER BY created_at_ms DESC, seq DESC) AS n
-          FROM deliveries INDEXED BY deliveries_site
-          WHERE #{conditions} AND webhook_id IN (SELECT id FROM given))
-        WHERE n = 1)
-      """
-
-      missing = Enum.reject(ids, &is_map_key(found, &1))
-
-      with {:ok, rows} <- read(handle, sql, packed(missing) ++ params) do
-        found = for row <- rows, into: found, do: {elem(row, 1), Deliveries.delivery(row)}
-        if map_size(found) == length(ids), do: {:done, found}, else: {:ok, found}
-      end
-    end)
-  end
-
-  # --- walking, newest first
-
-  # What was found, and whether the walk has seen all.
-  defp walk(handle, way, found, fun) do
     deadline_ms = System.monotonic_time(:millisecond) + @walk_ms_max
-    walk(handle, way, nil, {@walk_rows_max, deadline_ms}, found, fun)
+    newest(handle, site_id, ids, nil, {@walk_rows_max, deadline_ms}, %{})
   end
 
-  defp walk(handle, way, place, {rows, deadline_ms}, found, fun) do
-    range = beyond(way, place)
+  defp newest(handle, site_id, missing, place, {rows, deadline_ms}, found) do
+    range = [{"site_id = ?", [site_id]} | beyond(place)]
 
-    with {:ok, slice_end} <- slice_end(handle, way, range),
-         {:ok, found} <- fun.(found, up_to(way, slice_end) ++ range) do
-      cond do
-        slice_end == nil ->
-          {:ok, found, true}
+    with {:ok, slice_end} <- slice_end(handle, range),
+         {:ok, newest} <- newest_of(handle, missing, up_to(slice_end) ++ range) do
+      found = for row <- newest, into: found, do: {elem(row, 1), Deliveries.delivery(row)}
+      missing = Enum.reject(missing, &is_map_key(found, &1))
+      late? = rows <= @slice or System.monotonic_time(:millisecond) >= deadline_ms
 
-        rows <= @slice or System.monotonic_time(:millisecond) >= deadline_ms ->
-          {:ok, found, false}
-
-        true ->
-          walk(handle, way, slice_end, {rows - @slice, deadline_ms}, found, fun)
-      end
-    else
-      {:done, found} -> {:ok, found, true}
-      {:error, _reason} = error -> error
+      if missing == [] or slice_end == nil or late?,
+        do: {:ok, found},
+        else: newest(handle, site_id, missing, slice_end, {rows - @slice, deadline_ms}, found)
     end
   end
 
-  defp slice_end(handle, way, range) do
+  # By seq once more: what is sorted should not be wide.
+  defp newest_of(handle, ids, slice) do
+    {conditions, params} = conjunction(slice)
+
+    sql = """
+    #{@given}
+    SELECT #{Deliveries.columns()} FROM deliveries WHERE seq IN (
+      SELECT seq FROM (
+        SELECT seq, row_number() OVER (
+          PARTITION BY webhook_id ORDER BY created_at_ms DESC, seq DESC) AS n
+        FROM deliveries INDEXED BY deliveries_site
+        WHERE #{conditions} AND webhook_id IN (SELECT id FROM given))
+      WHERE n = 1)
+    """
+
+    read(handle, sql, packed(ids) ++ params)
+  end
+
+  defp slice_end(handle, range) do
     {conditions, params} = conjunction(range)
 
     sql = """
-    SELECT #{way.time}, seq FROM deliveries INDEXED BY #{way.index} WHERE #{conditions}
-    ORDER BY #{way.time} DESC, seq DESC LIMIT 1 OFFSET #{@slice - 1}
+    SELECT created_at_ms, seq FROM deliveries INDEXED BY deliveries_site WHERE #{conditions}
+    ORDER BY created_at_ms DESC, seq DESC LIMIT 1 OFFSET #{@slice - 1}
     """
 
     with {:ok, rows} <- read(handle, sql, params), do: {:ok, List.first(rows)}
   end
 
-  defp beyond(way, nil), do: way.range
-  defp beyond(way, {ms, seq}), do: [{"(#{way.time}, seq) < (?, ?)", [ms, seq]} | way.range]
+  defp beyond(nil), do: []
+  defp beyond({ms, seq}), do: [{"(created_at_ms, seq) < (?, ?)", [ms, seq]}]
 
-  defp up_to(_way, nil), do: []
-  defp up_to(way, {ms, seq}), do: [{"(#{way.time}, seq) >= (?, ?)", [ms, seq]}]
+  defp up_to(nil), do: []
+  defp up_to({ms, seq}), do: [{"(created_at_ms, seq) >= (?, ?)", [ms, seq]}]
 
   defp conjunction(conditions) do
     {sql, params} = Enum.unzip(conditions)

@@ -61,6 +61,25 @@ quiet_stage() {
   rm -f "$stage_log"
 }
 
+# phoenix_packages: in the second project's folder, gets its packages, which come from
+# Hex. Where there is no Hex, or nobody answers for it, phoenix_missing says so in a
+# line. Every other failure is one.
+phoenix_missing=''
+phoenix_packages() {
+  local log archives
+  log=$(mktemp)
+  # Not by a pipe: grep -q ends at the first match, and mix of writing to nobody.
+  archives=$(cd / && mix archive </dev/null 2>/dev/null) || archives=
+  if ! grep -Eq '^\* hex(-|$)' <<<"$archives"; then
+    phoenix_missing="Hex is not installed; mix local.hex --force and mix local.rebar --force bring it"
+  elif ! timeout 300 mix deps.get </dev/null >"$log" 2>&1; then
+    grep -Eqi 'failed to fetch|request failed|:econnrefused|:nxdomain|:timeout' "$log" ||
+      { cat "$log" >&2 && fail "the packages of $(basename "$phoenix") do not resolve"; }
+    phoenix_missing="its packages cannot be fetched from Hex; with a network, or HEX_MIRROR, they can"
+  fi
+  rm -f "$log"
+}
+
 cmake_generator() {
   if command -v ninja >/dev/null 2>&1; then echo Ninja; else echo "Unix Makefiles"; fi
 }

@@ -10,7 +10,17 @@ defmodule Demo do
   alias Plausible.Webhooks.Host.File, as: Sites
 
   @examples Path.expand("..", __DIR__)
-  @options [events: :string, sites: :string, url: :string, pause: :integer, keep: :string]
+  @options [
+    events: :string,
+    sites: :string,
+    url: :string,
+    pause: :integer,
+    keep: :string,
+    web: :boolean,
+    port: :integer
+  ]
+  # Slow enough to look on; otherwise the day takes seconds.
+  @web_pause_ms 250
   @wait_ms 60_000
   # What the recorded day must lead to: two front pages, one broken release.
   @day %{"traffic.spike" => 2, "traffic.drop" => 1}
@@ -46,6 +56,7 @@ defmodule Demo do
     unless settings[:events] in [nil, "-"], do: readable!(settings.events)
     unless settings[:keep], do: refuse("--keep is missing; use script/demo")
     if settings[:pause] && settings.pause < 0, do: refuse("--pause: must not be negative")
+    if settings[:port] && settings.port not in 0..65_535, do: refuse("--port: is no port")
 
     case File.mkdir_p(settings.keep) do
       :ok -> settings
@@ -76,7 +87,9 @@ defmodule Demo do
     forget(settings)
     names = webhooks(settings, port)
     Narrator.introduce(names)
+    if settings[:web], do: served(settings)
     tally = replay(settings)
+    if settings[:web], do: stay()
     waited = wait(System.monotonic_time(:millisecond) + @wait_ms)
     Screen.plain("")
     log = log(names)
@@ -87,6 +100,9 @@ defmodule Demo do
 
   defp start!(%{keep: dir} = settings) do
     sites = sites_path(settings)
+
+    if settings[:web],
+      do: {:ok, _apps} = Application.ensure_all_started([:phoenix_live_view, :bandit])
 
     children = [
       {Sites, path: sites, name: Demo.Sites, on_change: &Webhooks.goals_changed/1},
@@ -100,23 +116,59 @@ defmodule Demo do
         host: {Sites, Demo.Sites},
         vault: {:file, Path.join(dir, "webhooks.key")},
         policy: %{https_only: false, allow_private: true},
-        retry_delays_ms: [500, 1_000, 2_000],
+        retry_delays_ms:
+          if(settings[:web], do: [15_000, 60_000, 300_000], else: [500, 1_000, 2_000]),
         traffic: [tick_ms: :infinity],
-        observers: [{Narrator, %{own: settings[:url] == nil}}]
+        observers: [{Narrator, %{own: settings[:url] == nil}} | updates(settings)]
       }
     ]
 
-    case Supervisor.start_link(children, strategy: :one_for_one, name: Demo.Supervisor) do
+    case Supervisor.start_link(with_page(children, settings),
+           strategy: :one_for_one,
+           name: Demo.Supervisor
+         ) do
       {:ok, _pid} ->
         :ok
 
       {:error, {:shutdown, {:failed_to_start_child, _child, {:invalid_file, message}}}} ->
         refuse("--sites #{message}")
 
+      {:error, {:shutdown, {:failed_to_start_child, Demo.Web, _reason}}} ->
+        refuse("--port #{port(settings)}: cannot be listened on")
+
       {:error, reason} ->
         IO.puts(:stderr, "demo: cannot start: #{Exception.format_exit(reason)}")
         System.halt(1)
     end
+  end
+
+  # --- the settings page, which the second project has
+
+  defp updates(%{web: true}), do: [{Plausible.Webhooks.Updates, pubsub: Demo.PubSub}]
+  defp updates(_settings), do: []
+
+  defp with_page(children, %{web: true} = settings) do
+    page = %{instance: Webhooks, pubsub: Demo.PubSub, actors: %{"you" => :system}}
+    listen = [ip: {127, 0, 0, 1}, port: port(settings)]
+
+    [{Phoenix.PubSub, name: Demo.PubSub}] ++
+      children ++ [{Demo.Web, http: listen, server: true, page: page}]
+  end
+
+  defp with_page(children, _settings), do: children
+
+  defp port(settings), do: settings[:port] || 4_000
+
+  defp served(settings) do
+    {:ok, {_ip, port}} = Demo.Web.Endpoint.server_info(:http)
+
+    for %{"id" => id, "domain" => domain} <- sites(settings),
+        do: Screen.line("", "page", :magenta, "http://127.0.0.1:#{port}/sites/#{id} (#{domain})")
+  end
+
+  defp stay do
+    Screen.plain("\nThe day is over. The page stays; ^C ends it.")
+    Process.sleep(:infinity)
   end
 
   defp sites_path(settings), do: settings[:sites] || Path.join(@examples, "sites.json")
@@ -226,7 +278,7 @@ defmodule Demo do
   # --- the day
 
   defp replay(settings) do
-    pause_ms = settings[:pause] || 8
+    pause_ms = settings[:pause] || if(settings[:web], do: @web_pause_ms, else: 8)
     site = &Sites.site_by_domain(Demo.Sites, &1)
     told = Dedup.new()
     Screen.plain("")

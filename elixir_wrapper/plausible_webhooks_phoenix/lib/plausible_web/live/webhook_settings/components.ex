@@ -26,7 +26,7 @@ if Code.ensure_loaded?(Phoenix.Component) do
       danger:
         "border border-gray-300 dark:border-gray-600 bg-white dark:bg-gray-800 text-red-700 dark:text-red-300 hover:bg-red-50 dark:hover:bg-gray-700"
     }
-    @input "block w-full text-sm text-gray-900 dark:text-white bg-white dark:bg-gray-800 px-3 py-2 border border-gray-400 dark:border-gray-500 rounded-md"
+    @input "block w-full text-sm text-gray-900 dark:text-white bg-white dark:bg-gray-800 px-3 py-2 border border-gray-400 dark:border-gray-500 rounded-md dark:[color-scheme:dark]"
     @code "block w-full font-mono text-xs text-gray-900 dark:text-gray-100 bg-gray-50 dark:bg-gray-800 px-3 py-2 border border-gray-300 dark:border-gray-600 rounded-md"
 
     attr(:theme, :atom, default: :secondary)

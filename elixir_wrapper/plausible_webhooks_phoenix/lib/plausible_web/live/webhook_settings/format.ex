@@ -74,11 +74,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
   @doc """
   Microseconds.
 
-      iex> Enum.map([nil, 400, 12_300, 1_250_000], &PlausibleWeb.Live.WebhookSettings.Format.us/1)
-      ["", "0.4 ms", "12 ms", "1.25 s"]
+      iex> us = &PlausibleWeb.Live.WebhookSettings.Format.us/1
+      iex> Enum.map([nil, 30, 400, 12_300, 1_250_000], us)
+      ["", "< 0.1 ms", "0.4 ms", "12 ms", "1.25 s"]
   """
   @spec us(non_neg_integer() | nil) :: String.t()
   def us(nil), do: ""
+  def us(us) when us < 50, do: "< 0.1 ms"
   def us(us) when us < 10_000, do: "#{Float.round(us / 1_000, 1)} ms"
   def us(us) when us < 1_000_000, do: "#{div(us, 1_000)} ms"
   def us(us), do: "#{:erlang.float_to_binary(us / 1_000_000, decimals: 2)} s"

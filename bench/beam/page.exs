@@ -1,0 +1,126 @@
+# The log of the settings page on a million deliveries: what the database takes for the
+# first page, for a filtered one, and for one far back, and what rendering takes.
+#
+#     cd elixir_wrapper/plausible_webhooks_phoenix
+#     MIX_ENV=prod mix run --no-start ../../bench/beam/page.exs [ROWS [DAYS]]
+#
+# A PostgreSQL of its own that ends with this VM. Prints a table (milliseconds, the
+# median and the slowest of twenty; bytes of HTML), then the plans.
+for file <- ~w(ecto.exs ecto_log.exs), do: Code.require_file("../support/#{file}", __DIR__)
+
+defmodule Bench do
+  alias Bench.Repo
+  alias Plausible.Webhooks.{Vault, Webhook}
+  alias Plausible.Webhooks.Store.Ecto, as: Store
+  alias PlausibleWeb.Live.WebhookSettings.{Log, LogPage}
+
+  @times 20
+
+  def run(rows, days) do
+    {:ok, vault} = Vault.new([Vault.generate_key()])
+    {:ok, store} = Store.init(repo: Repo, vault: vault)
+    Bench.Fill.fill(rows, days)
+    now_ms = System.system_time(:millisecond)
+    goals = for id <- 1..1_000, do: %{id: id, name: "Goal number #{id}"}
+    webhooks = for n <- 1..2, do: webhook(n)
+
+    IO.puts("#{rows} deliveries in #{days} days, 1 000 goals; milliseconds\n")
+
+    IO.puts(
+      "| page of the log | database, median | slowest | rendering, median | slowest | HTML |"
+    )
+
+    IO.puts("|---|---:|---:|---:|---:|---:|")
+
+    shown =
+      for {title, log} <- logs(store),
+          do: {title, log, measure(store, log, webhooks, goals, now_ms)}
+
+    for {title, _log, {database, rendering, bytes}} <- shown,
+        do:
+          IO.puts(
+            "| #{title} | #{row(database)} | #{row(rendering)} | #{div(bytes, 1_024)} KiB |"
+          )
+
+    for {title, log, _figures} <- shown,
+        do: IO.puts("\n#{title}\n\n```\n#{plan(store, log)}\n```")
+  end
+
+  defp webhook(n) do
+    id = "wh_" <> String.pad_leading("#{10 + n}", 26, "0")
+    %Webhook{id: id, site_id: 1, url: "https://example.com/", name: "Webhook #{n}"}
+  end
+
+  # As the form gives the filters. The last one is the hundredth page.
+  defp logs(store) do
+    log = Log.new()
+    failed = Log.filter(log, %{"state" => "failed", "webhook" => webhook(1).id})
+
+    far =
+      Enum.reduce(1..99, log, fn _n, log -> Log.older(%{log | next: entries(store, log).next}) end)
+
+    [
+      {"the first", log},
+      {"a webhook's failed", failed},
+      {"a rare goal's", Log.filter(log, %{"goal" => "99"})},
+      {"answered 5xx", Log.filter(log, %{"status" => "5"})},
+      {"the hundredth", far}
+    ]
+  end
+
+  defp entries(store, log) do
+    [filters, page] = Log.question(log, "Etc/UTC")
+    {:ok, found} = Store.deliveries(store, 1, filters, page)
+    found
+  end
+
+  defp measure(store, log, webhooks, goals, now_ms) do
+    database = times(fn -> entries(store, log) end)
+    %{entries: entries, next: next} = entries(store, log)
+
+    assigns = %{
+      __changed__: nil,
+      log: %{log | entries: entries, next: next},
+      webhooks: webhooks,
+      goals: goals,
+      zone: "Etc/UTC",
+      now_ms: now_ms
+    }
+
+    render = fn ->
+      assigns |> LogPage.render() |> Phoenix.HTML.Safe.to_iodata() |> IO.iodata_length()
+    end
+
+    {database, times(render), render.()}
+  end
+
+  defp times(fun) do
+    fun.()
+    times = for(_ <- 1..@times, do: fun |> :timer.tc() |> elem(0)) |> Enum.sort()
+    {Enum.at(times, div(@times, 2)), List.last(times)}
+  end
+
+  defp row({median, slowest}), do: "#{ms(median)} | #{ms(slowest)}"
+  defp ms(us), do: :erlang.float_to_binary(us / 1_000, decimals: 1)
+
+  def keep(_event, _measurements, %{query: query, params: params}, _config),
+    do: Process.put(:asked, [{query, params} | Process.get(:asked, [])])
+
+  defp plan(store, log) do
+    :ok = :telemetry.attach(:asked, [:bench, :repo, :query], &__MODULE__.keep/4, nil)
+    Process.put(:asked, [])
+    entries(store, log)
+    :telemetry.detach(:asked)
+
+    for {query, params} <- Enum.reverse(Process.get(:asked)), query =~ "webhook_deliveries" do
+      sql = "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) " <> query
+      rows = Repo.query!(sql, params, log: false, timeout: :infinity).rows
+      Enum.map_join(rows, "\n", fn [line] -> String.slice(line, 0, 110) end)
+    end
+    |> Enum.join("\n\n")
+  end
+end
+
+rows = Bench.Server.argument(1_000_000)
+days = Bench.Server.argument(30, 1)
+Bench.Server.run([shared_buffers: "1GB"], 2, Bench.Tables, fn -> Bench.run(rows, days) end)

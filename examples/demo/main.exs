@@ -101,8 +101,7 @@ defmodule Demo do
   defp start!(%{keep: dir} = settings) do
     sites = sites_path(settings)
 
-    if settings[:web],
-      do: {:ok, _apps} = Application.ensure_all_started([:phoenix_live_view, :bandit])
+    if settings[:web], do: start_page_apps()
 
     children = [
       {Sites, path: sites, name: Demo.Sites, on_change: &Webhooks.goals_changed/1},
@@ -143,6 +142,14 @@ defmodule Demo do
   end
 
   # --- the settings page, which the second project has
+
+  defp start_page_apps do
+    # LiveView would tell of every event, in the midst of what the demo tells.
+    Logger.configure(level: :warning)
+
+    for app <- [:phoenix_live_view, :bandit],
+        do: {:ok, _apps} = Application.ensure_all_started(app)
+  end
 
   defp updates(%{web: true}), do: [{Plausible.Webhooks.Updates, pubsub: Demo.PubSub}]
   defp updates(_settings), do: []

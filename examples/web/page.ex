@@ -40,10 +40,14 @@ defmodule Demo.Web.Page do
         <title>Webhooks · settings</title>
         <link rel="icon" href="/assets/icon.svg" />
         <link rel="stylesheet" href="/assets/webhook_settings.css" />
-        <script defer src="/assets/phoenix/phoenix.min.js"></script>
-        <script defer src="/assets/live_view/phoenix_live_view.min.js"></script>
-        <script defer src="/assets/page/webhooks_copy.js"></script>
-        <script defer src="/assets/app.js"></script>
+        <script defer src="/assets/phoenix/phoenix.min.js">
+        </script>
+        <script defer src="/assets/live_view/phoenix_live_view.min.js">
+        </script>
+        <script defer src="/assets/page/webhooks_copy.js">
+        </script>
+        <script defer src="/assets/app.js">
+        </script>
       </head>
       <body class="bg-gray-50 dark:bg-gray-950">
         <main class="mx-auto max-w-5xl p-2 sm:p-6">

@@ -6,7 +6,6 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         <%= live_render(@conn, PlausibleWeb.Live.WebhookSettings,
           session: %{
             "site_id" => @site.id,
-            "domain" => @site.domain,
             "auth" => inspect(Plausible.Webhooks.Host.Plausible.Auth),
             "pubsub" => inspect(Plausible.PubSub)
           }
@@ -15,7 +14,6 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     The session, which `live_render` signs:
 
       * `"site_id"` - required.
-      * `"domain"` - of the site; only shown.
       * `"auth"` - required: the name of a module with the behaviour
         `PlausibleWeb.Live.WebhookSettings.Auth`, which says who is looking. It gets
         the whole session.
@@ -55,6 +53,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       Context,
       DeliveryPage,
       FormPage,
+      FormView,
       ListPage,
       Log,
       LogPage,
@@ -72,8 +71,9 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       "delivery" => DeliveryPage
     }
     # Messages come at the pace of the attempts: what they change is read once for all
-    # of them.
+    # of them, and less often where they are so many that not each is sent.
     @collect_ms 400
+    @flood_ms 2_000
     @poll_ms 5_000
     @second_ms 1_000
     @minute_ms 60_000
@@ -210,12 +210,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           true -> page.loaded(tag, {:error, :crashed}, socket)
         end
 
-      {:noreply, tick(if(again?, do: collect(socket), else: socket))}
+      {:noreply, tick(if(again?, do: collect(socket, @collect_ms), else: socket))}
     end
 
     @impl true
-    def handle_info({:plausible_webhooks, _kind, _metadata}, socket),
-      do: {:noreply, collect(socket)}
+    def handle_info({:plausible_webhooks, _kind, metadata}, socket) do
+      flood? = Map.get(metadata, :missed, 0) > 0
+      {:noreply, collect(socket, if(flood?, do: @flood_ms, else: @collect_ms))}
+    end
 
     def handle_info(:collected, socket),
       do: {:noreply, refresh(assign(socket, collecting?: false))}
@@ -232,10 +234,10 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     def handle_info(_other, socket), do: {:noreply, socket}
 
-    defp collect(%{assigns: %{collecting?: true}} = socket), do: socket
+    defp collect(%{assigns: %{collecting?: true}} = socket, _ms), do: socket
 
-    defp collect(socket) do
-      Process.send_after(self(), :collected, @collect_ms)
+    defp collect(socket, ms) do
+      Process.send_after(self(), :collected, ms)
       assign(socket, collecting?: true)
     end
 
@@ -303,26 +305,41 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     def render(%{view: view} = assigns) when view in [:lost, :unavailable] do
       ~H"""
       <div id="webhook-settings" class="text-gray-900 dark:text-gray-100">
-        <.notice theme={:yellow} role="alert"><%= if @view == :lost, do: t(:lost), else: t(:unavailable) %></.notice>
+        <.notice theme={:yellow} role="alert">
+          <%= if @view == :lost, do: t(:lost), else: t(:unavailable) %>
+        </.notice>
       </div>
       """
     end
 
     def render(assigns) do
       ~H"""
-      <div id="webhook-settings" class="shadow-sm bg-white dark:bg-gray-900 text-gray-900 dark:text-gray-100 rounded-md">
+      <div
+        id="webhook-settings"
+        class="shadow-sm bg-white dark:bg-gray-900 text-gray-900 dark:text-gray-100 rounded-md"
+      >
         <header class="py-4 px-4 sm:px-6 border-b border-gray-200 dark:border-gray-700">
           <p class="text-lg font-semibold"><%= t(:title) %></p>
           <p class="mt-px text-sm text-gray-600 dark:text-gray-300"><%= t(:subtitle) %></p>
           <nav aria-label={t(:tabs)} class="mt-3 flex flex-wrap gap-2">
-            <.tab event="page.list" current?={@view in [:list, :form, :webhook]}><%= t(:tab_webhooks) %></.tab>
-            <.tab event="page.log" current?={@view in [:log, :delivery]}><%= t(:tab_deliveries) %></.tab>
+            <.tab event="page.list" current?={@view in [:list, :form, :webhook]}>
+              <%= t(:tab_webhooks) %>
+            </.tab>
+            <.tab event="page.log" current?={@view in [:log, :delivery]}>
+              <%= t(:tab_deliveries) %>
+            </.tab>
           </nav>
         </header>
         <.focus focus={@focus} />
         <div class="p-4 sm:p-6">
           <div role="status" aria-live="polite" id="webhook-message">
-            <.notice :if={@message} theme={if @message.tone == :good, do: :green, else: :red} class="mb-5"><%= @message.text %></.notice>
+            <.notice
+              :if={@message}
+              theme={if @message.tone == :good, do: :green, else: :red}
+              class="mb-5"
+            >
+              <%= @message.text %>
+            </.notice>
           </div>
           <%= view(assigns) %>
         </div>
@@ -338,7 +355,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp view(%{view: :form} = assigns) do
       ~H"""
-      <FormPage.render form={@form} goals={@goals} figures={@figures} />
+      <FormView.render form={@form} goals={@goals} figures={@figures} />
       """
     end
 
@@ -357,14 +374,22 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       />
       <div :if={@webhook == nil}>
         <.notice theme={:yellow}><%= t(:gone) %></.notice>
-        <div class="mt-3"><.button phx-click="page.list"><%= t(:back_to_webhooks) %></.button></div>
+        <div class="mt-3">
+          <.button phx-click="page.list"><%= t(:back_to_webhooks) %></.button>
+        </div>
       </div>
       """
     end
 
     defp view(%{view: :log} = assigns) do
       ~H"""
-      <LogPage.render log={@log} webhooks={@webhooks} goals={@goals} zone={@site.timezone} now_ms={@now_ms} />
+      <LogPage.render
+        log={@log}
+        webhooks={@webhooks}
+        goals={@goals}
+        zone={@site.timezone}
+        now_ms={@now_ms}
+      />
       """
     end
 
@@ -394,11 +419,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         class={[
           "rounded-md px-3 py-1.5 text-sm font-medium cursor-pointer focus-visible:outline-none focus-visible:ring-2 focus-visible:ring-indigo-500",
           if(@current?,
-            do: "bg-indigo-100 text-indigo-900 underline underline-offset-4 dark:bg-gray-700 dark:text-white",
+            do:
+              "bg-indigo-100 text-indigo-900 underline underline-offset-4 dark:bg-gray-700 dark:text-white",
             else: "text-gray-700 hover:bg-gray-100 dark:text-gray-200 dark:hover:bg-gray-800"
           )
         ]}
-      ><%= render_slot(@inner_block) %></button>
+      >
+        <%= render_slot(@inner_block) %>
+      </button>
       """
     end
 
@@ -407,7 +435,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp focus(assigns) do
       ~H"""
-      <span id={"webhook-focus-#{@focus.number}"} phx-mounted={JS.focus(to: "##{@focus.id}")} hidden></span>
+      <span id={"webhook-focus-#{@focus.number}"} phx-mounted={JS.focus(to: "##{@focus.id}")} hidden>
+      </span>
       """
     end
   end

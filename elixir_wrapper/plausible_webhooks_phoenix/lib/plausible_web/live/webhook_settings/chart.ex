@@ -24,11 +24,38 @@ if Code.ensure_loaded?(Phoenix.Component) do
       assigns = assign(assigns, bars: bars, label: label(assigns.activity), height: @height)
 
       ~H"""
-      <svg role="img" aria-label={@label} viewBox="0 0 144 33" preserveAspectRatio="none" class="h-9 w-36 max-w-full">
-        <line x1="0" y1="32.5" x2="144" y2="32.5" class="stroke-gray-300 dark:stroke-gray-600" stroke-width="1" />
+      <svg
+        role="img"
+        aria-label={@label}
+        viewBox="0 0 144 33"
+        preserveAspectRatio="none"
+        class="h-9 w-36 max-w-full"
+      >
+        <line
+          x1="0"
+          y1="32.5"
+          x2="144"
+          y2="32.5"
+          class="stroke-gray-300 dark:stroke-gray-600"
+          stroke-width="1"
+        />
         <g :for={bar <- @bars}>
-          <rect :if={bar.good > 0} x={bar.x} y={@height - bar.good} width="5" height={bar.good} class="fill-green-600 dark:fill-green-400" />
-          <rect :if={bar.bad > 0} x={bar.x} y={@height - bar.good - bar.bad} width="5" height={bar.bad} class="fill-red-600 dark:fill-red-400" />
+          <rect
+            :if={bar.good > 0}
+            x={bar.x}
+            y={@height - bar.good}
+            width="5"
+            height={bar.good}
+            class="fill-green-600 dark:fill-green-400"
+          />
+          <rect
+            :if={bar.bad > 0}
+            x={bar.x}
+            y={@height - bar.good - bar.bad}
+            width="5"
+            height={bar.bad}
+            class="fill-red-600 dark:fill-red-400"
+          />
         </g>
       </svg>
       """
@@ -57,16 +84,33 @@ if Code.ensure_loaded?(Phoenix.Component) do
 
       ~H"""
       <div :if={@total}>
-        <svg role="img" aria-label={"#{t(:timing)}: #{Format.us(@total)}"} viewBox="0 0 1000 10" preserveAspectRatio="none" class="h-3 w-full rounded bg-gray-100 dark:bg-gray-800">
-          <rect :for={phase <- @phases} x={phase.x} y="0" width={phase.width} height="10" class={phase.class} />
+        <svg
+          role="img"
+          aria-label={"#{t(:timing)}: #{Format.us(@total)}"}
+          viewBox="0 0 1000 10"
+          preserveAspectRatio="none"
+          class="h-3 w-full rounded bg-gray-100 dark:bg-gray-800"
+        >
+          <rect
+            :for={phase <- @phases}
+            x={phase.x}
+            y="0"
+            width={phase.width}
+            height="10"
+            class={phase.class}
+          />
         </svg>
         <ul class="mt-2 flex flex-wrap gap-x-4 gap-y-1 text-xs text-gray-700 dark:text-gray-200">
           <li :for={phase <- @phases} class="inline-flex items-center gap-x-1.5">
-            <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" class={phase.class} /></svg>
+            <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
+              <rect width="10" height="10" class={phase.class} />
+            </svg>
             <span><%= phase.name %></span> <span class="font-medium"><%= Format.us(phase.us) %></span>
           </li>
           <li><%= t(:timing_total) %> <span class="font-medium"><%= Format.us(@total) %></span></li>
-          <li :if={@attempt.connect_us == nil and @attempt.first_byte_us != nil}><%= t(:timing_reused) %></li>
+          <li :if={@attempt.connect_us == nil and @attempt.first_byte_us != nil}>
+            <%= t(:timing_reused) %>
+          </li>
         </ul>
       </div>
       """

@@ -61,7 +61,9 @@ if Code.ensure_loaded?(Phoenix.Component) do
           @class
         ]}
         {@rest}
-      ><%= render_slot(@inner_block) %></button>
+      >
+        <%= render_slot(@inner_block) %>
+      </button>
       """
     end
 
@@ -77,8 +79,14 @@ if Code.ensure_loaded?(Phoenix.Component) do
       <h2
         id={@id}
         tabindex="-1"
-        class={["text-lg font-semibold leading-7 text-gray-900 dark:text-gray-100 rounded break-words", @focus_class, @class]}
-      ><%= render_slot(@inner_block) %></h2>
+        class={[
+          "text-lg font-semibold leading-7 text-gray-900 dark:text-gray-100 rounded break-words",
+          @focus_class,
+          @class
+        ]}
+      >
+        <%= render_slot(@inner_block) %>
+      </h2>
       """
     end
 
@@ -89,8 +97,18 @@ if Code.ensure_loaded?(Phoenix.Component) do
 
     def section(assigns) do
       ~H"""
-      <section aria-labelledby={"#{@id}-title"} id={@id} class="border-t border-gray-200 dark:border-gray-700 pt-6 mt-6">
-        <h3 id={"#{@id}-title"} tabindex="-1" class="text-base font-semibold text-gray-900 dark:text-gray-100 rounded"><%= @title %></h3>
+      <section
+        aria-labelledby={"#{@id}-title"}
+        id={@id}
+        class="border-t border-gray-200 dark:border-gray-700 pt-6 mt-6"
+      >
+        <h3
+          id={"#{@id}-title"}
+          tabindex="-1"
+          class="text-base font-semibold text-gray-900 dark:text-gray-100 rounded"
+        >
+          <%= @title %>
+        </h3>
         <p :if={@text} class="mt-1 text-sm text-gray-600 dark:text-gray-300"><%= @text %></p>
         <div class="mt-4"><%= render_slot(@inner_block) %></div>
       </section>
@@ -106,7 +124,12 @@ if Code.ensure_loaded?(Phoenix.Component) do
       assigns = assign(assigns, :tone, notice_tone(assigns.theme))
 
       ~H"""
-      <div class={["rounded-md p-4 text-sm text-gray-900 dark:text-gray-100 break-words", @tone, @class]} {@rest}><%= render_slot(@inner_block) %></div>
+      <div
+        class={["rounded-md p-4 text-sm text-gray-900 dark:text-gray-100 break-words", @tone, @class]}
+        {@rest}
+      >
+        <%= render_slot(@inner_block) %>
+      </div>
       """
     end
 
@@ -122,7 +145,12 @@ if Code.ensure_loaded?(Phoenix.Component) do
       assigns = assign(assigns, :classes, badge_tone(assigns.tone))
 
       ~H"""
-      <span class={["inline-flex items-center gap-x-1.5 rounded-md px-2 py-0.5 text-xs font-medium whitespace-nowrap", @classes]}><.mark tone={@tone} /><%= render_slot(@inner_block) %></span>
+      <span class={[
+        "inline-flex items-center gap-x-1.5 rounded-md px-2 py-0.5 text-xs font-medium whitespace-nowrap",
+        @classes
+      ]}>
+        <.mark tone={@tone} /><%= render_slot(@inner_block) %>
+      </span>
       """
     end
 
@@ -142,25 +170,38 @@ if Code.ensure_loaded?(Phoenix.Component) do
     # A shape for each, for eyes that do not tell the colours.
     defp mark(%{tone: :green} = assigns) do
       ~H"""
-      <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true"><path d="M1.5 5.5l2.5 2.5 4.5-6" fill="none" stroke="currentColor" stroke-width="1.8" /></svg>
+      <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
+        <path d="M1.5 5.5l2.5 2.5 4.5-6" fill="none" stroke="currentColor" stroke-width="1.8" />
+      </svg>
       """
     end
 
     defp mark(%{tone: :red} = assigns) do
       ~H"""
-      <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true"><path d="M2 2l6 6M8 2l-6 6" fill="none" stroke="currentColor" stroke-width="1.8" /></svg>
+      <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
+        <path d="M2 2l6 6M8 2l-6 6" fill="none" stroke="currentColor" stroke-width="1.8" />
+      </svg>
       """
     end
 
     defp mark(%{tone: :yellow} = assigns) do
       ~H"""
-      <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="3.6" fill="none" stroke="currentColor" stroke-width="1.4" /><path d="M5 3v2.2l1.4 1" fill="none" stroke="currentColor" stroke-width="1.2" /></svg>
+      <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
+        <circle cx="5" cy="5" r="3.6" fill="none" stroke="currentColor" stroke-width="1.4" /><path
+          d="M5 3v2.2l1.4 1"
+          fill="none"
+          stroke="currentColor"
+          stroke-width="1.2"
+        />
+      </svg>
       """
     end
 
     defp mark(%{tone: :gray} = assigns) do
       ~H"""
-      <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true"><path d="M3.2 2v6M6.8 2v6" fill="none" stroke="currentColor" stroke-width="1.6" /></svg>
+      <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
+        <path d="M3.2 2v6M6.8 2v6" fill="none" stroke="currentColor" stroke-width="1.6" />
+      </svg>
       """
     end
 
@@ -190,8 +231,12 @@ if Code.ensure_loaded?(Phoenix.Component) do
     def field(assigns) do
       ~H"""
       <div class={@class}>
-        <label for={@id} class="block text-sm font-medium text-gray-900 dark:text-gray-100"><%= @label %></label>
-        <p :if={@help} id={"#{@id}-help"} class="mt-0.5 text-sm text-gray-600 dark:text-gray-300"><%= @help %></p>
+        <label for={@id} class="block text-sm font-medium text-gray-900 dark:text-gray-100">
+          <%= @label %>
+        </label>
+        <p :if={@help} id={"#{@id}-help"} class="mt-0.5 text-sm text-gray-600 dark:text-gray-300">
+          <%= @help %>
+        </p>
         <div class="mt-1.5"><%= render_slot(@inner_block) %></div>
         <.error id={"#{@id}-error"} text={@error} />
       </div>
@@ -203,7 +248,13 @@ if Code.ensure_loaded?(Phoenix.Component) do
 
     def error(assigns) do
       ~H"""
-      <p :if={@text} id={@id} class="mt-1.5 text-sm font-medium text-red-700 dark:text-red-300 break-words"><%= @text %></p>
+      <p
+        :if={@text}
+        id={@id}
+        class="mt-1.5 text-sm font-medium text-red-700 dark:text-red-300 break-words"
+      >
+        <%= @text %>
+      </p>
       """
     end
 
@@ -247,7 +298,13 @@ if Code.ensure_loaded?(Phoenix.Component) do
 
       ~H"""
       <select id={@id} name={@name} class={@classes} {@rest}>
-        <option :for={{value, text} <- @options} value={value} selected={to_string(value) == to_string(@value)}><%= text %></option>
+        <option
+          :for={{value, text} <- @options}
+          value={value}
+          selected={to_string(value) == to_string(@value)}
+        >
+          <%= text %>
+        </option>
       </select>
       """
     end
@@ -282,8 +339,15 @@ if Code.ensure_loaded?(Phoenix.Component) do
           {@rest}
         />
         <div class="min-w-0">
-          <label for={@id} class="block min-h-[1.5rem] text-sm text-gray-900 dark:text-gray-100 break-words"><%= render_slot(@inner_block) %></label>
-          <p :if={@help != []} id={"#{@id}-help"} class="text-sm text-gray-600 dark:text-gray-300"><%= render_slot(@help) %></p>
+          <label
+            for={@id}
+            class="block min-h-[1.5rem] text-sm text-gray-900 dark:text-gray-100 break-words"
+          >
+            <%= render_slot(@inner_block) %>
+          </label>
+          <p :if={@help != []} id={"#{@id}-help"} class="text-sm text-gray-600 dark:text-gray-300">
+            <%= render_slot(@help) %>
+          </p>
         </div>
       </div>
       """
@@ -307,9 +371,20 @@ if Code.ensure_loaded?(Phoenix.Component) do
 
       ~H"""
       <div>
-        <label for={@id} class="block text-sm font-medium text-gray-900 dark:text-gray-100"><%= @label %></label>
+        <label for={@id} class="block text-sm font-medium text-gray-900 dark:text-gray-100">
+          <%= @label %>
+        </label>
         <div class="mt-1 flex flex-wrap gap-2">
-          <input id={@id} type="text" readonly value={@value} autocomplete="off" spellcheck="false" dir="ltr" class={[@classes, "flex-1 min-w-[12rem]"]} />
+          <input
+            id={@id}
+            type="text"
+            readonly
+            value={@value}
+            autocomplete="off"
+            spellcheck="false"
+            dir="ltr"
+            class={[@classes, "flex-1 min-w-[12rem]"]}
+          />
           <.copy_button :if={@copy?} id={@id} label={@label} />
         </div>
       </div>
@@ -328,10 +403,20 @@ if Code.ensure_loaded?(Phoenix.Component) do
       ~H"""
       <div>
         <div class="flex flex-wrap items-center justify-between gap-2">
-          <label for={@id} class="block text-sm font-medium text-gray-900 dark:text-gray-100"><%= @label %></label>
+          <label for={@id} class="block text-sm font-medium text-gray-900 dark:text-gray-100">
+            <%= @label %>
+          </label>
           <.copy_button :if={@copy?} id={@id} label={@label} />
         </div>
-        <textarea id={@id} readonly rows={@rows || rows(@value)} wrap="off" spellcheck="false" dir="ltr" class={["mt-1", @classes]}><%= @value %></textarea>
+        <textarea
+          id={@id}
+          readonly
+          rows={@rows || rows(@value)}
+          wrap="off"
+          spellcheck="false"
+          dir="ltr"
+          class={["mt-1", @classes]}
+        ><%= @value %></textarea>
       </div>
       """
     end
@@ -341,7 +426,12 @@ if Code.ensure_loaded?(Phoenix.Component) do
 
     defp copy_button(assigns) do
       ~H"""
-      <.button phx-click={JS.dispatch("webhooks:copy", to: "##{@id}")} aria-label={"#{t(:copy)}: #{@label}"}><%= t(:copy) %></.button>
+      <.button
+        phx-click={JS.dispatch("webhooks:copy", to: "##{@id}")}
+        aria-label={"#{t(:copy)}: #{@label}"}
+      >
+        <%= t(:copy) %>
+      </.button>
       """
     end
 
@@ -357,8 +447,20 @@ if Code.ensure_loaded?(Phoenix.Component) do
 
       ~H"""
       <div>
-        <p id={"#{@id}-label"} class="text-sm font-medium text-gray-900 dark:text-gray-100"><%= @label %></p>
-        <pre id={@id} dir="auto" tabindex="0" role="region" aria-labelledby={"#{@id}-label"} class={["mt-1 max-h-64 overflow-auto whitespace-pre-wrap break-all rounded-md border border-gray-300 dark:border-gray-600 bg-gray-50 dark:bg-gray-800 p-3 font-mono text-xs text-gray-900 dark:text-gray-100", @focus_class]}><%= @shown %></pre>
+        <p id={"#{@id}-label"} class="text-sm font-medium text-gray-900 dark:text-gray-100">
+          <%= @label %>
+        </p>
+        <pre
+          id={@id}
+          dir="auto"
+          tabindex="0"
+          role="region"
+          aria-labelledby={"#{@id}-label"}
+          class={[
+            "mt-1 max-h-64 overflow-auto whitespace-pre-wrap break-all rounded-md border border-gray-300 dark:border-gray-600 bg-gray-50 dark:bg-gray-800 p-3 font-mono text-xs text-gray-900 dark:text-gray-100",
+            @focus_class
+          ]}
+        ><%= @shown %></pre>
       </div>
       """
     end
@@ -368,9 +470,15 @@ if Code.ensure_loaded?(Phoenix.Component) do
     def facts(assigns) do
       ~H"""
       <dl class="text-sm divide-y divide-gray-200 dark:divide-gray-700">
-        <div :for={{name, text} <- @rows} :if={Hidden.shown(text) not in [nil, ""]} class="py-2 sm:grid sm:grid-cols-4 sm:gap-4">
+        <div
+          :for={{name, text} <- @rows}
+          :if={Hidden.shown(text) not in [nil, ""]}
+          class="py-2 sm:grid sm:grid-cols-4 sm:gap-4"
+        >
           <dt class="font-medium text-gray-900 dark:text-gray-100"><%= name %></dt>
-          <dd class="sm:col-span-3 min-w-0 break-words text-gray-700 dark:text-gray-200"><bdi><%= text |> Hidden.shown() |> Safe.line() %></bdi></dd>
+          <dd class="sm:col-span-3 min-w-0 break-words text-gray-700 dark:text-gray-200">
+            <bdi><%= text |> Hidden.shown() |> Safe.line() %></bdi>
+          </dd>
         </div>
       </dl>
       """

@@ -7,13 +7,12 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     alias Plausible.Webhooks.Instance
 
     @enforce_keys [:instance, :site_id, :actor]
-    defstruct [:instance, :site_id, :actor, :domain, :pubsub, copy?: false]
+    defstruct [:instance, :site_id, :actor, :pubsub, copy?: false]
 
     @type t :: %__MODULE__{
             instance: atom(),
             site_id: integer(),
             actor: Plausible.Webhooks.Host.actor(),
-            domain: String.t() | nil,
             pubsub: atom() | nil,
             copy?: boolean()
           }
@@ -44,7 +43,6 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         instance: instance,
         site_id: site_id,
         actor: actor,
-        domain: session["domain"],
         pubsub: pubsub(session["pubsub"]),
         copy?: session["copy"] == true
       }

@@ -132,15 +132,21 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
       ~H"""
       <div>
-        <.text_button phx-click="page.back">← <%= if @detail.back == :log, do: t(:back_to_deliveries), else: t(:back_to_webhooks) %></.text_button>
+        <.text_button phx-click="page.back">
+          ← <%= if @detail.back == :log, do: t(:back_to_deliveries), else: t(:back_to_webhooks) %>
+        </.text_button>
         <div class="mt-2 flex flex-wrap items-start justify-between gap-3">
           <div class="min-w-0">
             <.heading id="delivery-title"><%= Texts.type(@delivery.type) %></.heading>
             <p class="mt-1"><LogPage.state delivery={@delivery} now_ms={@now_ms} /></p>
           </div>
-          <.button id="delivery-redeliver" theme={:primary} phx-click="delivery.redeliver"><%= t(:redeliver) %></.button>
+          <.button id="delivery-redeliver" theme={:primary} phx-click="delivery.redeliver">
+            <%= t(:redeliver) %>
+          </.button>
         </div>
-        <.notice :if={@detail.gone?} theme={:yellow} class="mt-4" role="alert"><%= t(:delivery_gone) %></.notice>
+        <.notice :if={@detail.gone?} theme={:yellow} class="mt-4" role="alert">
+          <%= t(:delivery_gone) %>
+        </.notice>
         <div class="mt-4"><.facts rows={facts(@delivery, @webhook, @goals, @zone)} /></div>
         <.attempts attempts={@detail.attempts} zone={@zone} />
         <.body_section delivery={@delivery} copy?={@copy?} />
@@ -176,13 +182,19 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp attempts(assigns) do
       ~H"""
       <.section id="delivery-attempts" title={t(:attempts_title)}>
-        <p :if={@attempts == nil} class="text-sm text-gray-700 dark:text-gray-200"><%= t(:loading) %></p>
-        <p :if={@attempts == []} class="text-sm text-gray-700 dark:text-gray-200"><%= t(:attempts_none) %></p>
+        <p :if={@attempts == nil} class="text-sm text-gray-700 dark:text-gray-200">
+          <%= t(:loading) %>
+        </p>
+        <p :if={@attempts == []} class="text-sm text-gray-700 dark:text-gray-200">
+          <%= t(:attempts_none) %>
+        </p>
         <ol :if={@attempts not in [nil, []]} class="space-y-6">
           <li :for={attempt <- Enum.reverse(@attempts)} id={"attempt-#{attempt.number}"}>
             <h4 class="mb-2 text-sm font-semibold text-gray-900 dark:text-gray-100">
               <%= t(:attempt_n, n: attempt.number) %>
-              <span class="font-normal text-gray-700 dark:text-gray-200"><%= Format.time(attempt.started_at_ms, @zone) %></span>
+              <span class="font-normal text-gray-700 dark:text-gray-200">
+                <%= Format.time(attempt.started_at_ms, @zone) %>
+              </span>
             </h4>
             <TestPanel.attempt attempt={attempt} id={"attempt-#{attempt.number}-result"} />
           </li>
@@ -209,7 +221,9 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp request(%{request: nil} = assigns) do
       ~H"""
       <.section id="delivery-request" title={t(:request_title)} text={t(:request_text)}>
-        <.button id="delivery-request-show" phx-click="delivery.request"><%= t(:request_show) %></.button>
+        <.button id="delivery-request-show" phx-click="delivery.request">
+          <%= t(:request_show) %>
+        </.button>
       </.section>
       """
     end
@@ -223,17 +237,36 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         </div>
         <div class="mt-4 space-y-5">
           <.facts rows={request_rows(@request)} />
-          <.copy_block id="delivery-curl" label={t(:curl_title)} value={Snippets.curl(@request)} copy?={@copy?} />
+          <.copy_block
+            id="delivery-curl"
+            label={t(:curl_title)}
+            value={Snippets.curl(@request)}
+            copy?={@copy?}
+          />
           <form id="delivery-language" phx-change="delivery.language">
             <p class="text-sm font-medium text-gray-900 dark:text-gray-100"><%= t(:verify_title) %></p>
             <p class="mt-0.5 text-sm text-gray-600 dark:text-gray-300"><%= t(:verify_text) %></p>
-            <p :if={Snippets.body_in_file?(@request)} class="mt-0.5 text-sm text-gray-600 dark:text-gray-300"><%= t(:verify_file) %></p>
+            <p
+              :if={Snippets.body_in_file?(@request)}
+              class="mt-0.5 text-sm text-gray-600 dark:text-gray-300"
+            >
+              <%= t(:verify_file) %>
+            </p>
             <.field id="delivery-language-select" label={t(:verify_language)} class="mt-2 max-w-xs">
-              <.select id="delivery-language-select" name="language" value={@language} options={Snippets.languages()} />
+              <.select
+                id="delivery-language-select"
+                name="language"
+                value={@language}
+                options={Snippets.languages()}
+              />
             </.field>
           </form>
-          <.copy_block id="delivery-verify"
-            label={t(:verify_code)} value={Snippets.verify(@language, @request)} copy?={@copy?} />
+          <.copy_block
+            id="delivery-verify"
+            label={t(:verify_code)}
+            value={Snippets.verify(@language, @request)}
+            copy?={@copy?}
+          />
         </div>
       </.section>
       """

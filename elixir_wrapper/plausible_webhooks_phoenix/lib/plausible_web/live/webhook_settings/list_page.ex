@@ -9,7 +9,17 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1, t: 2]
 
     alias Plausible.Webhooks.Webhook
-    alias PlausibleWeb.Live.WebhookSettings.{Chart, Format, FormPage, LogPage, Safe, State, Texts}
+
+    alias PlausibleWeb.Live.WebhookSettings.{
+      Chart,
+      Format,
+      FormPage,
+      LogPage,
+      Safe,
+      State,
+      Texts,
+      WebhookPage
+    }
 
     def open(socket) do
       socket
@@ -25,7 +35,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     def loaded(:webhooks, {:ok, webhooks}, socket),
-      do: socket |> assign(webhooks: webhooks) |> FormPage.refreshed()
+      do: socket |> assign(webhooks: webhooks) |> FormPage.refreshed() |> WebhookPage.refreshed()
 
     def loaded(:webhooks, {:error, reason}, socket), do: State.failed(socket, reason)
     def loaded(:activity, {:ok, activity}, socket), do: assign(socket, activity: activity)
@@ -61,10 +71,17 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           <.heading id="webhooks-title"><%= t(:title) %></.heading>
           <.button id="webhooks-add" theme={:primary} phx-click="page.new"><%= t(:add) %></.button>
         </div>
-        <p :if={match?({:error, _}, @activity)} class="mt-3 text-sm text-gray-700 dark:text-gray-200"><%= t(:activity_failed) %></p>
+        <p :if={match?({:error, _}, @activity)} class="mt-3 text-sm text-gray-700 dark:text-gray-200">
+          <%= t(:activity_failed) %>
+        </p>
         <ul class="mt-4 divide-y divide-gray-200 dark:divide-gray-700">
           <li :for={webhook <- @webhooks} id={"webhook-#{webhook.id}"} class="py-5">
-            <.entry webhook={webhook} activity={known(@activity, webhook.id)} zone={@zone} now_ms={@now_ms} />
+            <.entry
+              webhook={webhook}
+              activity={known(@activity, webhook.id)}
+              zone={@zone}
+              now_ms={@now_ms}
+            />
           </li>
         </ul>
       </div>
@@ -80,17 +97,30 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         <div class="min-w-0 flex-1 basis-64">
           <div class="flex flex-wrap items-center gap-2">
             <h3 class="min-w-0 text-base font-semibold text-gray-900 dark:text-gray-100">
-              <.text_button phx-click="page.webhook" phx-value-id={@webhook.id} aria-label={t(:open, name: Safe.line(State.name(@webhook)))} class="break-all">
+              <.text_button
+                phx-click="page.webhook"
+                phx-value-id={@webhook.id}
+                aria-label={t(:open, name: Safe.line(State.name(@webhook)))}
+                class="break-all"
+              >
                 <.foreign text={State.name(@webhook)} />
               </.text_button>
             </h3>
             <.state webhook={@webhook} />
           </div>
-          <p class="mt-1 text-sm text-gray-700 dark:text-gray-200 break-all"><.foreign text={Webhook.host(@webhook)} /></p>
-          <p class="mt-2 flex flex-wrap gap-1.5"><.badge :for={type <- @webhook.events} tone={:plain}><%= Texts.type(type) %></.badge></p>
-          <p :if={text = why(@webhook, @zone)} class="mt-2 text-sm text-gray-700 dark:text-gray-200"><%= text %></p>
+          <p class="mt-1 text-sm text-gray-700 dark:text-gray-200 break-all">
+            <.foreign text={Webhook.host(@webhook)} />
+          </p>
+          <p class="mt-2 flex flex-wrap gap-1.5">
+            <.badge :for={type <- @webhook.events} tone={:plain}><%= Texts.type(type) %></.badge>
+          </p>
+          <p :if={text = why(@webhook, @zone)} class="mt-2 text-sm text-gray-700 dark:text-gray-200">
+            <%= text %>
+          </p>
         </div>
-        <div class="basis-80"><.activity :if={@activity} activity={@activity} zone={@zone} now_ms={@now_ms} /></div>
+        <div class="basis-80">
+          <.activity :if={@activity} activity={@activity} zone={@zone} now_ms={@now_ms} />
+        </div>
       </div>
       """
     end
@@ -110,16 +140,22 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         <span :if={@total == 0}><%= t(:success_none) %></span>
         <span :if={@total > 0}>
           <%= t(:success_24h) %>:
-          <span class="font-medium text-gray-900 dark:text-gray-100"><%= t(:success_of, percent: Format.percent(@delivered, @total), total: Format.number(@total)) %></span>
+          <span class="font-medium text-gray-900 dark:text-gray-100">
+            <%= t(:success_of, percent: Format.percent(@delivered, @total), total: Format.number(@total)) %>
+          </span>
           <span :if={@activity[:complete?] == false}>(<%= t(:incomplete) %>)</span>
         </span>
         <span :if={@activity.waiting > 0}>
-          <%= t(:waiting_count, count: Format.number(@activity.waiting) <> if(@activity.waiting_more?, do: "+", else: "")) %>
+          <%= t(:waiting_count,
+            count: Format.number(@activity.waiting) <> if(@activity.waiting_more?, do: "+", else: "")
+          ) %>
         </span>
         <span>
           <%= t(:last_delivery) %>:
           <%= if @activity.last do %>
-            <.text_button phx-click="page.delivery" phx-value-id={@activity.last.id}><%= Format.time(@activity.last.created_at_ms, @zone) %></.text_button>
+            <.text_button phx-click="page.delivery" phx-value-id={@activity.last.id}>
+              <%= Format.time(@activity.last.created_at_ms, @zone) %>
+            </.text_button>
             <LogPage.state delivery={@activity.last} now_ms={@now_ms} />
           <% else %>
             <%= t(:last_none) %>

@@ -79,12 +79,28 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         <.heading id="log-title"><%= t(:log_title) %></.heading>
         <.filters log={@log} webhooks={@webhooks} goals={@goals} zone={@zone} />
         <div class="mt-5" aria-live="polite">
-          <p :if={@log.entries == nil} class="text-sm text-gray-700 dark:text-gray-200"><%= t(:loading) %></p>
-          <p :if={@log.entries == []} class="text-sm text-gray-700 dark:text-gray-200"><%= nothing(@log) %></p>
+          <p :if={@log.entries == nil} class="text-sm text-gray-700 dark:text-gray-200">
+            <%= t(:loading) %>
+          </p>
+          <p :if={@log.entries == []} class="text-sm text-gray-700 dark:text-gray-200">
+            <%= nothing(@log) %>
+          </p>
         </div>
-        <.entries :if={@log.entries not in [nil, []]} log={@log} webhooks={@webhooks} zone={@zone} now_ms={@now_ms} />
-        <nav :if={@log.next != nil or length(@log.cursors) > 1} aria-label={t(:log_pages)} class="mt-4 flex flex-wrap gap-2">
-          <.button phx-click="log.newer" disabled={length(@log.cursors) == 1}>← <%= t(:log_newer) %></.button>
+        <.entries
+          :if={@log.entries not in [nil, []]}
+          log={@log}
+          webhooks={@webhooks}
+          zone={@zone}
+          now_ms={@now_ms}
+        />
+        <nav
+          :if={@log.next != nil or length(@log.cursors) > 1}
+          aria-label={t(:log_pages)}
+          class="mt-4 flex flex-wrap gap-2"
+        >
+          <.button phx-click="log.newer" disabled={length(@log.cursors) == 1}>
+            ← <%= t(:log_newer) %>
+          </.button>
           <.button phx-click="log.older" disabled={@log.next == nil}>
             <%= if @log.entries == [], do: t(:log_further), else: t(:log_older) %> →
           </.button>
@@ -98,14 +114,42 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp filters(assigns) do
       ~H"""
-      <form id="log-filters" phx-change="log.filter" phx-submit="log.filter" aria-label={t(:log_filters)} class="mt-4 grid grid-cols-2 gap-3 lg:grid-cols-4">
-        <.field :for={{name, label, options} <- selects(@webhooks, @goals)} id={"log-filter-#{name}"} label={label}>
-          <.select id={"log-filter-#{name}"} name={"filter[#{name}]"} value={@log.filters[name]} options={options} />
+      <form
+        id="log-filters"
+        phx-change="log.filter"
+        phx-submit="log.filter"
+        aria-label={t(:log_filters)}
+        class="mt-4 grid grid-cols-2 gap-3 lg:grid-cols-4"
+      >
+        <.field
+          :for={{name, label, options} <- selects(@webhooks, @goals)}
+          id={"log-filter-#{name}"}
+          label={label}
+        >
+          <.select
+            id={"log-filter-#{name}"}
+            name={"filter[#{name}]"}
+            value={@log.filters[name]}
+            options={options}
+          />
         </.field>
-        <.field class="col-span-2 sm:col-span-1" :for={{name, label} <- [{"since", :filter_since}, {"until", :filter_until}]} id={"log-filter-#{name}"} label={t(label, zone: Format.zone(@zone))}>
-          <.input id={"log-filter-#{name}"} type="datetime-local" name={"filter[#{name}]"} value={@log.filters[name]} phx-debounce="400" />
+        <.field
+          :for={{name, label} <- [{"since", :filter_since}, {"until", :filter_until}]}
+          class="col-span-2 sm:col-span-1"
+          id={"log-filter-#{name}"}
+          label={t(label, zone: Format.zone(@zone))}
+        >
+          <.input
+            id={"log-filter-#{name}"}
+            type="datetime-local"
+            name={"filter[#{name}]"}
+            value={@log.filters[name]}
+            phx-debounce="400"
+          />
         </.field>
-        <div class="flex items-end"><.button :if={Log.filtered?(@log)} phx-click="log.clear"><%= t(:filter_clear) %></.button></div>
+        <div class="flex items-end">
+          <.button :if={Log.filtered?(@log)} phx-click="log.clear"><%= t(:filter_clear) %></.button>
+        </div>
       </form>
       """
     end
@@ -140,19 +184,35 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         <caption class="sr-only"><%= t(:log_caption) %></caption>
         <thead class="sr-only md:not-sr-only md:table-header-group">
           <tr class="border-b border-gray-200 dark:border-gray-700">
-            <th :for={column <- ~w(column_time column_event column_webhook column_state column_attempts column_answer)a} scope="col" class="py-2 pr-4 font-semibold text-gray-900 dark:text-gray-100"><%= t(column) %></th>
+            <th
+              :for={
+                column <-
+                  ~w(column_time column_event column_webhook column_state column_attempts column_answer)a
+              }
+              scope="col"
+              class="py-2 pr-4 font-semibold text-gray-900 dark:text-gray-100"
+            >
+              <%= t(column) %>
+            </th>
           </tr>
         </thead>
         <tbody class="block md:table-row-group divide-y divide-gray-200 dark:divide-gray-700">
           <tr :for={delivery <- @log.entries} id={delivery.id} class="block md:table-row py-3 md:py-0">
             <td class="block md:table-cell md:py-3 pr-4 whitespace-nowrap">
               <.text_button phx-click="page.delivery" phx-value-id={delivery.id}>
-                <span class="sr-only"><%= t(:delivery_open) %></span> <%= Format.time(delivery.created_at_ms, @zone) %>
+                <span class="sr-only"><%= t(:delivery_open) %></span> <%= Format.time(
+                  delivery.created_at_ms,
+                  @zone
+                ) %>
               </.text_button>
             </td>
             <td class="inline-block md:table-cell md:py-3 pr-4"><%= Texts.type(delivery.type) %></td>
-            <td class="inline-block md:table-cell md:py-3 pr-4 break-all"><.foreign text={Safe.short(@names[delivery.webhook_id], 60)} /></td>
-            <td class="block md:table-cell py-1 md:py-3 pr-4"><.state delivery={delivery} now_ms={@now_ms} /></td>
+            <td class="inline-block md:table-cell md:py-3 pr-4 break-all">
+              <.foreign text={Safe.short(@names[delivery.webhook_id], 60)} />
+            </td>
+            <td class="block md:table-cell py-1 md:py-3 pr-4">
+              <.state delivery={delivery} now_ms={@now_ms} />
+            </td>
             <td class="inline-block md:table-cell md:py-3 pr-4">
               <span class="md:sr-only"><%= t(:column_attempts) %>:</span> <%= delivery.attempts %>
             </td>
@@ -170,11 +230,17 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     def state(assigns) do
       ~H"""
       <span class="inline-flex flex-wrap items-center gap-x-2">
-        <.badge tone={tone(@delivery.state)}><%= Texts.state(@delivery.state) %></.badge>
-        <span :if={Log.waiting_delivery?(@delivery)} class="text-xs whitespace-nowrap"><%= next(@delivery.next_at_ms - @now_ms) %></span>
+        <.badge tone={tone(@delivery.state)}><%= Texts.state(shown(@delivery)) %></.badge>
+        <span :if={Log.waiting_delivery?(@delivery)} class="text-xs whitespace-nowrap">
+          <%= next(@delivery.next_at_ms - @now_ms) %>
+        </span>
       </span>
       """
     end
+
+    # Between two attempts it waits, wherever that is.
+    defp shown(%{state: :pending, next_at_ms: next_at_ms}) when next_at_ms != nil, do: :parked
+    defp shown(%{state: state}), do: state
 
     defp tone(:delivered), do: :green
     defp tone(:failed), do: :red

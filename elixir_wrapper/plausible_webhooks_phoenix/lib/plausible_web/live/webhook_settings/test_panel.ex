@@ -78,24 +78,58 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
       ~H"""
       <.section id="webhook-test" title={t(:test_title)} text={t(:test_text)}>
-        <form id="webhook-test-form" phx-change="webhook.test_type" phx-submit="webhook.test" class="flex flex-wrap items-end gap-3">
+        <form
+          id="webhook-test-form"
+          phx-change="webhook.test_type"
+          phx-submit="webhook.test"
+          class="flex flex-wrap items-end gap-3"
+        >
           <.field id="webhook-test-type" label={t(:test_type)} class="flex-1 min-w-[12rem]">
-            <.select id="webhook-test-type" name="type" value={@panel.type} options={Enum.map(Enum.reverse(@types), &{&1, "#{Texts.type(&1)} (#{&1})"})} />
+            <.select
+              id="webhook-test-type"
+              name="type"
+              value={@panel.type}
+              options={Enum.map(Enum.reverse(@types), &{&1, "#{Texts.type(&1)} (#{&1})"})}
+            />
           </.field>
-          <.button id="webhook-test-send" type="submit" theme={:primary} disabled={@panel.running? or @wait_ms > 0}><%= t(:test_send) %></.button>
+          <.button
+            id="webhook-test-send"
+            type="submit"
+            theme={:primary}
+            disabled={@panel.running? or @wait_ms > 0}
+          >
+            <%= t(:test_send) %>
+          </.button>
         </form>
         <div class="mt-2">
-          <.text_button :if={@panel.sample == nil} phx-click="webhook.sample"><%= t(:test_sample) %></.text_button>
-          <.text_button :if={@panel.sample != nil} phx-click="webhook.sample_hide"><%= t(:test_sample_hide) %></.text_button>
+          <.text_button :if={@panel.sample == nil} phx-click="webhook.sample">
+            <%= t(:test_sample) %>
+          </.text_button>
+          <.text_button :if={@panel.sample != nil} phx-click="webhook.sample_hide">
+            <%= t(:test_sample_hide) %>
+          </.text_button>
         </div>
         <div :if={@panel.sample} class="mt-2">
-          <.copy_block id="webhook-test-sample" label={t(:request_body)} value={Safe.block(Json.pretty(@panel.sample))} copy?={@copy?} />
+          <.copy_block
+            id="webhook-test-sample"
+            label={t(:request_body)}
+            value={Safe.block(Json.pretty(@panel.sample))}
+            copy?={@copy?}
+          />
         </div>
-        <p :if={@panel.running?} class="mt-4 text-sm text-gray-700 dark:text-gray-200"><%= t(:test_sending) %></p>
-        <p :if={@wait_ms > 0} class="mt-4 text-sm text-gray-700 dark:text-gray-200"><%= t(:test_wait, wait: Format.countdown(@wait_ms)) %></p>
+        <p :if={@panel.running?} class="mt-4 text-sm text-gray-700 dark:text-gray-200">
+          <%= t(:test_sending) %>
+        </p>
+        <p :if={@wait_ms > 0} class="mt-4 text-sm text-gray-700 dark:text-gray-200">
+          <%= t(:test_wait, wait: Format.countdown(@wait_ms)) %>
+        </p>
         <div :if={@panel.result} id="webhook-test-result" class="mt-4">
           <.attempt attempt={@panel.result} id="webhook-test-attempt" />
-          <div class="mt-3"><.text_button phx-click="page.delivery" phx-value-id={@panel.result.delivery_id}><%= t(:test_open) %></.text_button></div>
+          <div class="mt-3">
+            <.text_button phx-click="page.delivery" phx-value-id={@panel.result.delivery_id}>
+              <%= t(:test_open) %>
+            </.text_button>
+          </div>
         </div>
       </.section>
       """
@@ -115,14 +149,35 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           <p class="font-semibold"><%= outcome(@attempt) %></p>
           <p :if={@attempt.detail not in [nil, ""]} class="mt-1"><.foreign text={@attempt.detail} /></p>
           <dl :if={@hint} class="mt-2 space-y-1">
-            <div><dt class="inline font-medium"><%= t(:meaning) %>:</dt> <dd class="inline"><%= @hint.meaning %></dd></div>
-            <div><dt class="inline font-medium"><%= t(:action) %>:</dt> <dd class="inline"><%= @hint.action %></dd></div>
+            <div>
+              <dt class="inline font-medium"><%= t(:meaning) %>:</dt>
+
+              <dd class="inline"><%= @hint.meaning %></dd>
+            </div>
+            <div>
+              <dt class="inline font-medium"><%= t(:action) %>:</dt>
+
+              <dd class="inline"><%= @hint.action %></dd>
+            </div>
           </dl>
         </.notice>
         <Chart.timing attempt={@attempt} />
-        <.foreign_block :if={@excerpt != ""} id={"#{@id}-answer"} label={answer_label(@attempt)} text={@excerpt} />
-        <p :if={@attempt.status && @attempt.response_body == ""} class="text-sm text-gray-700 dark:text-gray-200"><%= t(:answer_empty) %></p>
-        <.facts rows={[{t(:remote_ip), @attempt.remote_ip}, {t(:content_type), @attempt.response_content_type}]} />
+        <.foreign_block
+          :if={@excerpt != ""}
+          id={"#{@id}-answer"}
+          label={answer_label(@attempt)}
+          text={@excerpt}
+        />
+        <p
+          :if={@attempt.status && @attempt.response_body == ""}
+          class="text-sm text-gray-700 dark:text-gray-200"
+        >
+          <%= t(:answer_empty) %>
+        </p>
+        <.facts rows={[
+          {t(:remote_ip), @attempt.remote_ip},
+          {t(:content_type), @attempt.response_content_type}
+        ]} />
       </div>
       """
     end

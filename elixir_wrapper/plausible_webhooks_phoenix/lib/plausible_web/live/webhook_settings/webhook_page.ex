@@ -79,8 +79,12 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       end
     end
 
-    def loaded({:waiting, id}, {:ok, waiting}, %{assigns: %{hook: %{id: id} = hook}} = socket),
-      do: assign(socket, hook: %{hook | waiting: waiting})
+    def loaded({:waiting, id}, result, %{assigns: %{hook: %{id: id} = hook}} = socket) do
+      case result do
+        {:ok, waiting} -> assign(socket, hook: %{hook | waiting: waiting})
+        {:error, reason} -> State.failed(socket, reason)
+      end
+    end
 
     def loaded({:recover, id}, result, %{assigns: %{hook: %{id: id} = hook}} = socket) do
       case result do
@@ -141,6 +145,31 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       do: t(:recover_found_more, count: Texts.deliveries(count))
 
     def found_text(%{count: count}), do: t(:recover_found, count: Texts.deliveries(count))
+
+    @doc """
+    The webhooks were read anew: secrets that are shown and are not the ones any more
+    that sign are shown no longer.
+    """
+    def refreshed(%{assigns: %{hook: %__MODULE__{id: id, secrets: [_ | _]} = hook}} = socket) do
+      case State.webhook(socket, id) do
+        %{secrets: stored} ->
+          sign = Enum.map(stored, &times/1)
+
+          known? =
+            Enum.all?(hook.secrets, &(times(&1) in sign)) and
+              newest(hook.secrets) == newest(stored)
+
+          if known?, do: socket, else: assign(socket, hook: %{hook | secrets: nil})
+
+        nil ->
+          assign(socket, hook: %{hook | secrets: nil})
+      end
+    end
+
+    def refreshed(socket), do: socket
+
+    defp times(secret), do: Map.take(secret, [:created_at_ms, :expires_at_ms])
+    defp newest([secret | _older]), do: secret.created_at_ms
 
     # --- events
 

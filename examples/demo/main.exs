@@ -144,9 +144,6 @@ defmodule Demo do
   # --- the settings page, which the second project has
 
   defp start_page_apps do
-    # LiveView would tell of every event, in the midst of what the demo tells.
-    Logger.configure(level: :warning)
-
     for app <- [:phoenix_live_view, :bandit],
         do: {:ok, _apps} = Application.ensure_all_started(app)
   end

@@ -195,6 +195,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       change(view, %{search: "number 1000"})
       change(view, %{goal: %{"1000" => "true"}})
       assert text_of(view, "#webhook-goals") =~ "2 of 1,000 goals chosen."
+      change(view, %{search: "number 777"})
+      change(view, %{goal: %{"777" => "false"}})
+      assert text_of(view, "#webhook-goals") =~ "1 of 1,000 goals chosen."
+      change(view, %{goal: %{"777" => "true"}})
       change(view, %{search: "nothing like it"})
       assert text_of(view, "#webhook-goals") =~ "No goal has this name."
       save(view, %{url: HttpReceiver.url(context.receiver, "/hook")})

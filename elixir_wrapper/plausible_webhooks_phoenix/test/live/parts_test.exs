@@ -111,6 +111,32 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
     end
   end
 
+  describe "State" do
+    test "what is asked for while it is being read is read once more, and not at once" do
+      alias PlausibleWeb.Live.WebhookSettings.State
+      # Connected, as far as tasks ask.
+      socket = %Phoenix.LiveView.Socket{transport_pid: self()}
+      context = %{instance: __MODULE__, actor: nil, site_id: 1}
+
+      socket =
+        Phoenix.Component.assign(socket,
+          loading: MapSet.new(),
+          again: MapSet.new(),
+          context: context
+        )
+
+      Process.flag(:trap_exit, true)
+      key = {__MODULE__, :tag}
+      socket = State.load(socket, __MODULE__, :tag, :site, [])
+      assert State.loading?(socket.assigns, __MODULE__, :tag)
+      {_socket, false} = State.ended(socket, key)
+      socket = State.load(socket, __MODULE__, :tag, :site, [])
+      assert {socket, true} = State.ended(socket, key)
+      refute State.loading?(socket.assigns, __MODULE__, :tag)
+      assert {_socket, false} = State.ended(socket, key)
+    end
+  end
+
   describe "Texts" do
     test "every error class has a name, a meaning and something to do" do
       for class <- Failures.classes() do

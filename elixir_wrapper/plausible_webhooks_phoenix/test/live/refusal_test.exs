@@ -159,6 +159,20 @@ defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
     refute render(view) =~ "for managers only"
   end
 
+  test "what was read before and comes after is not kept", context do
+    {context, webhook, _delivery} = set_up(context)
+    view = page!(context)
+    TestHost.put(context.host, {:role, :owner}, :viewer)
+    forge(view, "page.list", %{})
+    %{socket: socket} = :sys.get_state(view.pid)
+    key = {PlausibleWeb.Live.WebhookSettings.ListPage, :webhooks}
+
+    {:noreply, socket} =
+      PlausibleWeb.Live.WebhookSettings.handle_async(key, {:ok, {:ok, [webhook]}}, socket)
+
+    assert socket.assigns.webhooks == []
+  end
+
   test "another site's webhook and delivery are not found, one event after the other", context do
     context = start_page!(context)
     mine = webhook!(context, "/mine", %{name: "Mine"})

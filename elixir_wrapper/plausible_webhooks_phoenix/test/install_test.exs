@@ -119,13 +119,13 @@ defmodule Plausible.Webhooks.InstallTest do
       {:edit, _old, sidebar} = of(changes, "lib/plausible_web/views/layout_view.ex").result
 
       assert sidebar =~ """
-                   %{key: "Integrations", value: "integrations", icon: :puzzle_piece}
-                 end,
-                 if regular_site? do
-                   %{key: "Webhooks", value: "webhooks", icon: :bolt}
-                 end,
-                 if regular_site? do
-                   %{key: "Shields",\
+                     %{key: "Integrations", value: "integrations", icon: :puzzle_piece}
+                   end,
+                   if regular_site? do
+                     %{key: "Webhooks", value: "webhooks", icon: :bolt}
+                   end,
+                   if regular_site? do
+                     %{key: "Shields",\
              """
 
       {:edit, nil, template} =

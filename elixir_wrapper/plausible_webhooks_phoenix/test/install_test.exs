@@ -287,13 +287,17 @@ defmodule Plausible.Webhooks.InstallTest do
     end
   end
 
-  # Skipped where the adapter is missing, and seen as skipped.
-  @tag skip: not Code.ensure_loaded?(Plausible.Webhooks.Host.Plausible)
   test "what it makes Plausible call is there" do
-    adapter = Plausible.Webhooks.Host.Plausible
-    assert function_exported?(adapter, :options, 0)
-    assert function_exported?(adapter, :page_session, 1)
-    assert Code.ensure_loaded?(PlausibleWeb.Live.WebhookSettings)
+    alias Plausible.Webhooks.Host.Plausible, as: Adapter
+    assert Code.ensure_loaded?(Adapter)
+    assert function_exported?(Adapter, :options, 0)
+    assert function_exported?(Adapter, :page_session, 1)
+  end
+
+  # Skipped where LiveView is missing, and seen as skipped.
+  @tag skip: not Code.ensure_loaded?(PlausibleWeb.Live.WebhookSettings)
+  test "and the page that it makes Plausible show" do
+    assert function_exported?(PlausibleWeb.Live.WebhookSettings, :mount, 3)
   end
 
   test "the diff is one that patch takes", %{root: root} do

@@ -16,7 +16,11 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
     ]
   end
 
-  def application, do: [extra_applications: [:logger, :crypto]]
+  def application, do: [extra_applications: applications(Mix.env())]
+
+  # The tests visit a site by OTP's own HTTP client.
+  defp applications(:test), do: [:logger, :crypto, :inets]
+  defp applications(_env), do: [:logger, :crypto]
 
   defp deps do
     [
@@ -26,18 +30,31 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:telemetry, "~> 1.0"},
       {:oban, "~> 2.17", optional: true},
       {:phoenix_pubsub, "~> 2.1", optional: true},
+      # The settings page, where the host has LiveView.
+      {:phoenix_live_view, "~> 0.20 or ~> 1.0", optional: true},
       # Ecto's for JSON, which Oban's tables have.
       {:jason, "~> 1.4", optional: true},
+      # Serves the page in tests and in the demo; what LiveView's tests read HTML with.
+      {:bandit, "~> 1.2", only: [:dev, :test]},
+      {html_parser(), ">= 0.1.0", only: :test},
       # Comes with prom_ex, which a host may have.
       {:telemetry_metrics, "~> 1.0", only: :test}
     ]
+  end
+
+  # LiveView 1.1, which needs Elixir 1.15, has left Floki for LazyHTML.
+  defp html_parser do
+    if Version.match?(System.version(), ">= 1.15.0"), do: :lazy_html, else: :floki
   end
 
   # The contract that every store keeps is the first project's, and so are its
   # tests and what they need; here they are compiled from where they are.
   defp elixirc_paths(:test) do
     support = Path.expand("#{@core}/test/support", __DIR__)
-    names = ~w(store_contract.ex store_contract test_host.ex http_receiver.ex)
+
+    names =
+      ~w(store_contract.ex store_contract test_host.ex http_receiver.ex json_schema.ex peer.ex)
+
     shared = for name <- names, do: Path.join(support, name)
     ["lib", "test/support"] ++ shared
   end

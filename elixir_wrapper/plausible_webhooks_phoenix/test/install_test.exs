@@ -300,6 +300,17 @@ defmodule Plausible.Webhooks.InstallTest do
     assert function_exported?(PlausibleWeb.Live.WebhookSettings, :mount, 3)
   end
 
+  test "docs/plausible.md shows each line of it", %{root: root} do
+    # Without the white space that says how deep a line is in its file.
+    lines = fn text -> text |> String.split("\n") |> Enum.map(&String.trim/1) end
+    docs = File.read!(Path.expand("../../../docs/plausible.md", __DIR__))
+    shown = for "+" <> line <- lines.(docs), do: String.trim(line)
+
+    for change <- plan(root), block <- added(change), line <- lines.(block), line != "" do
+      assert line in shown, "#{change.path}: #{line}"
+    end
+  end
+
   test "the diff is one that patch takes", %{root: root} do
     changes = plan(root)
     copy = root <> "-copy"

@@ -7,7 +7,7 @@ defmodule Plausible.ConsolidatedView do
 
   def site_ids(view) do
     Repo.all(
-      from(s in Site, where: s.team_id == ^view.team_id and not s.consolidated, select: s.id)
+      from s in Site, where: s.team_id == ^view.team_id and not s.consolidated, select: s.id
     )
   end
 

@@ -7,14 +7,14 @@ defmodule Plausible.Goal do
   @fields [:event_name, :page_path, :scroll_threshold, :display_name, :currency, :custom_props]
 
   schema "goals" do
-    field(:event_name, :string)
-    field(:page_path, :string)
-    field(:scroll_threshold, :integer, default: -1)
-    field(:display_name, :string)
-    field(:currency, Ecto.Enum, values: @currencies)
-    field(:custom_props, :map, default: %{})
+    field :event_name, :string
+    field :page_path, :string
+    field :scroll_threshold, :integer, default: -1
+    field :display_name, :string
+    field :currency, Ecto.Enum, values: @currencies
+    field :custom_props, :map, default: %{}
 
-    belongs_to(:site, Plausible.Site)
+    belongs_to :site, Plausible.Site
 
     timestamps()
   end

@@ -4,14 +4,13 @@ defmodule PlausibleWeb.Endpoint do
 
   @session [store: :cookie, key: "_plausible", signing_salt: "a salt", same_site: "Lax"]
 
-  socket("/live", Phoenix.LiveView.Socket, websocket: [connect_info: [session: @session]])
+  socket "/live", Phoenix.LiveView.Socket, websocket: [connect_info: [session: @session]]
 
-  plug(Plug.Parsers,
+  plug Plug.Parsers,
     parsers: [:urlencoded, :json],
     pass: ["*/*"],
     json_decoder: Jason
-  )
 
-  plug(Plug.Session, @session)
-  plug(PlausibleWeb.Router)
+  plug Plug.Session, @session
+  plug PlausibleWeb.Router
 end

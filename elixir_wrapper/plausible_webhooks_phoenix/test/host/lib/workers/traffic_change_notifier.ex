@@ -11,7 +11,7 @@ defmodule Plausible.Workers.TrafficChangeNotifier do
 
     notifications =
       Repo.all(
-        from(sn in TrafficChangeNotification,
+        from sn in TrafficChangeNotification,
           where:
             is_nil(sn.last_sent) or
               sn.last_sent < ^NaiveDateTime.add(now, -@min_interval_hours * 3_600),
@@ -20,7 +20,6 @@ defmodule Plausible.Workers.TrafficChangeNotifier do
           where: not t.locked,
           where: is_nil(t.accept_traffic_until) or t.accept_traffic_until > ^today,
           preload: [site: {s, team: t}]
-        )
       )
 
     for notification <- notifications, ok_to_send?(notification.site) do
@@ -81,13 +80,12 @@ defmodule Plausible.Workers.TrafficChangeNotifier do
     column = if what == :source, do: :referrer_source, else: :pathname
 
     Plausible.ClickhouseRepo.all(
-      from(e in "events_v2",
+      from e in "events_v2",
         where: e.site_id == ^site.id and field(e, ^column) != "",
         group_by: field(e, ^column),
         order_by: [desc: fragment("uniq(?)", e.user_id), asc: field(e, ^column)],
         limit: 3,
         select: {field(e, ^column), fragment("uniq(?)", e.user_id)}
-      )
     )
     |> Enum.map(fn {name, visitors} -> %{dimensions: [name], metrics: [visitors]} end)
   end

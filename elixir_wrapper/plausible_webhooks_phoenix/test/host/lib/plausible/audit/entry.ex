@@ -5,15 +5,15 @@ defmodule Plausible.Audit.Entry do
 
   @primary_key {:id, :binary_id, autogenerate: true}
   schema "audit_entries" do
-    field(:name, :string)
-    field(:entity, :string)
-    field(:entity_id, :string)
-    field(:meta, :map)
-    field(:change, :map, default: %{})
-    field(:user_id, :integer, default: 0)
-    field(:team_id, :integer, default: 0)
-    field(:datetime, :naive_datetime_usec)
-    field(:actor_type, Ecto.Enum, default: :system, values: [:system, :user])
+    field :name, :string
+    field :entity, :string
+    field :entity_id, :string
+    field :meta, :map
+    field :change, :map, default: %{}
+    field :user_id, :integer, default: 0
+    field :team_id, :integer, default: 0
+    field :datetime, :naive_datetime_usec
+    field :actor_type, Ecto.Enum, default: :system, values: [:system, :user]
   end
 
   def new(name, %{__struct__: struct, id: id}, params \\ %{}) do

@@ -3,8 +3,8 @@ defmodule Plausible.Auth.User do
   use Ecto.Schema
 
   schema "users" do
-    field(:email, :string)
-    has_many(:team_memberships, Plausible.Teams.Membership)
+    field :email, :string
+    has_many :team_memberships, Plausible.Teams.Membership
     timestamps()
   end
 end
@@ -14,8 +14,8 @@ defmodule Plausible.Auth.UserSession do
   use Ecto.Schema
 
   schema "user_sessions" do
-    field(:token, :string)
-    belongs_to(:user, Plausible.Auth.User)
+    field :token, :string
+    belongs_to :user, Plausible.Auth.User
     timestamps()
   end
 end

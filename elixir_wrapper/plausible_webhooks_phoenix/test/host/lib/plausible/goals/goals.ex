@@ -10,7 +10,7 @@ defmodule Plausible.Goals do
   @max_goals_per_site 1_000
 
   def get(site, id) when is_integer(id) do
-    Repo.one(from(g in Goal, where: g.site_id == ^site.id and g.id == ^id))
+    Repo.one(from g in Goal, where: g.site_id == ^site.id and g.id == ^id)
   end
 
   def create(site, params, opts \\ []) do
@@ -61,12 +61,11 @@ defmodule Plausible.Goals do
   end
 
   def for_site_query(site, _opts \\ []) do
-    from(g in Goal,
+    from g in Goal,
       where: g.site_id == ^site.id,
       order_by: [desc: g.id],
       limit: ^@max_goals_per_site,
       preload: [:site]
-    )
   end
 
   def batch_create_event_goals(names, site, opts \\ []) do
@@ -83,7 +82,7 @@ defmodule Plausible.Goals do
   end
 
   def delete(id, site_id) do
-    goal_query = from(g in Goal, where: g.id == ^id, where: g.site_id == ^site_id)
+    goal_query = from g in Goal, where: g.id == ^id, where: g.site_id == ^site_id
 
     result =
       Multi.new()
@@ -112,10 +111,9 @@ defmodule Plausible.Goals do
 
   def delete_outbound_links(%Plausible.Site{} = site) do
     q =
-      from(g in Goal,
+      from g in Goal,
         where: g.site_id == ^site.id,
         where: g.event_name == "Outbound Link: Click"
-      )
 
     Repo.delete_all(q)
     :ok
@@ -123,10 +121,9 @@ defmodule Plausible.Goals do
 
   def delete_404(%Plausible.Site{} = site) do
     q =
-      from(g in Goal,
+      from g in Goal,
         where: g.site_id == ^site.id,
         where: g.event_name == "404"
-      )
 
     Repo.delete_all(q)
     :ok

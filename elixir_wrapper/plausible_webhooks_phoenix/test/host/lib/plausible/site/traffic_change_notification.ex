@@ -3,12 +3,12 @@ defmodule Plausible.Site.TrafficChangeNotification do
   use Ecto.Schema
 
   schema "spike_notifications" do
-    field(:recipients, {:array, :string}, default: [])
-    field(:threshold, :integer)
-    field(:last_sent, :naive_datetime)
-    field(:type, Ecto.Enum, values: [:spike, :drop], default: :spike)
+    field :recipients, {:array, :string}, default: []
+    field :threshold, :integer
+    field :last_sent, :naive_datetime
+    field :type, Ecto.Enum, values: [:spike, :drop], default: :spike
 
-    belongs_to(:site, Plausible.Site)
+    belongs_to :site, Plausible.Site
 
     timestamps()
   end

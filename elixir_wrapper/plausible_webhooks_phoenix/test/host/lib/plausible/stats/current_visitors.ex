@@ -7,12 +7,11 @@ defmodule Plausible.Stats.CurrentVisitors do
       NaiveDateTime.utc_now() |> NaiveDateTime.add(-seconds) |> NaiveDateTime.truncate(:second)
 
     Plausible.ClickhouseRepo.one(
-      from(e in "events_v2",
+      from e in "events_v2",
         where: ^Plausible.Sites.site_id_query_filter(site),
         where: e.timestamp >= ^since,
         where: e.name != "engagement",
         select: fragment("uniq(?)", e.user_id)
-      )
     )
   end
 end

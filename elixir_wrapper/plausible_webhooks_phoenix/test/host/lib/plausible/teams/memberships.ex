@@ -17,9 +17,8 @@ defmodule Plausible.Teams.Memberships do
   defp role(%{role: :guest} = membership, site) do
     guest =
       Repo.one(
-        from(g in GuestMembership,
+        from g in GuestMembership,
           where: g.team_membership_id == ^membership.id and g.site_id == ^site.id
-        )
       )
 
     if guest, do: {:ok, {:guest_member, guest.role}}, else: {:error, :not_a_member}

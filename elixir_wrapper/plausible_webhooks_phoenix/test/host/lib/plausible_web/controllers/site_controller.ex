@@ -8,7 +8,7 @@ defmodule PlausibleWeb.SiteController do
     [:owner, :admin, :editor, :super_admin]
   )
 
-  plug(:put_view, html: PlausibleWeb.SiteView)
+  plug :put_view, html: PlausibleWeb.SiteView
 
   def settings_general(conn, _params) do
     conn

@@ -301,12 +301,18 @@ defmodule Plausible.Webhooks.InstallTest do
   end
 
   test "docs/plausible.md shows each line of it", %{root: root} do
+    # The host in miniature is written as Plausible is, but for its older templates.
+    template = "lib/plausible_web/templates/site/settings_webhooks.html.heex"
+    changes = "host" |> Path.expand(__DIR__) |> plan() |> Enum.reject(&(&1.path == template))
+    changes = [of(plan(root), template) | changes]
+    assert length(edits(changes)) == length(files())
+
     # Without the white space that says how deep a line is in its file.
     lines = fn text -> text |> String.split("\n") |> Enum.map(&String.trim/1) end
     docs = File.read!(Path.expand("../../../docs/plausible.md", __DIR__))
     shown = for "+" <> line <- lines.(docs), do: String.trim(line)
 
-    for change <- plan(root), block <- added(change), line <- lines.(block), line != "" do
+    for change <- changes, block <- added(change), line <- lines.(block), line != "" do
       assert line in shown, "#{change.path}: #{line}"
     end
   end

@@ -287,13 +287,34 @@ defmodule Plausible.Webhooks.InstallTest do
     end
   end
 
-  # Skipped where the adapter is missing, and seen as skipped.
-  @tag skip: not Code.ensure_loaded?(Plausible.Webhooks.Host.Plausible)
   test "what it makes Plausible call is there" do
-    adapter = Plausible.Webhooks.Host.Plausible
-    assert function_exported?(adapter, :options, 0)
-    assert function_exported?(adapter, :page_session, 1)
-    assert Code.ensure_loaded?(PlausibleWeb.Live.WebhookSettings)
+    alias Plausible.Webhooks.Host.Plausible, as: Adapter
+    assert Code.ensure_loaded?(Adapter)
+    assert function_exported?(Adapter, :options, 0)
+    assert function_exported?(Adapter, :page_session, 1)
+  end
+
+  # Skipped where LiveView is missing, and seen as skipped.
+  @tag skip: not Code.ensure_loaded?(PlausibleWeb.Live.WebhookSettings)
+  test "and the page that it makes Plausible show" do
+    assert function_exported?(PlausibleWeb.Live.WebhookSettings, :mount, 3)
+  end
+
+  test "docs/plausible.md shows each line of it", %{root: root} do
+    # The host in miniature is written as Plausible is, but for its older templates.
+    template = "lib/plausible_web/templates/site/settings_webhooks.html.heex"
+    changes = "host" |> Path.expand(__DIR__) |> plan() |> Enum.reject(&(&1.path == template))
+    changes = [of(plan(root), template) | changes]
+    assert length(edits(changes)) == length(files())
+
+    # Without the white space that says how deep a line is in its file.
+    lines = fn text -> text |> String.split("\n") |> Enum.map(&String.trim/1) end
+    docs = File.read!(Path.expand("../../../docs/plausible.md", __DIR__))
+    shown = for "+" <> line <- lines.(docs), do: String.trim(line)
+
+    for change <- changes, block <- added(change), line <- lines.(block), line != "" do
+      assert line in shown, "#{change.path}: #{line}"
+    end
   end
 
   test "the diff is one that patch takes", %{root: root} do

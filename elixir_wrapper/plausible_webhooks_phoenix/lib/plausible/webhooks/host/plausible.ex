@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   import Ecto.Query, only: [dynamic: 2, from: 2]
 
-  alias Plausible.Webhooks.{Cluster, Store, Telemetry, Webhook}
+  alias Plausible.Webhooks.{Cluster, Store, Telemetry, Updates, Webhook}
 
   require Logger
 
@@ -65,7 +65,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   @doc """
   The options of `Plausible.Webhooks` for Plausible: its Repo for the store, its PubSub
-  for other nodes, and over that what `config :plausible, Plausible.Webhooks` holds
+  for other nodes and for the settings page, and over that what `config :plausible, Plausible.Webhooks` holds
   (`Plausible.Webhooks.Host.Plausible.Config`), and over that what is given. The key
   `:available?` is the host's (see above), every other one of
   `Plausible.Webhooks.Options`.
@@ -82,7 +82,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
         store: {Store.Ecto, repo: Plausible.Repo},
         host: {__MODULE__, host},
         cluster: {Cluster.PubSub, pubsub: Plausible.PubSub},
-        observers: [{Telemetry, []}]
+        observers: [{Telemetry, []}, {Updates, pubsub: Plausible.PubSub}]
       ],
       given
     )
@@ -170,12 +170,10 @@ defmodule Plausible.Webhooks.Host.Plausible do
          )}
       end)
 
-    counts = site |> visits() |> where_dynamic(in_one) |> select_fields(fields) |> one()
+    counts = one(from(e in visits(site), where: ^in_one, select: ^fields))
     Enum.map(columns, fn {column, _window} -> Map.fetch!(counts, column) end)
   end
 
-  defp where_dynamic(query, condition), do: from(e in query, where: ^condition)
-  defp select_fields(query, fields), do: from(e in query, select: ^fields)
   defp one(query), do: Plausible.ClickhouseRepo.one(query, timeout: @query_timeout_ms)
   defp all(query), do: Plausible.ClickhouseRepo.all(query, timeout: @query_timeout_ms)
 
@@ -197,7 +195,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
   @impl true
   def breakdown(_argument, site_id, window, limit) do
     counted(site_id, fn site ->
-      visits = site |> visits() |> where_dynamic(within(seconds(window)))
+      visits = from(e in visits(site), where: ^within(seconds(window)))
 
       sources =
         from(e in visits,

@@ -1,14 +1,15 @@
 # How PostgreSQL answers what Store.Ecto asks, on a log of a million deliveries: the
 # statements as the store sends them, by EXPLAIN (ANALYZE, BUFFERS). 50 sites, the
 # first with half of all; 98 % delivered at once, a rare goal, few alerts, 2 000
-# pending, 5 000 parked.
+# pending, 5 000 parked; over 30 days, or as few as are given.
 #
 #     cd elixir_wrapper/plausible_webhooks_phoenix
-#     MIX_ENV=prod mix run --no-start ../../bench/beam/ecto_plans.exs [ROWS]
+#     MIX_ENV=prod mix run --no-start ../../bench/beam/ecto_plans.exs [ROWS [DAYS]]
 #
 # A PostgreSQL of its own that ends with this VM. Prints a table (pages of 8 KiB that
 # were touched, index entries and rows that were read, milliseconds of the whole call,
-# the median of five) and then each plan; docs/postgres.md says what to read off.
+# the median of five) and then a plan of each, that of the statement that touches most;
+# docs/postgres.md says what to read off.
 Code.require_file("../support/ecto.exs", __DIR__)
 
 defmodule Bench.Tables do
@@ -20,9 +21,7 @@ defmodule Bench.Fill do
   # Rows as a month has left them, by SQL.
   alias Bench.Repo
 
-  @month_ms 30 * 86_400_000
-
-  def fill(rows) do
+  def fill(rows, days) do
     sql("SELECT setseed(0.5)")
 
     sql("""
@@ -32,7 +31,7 @@ defmodule Bench.Fill do
     FROM generate_series(1, 50) AS site, generate_series(1, 2) AS n
     """)
 
-    sql(deliveries(rows, System.system_time(:millisecond)))
+    sql(deliveries(rows, days * 86_400_000, System.system_time(:millisecond)))
 
     sql("""
     INSERT INTO webhook_bodies (seq, body)
@@ -59,7 +58,7 @@ defmodule Bench.Fill do
 
   def webhook(site, n), do: "'wh_' || lpad((#{site} * 10 + #{n})::text, 26, '0')"
 
-  defp deliveries(rows, now_ms) do
+  defp deliveries(rows, ms, now_ms) do
     """
     INSERT INTO webhook_deliveries (id, webhook_id, site_id, type, goal_id, state, reason,
       attempts, schedule_from, created_at_ms, next_at_ms, finished_at_ms, owner, last_status,
@@ -80,7 +79,7 @@ defmodule Bench.Fill do
         CASE WHEN random() < 0.0001 THEN 99 ELSE 1 + floor(random() * 20)::int END AS goal,
         CASE WHEN i > #{rows - 2_000} THEN 0 WHEN i > #{rows - 7_000} THEN 1
           WHEN q < 0.98 THEN 2 WHEN q < 0.997 THEN 3 ELSE 4 END AS state,
-        #{now_ms - @month_ms} + (i * #{@month_ms / rows})::bigint AS at_ms
+        #{now_ms - ms} + (i * #{ms / rows})::bigint AS at_ms
       FROM (SELECT i, random() AS q FROM generate_series(1, #{rows}) AS i) AS x OFFSET 0) AS given
     """
   end
@@ -95,15 +94,15 @@ defmodule Bench do
 
   @times 5
 
-  def run(rows) do
+  def run(rows, days) do
     {:ok, vault} = Vault.new([Vault.generate_key()])
     {:ok, store} = Store.init(repo: Repo, vault: vault)
-    Bench.Fill.fill(rows)
+    Bench.Fill.fill(rows, days)
     :ok = :telemetry.attach(:statements, [:bench, :repo, :query], &__MODULE__.keep/4, nil)
     :ok = Store.heartbeat(store, "bench", 3_600_000)
 
     results = for {title, call} <- calls(rows), do: {title, measure(store, call)}
-    IO.puts("#{rows} deliveries; #{version()}\n")
+    IO.puts("#{rows} deliveries in #{days} days; #{version()}\n")
     sizes()
     IO.puts("\n| statement | pages | rows read | ms |\n|---|---:|---:|---:|")
 
@@ -112,9 +111,10 @@ defmodule Bench do
       IO.puts("| #{title} | #{Enum.sum(pages)} | #{Enum.sum(read)} | #{Float.round(ms, 1)} |")
     end
 
-    for {title, {_ms, statements}} <- results,
-        {plan, _costs} <- Enum.take(statements, -1),
-        do: IO.puts("\n#{title}\n\n```\n#{plan}\n```")
+    for {title, {_ms, statements}} <- results do
+      {plan, _costs} = Enum.max_by(statements, fn {_plan, {pages, _read}} -> pages end)
+      IO.puts("\n#{title}\n\n```\n#{plan}\n```")
+    end
   end
 
   # Each changes what it says in a transaction that is rolled back.
@@ -125,7 +125,9 @@ defmodule Bench do
       "msg_" <> (i |> Integer.to_string(16) |> String.downcase() |> String.pad_leading(26, "0"))
     end
 
+    both = [webhook.(1), webhook.(2)]
     now_ms = System.system_time(:millisecond)
+    first_hour_ms = (div(now_ms, 3_600_000) - 23) * 3_600_000
     page = fn filters -> &Store.deliveries(&1, 1, filters, %{}) end
     some = fn n, step -> for i <- 1..n, do: id.(rows - 10_000 - i * step) end
 
@@ -146,6 +148,8 @@ defmodule Bench do
       {"page: a rare goal of a webhook", page.(%{goal_id: 99, webhook_id: webhook.(1)})},
       {"page: a day of last week",
        page.(%{since_ms: now_ms - 7 * 86_400_000, until_ms: now_ms - 6 * 86_400_000})},
+      {"activity, of both webhooks", &Store.activity(&1, 1, both, first_hour_ms)},
+      {"waiting, of both", &Store.waiting(&1, both)},
       {"claim of 250", &Store.claim(&1, "bench", 250)},
       {"prune of 500", &Store.prune(&1, now_ms, 500)},
       {"counts", &Store.counts/1},
@@ -263,4 +267,5 @@ defmodule Bench do
 end
 
 rows = Bench.Server.argument(1_000_000)
-Bench.Server.run([shared_buffers: "1GB"], 2, Bench.Tables, fn -> Bench.run(rows) end)
+days = Bench.Server.argument(30, 1)
+Bench.Server.run([shared_buffers: "1GB"], 2, Bench.Tables, fn -> Bench.run(rows, days) end)

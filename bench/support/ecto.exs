@@ -30,11 +30,11 @@ defmodule Bench.Server do
     end
   end
 
-  @doc "The number that the command line gives, or the default."
-  def argument(default) do
-    case System.argv() do
-      [] -> default
-      [number] -> String.to_integer(number)
+  @doc "The number that the command line gives at this place, or the default."
+  def argument(default, at \\ 0) do
+    case Enum.at(System.argv(), at) do
+      nil -> default
+      number -> String.to_integer(number)
     end
   end
 end

@@ -32,6 +32,14 @@ defmodule Plausible.Webhooks.AccessTest do
         {:read, &API.deliveries(name, &1, &2, %{}, %{})},
         {:read, &API.delivery(name, &1, &2, delivery.id)},
         {:read, &API.attempts(name, &1, &2, delivery.id)},
+        {:read, &API.activity(name, &1, &2)},
+        {:read, &API.site(name, &1, &2)},
+        {:read, &API.goals(name, &1, &2)},
+        {:read, &API.figures(name, &1, &2)},
+        {:manage, &API.waiting(name, &1, &2, id)},
+        {:manage, &API.recoverable(name, &1, &2, id, 0)},
+        {:manage, &API.request(name, &1, &2, delivery.id)},
+        {:manage, &API.sample(name, &1, &2, id, "webhook.test")},
         {:manage, &API.create_webhook(name, &1, &2, attributes)},
         {:manage, &API.update_webhook(name, &1, &2, id, %{name: "x"})},
         {:manage, &API.enable_webhook(name, &1, &2, id)},
@@ -70,7 +78,12 @@ defmodule Plausible.Webhooks.AccessTest do
         case call.(:other, 2) do
           {:ok, %{entries: entries}} -> assert entries == []
           {:ok, %Webhook{} = created} -> assert created.site_id == 2
-          {:ok, webhooks} when is_list(webhooks) -> assert Enum.all?(webhooks, &(&1.site_id == 2))
+          {:ok, [%Webhook{} | _] = webhooks} -> assert Enum.all?(webhooks, &(&1.site_id == 2))
+          # Of the site itself, not of its webhooks.
+          {:ok, %{domain: domain}} -> assert domain == "site2.example"
+          {:ok, [%{name: "Signup"} = goal]} -> assert goal.id == 22
+          {:ok, %{spike: %{visitors: visitors}}} -> assert visitors == 0
+          {:ok, nothing} when nothing in [[], %{}] -> :ok
           other -> assert other == {:error, :not_found}
         end
       end

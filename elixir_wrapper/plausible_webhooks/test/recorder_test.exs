@@ -239,7 +239,7 @@ defmodule Plausible.Webhooks.RecorderTest do
 
       [id] = push(context, [delivery(webhook)])
       name = context.name
-      assert_receive {:deliveries_accepted, %{count: 1}, %{instance: ^name}}
+      assert_receive {:deliveries_accepted, %{count: 1}, %{instance: ^name, sites: %{1 => 1}}}
       assert_receive {:attempt, %{total_us: total}, %{delivery_id: ^id, number: 1} = first}
 
       assert %{state: :pending, status: 500, error: :http_status, host: "127.0.0.1", site_id: 1} =

@@ -3,17 +3,17 @@ defmodule Plausible.Webhooks.StoreEctoLogTest do
   use Plausible.Webhooks.Test.StoreCase, async: true
 
   # Deliveries as if they had arrived and been delivered long ago.
-  defp fill!(store, count) do
+  defp fill!(store, count, webhooks \\ 1) do
     sql!(
       store,
       """
       INSERT INTO PREFIX.webhook_deliveries (id, webhook_id, site_id, type, goal_id, state,
         attempts, schedule_from, created_at_ms, finished_at_ms, last_status, manual, retry)
-      SELECT 'msg_' || i, 'wh_1', 1, 'goal.completed', CASE WHEN i <= 2 THEN 1 ELSE 0 END, 2,
+      SELECT 'msg_' || i, 'wh_' || 1 + i % $2, 1, 'goal.completed', CASE WHEN i <= 2 THEN 1 ELSE 0 END, 2,
         1, 0, i, i, 200, false, true
       FROM generate_series(1, $1::bigint) AS i
       """,
-      [count]
+      [count, webhooks]
     )
   end
 
@@ -105,6 +105,74 @@ defmodule Plausible.Webhooks.StoreEctoLogTest do
 
       # Nothing of a webhook that is gone, as long as its log is still there.
       assert Store.recoverable(store, "wh_2", 0, 10) == {:ok, []}
+    end
+  end
+
+  describe "what became of deliveries lately" do
+    setup do
+      store = open!()
+      # All in one hour of long ago; so in turn that an index of one webhook leads all
+      # over the table.
+      fill!(store, 150_000, 3)
+      quiet = a_delivery(created_at_ms: 0, webhook_id: "wh_quiet", state: :failed)
+      :ok = Store.accept(store, [quiet])
+      sql!(store, "ANALYZE PREFIX.webhook_deliveries")
+      %{store: store, quiet: quiet}
+    end
+
+    test "is told without reading it all", %{store: store, quiet: quiet} do
+      for {ids, since_ms, of, most} <- [
+            {["wh_1"], 0, 10_000, 12_000},
+            {["wh_1", "wh_2", "wh_3"], 0, 3_333, 13_000},
+            {["wh_1"], 2 * 3_600_000, 0, 200},
+            {["wh_quiet"], 2 * 3_600_000, 1, 200}
+          ] do
+        {read, {:ok, figures}} = read_by(store, fn -> Store.activity(store, 1, ids, since_ms) end)
+        assert read < most, "#{read} rows read of #{inspect(ids)} since #{since_ms}"
+
+        for id <- ids do
+          assert Enum.sum(Map.values(figures[id].finished)) == of
+          assert figures[id].complete? == of in [0, 1]
+          assert figures[id].last.webhook_id == id
+        end
+      end
+
+      assert {:ok, %{"wh_quiet" => %{last: last}}} = Store.activity(store, 1, ["wh_quiet"], 0)
+      assert last.id == quiet.id
+    end
+
+    test "and so is what waits; what has ended is not", %{store: store} do
+      sql!(store, "UPDATE PREFIX.webhook_deliveries SET last_status = 500, state = 3")
+      sql!(store, "ANALYZE PREFIX.webhook_deliveries")
+
+      {read, {:ok, waiting}} =
+        read_by(store, fn -> Store.waiting(store, ["wh_1", "wh_quiet"]) end)
+
+      # As many as are looked at: there may be more.
+      assert waiting == %{
+               "wh_1" => %{count: 0, more?: true},
+               "wh_quiet" => %{count: 0, more?: false}
+             }
+
+      assert read < 110_000
+    end
+
+    test "and the host's transaction keeps its settings", %{store: store} do
+      settings = ["enable_bitmapscan", "enable_seqscan", "enable_sort"]
+      show = fn -> for setting <- settings, do: hd(hd(sql!(store, "SHOW #{setting}"))) end
+
+      Repo.transaction(fn ->
+        for values <- [["on", "off", "on"], ["off", "on", "off"]] do
+          for {name, value} <- Enum.zip(settings, values),
+              do: sql!(store, "SET LOCAL #{name} = #{value}")
+
+          {:ok, _} = Store.waiting(store, ["wh_1"])
+          {:ok, _} = Store.activity(store, 1, ["wh_1"], 0)
+          assert show.() == values
+        end
+      end)
+
+      assert show.() == ["on", "on", "on"]
     end
   end
 end

@@ -3,8 +3,6 @@ defmodule Plausible.Webhooks.TelemetryTest do
 
   alias Plausible.Webhooks.Telemetry
 
-  doctest Telemetry
-
   @moduletag :capture_log
   @names [
     [:attempt, :stop],
@@ -34,9 +32,9 @@ defmodule Plausible.Webhooks.TelemetryTest do
   end
 
   # What an observer is told comes out as the documented event.
-  defp event(context, event, measurements, metadata, options \\ []) do
+  defp event(context, event, measurements, metadata) do
     metadata = Map.put(metadata, :instance, context.name)
-    Telemetry.handle_event(event, measurements, metadata, options)
+    Telemetry.handle_event(event, measurements, metadata, [])
     assert_received {[_ | _] = name, measurements, metadata}
     assert metadata.instance == context.name
     {name, measurements, Map.delete(metadata, :instance)}
@@ -94,7 +92,7 @@ defmodule Plausible.Webhooks.TelemetryTest do
       for {event, measurements, metadata, expected} <- [
             {:delivery_finished, %{attempts: 4}, attempt(%{}),
              {[:delivery, :stop], %{attempts: 4}, Map.put(delivery, :status_class, "5xx")}},
-            {:deliveries_accepted, %{count: 7}, %{},
+            {:deliveries_accepted, %{count: 7}, %{sites: %{1 => 7}},
              {[:deliveries, :accepted], %{count: 7}, %{}}},
             {:deliveries_dropped, %{count: 7}, %{reason: :outbox_full},
              {[:deliveries, :dropped], %{count: 7}, %{reason: :outbox_full}}},
@@ -118,18 +116,6 @@ defmodule Plausible.Webhooks.TelemetryTest do
       end
     end
 
-    test "what belongs to no site is broadcast to none", context do
-      pubsub = Module.concat(context.name, "PubSub")
-      start_supervised!({Phoenix.PubSub, name: pubsub})
-      for id <- [1, nil], do: Phoenix.PubSub.subscribe(pubsub, Telemetry.topic(context.name, id))
-      options = [pubsub: pubsub]
-      event(context, :attempt, %{total_us: 1}, attempt(%{site_id: nil}), options)
-      event(context, :deliveries_accepted, %{count: 1}, %{}, options)
-      event(context, :attempt, %{total_us: 1}, attempt(%{site_id: 1}), options)
-      assert_received {:plausible_webhooks, :attempt, %{site_id: 1, delivery_id: "msg_1"}}
-      refute_received {:plausible_webhooks, _event, _metadata}
-    end
-
     test "a reason shows no values", context do
       for {reason, shown} <- [
             {{:postgres, :unique_violation, "webhooks_pkey"},
@@ -147,16 +133,8 @@ defmodule Plausible.Webhooks.TelemetryTest do
   end
 
   test "a whole life, and never a URL, a secret, a header or a body", context do
-    pubsub = Module.concat(context.name, "PubSub")
-    start_supervised!({Phoenix.PubSub, name: pubsub})
-    :ok = Phoenix.PubSub.subscribe(pubsub, Telemetry.topic(context.name, 1))
-
-    context =
-      start!(context,
-        observers: [{Telemetry, pubsub: pubsub}],
-        retry_delays_ms: [20],
-        outbox_max: 6
-      )
+    observers = [{Telemetry, []}]
+    context = start!(context, observers: observers, retry_delays_ms: [20], outbox_max: 6)
 
     HttpReceiver.script(context.receiver, "/path-token", [503, {200, [], "answer-token"}])
     HttpReceiver.script(context.receiver, "/gone-token", [410])
@@ -196,14 +174,7 @@ defmodule Plausible.Webhooks.TelemetryTest do
     assert {:ok, _} = Telemetry.queue(context.name)
     assert_receive {[:queue, :measured], %{pending: _, parked: _, overdue_ms: _}, _}
 
-    # The live page's.
-    assert_receive {:plausible_webhooks, :webhook_changed, %{site_id: 1, change: :created}}
-    assert_receive {:plausible_webhooks, :attempt, %{site_id: 1, webhook_id: ^id} = live}, 5_000
-    assert_receive {:plausible_webhooks, :delivery_finished, %{site_id: 1}}, 5_000
-    assert_receive {:plausible_webhooks, :webhook_disabled, %{site_id: 1}}, 5_000
-    refute_received {:plausible_webhooks, :deliveries_accepted, _}
-
-    said = inspect([created, stopped, disabled, live | all], limit: :infinity)
+    said = inspect([created, stopped, disabled | all], limit: :infinity)
 
     for token <-
           ~w(path-token query-token gone-token header-token answer-token body-token whsec_),

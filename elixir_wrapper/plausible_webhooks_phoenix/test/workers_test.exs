@@ -175,10 +175,14 @@ defmodule Plausible.Webhooks.WorkersTest do
       context =
         start_oban!(context,
           cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: pubsub},
-          observers: [{Plausible.Webhooks.Telemetry, pubsub: pubsub}]
+          observers: [
+            {Plausible.Webhooks.Telemetry, []},
+            {Plausible.Webhooks.Updates, pubsub: pubsub}
+          ]
         )
 
       start_supervised!({Plausible.Webhooks.Telemetry, instance: context.name})
+      :ok = Plausible.Webhooks.Updates.subscribe(pubsub, context.name, 1)
       spike!(context)
       args = %{instance: inspect(context.name)}
       crontab = for worker <- @workers, do: {"* * * * *", worker, args: args}
@@ -187,6 +191,7 @@ defmodule Plausible.Webhooks.WorkersTest do
       context.oban |> Oban.Registry.whereis({:plugin, Oban.Plugins.Cron}) |> send(:evaluate)
 
       HttpReceiver.await(context.receiver, "/spike", 1)
+      assert_receive {:plausible_webhooks, :attempt, %{state: :delivered}}, 10_000
       assert_receive {:measured, %{pending: _, overdue_ms: _}}, 10_000
       completed = fn -> Repo.all(Oban.Job, prefix: context.oban_prefix) end
       eventually(fn -> match?([_, _, _], completed.()) end)

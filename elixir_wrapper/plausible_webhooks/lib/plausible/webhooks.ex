@@ -55,7 +55,8 @@ defmodule Plausible.Webhooks do
 
   Secrets are in no webhook that is returned (`key` is `nil`), `reveal_secret/4`
   hands them out. For an actor who may only read, the URL is cut to its host and
-  header values are hidden, since both may hold tokens.
+  header values are hidden, since both may hold tokens. What a settings page needs
+  beside that is described in `Plausible.Webhooks.Page`.
   """
 
   alias Plausible.Webhooks.{
@@ -71,6 +72,7 @@ defmodule Plausible.Webhooks do
     Management,
     Notifier,
     Outbox,
+    Page,
     Recorder,
     Store,
     Sweeper,
@@ -349,6 +351,52 @@ defmodule Plausible.Webhooks do
           | error()
   def send_test(instance \\ __MODULE__, actor, site_id, id, type),
     do: TestSend.send_test(Instance.fetch!(instance), actor, site_id, id, type)
+
+  # --- for a settings page: Plausible.Webhooks.Page says what each of them does
+
+  @doc "How each webhook of the site has been doing: `Plausible.Webhooks.Page.activity/3`."
+  @spec activity(instance(), Host.actor(), site_id()) :: {:ok, Page.activities()} | error()
+  defdelegate activity(instance \\ __MODULE__, actor, site_id), to: Page
+
+  @doc "What a deletion would give up: `Plausible.Webhooks.Page.waiting/4`."
+  @spec waiting(instance(), Host.actor(), site_id(), Webhook.id()) ::
+          {:ok, Page.count()} | error()
+  defdelegate waiting(instance \\ __MODULE__, actor, site_id, id), to: Page
+
+  @doc "What `recover/5` would send again: `Plausible.Webhooks.Page.recoverable/5`."
+  @spec recoverable(instance(), Host.actor(), site_id(), Webhook.id(), DateTime.t() | integer()) ::
+          {:ok, Page.count()} | error()
+  defdelegate recoverable(instance \\ __MODULE__, actor, site_id, id, since), to: Page
+
+  @doc "The site: `Plausible.Webhooks.Page.site/3`."
+  @spec site(instance(), Host.actor(), site_id()) :: {:ok, Host.site()} | error()
+  defdelegate site(instance \\ __MODULE__, actor, site_id), to: Page
+
+  @doc "The site's goals: `Plausible.Webhooks.Page.goals/3`."
+  @spec goals(instance(), Host.actor(), site_id()) :: {:ok, [Host.goal()]} | error()
+  defdelegate goals(instance \\ __MODULE__, actor, site_id), to: Page
+
+  @doc "What thresholds are held against: `Plausible.Webhooks.Page.figures/3`."
+  @spec figures(instance(), Host.actor(), site_id()) :: {:ok, Page.figures()} | error()
+  defdelegate figures(instance \\ __MODULE__, actor, site_id), to: Page
+
+  @doc "What to show to the actor: `Plausible.Webhooks.Page.can?/4`."
+  @spec can?(instance(), Host.actor(), Host.action(), site_id()) :: boolean()
+  defdelegate can?(instance \\ __MODULE__, actor, action, site_id), to: Page
+
+  @doc "What saving says of a URL: `Plausible.Webhooks.Page.check_url/2`."
+  @spec check_url(instance(), term()) :: {:ok, Page.checked_url()} | {:error, String.t()}
+  defdelegate check_url(instance \\ __MODULE__, text), to: Page
+
+  @doc "A delivery's POST, as it would leave now: `Plausible.Webhooks.Page.request/4`."
+  @spec request(instance(), Host.actor(), site_id(), String.t()) ::
+          {:ok, Page.request()} | error()
+  defdelegate request(instance \\ __MODULE__, actor, site_id, delivery_id), to: Page
+
+  @doc "What `send_test/5` would send: `Plausible.Webhooks.Page.sample/5`."
+  @spec sample(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::
+          {:ok, binary()} | error()
+  defdelegate sample(instance \\ __MODULE__, actor, site_id, id, type), to: Page
 
   # --- the log
 

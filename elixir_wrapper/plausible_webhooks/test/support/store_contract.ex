@@ -25,7 +25,8 @@ defmodule Plausible.Webhooks.StoreContract do
     StoreContract.Record,
     StoreContract.Owners,
     StoreContract.Endings,
-    StoreContract.Log
+    StoreContract.Log,
+    StoreContract.Activity
   ]
 
   defmacro __using__(options) do

@@ -95,6 +95,8 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
     get_delivery: 1,
     attempts: 1,
     counts: 0,
+    activity: 3,
+    waiting: 1,
     prune: 2,
     alert_states: 1,
     put_alert_state: 1

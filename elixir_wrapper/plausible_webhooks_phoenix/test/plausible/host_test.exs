@@ -127,8 +127,8 @@ defmodule Plausible.Webhooks.Plausible.HostTest do
       at = ~N[2026-01-05 10:00:00]
       for n <- 0..11, do: visits!(site, n, NaiveDateTime.add(at, n * 60))
       start_ms = DateTime.to_unix(DateTime.from_naive!(at, "Etc/UTC"), :millisecond)
-      windows = for n <- 11..0, do: {start_ms + n * 60_000, start_ms + (n + 1) * 60_000}
-      assert Host.visitors([], site.id, windows) == {:ok, Enum.to_list(11..0)}
+      windows = for n <- 11..0//-1, do: {start_ms + n * 60_000, start_ms + (n + 1) * 60_000}
+      assert Host.visitors([], site.id, windows) == {:ok, Enum.to_list(11..0//-1)}
       assert Host.visitors([], site.id, []) == {:ok, []}
     end
 

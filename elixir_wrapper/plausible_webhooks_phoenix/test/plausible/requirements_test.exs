@@ -359,8 +359,8 @@ defmodule Plausible.Webhooks.Plausible.RequirementsTest do
 
   defp bot(site) do
     body = Jason.encode!(%{n: "Signup", d: site.domain, u: "https://#{site.domain}/"})
-    url = '#{Plausible.Webhooks.Test.PlausibleHost.url()}/api/event'
-    request = {url, [{'user-agent', 'bot'}], 'text/plain', body}
+    url = ~c"#{Plausible.Webhooks.Test.PlausibleHost.url()}/api/event"
+    request = {url, [{~c"user-agent", ~c"bot"}], ~c"text/plain", body}
     {:ok, {{_version, status, _text}, headers, _body}} = :httpc.request(:post, request, [], [])
     {status, Map.new(headers, fn {name, value} -> {to_string(name), to_string(value)} end)}
   end

@@ -157,8 +157,10 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
         "sd" => options[:scroll_depth]
       })
 
-    agent = 'visitor ' ++ to_charlist("#{options[:visitor] || 1}")
-    request = {'#{PlausibleHost.url()}/api/event', [{'user-agent', agent}], 'text/plain', body}
+    agent = to_charlist("visitor #{options[:visitor] || 1}")
+
+    request =
+      {~c"#{PlausibleHost.url()}/api/event", [{~c"user-agent", agent}], ~c"text/plain", body}
 
     {:ok, {{_version, status, _text}, headers, _body}} =
       :httpc.request(:post, request, [timeout: 5_000], [])

@@ -30,6 +30,10 @@ defmodule Plausible.Webhooks.Test.PlausibleHost do
   """
   @spec start!([{String.t(), String.t()}], keyword()) :: pid()
   def start!(variables \\ [], options \\ []) do
+    # Each request is none of the test's news.
+    quiet = [Phoenix.Endpoint.Supervisor, Phoenix.Logger]
+    for module <- quiet, do: Logger.put_module_level(module, :warning)
+
     once(:compiled, &compile!/0)
     configure!(variables)
     configured = Application.fetch_env!(:plausible, Plausible.Webhooks)

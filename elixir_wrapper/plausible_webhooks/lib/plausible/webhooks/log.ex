@@ -37,17 +37,26 @@ defmodule Plausible.Webhooks.Log do
   end
 
   def recover(instance, actor, site_id, webhook_id, since) do
-    max = instance.options.recover_max
-
     with :ok <- Access.check(instance, actor, :manage, site_id),
          {:ok, since_ms} <- to_ms(since),
          {:ok, webhook} <- active(instance, site_id, webhook_id),
          # All ids first: what fails again at once must not come round again.
-         {:ok, ids} <- Instance.store(instance, :recoverable, [webhook_id, since_ms, max + 1]),
-         {:ok, count} <- in_slices(instance, Enum.take(ids, max)) do
+         {:ok, ids, more?} <- recoverable(instance, webhook_id, since_ms),
+         {:ok, count} <- in_slices(instance, ids) do
       Management.audit(instance, actor, :webhook_recovered, webhook)
-      {:ok, %{count: count, more?: length(ids) > max}}
+      {:ok, %{count: count, more?: more?}}
     end
+  end
+
+  @doc "The ids of what one recovery sends again, and whether there are more."
+  @spec recoverable(Instance.t(), Webhook.id(), DateTime.t() | integer()) ::
+          {:ok, [String.t()], boolean()} | {:error, term()}
+  def recoverable(instance, webhook_id, since) do
+    max = instance.options.recover_max
+
+    with {:ok, since_ms} <- to_ms(since),
+         {:ok, ids} <- Instance.store(instance, :recoverable, [webhook_id, since_ms, max + 1]),
+         do: {:ok, Enum.take(ids, max), length(ids) > max}
   end
 
   defp active(instance, site_id, webhook_id) do

@@ -10,7 +10,7 @@ defmodule Plausible.Webhooks.Notifier do
 
   use GenServer
 
-  alias Plausible.Webhooks.{Attempt, Engine, Handover, Instance, Webhook}
+  alias Plausible.Webhooks.{Attempt, Delivery, Engine, Handover, Instance, Webhook}
 
   require Logger
 
@@ -24,9 +24,13 @@ defmodule Plausible.Webhooks.Notifier do
   @spec attempts(Instance.t(), [Attempt.t()]) :: :ok
   def attempts(instance, attempts), do: notice(instance, length(attempts), {:attempts, attempts})
 
-  @spec accepted(Instance.t(), pos_integer()) :: :ok
-  def accepted(instance, count),
-    do: notice(instance, 1, {:event, :deliveries_accepted, %{count: count}, %{}})
+  @spec accepted(Instance.t(), [Delivery.t(), ...]) :: :ok
+  def accepted(%Instance{options: %{observers: []}}, _deliveries), do: :ok
+
+  def accepted(instance, deliveries) do
+    metadata = %{sites: Enum.frequencies_by(deliveries, & &1.site_id)}
+    notice(instance, 1, {:event, :deliveries_accepted, %{count: length(deliveries)}, metadata})
+  end
 
   @spec overloaded(Instance.t(), pos_integer()) :: :ok
   def overloaded(instance, count),

@@ -28,7 +28,7 @@ defmodule Plausible.Webhooks.Observer do
   |---|---|---|
   | `:attempt` | `total_us`, `dns_us`, `connect_us`, `tls_us`, `first_byte_us` (each may be `nil`) | `delivery_id`, `webhook_id`, `site_id`, `host` (`nil` when not known), `number`, `state`, `status`, `error`, `next_at_ms` |
   | `:delivery_finished` | `attempts` (number of the last one; 0: ended without one) | as above |
-  | `:deliveries_accepted` | `count` | |
+  | `:deliveries_accepted` | `count` | `sites`: how many of them are of which site, `%{site_id => count}` |
   | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:site_share` (one site's part of the Outbox is full), `:fan_out` (more than `:deliveries_per_event_max`), `:refused_by_store`, `:payload` (too large, not encodable), `:malformed_event` (no `:clickhouse_event` with a `:site_id`), `:hook_error`, `:stopping` |
   | `:engine_overloaded` | `count` of deliveries given back to the store | |
   | `:store_failed` | | `operation`, `reason` |
@@ -37,6 +37,9 @@ defmodule Plausible.Webhooks.Observer do
   | `:webhook_disabled` | `failing_for_ms` (`nil` for `:gone`) | `site_id`, `webhook_id`, `host`, `reason`: `:gone`, `:failing` |
 
   `:attempt` comes after the attempt is on record.
+
+  An observer that needs a process of its own names it by `c:process/2`: the instance
+  supervises it.
   """
 
   @type event ::
@@ -52,4 +55,12 @@ defmodule Plausible.Webhooks.Observer do
 
   @callback handle_event(event(), measurements :: map(), metadata :: map(), argument :: term()) ::
               term()
+
+  @doc """
+  A process that runs as long as the instance, or `nil`. When it ends it is started
+  again; more than 20 times in 10 seconds, and it is given up.
+  """
+  @callback process(instance :: atom(), argument :: term()) :: Supervisor.child_spec() | nil
+
+  @optional_callbacks process: 2
 end

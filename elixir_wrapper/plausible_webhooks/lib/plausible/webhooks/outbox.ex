@@ -385,7 +385,7 @@ defmodule Plausible.Webhooks.Outbox do
     done = written ++ Enum.map(refused, &elem(&1, 0))
     weigh(instance, done, -1)
     Instance.count(instance, :accepted, length(written))
-    if written != [], do: Notifier.accepted(instance, length(written))
+    if written != [], do: Notifier.accepted(instance, Enum.map(written, &elem(&1, 1)))
     if refused != [], do: Notifier.dropped(instance, :refused_by_store, length(refused))
     :ok
   end

@@ -84,6 +84,26 @@ defmodule Plausible.Webhooks.Store do
   """
   @type page_of(item) :: %{entries: [item], next: String.t() | nil}
 
+  @typedoc """
+  What became of a webhook's deliveries. `finished`: how many ended as what, by the
+  whole UTC hour (its beginning) in which they did. `complete?`: not when some hour had
+  more than a call looks at (10 000; fewer where many webhooks of a site have that
+  many); then it is so many at least. `last`: the newest delivery, without body; `nil`
+  when there is none, or none among so many of the site's newest (100 000) as a store
+  that knows no shorter way looks at.
+  """
+  @type activity :: %{
+          finished: %{{hour_ms :: integer(), Delivery.state()} => pos_integer()},
+          complete?: boolean(),
+          last: Delivery.t() | nil
+        }
+
+  @typedoc """
+  At most 10 000 are counted. `more?`: there are more, or there may be: a call looks
+  at so much and no more.
+  """
+  @type waiting :: %{count: 0..10_000, more?: boolean()}
+
   @type alert_state :: %{
           webhook_id: Webhook.id(),
           kind: :spike | :drop,
@@ -249,6 +269,18 @@ defmodule Plausible.Webhooks.Store do
                  oldest_due_ms: integer() | nil
                }}
               | error()
+
+  @doc """
+  What became of the deliveries of these webhooks, which are all of one site, in the 24
+  hours that begin with `since_ms`, the beginning of an hour; what ended after them is
+  there, too. An entry for each id. Bounded, however many deliveries there are: asked
+  whenever somebody looks at the page.
+  """
+  @callback activity(handle(), integer(), [Webhook.id()], since_ms :: integer()) ::
+              {:ok, %{Webhook.id() => activity()}} | error()
+
+  @doc "How many deliveries of these webhooks are pending or parked; an entry for each id."
+  @callback waiting(handle(), [Webhook.id()]) :: {:ok, %{Webhook.id() => waiting()}} | error()
 
   @doc """
   Deletes terminal deliveries (and their attempts) finished before; at most

@@ -67,13 +67,16 @@ defmodule Plausible.Webhooks.Supervisor do
     children =
       [
         {Registration, name},
-        store(instance),
-        {Notifier, name},
-        {Health, name},
-        {Recorder, name},
-        {Engine, instance},
-        {Outbox, name}
+        store(instance)
       ] ++
+        observers(options) ++
+        [
+          {Notifier, name},
+          {Health, name},
+          {Recorder, name},
+          {Engine, instance},
+          {Outbox, name}
+        ] ++
         cluster(options) ++
         [later(Directory, name), {Sweeper, name}] ++
         if(options.traffic, do: [later(Evaluator, name)], else: [])
@@ -91,6 +94,23 @@ defmodule Plausible.Webhooks.Supervisor do
       type: :supervisor,
       start: {__MODULE__, :start_group, [fn -> {children, options} end]}
     }
+  end
+
+  # Each in a group of its own, which is given up when its process ends again and
+  # again: deliveries go on. Before the notifier, which calls them.
+  defp observers(%Options{name: name, observers: observers}) do
+    for {{module, argument}, n} <- Enum.with_index(observers),
+        function_exported?(module, :process, 2),
+        process = module.process(name, argument) do
+      group = {[process], [strategy: :one_for_one, max_restarts: 20, max_seconds: 10]}
+
+      %{
+        id: {:observer, n},
+        type: :supervisor,
+        restart: :temporary,
+        start: {__MODULE__, :start_group, [fn -> group end]}
+      }
+    end
   end
 
   # Before the directory: what changes after its first reading began is heard of.

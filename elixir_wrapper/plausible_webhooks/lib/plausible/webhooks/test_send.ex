@@ -4,6 +4,7 @@ defmodule Plausible.Webhooks.TestSend do
 
   alias Plausible.Webhooks.{
     Access,
+    Bounded,
     Delivery,
     Engine,
     Event,
@@ -19,6 +20,8 @@ defmodule Plausible.Webhooks.TestSend do
   @window_ms 60_000
   # On top of the attempt itself: its commit, its turn in the lane, its record.
   @slack_ms 5_000
+  # What the host may take to say what a body tells of.
+  @host_ms 10_000
 
   def send_test(instance, actor, site_id, webhook_id, type) do
     with :ok <- Access.check(instance, actor, :manage, site_id),
@@ -35,6 +38,15 @@ defmodule Plausible.Webhooks.TestSend do
 
       result(attempt)
     end
+  end
+
+  @doc "The body of what `send_test/5` of that type would send now."
+  def sample(instance, actor, site_id, webhook_id, type) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         :ok <- known(type),
+         {:ok, webhook} <- Access.webhook(instance, site_id, webhook_id),
+         {:ok, _event, body} <- body(instance, webhook, type),
+         do: {:ok, body}
   end
 
   # Ended without a request: the webhook was deleted in the meantime.
@@ -55,16 +67,9 @@ defmodule Plausible.Webhooks.TestSend do
   end
 
   defp delivery(instance, webhook, type) do
-    now_ms = Instance.now_ms()
+    with {:ok, event, body} <- body(instance, webhook, type) do
+      now_ms = event.occurred_at_ms
 
-    with %{domain: domain} <- Instance.host(instance, :site, [webhook.site_id]),
-         site = %{
-           id: webhook.site_id,
-           domain: domain,
-           dashboard_url: Instance.host(instance, :dashboard_url, [webhook.site_id])
-         },
-         event = Payload.sample(type, site, goal(instance, webhook, type), now_ms),
-         {:ok, body} <- Payload.encode(event) do
       {:ok,
        %Delivery{
          id: Id.delivery(now_ms),
@@ -77,6 +82,25 @@ defmodule Plausible.Webhooks.TestSend do
          manual: true,
          retry: false
        }}
+    end
+  end
+
+  # The host may hang or raise: who asks is looking at a page.
+  defp body(instance, webhook, type),
+    do: Bounded.run(fn -> made(instance, webhook, type) end, @host_ms)
+
+  defp made(instance, webhook, type) do
+    now_ms = Instance.now_ms()
+
+    with %{domain: domain} <- Instance.host(instance, :site, [webhook.site_id]),
+         site = %{
+           id: webhook.site_id,
+           domain: domain,
+           dashboard_url: Instance.host(instance, :dashboard_url, [webhook.site_id])
+         },
+         event = Payload.sample(type, site, goal(instance, webhook, type), now_ms),
+         {:ok, body} <- Payload.encode(event) do
+      {:ok, event, body}
     else
       nil -> {:error, :not_found}
       {:error, _reason} = error -> error

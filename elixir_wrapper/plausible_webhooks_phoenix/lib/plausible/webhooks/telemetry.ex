@@ -1,10 +1,8 @@
 defmodule Plausible.Webhooks.Telemetry do
   @moduledoc """
-  What happens, as `:telemetry` events, and per site as messages for a live page.
+  What happens, as `:telemetry` events.
 
-      {Plausible.Webhooks,
-       observers: [{Plausible.Webhooks.Telemetry, pubsub: MyApp.PubSub}],
-       ...}
+      {Plausible.Webhooks, observers: [{Plausible.Webhooks.Telemetry, []}], ...}
 
       :telemetry.attach(
         "webhooks-log",
@@ -16,13 +14,9 @@ defmodule Plausible.Webhooks.Telemetry do
         nil
       )
 
-  Options of the observer:
-
-    * `:pubsub` - a `Phoenix.PubSub` on which what concerns a site is broadcast, see
-      below; default `nil`: nothing is.
-
   Events come after the fact, in a process of their own (`Plausible.Webhooks.Observer`):
-  a handler that is slow loses events, not deliveries.
+  a handler that is slow loses events, not deliveries. A live page is told by
+  `Plausible.Webhooks.Updates`.
 
   ## Events
 
@@ -53,17 +47,6 @@ defmodule Plausible.Webhooks.Telemetry do
   by `:telemetry_poller` (`measurements: [{Plausible.Webhooks.Telemetry, :measure, []}]`)
   or by `Plausible.Webhooks.PromEx`. `queue/1` measures the store's queue over all
   nodes; `Plausible.Webhooks.Workers.Sweep` does it once a minute.
-
-  ## Messages per site
-
-  With `:pubsub`, whoever has subscribed to `topic/2` of a site gets
-
-      {:plausible_webhooks, event, metadata}
-
-  with the events `:attempt`, `:delivery_finished`, `:webhook_changed` and
-  `:webhook_disabled`, and the metadata of `Plausible.Webhooks.Observer`: ids and
-  states, from which the page reads anew what it shows. They come from every node,
-  at the pace of the attempts: a page collects them for a moment before it reads.
   """
 
   @behaviour Plausible.Webhooks.Observer
@@ -74,22 +57,12 @@ defmodule Plausible.Webhooks.Telemetry do
   @prefix [:plausible, :webhooks]
   @reason_depth 3
 
-  @doc """
-  The topic of a site's messages.
-
-      iex> Plausible.Webhooks.Telemetry.topic(Plausible.Webhooks, 12)
-      "plausible_webhooks:site:Plausible.Webhooks:12"
-  """
-  @spec topic(atom(), integer()) :: String.t()
-  def topic(instance, site_id), do: "plausible_webhooks:site:#{inspect(instance)}:#{site_id}"
-
   # --- the observer
 
   @impl Plausible.Webhooks.Observer
-  def handle_event(event, measurements, metadata, options) do
+  def handle_event(event, measurements, metadata, _options) do
     {name, measurements, shown} = translate(event, measurements, metadata)
     :telemetry.execute(@prefix ++ name, measurements, shown)
-    broadcast(options[:pubsub], event, metadata)
   end
 
   @attempt_keys [:instance, :site_id, :webhook_id, :delivery_id, :host, :state, :status, :error]
@@ -163,21 +136,6 @@ defmodule Plausible.Webhooks.Telemetry do
     do: reason |> Tuple.to_list() |> Enum.map(&plain(&1, depth - 1)) |> List.to_tuple()
 
   defp plain(_anything, _depth), do: :other
-
-  # --- messages per site
-
-  if Code.ensure_loaded?(Phoenix.PubSub) do
-    @for_sites [:attempt, :delivery_finished, :webhook_changed, :webhook_disabled]
-
-    defp broadcast(pubsub, event, %{site_id: site_id} = metadata)
-         when pubsub != nil and is_integer(site_id) and event in @for_sites do
-      message = {:plausible_webhooks, event, metadata}
-      _ = Phoenix.PubSub.broadcast(pubsub, topic(metadata.instance, site_id), message)
-      :ok
-    end
-  end
-
-  defp broadcast(_pubsub, _event, _metadata), do: :ok
 
   # --- measurements
 

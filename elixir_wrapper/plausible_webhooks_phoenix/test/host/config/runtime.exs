@@ -17,7 +17,11 @@ config :plausible,
 config :plausible, PlausibleWeb.Endpoint,
   adapter: Bandit.PhoenixAdapter,
   url: [scheme: base_url.scheme, host: base_url.host, path: base_url.path, port: base_url.port],
-  http: [ip: {127, 0, 0, 1}, port: get_int_from_path_or_env(config_dir, "HTTP_PORT", 0)],
+  http: [
+    ip: {127, 0, 0, 1},
+    port: get_int_from_path_or_env(config_dir, "HTTP_PORT", 0),
+    startup_log: false
+  ],
   live_view: [signing_salt: "a salt for these"],
   secret_key_base: secret_key_base,
   server: true

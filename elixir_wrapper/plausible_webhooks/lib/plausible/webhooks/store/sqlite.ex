@@ -45,7 +45,15 @@ defmodule Plausible.Webhooks.Store.SQLite do
 
   @behaviour Plausible.Webhooks.Store
 
-  alias Plausible.Webhooks.Store.SQLite.{Connection, Deliveries, Log, Retention, Webhooks}
+  alias Plausible.Webhooks.Store.SQLite.{
+    Activity,
+    Connection,
+    Deliveries,
+    Log,
+    Retention,
+    Webhooks
+  }
+
   alias Plausible.Webhooks.Vault
 
   @enforce_keys [:connection, :vault, :webhooks_per_site_max]
@@ -187,6 +195,10 @@ defmodule Plausible.Webhooks.Store.SQLite do
   defdelegate attempts(handle, id), to: Deliveries
   @impl true
   defdelegate counts(handle), to: Deliveries
+  @impl true
+  defdelegate activity(handle, site_id, webhook_ids, since_ms), to: Activity
+  @impl true
+  defdelegate waiting(handle, webhook_ids), to: Activity
   @impl true
   defdelegate prune(handle, before_ms, limit), to: Retention
 

@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   # that depend on each other, as the webhook would have them afterwards.
 
   alias Plausible.Webhooks.{Event, Native, Terms, Webhook}
-  alias Plausible.Webhooks.Webhook.Words
+  alias Plausible.Webhooks.Webhook.{URL, Words}
 
   @names ~w(name url enabled events goals spike_threshold drop_threshold
             traffic_min_interval_s headers secret)a
@@ -120,14 +120,9 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
 
   defp name(_other), do: {:error, "must be text"}
 
-  defp url(value, policy) when is_binary(value) do
-    case Native.check_url(value, policy) do
-      {:ok, %{url: url}} -> {:ok, url}
-      {:error, reason} -> {:error, Words.url(reason)}
-    end
+  defp url(value, policy) do
+    with {:ok, %{url: url}} <- URL.check(value, policy), do: {:ok, url}
   end
-
-  defp url(_other, _policy), do: {:error, "must be text"}
 
   defp boolean(value) when value in [true, "true", "1", "on"], do: {:ok, true}
   defp boolean(value) when value in [false, "false", "0", "off"], do: {:ok, false}

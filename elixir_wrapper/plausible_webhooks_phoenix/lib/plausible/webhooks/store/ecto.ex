@@ -83,6 +83,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
   @behaviour Plausible.Webhooks.Store
 
   alias Plausible.Webhooks.Store.Ecto.{
+    Activity,
     Claims,
     Database,
     Deliveries,
@@ -190,6 +191,10 @@ defmodule Plausible.Webhooks.Store.Ecto do
   defdelegate attempts(store, id), to: Deliveries
   @impl true
   defdelegate counts(store), to: Deliveries
+  @impl true
+  defdelegate activity(store, site_id, webhook_ids, since_ms), to: Activity
+  @impl true
+  defdelegate waiting(store, webhook_ids), to: Activity
   @impl true
   defdelegate prune(store, before_ms, limit), to: Retention
 

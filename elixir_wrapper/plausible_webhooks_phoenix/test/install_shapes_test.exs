@@ -71,6 +71,45 @@ defmodule Plausible.Webhooks.InstallShapesTest do
              ]
     end
 
+    test "a sidebar of plain maps", %{root: root} do
+      guarded = """
+            if regular_site? do
+              %{key: "Integrations", value: "integrations", icon: :puzzle_piece}
+            end,
+      """
+
+      plain = ~s|      %{key: "Integrations", value: "integrations", icon: :arrow_path},\n|
+      replace(root, "lib/plausible_web/views/layout_view.ex", guarded, plain)
+
+      assert added(of(plan(root), "lib/plausible_web/views/layout_view.ex")) == [
+               ~s|      %{key: "Webhooks", value: "webhooks", icon: :bolt},|
+             ]
+    end
+
+    test "a sidebar with the integrations under another entry: beside them, not beside it",
+         %{root: root} do
+      replace(
+        root,
+        "lib/plausible_web/views/layout_view.ex",
+        ~s|%{key: "Integrations", value: "integrations", icon: :puzzle_piece}|,
+        ~s|%{key: "More", value: [\n  %{key: "Integrations", value: "integrations"},\n| <>
+          ~s|  %{key: "Other", value: "other"}\n]}|
+      )
+
+      assert added(of(plan(root), "lib/plausible_web/views/layout_view.ex")) == [
+               ~s|  %{key: "Webhooks", value: "webhooks"},|
+             ]
+    end
+
+    test "an image whose builder has libstdc++ too", %{root: root} do
+      replace(root, "Dockerfile", "make gcc libc-dev", "make gcc libc-dev libstdc++")
+      assert [build, run] = added(of(plan(root), "Dockerfile"))
+      assert build =~ "simdjson-dev" and run =~ "libcurl"
+
+      assert Installer.diff(of(plan(root), "Dockerfile")) =~
+               "certbot; fi\n+# for plausible_webhooks"
+    end
+
     test "templates of LiveView 0.20, Tailwind 3", %{root: root} do
       older(root, "lib/plausible_web/templates/site/settings_goals.html.heex")
       older(root, "assets/tailwind.config.js")
@@ -133,6 +172,12 @@ defmodule Plausible.Webhooks.InstallShapesTest do
            "integrations(", "settings_integrations"},
           {"lib/plausible_web/views/layout_view.ex", "value: \"integrations\"",
            "value: integrations()", "integrations"},
+          {"config/runtime.exs", ~S|get_var_from_path_or_env(config_dir, "SECRET_KEY_BASE", nil)|,
+           ~S|System.get_env("SECRET_KEY_BASE")|, "get_var_from_path_or_env"},
+          {"lib/plausible_web/views/layout_view.ex", ~S|icon: :puzzle_piece}|,
+           "icon:\n\n\n\n:puzzle_piece}", "too long"},
+          {"Dockerfile", "RUN apk add --no-cache openssl libstdc++",
+           "RUN apk add --no-cache openssl", "libstdc"},
           {"config/runtime.exs", "config_dir =", "dir =", "config_dir"},
           {"config/runtime.exs", "secret_key_base =", "secret =", "secret_key_base"},
           {"Dockerfile", "libstdc++", "ncurses", "libstdc\\+\\+"},
@@ -147,6 +192,18 @@ defmodule Plausible.Webhooks.InstallShapesTest do
         assert reason =~ ~r/#{unquote(why)}/
         assert change.lines != [] and change.where != ""
       end
+    end
+
+    test "an image of one stage, or one that does not copy mix.exs", %{root: root} do
+      write(root, "Dockerfile", "FROM alpine\nRUN apk add gcc libstdc++\nCOPY mix.exs ./\n")
+      assert {:unknown, "the builder's packages" <> _} = of(plan(root), "Dockerfile").result
+
+      File.cp!(fixture("plausible/Dockerfile"), Path.join(root, "Dockerfile"))
+      replace(root, "Dockerfile", "COPY mix.exs ./", "COPY . .")
+      assert {:edit, _old, _new} = of(plan(root), "Dockerfile").result
+      inside = {:path, "vendor/w/elixir_wrapper/plausible_webhooks_phoenix"}
+      changes = plan(root, dependency: inside)
+      assert {:unknown, "no COPY mix.exs"} = of(changes, "Dockerfile").result
     end
 
     test "no Elixir, no file, the hook's place twice", %{root: root} do

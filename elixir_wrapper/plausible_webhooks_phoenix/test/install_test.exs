@@ -317,6 +317,38 @@ defmodule Plausible.Webhooks.InstallTest do
     end
   end
 
+  test "a diff says where it goes, and when a file has no newline at its end" do
+    new = %{path: "new.ex", result: {:edit, nil, "a\nb\n"}}
+    assert Installer.diff(new) == "--- /dev/null\n+++ b/new.ex\n@@ -0,0 +1,2 @@\n+a\n+b\n"
+
+    old = Enum.map_join(1..20, "\n", &"#{&1}")
+    far = String.replace(old, "\n4\n", "\n4\nfour\n") <> "\n21"
+
+    assert Installer.diff(%{path: "far", result: {:edit, old, far}}) == """
+           --- a/far
+           +++ b/far
+           @@ -2,6 +2,7 @@
+            2
+            3
+            4
+           +four
+            5
+            6
+            7
+           @@ -17,4 +18,5 @@
+            17
+            18
+            19
+           -20
+           \\ No newline at end of file
+           +20
+           +21
+           \\ No newline at end of file
+           """
+
+    assert Installer.diff(%{path: "same", result: :done}) == ""
+  end
+
   test "the diff is one that patch takes", %{root: root} do
     changes = plan(root)
     copy = root <> "-copy"

@@ -201,7 +201,10 @@ defmodule Plausible.Webhooks.Installer.Build do
   defp image(source, copied) do
     instructions = instructions(source)
     build = Enum.find(instructions, &(&1.text =~ ~r/^RUN apk add .*\bgcc\b/s))
-    run = Enum.find(instructions, &(&1.text =~ ~r/^RUN apk add .*\blibstdc\+\+/s))
+    # Of the last stage: the builder may have it too.
+    run =
+      instructions |> Enum.filter(&(&1.text =~ ~r/^RUN apk add .*\blibstdc\+\+/s)) |> List.last()
+
     copy = Enum.find(instructions, &(&1.text =~ ~r/^COPY mix\.exs\b/))
 
     cond do

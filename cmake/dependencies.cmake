@@ -67,7 +67,23 @@ if(IDN2_INCLUDE_DIR AND IDN2_LIBRARY)
     INTERFACE_INCLUDE_DIRECTORIES "${IDN2_INCLUDE_DIR}")
 endif()
 webhooks_need("${webhooks_idn2_found}" "libidn2, with headers" libidn2-dev libidn2-dev)
-find_package(simdjson QUIET)
+# By its files, as libidn2: the CMake package in Alpine's simdjson-dev names a static
+# library, which is in another package and cannot be linked into a shared one.
+find_path(SIMDJSON_INCLUDE_DIR simdjson.h
+  HINTS "${simdjson_ROOT}/include" "$ENV{simdjson_ROOT}/include")
+find_library(SIMDJSON_LIBRARY NAMES libsimdjson.so
+  HINTS "${simdjson_ROOT}/lib" "$ENV{simdjson_ROOT}/lib")
+mark_as_advanced(SIMDJSON_INCLUDE_DIR SIMDJSON_LIBRARY)
+if(SIMDJSON_INCLUDE_DIR AND SIMDJSON_LIBRARY)
+  set(simdjson_FOUND TRUE)
+  add_library(simdjson::simdjson UNKNOWN IMPORTED)
+  set_target_properties(simdjson::simdjson PROPERTIES
+    IMPORTED_LOCATION "${SIMDJSON_LIBRARY}"
+    INTERFACE_INCLUDE_DIRECTORIES "${SIMDJSON_INCLUDE_DIR}")
+else()
+  # A static one, in an image that was built for it.
+  find_package(simdjson QUIET)
+endif()
 webhooks_need("${simdjson_FOUND}" "simdjson, with headers"
   libsimdjson-dev simdjson-dev)
 

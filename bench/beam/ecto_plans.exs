@@ -139,8 +139,20 @@ defmodule Bench do
   defp statements(store, call) do
     Process.put(:statements, [])
     call.(store)
-    statements = Process.delete(:statements)
-    for {query, params} <- Enum.reverse(statements), query =~ "webhook_", do: {query, params}
+
+    {statements, _settings} =
+      Process.delete(:statements) |> Enum.reverse() |> Enum.flat_map_reduce(nil, &with_settings/2)
+
+    statements
+  end
+
+  # What a call has set for itself holds for what it asks then.
+  defp with_settings({query, _params} = statement, settings) do
+    cond do
+      query =~ "set_config(name" -> {[], statement}
+      query =~ "webhook_" -> {[{statement, settings}], settings}
+      true -> {[], settings}
+    end
   end
 
   defp rolled_back(fun) do
@@ -151,8 +163,9 @@ defmodule Bench do
   end
 
   # Of what triggers do only the time is known to EXPLAIN.
-  defp explain({query, params}) do
+  defp explain({{query, params}, settings}) do
     rolled_back(fn ->
+      with {sql, values} <- settings, do: Repo.query!(sql, values, log: false)
       before = read()
       sql = "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) " <> query
       plan = for [line] <- Repo.query!(sql, params, log: false, timeout: :infinity).rows, do: line

@@ -18,7 +18,11 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
     ]
   end
 
-  def application, do: [extra_applications: [:logger, :crypto]]
+  def application, do: [extra_applications: applications(Mix.env())]
+
+  # The tests visit a site by OTP's own HTTP client.
+  defp applications(:test), do: [:logger, :crypto, :inets]
+  defp applications(_env), do: [:logger, :crypto]
 
   defp deps do
     [
@@ -49,7 +53,10 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
   # tests and what they need; here they are compiled from where they are.
   defp elixirc_paths(:test) do
     support = Path.expand("#{@core}/test/support", __DIR__)
-    names = ~w(store_contract.ex store_contract test_host.ex http_receiver.ex)
+
+    names =
+      ~w(store_contract.ex store_contract test_host.ex http_receiver.ex json_schema.ex peer.ex)
+
     shared = for name <- names, do: Path.join(support, name)
     ["lib", "test/support", @web] ++ shared
   end

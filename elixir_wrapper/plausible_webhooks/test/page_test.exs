@@ -48,7 +48,7 @@ defmodule Plausible.Webhooks.PageTest do
         times = Enum.map(hours, & &1.at_ms)
         # The hour may have changed since it was asked.
         assert List.last(times) in [this_hour, this_hour - @hour_ms]
-        assert times == for(n <- 23..0, do: List.last(times) - n * @hour_ms)
+        assert times == for(n <- 23..0//-1, do: List.last(times) - n * @hour_ms)
 
         for hour <- hours,
             do: assert(Enum.sort(Map.keys(hour)) == [:at_ms, :cancelled, :delivered, :failed])

@@ -1,7 +1,28 @@
+defmodule Plausible.Webhooks.TestSendTest.LimitedHost do
+  # The tests' host, with a rate limiter of its own.
+  alias Plausible.Webhooks.{Host, Test.TestHost}
+
+  for {name, arity} <- Host.behaviour_info(:callbacks) -- Host.behaviour_info(:optional_callbacks) do
+    arguments = Macro.generate_arguments(arity, __MODULE__)
+    defdelegate unquote(name)(unquote_splicing(arguments)), to: TestHost
+  end
+
+  def check_rate(host, key, window_ms, limit) do
+    [{:pid, pid}] = :ets.lookup(host, :pid)
+    send(pid, {:host, :check_rate, key, window_ms, limit})
+
+    case :ets.lookup(host, :rate) do
+      [{:rate, answer}] -> answer
+      [] -> :ok
+    end
+  end
+end
+
 defmodule Plausible.Webhooks.TestSendTest do
   use Plausible.Webhooks.Test.InstanceCase, async: true
 
   alias Plausible.Webhooks, as: API
+  alias __MODULE__.LimitedHost
 
   @moduletag :capture_log
 
@@ -143,6 +164,18 @@ defmodule Plausible.Webhooks.TestSendTest do
 
       assert {:ok, _} = API.send_test(context.name, :owner, 2, other.id, "webhook.test")
       assert HttpReceiver.count(context.receiver) == 4
+    end
+
+    test "asks the rate limiter of a host that has one", context do
+      context = start!(context, host: {LimitedHost, context.host}, tests_per_minute: 7)
+      webhook = webhook!(context, "/hook")
+      test = fn -> API.send_test(context.name, :owner, 1, webhook.id, "webhook.test") end
+
+      assert {:ok, %{status: 200}} = test.()
+      assert_received {:host, :check_rate, "test:1", 60_000, 7}
+      TestHost.put(context.host, :rate, {:error, 1_234})
+      assert test.() == {:error, {:rate_limited, 1_234}}
+      assert HttpReceiver.count(context.receiver) == 1
     end
 
     test "passes deliveries that wait, and a queue that is full", context do

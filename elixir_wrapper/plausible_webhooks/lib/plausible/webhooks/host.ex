@@ -75,4 +75,19 @@ defmodule Plausible.Webhooks.Host do
 
   @doc "Writes an entry into the host's audit log. Never holds secrets."
   @callback audit(arg(), actor(), action_name :: atom(), Plausible.Webhooks.Webhook.t()) :: :ok
+
+  @doc """
+  Counts one more of `key` in the host's own rate limiter: `:ok` as long as it is at most
+  `limit` of them in `window_ms`, otherwise in how many milliseconds there is room again.
+  A host without it is given a count of this node's own.
+  """
+  @callback check_rate(
+              arg(),
+              key :: String.t(),
+              window_ms :: pos_integer(),
+              limit :: pos_integer()
+            ) ::
+              :ok | {:error, retry_in_ms :: pos_integer()}
+
+  @optional_callbacks check_rate: 4
 end

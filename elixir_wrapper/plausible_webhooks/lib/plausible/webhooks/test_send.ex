@@ -123,8 +123,20 @@ defmodule Plausible.Webhooks.TestSend do
     end)
   end
 
+  defp rate(%Instance{options: %{host: {module, _argument}} = options} = instance, site_id) do
+    if function_exported?(module, :check_rate, 4),
+      do: host_rate(instance, site_id, options.tests_per_minute),
+      else: own_rate(instance, site_id)
+  end
+
+  defp host_rate(instance, site_id, limit) do
+    with {:error, retry_in_ms} <-
+           Instance.host(instance, :check_rate, ["test:#{site_id}", @window_ms, limit]),
+         do: {:error, {:rate_limited, retry_in_ms}}
+  end
+
   # A window per site begins with its first test.
-  defp rate(%Instance{tables: %{rates: rates}} = instance, site_id) do
+  defp own_rate(%Instance{tables: %{rates: rates}} = instance, site_id) do
     now = System.monotonic_time(:millisecond)
     key = {:test, site_id}
 

@@ -68,12 +68,16 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
       # A clock that was slow, or fast, at the end.
       ended!(store, :delivered, @since_ms - 1, created_at_ms: @since_ms - 1 - age)
       ended!(store, :delivered, at_ms, created_at_ms: at_ms + age)
+      # Created before the window, ended in its first moment.
+      ended!(store, :failed, @since_ms, created_at_ms: @since_ms - age)
     end
 
     expected =
       for {_age, i} <- Enum.with_index(ages),
           into: %{},
           do: {{@since_ms + i * @hour_ms, :delivered}, 2}
+
+    expected = Map.put(expected, {@since_ms, :failed}, length(ages))
 
     assert {:ok, %{"wh_1" => %{finished: ^expected, complete?: true}}} =
              activity(store, 1, ["wh_1"], @since_ms)

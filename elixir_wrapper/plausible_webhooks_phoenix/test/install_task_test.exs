@@ -1,0 +1,93 @@
+defmodule Plausible.Webhooks.InstallTaskTest do
+  use Plausible.Webhooks.InstallCase, async: false
+
+  alias Mix.Tasks.PlausibleWebhooks.Install
+
+  setup do
+    Mix.shell(Mix.Shell.Process)
+    on_exit(fn -> Mix.shell(Mix.Shell.IO) end)
+  end
+
+  describe "mix plausible_webhooks.install" do
+    defp info, do: messages(:info)
+    defp errors, do: messages(:error)
+
+    defp messages(kind) do
+      receive do
+        {:mix_shell, ^kind, [text]} -> text <> "\n" <> messages(kind)
+      after
+        0 -> ""
+      end
+    end
+
+    test "shows, asks, and writes nothing when the answer is no", %{root: root} do
+      before = snapshot(root)
+      send(self(), {:mix_shell_input, :yes?, false})
+      assert catch_exit(Install.run(["--root", root])) == {:shutdown, 1}
+      assert_received {:mix_shell, :yes?, ["Write these changes?"]}
+      text = info()
+      assert text =~ "--- a/mix.exs\n+++ b/mix.exs\n@@ "
+      assert text =~ "Nothing was written."
+      assert snapshot(root) == before
+    end
+
+    test "writes when it is yes, and with --yes without asking", %{root: root} do
+      send(self(), {:mix_shell_input, :yes?, true})
+      assert Install.run(["--root", root, "--no-page"]) == :ok
+      assert_received {:mix_shell, :yes?, _question}
+      assert info() =~ "mix.exs: then: mix deps.get"
+      assert read(root, "lib/plausible/goals/goals.ex") =~ "goals_changed"
+      refute read(root, "lib/plausible_web/router.ex") =~ "webhooks"
+
+      assert Install.run(["--root", root, "--yes"]) == :ok
+      assert read(root, "lib/plausible_web/router.ex") =~ "webhooks"
+      refute_received {:mix_shell, :yes?, _question}
+      info()
+
+      assert Install.run(["--root", root, "--yes"]) == :ok
+      assert info() == "There is nothing to add.\n"
+    end
+
+    test "--dry-run writes nothing and is no failure", %{root: root} do
+      before = snapshot(root)
+      assert Install.run(["--root", root, "--dry-run"]) == :ok
+      assert info() =~ "Would change Dockerfile, "
+      assert snapshot(root) == before
+    end
+
+    test "does the others, says what is left and how, and ends with status 1", %{root: root} do
+      write(root, "config/runtime.exs", "import Config\n")
+      assert catch_exit(Install.run(["--root", root, "--yes"])) == {:shutdown, 1}
+      assert errors() == "Left to you: config/runtime.exs\n"
+
+      assert info() =~ """
+             config/runtime.exs is left alone: no variable config_dir.
+             To be added at its end:
+
+                 # webhooks: the variables are explained in the docs/plausible.md of that package
+                 config :plausible,
+             """
+
+      assert read(root, "config/runtime.exs") == "import Config\n"
+      assert read(root, "mix.exs") =~ "plausible_webhooks_phoenix"
+    end
+
+    test "--git and --ref", %{root: root} do
+      Install.run(["--root", root, "--yes", "--git", "https://example.com/w.git", "--ref", "v1"])
+      assert read(root, "mix.exs") =~ ~s(git: "https://example.com/w.git")
+      assert read(root, "mix.exs") =~ ~s(ref: "v1")
+    end
+
+    test "what it cannot do it says before it reads", %{root: root} do
+      for {args, why} <- [
+            {["--root", Path.join(root, "lib")], ~r/is not Plausible's folder/},
+            {["--root", root, "--force"], ~r/not an option.*--force/},
+            {["--root", root, "now"], ~r/not an option: now/},
+            {["--root", root, "--path", "x", "--git", "y"], ~r/either --path or --git/},
+            {["--root", root, "--ref", "v1"], ~r/--ref goes with --git/}
+          ] do
+        assert_raise Mix.Error, why, fn -> Install.run(args) end
+      end
+    end
+  end
+end

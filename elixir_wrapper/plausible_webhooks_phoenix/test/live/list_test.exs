@@ -89,6 +89,22 @@ defmodule PlausibleWeb.Live.WebhookSettings.ListTest do
     shows!(view, "Nothing sent in 24 h")
   end
 
+  test "what breaks while it is read breaks nothing else", context do
+    context = start_page!(context)
+    webhook!(context, "/hook", %{name: "CRM"})
+    view = page!(context)
+    %{socket: socket} = :sys.get_state(view.pid)
+    key = {PlausibleWeb.Live.WebhookSettings.ListPage, :webhooks}
+
+    {:noreply, socket} =
+      PlausibleWeb.Live.WebhookSettings.handle_async(key, {:exit, :killed}, socket)
+
+    assert %{message: %{text: "That did not work." <> _, tone: :bad}, webhooks: [_]} =
+             socket.assigns
+
+    refute MapSet.member?(socket.assigns.loading, key)
+  end
+
   test "the limit of webhooks is said", context do
     context = start_page!(context, webhooks_per_site_max: 1)
     webhook!(context, "/hook")

@@ -137,6 +137,53 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
     end
   end
 
+  describe "TestPanel" do
+    alias PlausibleWeb.Live.WebhookSettings.{State, TestPanel}
+
+    test "every end that a test can have is said" do
+      running = %TestPanel{running?: true}
+
+      for {result, refused, text} <- [
+            {{:error, :timeout}, nil, "Its turn did not come in time."},
+            {{:error, :unavailable}, nil, "just starting"},
+            {{:error, {:not_sent, "the webhook was deleted"}}, nil,
+             "It ended before its turn came: the webhook was deleted."},
+            {{:error, {:not_sent, "refused"}}, "The URL must be another.",
+             "Not sent. The URL must be another."},
+            {{:error, {:rate_limited, 61_000}}, nil, "can go in 1:01."},
+            {{:error, :not_found}, nil, "not there any more"},
+            {{:error, :queue_timeout}, nil, "the database did not answer"},
+            {{:error, :crashed}, nil, "Try again in a moment."}
+          ] do
+        assert {%{running?: false, result: nil}, said, :bad} =
+                 TestPanel.finished(running, result, refused, 0)
+
+        assert said =~ text
+      end
+
+      assert {%{wait_until_ms: 1_500}, _said, :bad} =
+               TestPanel.finished(running, {:error, {:rate_limited, 500}}, nil, 1_000)
+
+      attempt = %Attempt{status: 200, total_us: 1_500, started_at_ms: 0}
+
+      assert {%{result: ^attempt}, "Delivered: your endpoint answered 200 after 1.5 ms.", :good} =
+               TestPanel.finished(running, {:ok, attempt}, nil, 0)
+    end
+
+    test "what the API refuses is said in words" do
+      for {reason, text} <- [
+            stale: "Somebody else was changing it",
+            limit_reached: "as many webhooks",
+            webhook_disabled: "Switch it on first",
+            too_many_secrets: "Too many secrets",
+            store_unavailable: "the database did not answer"
+          ],
+          do: assert(State.error(reason) =~ text)
+
+      assert State.error({:invalid, %{url: "is required"}}) == "The URL is required."
+    end
+  end
+
   describe "Texts" do
     test "every error class has a name, a meaning and something to do" do
       for class <- Failures.classes() do

@@ -4,16 +4,21 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     # One delivery: what was sent, what came of it each time, and how to send it again
     # or to verify it oneself.
 
+    @behaviour PlausibleWeb.Live.WebhookSettings.Page
+
     use Phoenix.Component
 
     import PlausibleWeb.Live.WebhookSettings.Components
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1, t: 2]
+
+    alias Phoenix.LiveView.Socket
 
     alias PlausibleWeb.Live.WebhookSettings.{
       Format,
       Hidden,
       Json,
       LogPage,
+      Page,
       Safe,
       Snippets,
       State,
@@ -30,6 +35,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defstruct [:id, :delivery, :attempts, :request, :back, language: :node, gone?: false]
 
     @doc "Opens a delivery, if there is one of that id at this site."
+    @spec open(Socket.t(), term()) :: Socket.t()
     def open(socket, id) when is_binary(id) do
       case State.call(socket, :delivery, [id]) do
         {:ok, delivery} ->
@@ -54,12 +60,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp back(_log), do: :log
 
     @doc "Read anew."
+    @spec refresh(Socket.t()) :: Socket.t()
     def refresh(%{assigns: %{detail: %__MODULE__{id: id}}} = socket) do
       socket
       |> State.load(__MODULE__, {:delivery, id}, :delivery, [id])
       |> State.load(__MODULE__, {:attempts, id}, :attempts, [id])
     end
 
+    @impl Page
     def loaded({what, id}, result, %{assigns: %{detail: %__MODULE__{id: id} = detail}} = socket) do
       case {what, result} do
         {:delivery, {:ok, delivery}} -> assign(socket, detail: %{detail | delivery: delivery})
@@ -77,6 +85,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     # --- events
 
+    @impl Page
     def handle("redeliver", _params, %{assigns: %{detail: %__MODULE__{id: id}}} = socket) do
       case State.call(socket, :redeliver, [id]) do
         :ok -> socket |> refresh() |> State.say(t(:redelivered))

@@ -4,14 +4,21 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     # Adding and editing a webhook. The URL is judged while it is typed, the rest when
     # it is saved. Saving asks nobody whether the URL can be reached. `FormView` shows it.
 
+    @behaviour PlausibleWeb.Live.WebhookSettings.Page
+
     import Phoenix.Component, only: [assign: 2]
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1]
 
-    alias PlausibleWeb.Live.WebhookSettings.{Form, State, WebhookPage}
+    alias Phoenix.LiveView.Socket
+    alias Plausible.Webhooks.Webhook
+    alias PlausibleWeb.Live.WebhookSettings.{Form, Page, State, WebhookPage}
 
     # --- coming here
 
+    @spec open_new(Socket.t()) :: Socket.t()
     def open_new(socket), do: open(socket, Form.new())
+
+    @spec open_edit(Socket.t(), Webhook.t()) :: Socket.t()
     def open_edit(socket, webhook), do: open(socket, Form.edit(webhook, State.name(webhook)))
 
     defp open(socket, form) do
@@ -23,12 +30,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       |> State.load(__MODULE__, :figures, :figures, [])
     end
 
+    @impl Page
     def loaded(:goals, {:ok, goals}, socket), do: assign(socket, goals: goals)
     def loaded(:goals, {:error, reason}, socket), do: assign(socket, goals: {:error, reason})
     def loaded(:figures, {:ok, figures}, socket), do: assign(socket, figures: figures)
     def loaded(:figures, {:error, reason}, socket), do: assign(socket, figures: {:error, reason})
 
     @doc "The webhooks were read anew: was the one in the form changed by others?"
+    @spec refreshed(Socket.t()) :: Socket.t()
     def refreshed(%{assigns: %{form: %Form{id: id} = form}} = socket) when id != nil do
       case State.webhook(socket, id) do
         %{version: version} when version == form.version -> socket
@@ -40,6 +49,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     # --- events
 
+    @impl Page
     def handle("change", %{"webhook" => params}, socket) do
       form = socket.assigns.form |> Form.merge(params) |> Form.forgive(socket.assigns.form)
       assign(socket, form: judged(socket, form))

@@ -3,6 +3,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     @moduledoc false
     # The site's webhooks and how they are doing.
 
+    @behaviour PlausibleWeb.Live.WebhookSettings.Page
+
     use Phoenix.Component
 
     import PlausibleWeb.Live.WebhookSettings.Components
@@ -10,17 +12,21 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     alias Plausible.Webhooks.Webhook
 
+    alias Phoenix.LiveView.Socket
+
     alias PlausibleWeb.Live.WebhookSettings.{
       Chart,
-      Format,
       FormPage,
+      Format,
       LogPage,
+      Page,
       Safe,
       State,
       Texts,
       WebhookPage
     }
 
+    @spec open(Socket.t()) :: Socket.t()
     def open(socket) do
       socket
       |> assign(view: :list, hook: nil, form: nil, detail: nil)
@@ -28,12 +34,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     @doc "Reads anew what the list shows, which the other views show parts of."
+    @spec refresh(Socket.t()) :: Socket.t()
     def refresh(socket) do
       socket
       |> State.load(__MODULE__, :webhooks, :list_webhooks, [])
       |> State.load(__MODULE__, :activity, :activity, [])
     end
 
+    @impl Page
     def loaded(:webhooks, {:ok, webhooks}, socket),
       do: socket |> assign(webhooks: webhooks) |> FormPage.refreshed() |> WebhookPage.refreshed()
 
@@ -179,6 +187,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp summary(_webhook), do: {:green, :state_active}
 
     @doc "Why it is in that state, and what helps; `nil` for one that is well."
+    @spec why(Webhook.t(), String.t()) :: String.t() | nil
     def why(%{enabled: false}, _zone), do: t(:paused_text)
 
     def why(%{disabled_reason: :gone} = webhook, zone),

@@ -3,15 +3,19 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     @moduledoc false
     # The deliveries, by filters and pages.
 
+    @behaviour PlausibleWeb.Live.WebhookSettings.Page
+
     use Phoenix.Component
 
     import PlausibleWeb.Live.WebhookSettings.Components
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1, t: 2]
 
     alias Plausible.Webhooks.{Delivery, Event}
-    alias PlausibleWeb.Live.WebhookSettings.{Format, FormPage, Log, Safe, State, Texts}
+    alias Phoenix.LiveView.Socket
+    alias PlausibleWeb.Live.WebhookSettings.{FormPage, Format, Log, Page, Safe, State, Texts}
     alias PlausibleWeb.Live.WebhookSettings.Texts.Failures
 
+    @spec open(Socket.t(), %{String.t() => String.t()}) :: Socket.t()
     def open(socket, filters \\ %{}) do
       log = if filters == %{}, do: socket.assigns.log || Log.new(), else: Log.new(filters)
 
@@ -23,6 +27,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     @doc "The page that is shown, read anew."
+    @spec refresh(Socket.t()) :: Socket.t()
     def refresh(%{assigns: %{log: %Log{} = log}} = socket), do: ask(socket, log)
 
     defp ask(socket, log) do
@@ -33,6 +38,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       |> State.load(__MODULE__, {:entries, log.number}, :deliveries, [filters, page])
     end
 
+    @impl Page
     def loaded(
           {:entries, number},
           result,
@@ -51,6 +57,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     # --- events
 
+    @impl Page
     def handle("filter", %{"filter" => params}, %{assigns: %{log: %Log{} = log}} = socket),
       do: socket |> State.hush() |> ask(Log.filter(log, params))
 
@@ -251,6 +258,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp next(ms), do: t(:next_attempt, wait: Format.countdown(ms))
 
     @doc "What the receiver said the last time, or what kept it from saying anything."
+    @spec answer(Delivery.t()) :: String.t()
     def answer(%{attempts: 0, state: state}) when state in [:failed, :cancelled], do: t(:not_sent)
     def answer(%{attempts: 0, last_error: nil}), do: t(:not_tried)
     def answer(%{last_status: nil, last_error: error}), do: Failures.name(error) || t(:no_answer)

@@ -14,6 +14,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     @excerpt 2_048
 
+    @type t :: %__MODULE__{
+            type: String.t(),
+            running?: boolean(),
+            result: Attempt.t() | nil,
+            wait_until_ms: integer() | nil,
+            sample: binary() | nil
+          }
+
     @derive {Inspect, only: [:type, :running?]}
     defstruct type: "webhook.test", running?: false, result: nil, wait_until_ms: nil, sample: nil
 
@@ -21,6 +29,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     The panel as it is after a result; and what is said of it, for who does not see it
     appear. `refused`: what is held against the URL by now, or `nil`.
     """
+    @spec finished(t(), {:ok, Attempt.t()} | {:error, term()}, String.t() | nil, integer()) ::
+            {t(), String.t(), :good | :bad}
     def finished(panel, result, refused, now_ms) do
       panel = %{panel | running?: false, result: nil, wait_until_ms: nil}
 
@@ -51,12 +61,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp tone(_attempt), do: :bad
 
     @doc "In one sentence."
+    @spec outcome(Attempt.t()) :: String.t()
     def outcome(%Attempt{error: nil} = attempt),
       do: t(:test_delivered, status: attempt.status, time: Format.us(attempt.total_us))
 
     def outcome(%Attempt{} = attempt), do: t(:test_failed, what: what(attempt))
 
     @doc "What went wrong, in a few words; the status where there was one."
+    @spec what(Attempt.t()) :: String.t()
     def what(%{status: nil, error: error}), do: Failures.name(error) || Failures.name(:internal)
 
     def what(%{status: status, error: :http_status}),
@@ -65,6 +77,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     def what(%{status: status, error: error}), do: "#{Failures.name(error)}, status #{status}"
 
     @doc "How long until the next test may go, 0 for at once."
+    @spec wait_ms(t(), integer()) :: non_neg_integer()
     def wait_ms(%{wait_until_ms: nil}, _now_ms), do: 0
     def wait_ms(%{wait_until_ms: until_ms}, now_ms), do: max(until_ms - now_ms, 0)
 

@@ -6,17 +6,22 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     # The state is `socket.assigns.hook`. Panels open in the page, one at a time, and
     # give the focus back to the button that opened them.
 
+    @behaviour PlausibleWeb.Live.WebhookSettings.Page
+
     use Phoenix.Component
 
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1, t: 2]
 
-    alias Plausible.Webhooks.Event
+    alias Plausible.Webhooks.{Event, Webhook}
+
+    alias Phoenix.LiveView.Socket
 
     alias PlausibleWeb.Live.WebhookSettings.{
-      Format,
       FormPage,
+      Format,
       Hidden,
       ListPage,
+      Page,
       State,
       TestPanel,
       Texts
@@ -28,6 +33,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     @derive {Inspect, only: [:id, :panel]}
     defstruct [:id, :panel, :secrets, :waiting, :recoverable, :since, test: %TestPanel{}]
 
+    @spec open(Socket.t(), Webhook.t()) :: Socket.t()
     def open(socket, %{id: id} = webhook) do
       # The list may not have it yet, or not as it is now.
       webhooks = [webhook | Enum.reject(socket.assigns.webhooks, &(&1.id == id))]
@@ -49,6 +55,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     # --- results that came later
 
+    @impl Page
     def loaded({:test, id}, result, %{assigns: %{hook: %{id: id} = hook}} = socket) do
       case result do
         {:error, :forbidden} ->
@@ -139,6 +146,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp refused(_socket, _id, _result), do: nil
 
     @doc "What recovering would send, in words."
+    @spec found_text(Plausible.Webhooks.Page.count()) :: String.t()
     def found_text(%{count: 0}), do: t(:recover_none)
 
     def found_text(%{count: count, more?: true}),
@@ -150,6 +158,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     The webhooks were read anew: secrets that are shown and are not the ones any more
     that sign are shown no longer.
     """
+    @spec refreshed(Socket.t()) :: Socket.t()
     def refreshed(%{assigns: %{hook: %__MODULE__{id: id, secrets: [_ | _]} = hook}} = socket) do
       case State.webhook(socket, id) do
         %{secrets: stored} ->
@@ -173,6 +182,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     # --- events
 
+    @impl Page
     def handle(event, params, %{assigns: %{hook: %__MODULE__{} = hook}} = socket) do
       case State.webhook(socket, hook.id) do
         nil -> socket |> ListPage.open() |> State.say(t(:gone), :bad)

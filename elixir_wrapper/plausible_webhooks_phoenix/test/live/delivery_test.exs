@@ -163,5 +163,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.DeliveryTest do
     click(view, "button[phx-click='page.delivery']")
     click(view, "button[phx-click='page.back']")
     assert has_element?(view, "#webhook-title")
+    click(view, "button[phx-click='page.delivery']")
+    click(view, "button[phx-click='page.webhook']", "Open Webhook for 127.0.0.1")
+    assert has_element?(view, "#webhook-title")
   end
 end

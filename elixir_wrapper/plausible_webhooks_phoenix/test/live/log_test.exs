@@ -183,6 +183,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
     click(view, "button", "See its deliveries")
     assert shown(view) == [mine]
     assert view |> element("#log-filter-webhook option[selected]") |> render() =~ one.id
+    # And back, to where what failed is sent again.
+    click(view, "button[phx-click='page.webhook']", "Open one")
+    assert has_element?(view, "#webhook-recover")
   end
 
   test "a store that is away is said, and what was shown stays", context do

@@ -157,6 +157,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           <%= t(:delivery_gone) %>
         </.notice>
         <div class="mt-4"><.facts rows={facts(@delivery, @webhook, @goals, @zone)} /></div>
+        <p :if={@webhook} class="mt-3">
+          <.text_button phx-click="page.webhook" phx-value-id={@webhook.id}>
+            <%= t(:open, name: Safe.short(State.name(@webhook), 60)) %>
+          </.text_button>
+        </p>
         <.attempts attempts={@detail.attempts} zone={@zone} />
         <.body_section delivery={@delivery} copy?={@copy?} />
         <.request request={@detail.request} language={@detail.language} copy?={@copy?} />

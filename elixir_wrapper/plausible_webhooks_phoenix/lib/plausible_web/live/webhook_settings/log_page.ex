@@ -85,6 +85,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       <div>
         <.heading id="log-title"><%= t(:log_title) %></.heading>
         <.filters log={@log} webhooks={@webhooks} goals={@goals} zone={@zone} />
+        <p :if={webhook = chosen(@log, @webhooks)} class="mt-3">
+          <.text_button phx-click="page.webhook" phx-value-id={webhook.id}>
+            <%= t(:open, name: Safe.short(State.name(webhook), 60)) %>
+          </.text_button>
+        </p>
         <div class="mt-5" aria-live="polite">
           <p :if={@log.entries == nil} class="text-sm text-gray-700 dark:text-gray-200">
             <%= t(:loading) %>
@@ -115,6 +120,10 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       </div>
       """
     end
+
+    # The one webhook whose deliveries are shown, where it is one: there what failed is
+    # sent again.
+    defp chosen(log, webhooks), do: Enum.find(webhooks, &(&1.id == log.filters["webhook"]))
 
     defp nothing(%{next: next}) when next != nil, do: t(:log_none_yet)
     defp nothing(log), do: if(Log.filtered?(log), do: t(:log_none), else: t(:log_empty))

@@ -265,7 +265,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
       ~S|{"name":"it's \"quoted\" \\ $x ${y} #{1+1} `id` $(id) %s {{id}} <?php ?> */ -- "}|,
       ~s({"name":"Ünïcødé ☕ 👨‍👩‍👧 \u202Ereversed\u2066"}),
       <<"{\"bytes\":\"", 255, 0, 1, 27, "\"}">>,
-      "{\"long\":\"" <> String.duplicate("x", 5_000) <> "\"}"
+      "{\"long\":\"" <> String.duplicate("x", 200_000) <> "\"}"
     ]
 
     setup do
@@ -324,7 +324,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
 
     defp run(dir, language, path, arguments, file, request, secret) do
       File.write!(Path.join(dir, file), Snippets.verify(language, request))
-      File.write!(Path.join(dir, "body.json"), request.body)
       environment = [{"WEBHOOK_SECRET", secret}, {"GOCACHE", Path.join(dir, "go")}, {"HOME", dir}]
 
       {output, _status} =
@@ -360,7 +359,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
         request = %{request | headers: request.headers ++ [{"X-A", "it's \"$(id)\" `id`"}]}
         curl = Snippets.curl(request)
         assert curl =~ ~r/\A[\x20-\x7e\n]*\z/
-        {output, 0} = System.cmd("bash", ["-c", curl], cd: dir, stderr_to_stdout: true)
+        File.write!(Path.join(dir, "curl.sh"), curl)
+        {output, 0} = System.cmd("bash", ["curl.sh"], cd: dir, stderr_to_stdout: true)
         assert output =~ "200"
         received = List.last(Plausible.Webhooks.Test.HttpReceiver.requests(receiver, "/hook"))
         assert received.body == body

@@ -260,12 +260,6 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           <form id="delivery-language" phx-change="delivery.language">
             <p class="text-sm font-medium text-gray-900 dark:text-gray-100"><%= t(:verify_title) %></p>
             <p class="mt-0.5 text-sm text-gray-600 dark:text-gray-300"><%= t(:verify_text) %></p>
-            <p
-              :if={Snippets.body_in_file?(@request)}
-              class="mt-0.5 text-sm text-gray-600 dark:text-gray-300"
-            >
-              <%= t(:verify_file) %>
-            </p>
             <.field id="delivery-language-select" label={t(:verify_language)} class="mt-2 max-w-xs">
               <.select
                 id="delivery-language-select"

@@ -14,8 +14,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
     go: "Go",
     elixir: "Elixir"
   ]
-  # A longer body is read from a file.
-  @body_max 4_096
 
   @type request :: %{
           url: String.t(),
@@ -32,14 +30,21 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
   def language(name),
     do: Enum.find_value(@languages, fn {key, _} -> to_string(key) == name && key end)
 
+  # What a system takes as one argument of a command has an end; for `printf`, which is
+  # the shell's own, it has none.
+  @argument_max 65_536
+
   @doc "For bash and zsh."
   @spec curl(request()) :: String.t()
-  def curl(request) do
+  def curl(%{body: body} = request) do
     headers = for {name, value} <- request.headers, do: ["-H ", shell("#{name}: #{value}")]
+    post = ["curl -i -X POST", shell(request.url)] ++ headers
+
     # `@` at the beginning would name a file; a JSON object has none.
     parts =
-      ["curl -i -X POST", shell(request.url)] ++
-        headers ++ ["--data-binary " <> shell(request.body)]
+      if byte_size(body) <= @argument_max,
+        do: post ++ ["--data-binary " <> shell(body)],
+        else: ["printf %s " <> shell(body) <> " |" | post] ++ ["--data-binary @-"]
 
     parts |> Enum.intersperse(" \\\n  ") |> IO.iodata_to_binary()
   end
@@ -51,13 +56,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
     |> String.replace("{{id}}", literal(language, header(request, "webhook-id")))
     |> String.replace("{{timestamp}}", literal(language, header(request, "webhook-timestamp")))
     |> String.replace("{{signature}}", literal(language, header(request, "webhook-signature")))
-    |> String.replace("{{body}}", body(language, request.body))
+    |> String.replace("{{body}}", bytes(language, literal(language, request.body)))
     |> String.trim_trailing()
   end
-
-  @doc "Does the snippet want the body in a file?"
-  @spec body_in_file?(request()) :: boolean()
-  def body_in_file?(request), do: byte_size(request.body) > @body_max
 
   defp header(request, name) do
     Enum.find_value(request.headers, "", fn {given, value} ->
@@ -72,9 +73,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
       "$'" <> escaped(text, ~c"'", &"\\x#{&1}") <> "'"
     end
   end
-
-  defp body(language, body) when byte_size(body) > @body_max, do: from_file(language)
-  defp body(language, body), do: bytes(language, literal(language, body))
 
   # A literal of that language. What may begin an interpolation is escaped too.
   defp literal(:python, text), do: "\"" <> escaped(text, ~c"\"", &"\\x#{&1}") <> "\""
@@ -98,13 +96,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
   defp bytes(:go, literal), do: "[]byte(#{literal})"
   defp bytes(:ruby, literal), do: literal <> ".b"
   defp bytes(_language, literal), do: literal
-
-  defp from_file(:node), do: "require(\"node:fs\").readFileSync(\"body.json\")"
-  defp from_file(:python), do: "open(\"body.json\", \"rb\").read()"
-  defp from_file(:php), do: "file_get_contents(\"body.json\")"
-  defp from_file(:ruby), do: "File.binread(\"body.json\")"
-  defp from_file(:go), do: "readFile(\"body.json\")"
-  defp from_file(:elixir), do: "File.read!(\"body.json\")"
 
   defp template(:node) do
     """
@@ -194,14 +185,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
     	"os"
     	"strings"
     )
-
-    func readFile(name string) []byte {
-    	content, err := os.ReadFile(name)
-    	if err != nil {
-    		panic(err)
-    	}
-    	return content
-    }
 
     func main() {
     	id := {{id}}

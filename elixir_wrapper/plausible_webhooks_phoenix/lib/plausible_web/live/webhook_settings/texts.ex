@@ -270,7 +270,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     verify_title: "Verify it in your language",
     verify_text:
       "Run it with the secret in the environment variable WEBHOOK_SECRET; it has the values of this delivery.",
-    verify_file: "The body is long: save it, byte by byte as above, as body.json.",
     verify_language: "Language"
   }
 

@@ -121,4 +121,8 @@ export async function tabTo(page, wanted, name, key = "Tab") {
 
 export async function focusIs(page, id) {
   await page.waitForFunction((id) => document.activeElement?.id === id, id, { timeout: 5000 });
+  // LiveView 1.1 says it once more two frames later; nobody is faster than that but us.
+  await page.evaluate(async () => {
+    for (let frame = 0; frame < 4; frame++) await new Promise(requestAnimationFrame);
+  });
 }

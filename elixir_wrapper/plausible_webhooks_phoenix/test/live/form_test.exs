@@ -122,6 +122,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     assert webhook.name == "CRM"
     assert webhook.events == ~w(goal.completed traffic.spike traffic.drop traffic.resolved)
     assert webhook.goals == [12]
+    assert render(view) =~ "1 goal"
+    refute render(view) =~ "1 goals"
     assert webhook.spike_threshold == 300
     assert webhook.drop_threshold == :notifier
     assert webhook.traffic_min_interval_s == 3_600

@@ -128,7 +128,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     settings: "Settings",
     see_deliveries: "See its deliveries",
     all_goals: "all goals",
-    some_goals: "%{count} goals",
     by_notifier: "as the e-mail notification says",
     # --- test
     test_title: "Send a test",
@@ -343,6 +342,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
   def deliveries(1, false), do: "1 delivery"
   def deliveries(count, false), do: "#{Format.number(count)} deliveries"
   def deliveries(count, true), do: "more than #{Format.number(count)} deliveries"
+
+  @doc "How many goals, in words."
+  @spec goals(non_neg_integer()) :: String.t()
+  def goals(1), do: "1 goal"
+  def goals(count), do: "#{Format.number(count)} goals"
 
   @doc "The times for which an old secret may go on signing: `{seconds, text}`."
   @spec overlaps() :: [{non_neg_integer(), String.t()}]

@@ -123,7 +123,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     defp goals(:all), do: t(:all_goals)
-    defp goals(ids), do: t(:some_goals, count: length(ids))
+    defp goals(ids), do: Texts.goals(length(ids))
 
     defp threshold(:notifier), do: t(:by_notifier)
     defp threshold(number), do: Format.number(number || 0)

@@ -122,6 +122,9 @@ defmodule Plausible.Webhooks.StoreSQLiteFailureTest do
                 kind: :drop,
                 state: :armed,
                 alert_id: nil,
+                visitors: 512,
+                threshold: 300,
+                seen_at_ms: nil,
                 changed_at_ms: 1,
                 notified_at_ms: nil
               }

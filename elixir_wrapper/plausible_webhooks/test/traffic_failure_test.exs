@@ -45,6 +45,9 @@ defmodule Plausible.Webhooks.TrafficFailureTest do
           kind: :spike,
           state: :firing,
           alert_id: "alr_01KARZ8V9T4C7Q2M5N6P8R0S1T",
+          visitors: 120,
+          threshold: 100,
+          seen_at_ms: nil,
           changed_at_ms: @t - @minute,
           notified_at_ms: nil
         }

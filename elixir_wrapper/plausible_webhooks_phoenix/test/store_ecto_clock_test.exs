@@ -137,6 +137,9 @@ defmodule Plausible.Webhooks.StoreEctoClockTest do
           kind: :spike,
           state: :firing,
           alert_id: "alr_1",
+          visitors: 512,
+          threshold: 300,
+          seen_at_ms: nil,
           changed_at_ms: now(node) - 1_000,
           notified_at_ms: now(node)
         })

@@ -36,6 +36,8 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       get_delivery: [delivery.id],
       attempts: [delivery.id],
       counts: [],
+      activity: [1, [webhook.id], 0],
+      waiting: [[webhook.id]],
       prune: [1, 10],
       alert_states: [[webhook.id]],
       put_alert_state: [
@@ -44,6 +46,9 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
           kind: :drop,
           state: :armed,
           alert_id: nil,
+          visitors: 512,
+          threshold: 300,
+          seen_at_ms: nil,
           changed_at_ms: 1,
           notified_at_ms: nil
         }

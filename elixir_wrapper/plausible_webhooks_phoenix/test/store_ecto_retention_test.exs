@@ -100,6 +100,9 @@ defmodule Plausible.Webhooks.StoreEctoRetentionTest do
         kind: :spike,
         state: :firing,
         alert_id: "alr_1",
+        visitors: 512,
+        threshold: 300,
+        seen_at_ms: nil,
         changed_at_ms: 1,
         notified_at_ms: nil
       })

@@ -157,6 +157,9 @@ defmodule Plausible.Webhooks.StoreEctoValueTest do
           kind: :drop,
           state: :firing,
           alert_id: bytes,
+          visitors: 512,
+          threshold: 300,
+          seen_at_ms: nil,
           changed_at_ms: 1,
           notified_at_ms: 2
         }

@@ -5,7 +5,16 @@ defmodule Plausible.Webhooks.Change do
   # the observers). When this returns, no event is matched and no request is sent
   # the old way by this node; the others have been told.
 
-  alias Plausible.Webhooks.{Cluster, Directory, Handover, Health, Instance, Notifier, Webhook}
+  alias Plausible.Webhooks.{
+    Cluster,
+    Directory,
+    Handover,
+    Health,
+    Instance,
+    Notifier,
+    Traffic,
+    Webhook
+  }
 
   @type kind :: :created | :updated | :deleted | :disabled | :enabled
   @tries 5
@@ -56,7 +65,19 @@ defmodule Plausible.Webhooks.Change do
       do: Instance.store(instance, :cancel_waiting, [stored.id, @waiting_reason])
 
     if stored.failing_since_ms == nil, do: Health.forget(instance, stored.id)
+    rearm(instance, before, stored)
     announce(instance, stored, kind)
+  end
+
+  # While a kind of traffic was not watched for this webhook, a breach may have ended
+  # and another one begun: what is seen next is news. Where the store cannot be asked,
+  # that is so after a while (`Plausible.Webhooks.Traffic`).
+  defp rearm(instance, before, stored) do
+    for kind <- [:spike, :drop],
+        Traffic.watched?(stored, kind) and not Traffic.watched?(before, kind),
+        {:ok, states} <- [Instance.store(instance, :alert_states, [[stored.id]])],
+        %{kind: ^kind, state: :firing} = state <- states,
+        do: Instance.store(instance, :put_alert_state, [%{state | state: :armed}])
   end
 
   @spec delete(Instance.t(), Webhook.t()) :: :ok | {:error, term()}

@@ -104,13 +104,20 @@ defmodule Plausible.Webhooks.Store do
   """
   @type waiting :: %{count: 0..10_000, more?: boolean()}
 
+  @typedoc """
+  `visitors` and `threshold` are those of the breach; `seen_at_ms`: when it was last
+  seen to go on.
+  """
   @type alert_state :: %{
           webhook_id: Webhook.id(),
           kind: :spike | :drop,
           state: :armed | :firing,
           alert_id: String.t() | nil,
+          visitors: non_neg_integer() | nil,
+          threshold: pos_integer() | nil,
           changed_at_ms: integer(),
-          notified_at_ms: integer() | nil
+          notified_at_ms: integer() | nil,
+          seen_at_ms: integer() | nil
         }
 
   @doc """

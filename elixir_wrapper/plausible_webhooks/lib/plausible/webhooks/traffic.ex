@@ -22,8 +22,14 @@ defmodule Plausible.Webhooks.Traffic do
   same kind: a breach that is over by then gives none, one that still holds is
   told then.
 
+  A breach is the same one only as long as somebody is looking. One that was not seen
+  for #{div(900_000, 60_000)} minutes (nothing was evaluated, or alerts of the site were not
+  allowed) may have ended meanwhile: what is seen then is a new one. So it is when the
+  webhook was switched off and on, when it subscribed anew, and when its threshold
+  was changed: it is told of a breach that goes on, by the new threshold.
+
   A site that has no statistics of 12 hours yet cannot drop. A site of which the
-  host says that alerts are not allowed is left alone, its states stay as they are.
+  host says that alerts are not allowed is left alone.
 
   A webhook with `:notifier` for a threshold follows the host's own notifier: it gets
   a notice whenever `change/4` is called, and none from here, nor a
@@ -34,20 +40,30 @@ defmodule Plausible.Webhooks.Traffic do
   A breach is first put on record with the alert's id, then the delivery is
   accepted, under an id made from the alert's, then the notice is put on record. At
   the next evaluation a breach without a notice is told again, which changes
-  nothing if the delivery had been accepted: it is the same one. The delivery of a
-  `traffic.resolved` may come twice; both have the alert's id.
+  nothing if the delivery had been accepted: it is the same one. It tells the
+  figures of when it began, also when it is over by then; after a day it is not told
+  any more. The delivery of a `traffic.resolved` may come twice; both have the
+  alert's id.
 
   ## The baseline
 
-  The visitors of the same window 7, 14, 21 and 28 days earlier (in UTC), as far as
-  the site has statistics of then, and their mean. The host is asked for it only
-  when a threshold is crossed. If it cannot say, the notice goes out without.
+  The visitors of the same window 7, 14, 21 and 28 days earlier by the clocks of the
+  site's time zone (in UTC where there is no time zone database,
+  `Calendar.put_time_zone_database/1`), as far as the site has statistics of then, and
+  their mean. The host is asked for it, and for the top sources and pages, only when
+  a threshold is crossed. What it cannot say within
+  #{div(4_000, 1_000)} seconds is missing; the notice goes out all the same.
   """
 
   alias Plausible.Webhooks.{Directory, Event, Payload, Source, Store}
 
   @spike_window_s 300
   @drop_window_s 43_200
+  # Not seen for so long, a breach may have ended; and so often it is put on record
+  # that one was seen.
+  @unseen_ms 900_000
+  @note_ms 300_000
+  @late_ms 86_400_000
 
   @type kind :: :spike | :drop
   @typedoc """
@@ -111,24 +127,66 @@ defmodule Plausible.Webhooks.Traffic do
 
   @doc """
   What is to be done about a webhook: `:fire` a new alert, `:notify` of one that is
-  on record without a notice, `:resolve`, or `:nothing`.
+  on record without a notice, `:resolve`, `:note` that the breach goes on, or
+  `:nothing`.
   """
   @spec decide(kind(), pos_integer(), non_neg_integer(), Store.alert_state() | nil, map()) ::
-          :nothing | :fire | :notify | :resolve
-  def decide(kind, threshold, current, state, %{now_ms: now_ms, min_interval_s: interval_s}) do
-    case state do
-      %{state: :firing, notified_at_ms: nil} ->
+          :nothing | :fire | :notify | :resolve | :note
+  def decide(kind, threshold, current, state, %{now_ms: now_ms} = limits) do
+    case standing(state, threshold, now_ms) do
+      :told ->
+        cond do
+          over?(kind, threshold, current) -> :resolve
+          now_ms - seen_at_ms(state) >= @note_ms -> :note
+          true -> :nothing
+        end
+
+      :untold ->
         :notify
 
-      %{state: :firing} ->
-        if over?(kind, threshold, current), do: :resolve, else: :nothing
+      :none ->
+        begin(kind, threshold, current, state, limits)
 
-      _armed ->
-        if breach?(kind, threshold, current) and
-             not too_soon?(state, now_ms, interval_s * 1_000),
-           do: :fire,
-           else: :nothing
+      # Nobody knows of it any more. If there is none now, that one has ended.
+      :doubtful ->
+        if breach?(kind, threshold, current),
+          do: begin(kind, threshold, current, state, limits),
+          else: :resolve
     end
+  end
+
+  defp begin(kind, threshold, current, state, %{now_ms: now_ms, min_interval_s: interval_s}) do
+    if breach?(kind, threshold, current) and not too_soon?(state, now_ms, interval_s * 1_000),
+      do: :fire,
+      else: :nothing
+  end
+
+  defp standing(%{state: :firing} = state, threshold, now_ms) do
+    same? = state.threshold in [nil, threshold]
+
+    case state do
+      %{notified_at_ms: nil, changed_at_ms: at_ms} ->
+        if same? and now_ms - at_ms < @late_ms, do: :untold, else: :none
+
+      _told ->
+        if same? and now_ms - seen_at_ms(state) < @unseen_ms, do: :told, else: :doubtful
+    end
+  end
+
+  defp standing(_armed, _threshold, _now_ms), do: :none
+
+  defp seen_at_ms(state), do: max(state.seen_at_ms || 0, state.notified_at_ms)
+
+  @doc false
+  # Is this kind evaluated for the webhook?
+  @spec watched?(map(), kind()) :: boolean()
+  def watched?(webhook, kind), do: webhook.enabled and threshold(webhook, kind) != nil
+
+  @doc false
+  @spec threshold(map(), kind()) :: pos_integer() | nil
+  def threshold(webhook, kind) do
+    threshold = if kind == :spike, do: webhook.spike_threshold, else: webhook.drop_threshold
+    if is_integer(threshold) and "traffic.#{kind}" in webhook.events, do: threshold
   end
 
   # A notice from the future is a clock that was set back: it holds up nothing.
@@ -160,7 +218,7 @@ defmodule Plausible.Webhooks.Traffic do
 
   @doc """
   Evaluates the given sites, at most `concurrency` (4) at a time, each for at most
-  `site_timeout_ms` (10 000); after `round_timeout_ms` (300 000) no further one is
+  `site_timeout_ms` (20 000); after `round_timeout_ms` (300 000) no further one is
   begun. A host that fails for one site spoils that site only.
   """
   @spec evaluate_sites(context(), [{integer(), [Directory.traffic_webhook()]}], integer(), [pid()]) ::

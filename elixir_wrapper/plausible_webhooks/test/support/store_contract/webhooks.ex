@@ -173,6 +173,9 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
           kind: :spike,
           state: :armed,
           alert_id: nil,
+          visitors: 512,
+          threshold: 300,
+          seen_at_ms: nil,
           changed_at_ms: 1,
           notified_at_ms: nil
         })
@@ -205,6 +208,9 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
       kind: :spike,
       state: :armed,
       alert_id: nil,
+      visitors: 512,
+      threshold: 300,
+      seen_at_ms: nil,
       changed_at_ms: 1,
       notified_at_ms: nil
     }
@@ -220,7 +226,17 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert {:ok, states} = alert_states(store, [webhook.id, "wh_none", webhook.id])
     assert Enum.sort_by(states, & &1.kind) == [drop, spike]
 
-    fired = %{spike | state: :firing, alert_id: "alr_2", changed_at_ms: 3, notified_at_ms: 4}
+    fired = %{
+      spike
+      | state: :firing,
+        alert_id: "alr_2",
+        visitors: nil,
+        threshold: nil,
+        changed_at_ms: 3,
+        notified_at_ms: 4,
+        seen_at_ms: 5
+    }
+
     assert put_alert_state(store, fired) == :ok
     assert {:ok, states} = alert_states(store, [webhook.id])
     assert Enum.sort_by(states, & &1.kind) == [drop, fired]

@@ -1,13 +1,15 @@
 defmodule Plausible.Webhooks.Traffic.Facts do
   @moduledoc false
   # What a notice tells beside the figures that caused it. Asked of the host once
-  # per site and kind, and only when there is a notice. What the host cannot say
-  # is missing; the notice goes out all the same.
+  # per site and kind, and only when there is a notice. What the host cannot say, or
+  # not in time, is missing; the notice goes out all the same.
 
   alias Plausible.Webhooks.{Bounded, Source, Traffic}
 
-  @week_ms 7 * 24 * 3_600 * 1_000
+  @week_s 7 * 24 * 3_600
   @top 3
+  # Less than what a site may take by far: the notice is still to be accepted.
+  @ask_ms 4_000
 
   @type t :: %{
           baseline: Plausible.Webhooks.Payload.baseline() | nil,
@@ -17,27 +19,46 @@ defmodule Plausible.Webhooks.Traffic.Facts do
           complete?: boolean()
         }
 
+  @doc """
+  Everything at the same time. `known` has the top sources and pages when they are
+  known already: then the host is not asked for them.
+  """
   @spec ask(
           Source.t(),
           Plausible.Webhooks.Host.site(),
           Traffic.kind(),
           non_neg_integer(),
-          integer()
-        ) ::
-          t()
-  def ask(host, site, kind, current, now_ms) do
-    baseline = baseline(host, site, kind, current, now_ms)
-    tops = if kind == :spike, do: tops(host, site, now_ms), else: {:ok, nil}
-    url = dashboard_url(host, site)
-    %{sources: sources, pages: pages} = known(tops) || %{sources: [], pages: []}
+          integer(),
+          %{optional(:sources) => [map()] | nil, optional(:pages) => [map()] | nil}
+        ) :: t()
+  def ask(host, site, kind, current, at_ms, known \\ %{}) do
+    questions = %{
+      baseline: fn -> baseline(host, site, kind, current, at_ms) end,
+      tops: fn -> tops(host, site, kind, at_ms, known) end,
+      url: fn -> dashboard_url(host, site) end
+    }
+
+    answers = answers(questions)
+    %{sources: sources, pages: pages} = known(answers.tops) || %{sources: [], pages: []}
 
     %{
-      baseline: known(baseline),
-      sources: sources,
-      pages: pages,
-      dashboard_url: known(url),
-      complete?: Enum.all?([baseline, tops, url], &match?({:ok, _}, &1))
+      baseline: known(answers.baseline),
+      sources: known[:sources] || sources,
+      pages: known[:pages] || pages,
+      dashboard_url: known(answers.url),
+      complete?: Enum.all?(Map.values(answers), &match?({:ok, _}, &1))
     }
+  end
+
+  defp answers(questions) do
+    questions
+    |> Bounded.map(fn {_what, ask} -> ask.() end,
+      concurrency: map_size(questions),
+      timeout_ms: @ask_ms,
+      deadline_ms: System.monotonic_time(:millisecond) + @ask_ms,
+      callers: [self() | Process.get(:"$callers", [])]
+    )
+    |> Map.new(fn {{what, _ask}, answer} -> {what, answer} end)
   end
 
   @doc false
@@ -62,8 +83,15 @@ defmodule Plausible.Webhooks.Traffic.Facts do
   def known({:ok, value}), do: value
   def known({:error, _reason}), do: nil
 
-  defp tops(host, site, now_ms) do
-    window = Traffic.window(:spike, now_ms)
+  # Who drops has none that would say anything.
+  defp tops(_host, _site, :drop, _at_ms, _known), do: {:ok, nil}
+
+  defp tops(_host, _site, _kind, _at_ms, %{sources: sources, pages: pages})
+       when is_list(sources) and is_list(pages),
+       do: {:ok, nil}
+
+  defp tops(host, site, :spike, at_ms, _known) do
+    window = Traffic.window(:spike, at_ms)
 
     case Bounded.guard(fn -> Source.call(host, :breakdown, [site.id, window, @top]) end) do
       {:ok, %{sources: sources, pages: pages}} when is_list(sources) and is_list(pages) ->
@@ -76,8 +104,8 @@ defmodule Plausible.Webhooks.Traffic.Facts do
     end
   end
 
-  defp baseline(host, site, kind, current, now_ms) do
-    case windows(kind, site, now_ms) do
+  defp baseline(host, site, kind, current, at_ms) do
+    case windows(kind, site, at_ms) do
       [] ->
         {:ok, nil}
 
@@ -89,12 +117,31 @@ defmodule Plausible.Webhooks.Traffic.Facts do
     end
   end
 
-  defp windows(_kind, %{stats_start_at_ms: nil}, _now_ms), do: []
+  defp windows(_kind, %{stats_start_at_ms: nil}, _at_ms), do: []
 
-  defp windows(kind, %{stats_start_at_ms: start_ms}, now_ms) do
-    for week <- 1..4,
-        {from_ms, _to_ms} = window = Traffic.window(kind, now_ms - week * @week_ms),
+  defp windows(kind, %{stats_start_at_ms: start_ms} = site, at_ms) do
+    for weeks <- 1..4,
+        {from_ms, _to_ms} = window = Traffic.window(kind, weeks_before(at_ms, weeks, site)),
         from_ms >= start_ms,
         do: window
   end
+
+  # By the site's own clocks, which may have been set forward or back meanwhile; by UTC
+  # where nobody knows the zone.
+  defp weeks_before(at_ms, weeks, site) do
+    with zone when is_binary(zone) <- Map.get(site, :timezone),
+         {:ok, local} <- DateTime.shift_zone(DateTime.from_unix!(at_ms, :millisecond), zone),
+         then = NaiveDateTime.add(DateTime.to_naive(local), -weeks * @week_s),
+         %DateTime{} = then <- there(DateTime.from_naive(then, zone)) do
+      DateTime.to_unix(then, :millisecond)
+    else
+      _unknown -> at_ms - weeks * @week_s * 1_000
+    end
+  end
+
+  # An hour that there was twice, and one that there was not.
+  defp there({:ok, time}), do: time
+  defp there({:ambiguous, first, _second}), do: first
+  defp there({:gap, _before, behind}), do: behind
+  defp there({:error, _reason}), do: nil
 end

@@ -35,14 +35,8 @@ defmodule Plausible.Webhooks.Traffic.Follower do
         {:ok, 0}
 
       %{} = site ->
-        facts = Facts.ask(host, site, kind, info.current_visitors, now_ms)
-
-        facts =
-          Map.merge(facts, %{
-            sources: rows(info[:sources], :name) || facts.sources,
-            pages: rows(info[:pages], :path) || facts.pages
-          })
-
+        known = %{sources: rows(info[:sources], :name), pages: rows(info[:pages], :path)}
+        facts = Facts.ask(host, site, kind, info.current_visitors, now_ms, known)
         site = %{id: site.id, domain: site.domain, dashboard_url: facts.dashboard_url}
         results = Enum.map(webhooks, &tell_one(&1, context, kind, site, facts, info, now_ms))
         told = Enum.count(results, &(&1 == :ok))

@@ -7,7 +7,7 @@ defmodule Plausible.Webhooks.Traffic.Round do
   alias Plausible.Webhooks.{Bounded, Id, Payload, Source, Traffic}
   alias Plausible.Webhooks.Traffic.Facts
 
-  @limits %{concurrency: 4, site_timeout_ms: 10_000, round_timeout_ms: 300_000}
+  @limits %{concurrency: 4, site_timeout_ms: 20_000, round_timeout_ms: 300_000}
   @states_per_query 500
   @nothing %{fired: 0, resolved: 0, incomplete: 0, errors: []}
 
@@ -94,9 +94,8 @@ defmodule Plausible.Webhooks.Traffic.Round do
 
   defp watches(webhooks, site, now_ms) do
     for webhook <- webhooks,
-        {kind, threshold} <- [spike: webhook.spike_threshold, drop: webhook.drop_threshold],
-        is_integer(threshold),
-        "traffic.#{kind}" in webhook.events,
+        kind <- [:spike, :drop],
+        threshold = Traffic.threshold(webhook, kind),
         kind == :spike or whole_window?(site, Traffic.window(:drop, now_ms)),
         do: %{webhook: webhook, kind: kind, threshold: threshold}
   end
@@ -126,19 +125,31 @@ defmodule Plausible.Webhooks.Traffic.Round do
       :fire -> fire(watch, site, done)
       :notify -> notify(watch, state, site, done)
       :resolve -> resolve(watch, state, site, done)
+      :note -> note(state, site, done)
+    end
+  end
+
+  # So that it is known, after a pause, for how long nobody has looked.
+  defp note(state, site, done) do
+    case put_state(site, %{state | seen_at_ms: site.now_ms}) do
+      :ok -> {site, done}
+      {:error, reason} -> {site, error(done, reason)}
     end
   end
 
   # On record before anything is sent: after a crash it is known what was begun.
-  defp fire(%{kind: kind, webhook: webhook} = watch, site, done) do
+  defp fire(%{kind: kind, threshold: threshold, webhook: webhook} = watch, site, done) do
     state = %{
       webhook_id: webhook.id,
       kind: kind,
       state: :firing,
       # By the real clock, not by now_ms: ids sort by when they were made.
       alert_id: Id.alert(),
+      visitors: site.current[kind],
+      threshold: threshold,
       changed_at_ms: site.now_ms,
-      notified_at_ms: nil
+      notified_at_ms: nil,
+      seen_at_ms: site.now_ms
     }
 
     case put_state(site, state) do
@@ -147,13 +158,16 @@ defmodule Plausible.Webhooks.Traffic.Round do
     end
   end
 
-  defp notify(%{kind: kind, threshold: threshold, webhook: webhook}, state, site, done) do
-    {facts, site} = facts(kind, site)
-    alert = Map.merge(facts, alert(kind, threshold, state, site.current[kind]))
+  # The figures are those of the breach, which may be over when it is told late.
+  defp notify(%{kind: kind, webhook: webhook} = watch, state, site, done) do
+    current = state.visitors || site.current[kind]
+    {facts, site} = facts(kind, current, state.changed_at_ms, site)
+    alert = Map.merge(facts, alert(kind, state.threshold || watch.threshold, state, current))
     event = Payload.traffic_fired(site_of(site, facts.dashboard_url), alert, site.now_ms)
+    told = %{state | notified_at_ms: site.now_ms, seen_at_ms: site.now_ms}
 
     with :ok <- deliver(site.context, webhook, firing_id(state.alert_id), event),
-         :ok <- put_state(site, %{state | notified_at_ms: site.now_ms}) do
+         :ok <- put_state(site, told) do
       incomplete = if facts.complete?, do: 0, else: 1
       {site, %{done | fired: done.fired + 1, incomplete: done.incomplete + incomplete}}
     else
@@ -180,13 +194,13 @@ defmodule Plausible.Webhooks.Traffic.Round do
     deliver(site.context, webhook, Id.delivery(), event)
   end
 
-  defp facts(kind, %{facts: known} = site) do
+  defp facts(kind, current, at_ms, %{facts: known} = site) do
     facts =
-      Map.get_lazy(known, kind, fn ->
-        Facts.ask(site.context.host, site.site, kind, site.current[kind], site.now_ms)
+      Map.get_lazy(known, {kind, current, at_ms}, fn ->
+        Facts.ask(site.context.host, site.site, kind, current, at_ms)
       end)
 
-    {facts, %{site | facts: Map.put(known, kind, facts)}}
+    {facts, %{site | facts: Map.put(known, {kind, current, at_ms}, facts)}}
   end
 
   defp site_of(%{site: site}, url), do: %{id: site.id, domain: site.domain, dashboard_url: url}

@@ -182,8 +182,11 @@ defmodule Plausible.Webhooks.Migrations.V01 do
       kind text NOT NULL CHECK (kind IN ('spike', 'drop')),
       state text NOT NULL CHECK (state IN ('armed', 'firing')),
       alert_id text,
+      visitors bigint,
+      threshold bigint,
       changed_at_ms bigint NOT NULL,
       notified_at_ms bigint,
+      seen_at_ms bigint,
       PRIMARY KEY (webhook_id, kind)
     )
     """)

@@ -257,8 +257,11 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
         kind INTEGER NOT NULL,
         state INTEGER NOT NULL,
         alert_id TEXT,
+        visitors INTEGER,
+        threshold INTEGER,
         changed_at_ms INTEGER NOT NULL,
         notified_at_ms INTEGER,
+        seen_at_ms INTEGER,
         PRIMARY KEY (webhook_id, kind)
       ) WITHOUT ROWID
       """,

@@ -300,7 +300,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
 
     # Distinct first: an id given twice must not come twice.
     statement = """
-    SELECT webhook_id, kind, state, alert_id, changed_at_ms, notified_at_ms
+    SELECT webhook_id, kind, state, alert_id, visitors, threshold, changed_at_ms,
+      notified_at_ms, seen_at_ms
     FROM alert_states WHERE webhook_id IN (#{Rows.select(columns)})
     ORDER BY webhook_id, kind
     """
@@ -310,19 +311,24 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
           do: {statement, params}
 
     with {:ok, results} <- Connection.read(handle.connection, statements) do
-      {:ok,
-       for {webhook_id, kind, state, alert_id, changed_at_ms, notified_at_ms} <-
-             Enum.concat(results) do
-         %{
-           webhook_id: webhook_id,
-           kind: if(kind == @kinds.spike, do: :spike, else: :drop),
-           state: if(state == @states.armed, do: :armed, else: :firing),
-           alert_id: alert_id,
-           changed_at_ms: changed_at_ms,
-           notified_at_ms: notified_at_ms
-         }
-       end}
+      {:ok, results |> Enum.concat() |> Enum.map(&alert_state/1)}
     end
+  end
+
+  defp alert_state(
+         {webhook_id, kind, state, alert_id, visitors, threshold, changed, notified, seen}
+       ) do
+    %{
+      webhook_id: webhook_id,
+      kind: if(kind == @kinds.spike, do: :spike, else: :drop),
+      state: if(state == @states.armed, do: :armed, else: :firing),
+      alert_id: alert_id,
+      visitors: visitors,
+      threshold: threshold,
+      changed_at_ms: changed,
+      notified_at_ms: notified,
+      seen_at_ms: seen
+    }
   end
 
   def put_alert_state(handle, state) do
@@ -331,8 +337,11 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
       {"kind", :int},
       {"state", :int},
       {"alert_id", :text},
+      {"visitors", :int},
+      {"threshold", :int},
       {"changed_at_ms", :int},
-      {"notified_at_ms", :int}
+      {"notified_at_ms", :int},
+      {"seen_at_ms", :int}
     ]
 
     row = [
@@ -340,8 +349,11 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
       Map.fetch!(@kinds, state.kind),
       Map.fetch!(@states, state.state),
       state.alert_id,
+      state.visitors,
+      state.threshold,
       state.changed_at_ms,
-      state.notified_at_ms
+      state.notified_at_ms,
+      state.seen_at_ms
     ]
 
     [params] = Rows.pack([row], columns)

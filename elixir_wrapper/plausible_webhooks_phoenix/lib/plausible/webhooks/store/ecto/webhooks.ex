@@ -283,8 +283,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   @alerts """
   WITH #{SQL.clock(1)}
-  SELECT webhook_id, kind, state, alert_id,
-    #{SQL.to_node("changed_at_ms")}, #{SQL.to_node("notified_at_ms")}
+  SELECT webhook_id, kind, state, alert_id, visitors, threshold,
+    #{SQL.to_node("changed_at_ms")}, #{SQL.to_node("notified_at_ms")},
+    #{SQL.to_node("seen_at_ms")}
   FROM PREFIX.webhook_alert_states WHERE webhook_id = ANY($2::text[])
   ORDER BY webhook_id, kind
   """
@@ -294,28 +295,45 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
     params = [store.clock.(), Enum.map(ids, &Text.encode/1)]
 
     with {:ok, rows} <- Database.query(store, nil, @alerts, params) do
-      {:ok,
-       for [webhook_id, kind, state, alert_id, changed_at_ms, notified_at_ms] <- rows do
-         %{
-           webhook_id: Text.decode(webhook_id),
-           kind: Map.fetch!(@kinds, kind),
-           state: Map.fetch!(@alert_states, state),
-           alert_id: Text.decode(alert_id),
-           changed_at_ms: changed_at_ms,
-           notified_at_ms: notified_at_ms
-         }
-       end}
+      {:ok, Enum.map(rows, &alert_state/1)}
     end
+  end
+
+  defp alert_state([
+         webhook_id,
+         kind,
+         state,
+         alert_id,
+         visitors,
+         threshold,
+         changed,
+         notified,
+         seen
+       ]) do
+    %{
+      webhook_id: Text.decode(webhook_id),
+      kind: Map.fetch!(@kinds, kind),
+      state: Map.fetch!(@alert_states, state),
+      alert_id: Text.decode(alert_id),
+      visitors: visitors,
+      threshold: threshold,
+      changed_at_ms: changed,
+      notified_at_ms: notified,
+      seen_at_ms: seen
+    }
   end
 
   @put_alert """
   WITH #{SQL.clock(1)}
   INSERT INTO PREFIX.webhook_alert_states
-    (webhook_id, kind, state, alert_id, changed_at_ms, notified_at_ms)
-  VALUES ($2, $3, $4, $5, #{SQL.to_database("$6::bigint")}, #{SQL.to_database("$7::bigint")})
+    (webhook_id, kind, state, alert_id, visitors, threshold, changed_at_ms, notified_at_ms,
+     seen_at_ms)
+  VALUES ($2, $3, $4, $5, $6, $7, #{SQL.to_database("$8::bigint")},
+    #{SQL.to_database("$9::bigint")}, #{SQL.to_database("$10::bigint")})
   ON CONFLICT (webhook_id, kind) DO UPDATE SET
-    state = excluded.state, alert_id = excluded.alert_id,
-    changed_at_ms = excluded.changed_at_ms, notified_at_ms = excluded.notified_at_ms
+    state = excluded.state, alert_id = excluded.alert_id, visitors = excluded.visitors,
+    threshold = excluded.threshold, changed_at_ms = excluded.changed_at_ms,
+    notified_at_ms = excluded.notified_at_ms, seen_at_ms = excluded.seen_at_ms
   """
 
   @spec put_alert_state(store(), Store.alert_state()) :: :ok | {:error, term()}
@@ -326,8 +344,11 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
       Atom.to_string(state.kind),
       Atom.to_string(state.state),
       Text.encode(state.alert_id),
+      state.visitors,
+      state.threshold,
       state.changed_at_ms,
-      state.notified_at_ms
+      state.notified_at_ms,
+      state.seen_at_ms
     ]
 
     case Database.query(store, nil, @put_alert, params) do

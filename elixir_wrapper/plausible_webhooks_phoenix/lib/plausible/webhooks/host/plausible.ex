@@ -31,6 +31,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
   """
 
   @behaviour Plausible.Webhooks.Host
+  @behaviour PlausibleWeb.Live.WebhookSettings.Auth
 
   import Ecto.Query, only: [dynamic: 2, from: 2]
 
@@ -428,10 +429,8 @@ defmodule Plausible.Webhooks.Host.Plausible do
     }
   end
 
-  @doc """
-  The user that the page's session belongs to, as Plausible's own live views find it.
-  """
-  @spec actor(map(), term()) :: {:ok, Plausible.Webhooks.Host.actor()} | :error
+  # As Plausible's own live views find the user.
+  @impl true
   def actor(session, _socket) do
     case PlausibleWeb.UserAuth.get_user_session(session) do
       {:ok, %{user: %{id: _} = user}} -> {:ok, user}

@@ -72,6 +72,20 @@ defmodule Plausible.Webhooks.InstallTaskTest do
       assert read(root, "mix.exs") =~ "plausible_webhooks_phoenix"
     end
 
+    test "writes nothing when one of the files cannot be written", %{root: root} do
+      # In the place of a folder that is to hold a new one.
+      templates = Path.join(root, "lib/plausible_web/templates")
+      File.rm_rf!(templates)
+      File.write!(templates, "")
+      before = snapshot(root)
+
+      assert_raise File.Error, ~r/could not write to file .*settings_webhooks/, fn ->
+        Install.run(["--root", root, "--yes"])
+      end
+
+      assert snapshot(root) == before
+    end
+
     test "--git and --ref", %{root: root} do
       Install.run(["--root", root, "--yes", "--git", "https://example.com/w.git", "--ref", "v1"])
       assert read(root, "mix.exs") =~ ~s(git: "https://example.com/w.git")

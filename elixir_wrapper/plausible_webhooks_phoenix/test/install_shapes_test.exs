@@ -82,8 +82,28 @@ defmodule Plausible.Webhooks.InstallShapesTest do
       replace(root, "lib/plausible_web/views/layout_view.ex", guarded, plain)
 
       assert added(of(plan(root), "lib/plausible_web/views/layout_view.ex")) == [
-               ~s|      %{key: "Webhooks", value: "webhooks", icon: :bolt},|
+               """
+                     if Application.get_env(:plausible, Plausible.Webhooks) do
+                       %{key: "Webhooks", value: "webhooks", icon: :bolt}
+                     end,\
+               """
              ]
+    end
+
+    test "a sidebar whose guard has several conditions", %{root: root} do
+      path = "lib/plausible_web/views/layout_view.ex"
+
+      replace(
+        root,
+        path,
+        ~r/if regular_site\? do(\s+%\{key: "Int)/,
+        "if regular_site? || x() do\\1"
+      )
+
+      assert [ours] = added(of(plan(root), path))
+
+      assert ours =~
+               "if (regular_site? || x()) && Application.get_env(:plausible, Plausible.Webhooks) do\n"
     end
 
     test "a sidebar with the integrations under another entry: beside them, not beside it",
@@ -97,7 +117,11 @@ defmodule Plausible.Webhooks.InstallShapesTest do
       )
 
       assert added(of(plan(root), "lib/plausible_web/views/layout_view.ex")) == [
-               ~s|  %{key: "Webhooks", value: "webhooks"},|
+               """
+                 if Application.get_env(:plausible, Plausible.Webhooks) do
+                   %{key: "Webhooks", value: "webhooks"}
+                 end,\
+               """
              ]
     end
 
@@ -144,7 +168,7 @@ defmodule Plausible.Webhooks.InstallShapesTest do
       changes = plan(root)
       assert length(edits(changes)) == length(files())
 
-      for %{result: {:edit, old, new}} = change when old != nil <- changes do
+      for %{result: {:edit, _old, new}} = change <- changes do
         assert added(change) != []
         refute new =~ ~r/[^\r]\n/, change.path
       end
@@ -192,6 +216,43 @@ defmodule Plausible.Webhooks.InstallShapesTest do
         assert reason =~ ~r/#{unquote(why)}/
         assert change.lines != [] and change.where != ""
       end
+    end
+
+    @events "lib/plausible/ingestion/event.ex"
+    @goals "lib/plausible/goals/goals.ex"
+    @traffic "lib/workers/traffic_change_notifier.ex"
+
+    for {path, from, to, why} <- [
+          {@events, ~r/^ +(\{dropped, buffered\} = .*)\n +\{:ok, /m, "    \\1; {:ok, ",
+           "line of its own"},
+          {@traffic, ~r/\|> Map.put\(:pages, \[\]\)\s+notify/, "|> Map.put(:pages, []); notify",
+           "spike is not on a line of its own"},
+          {"lib/plausible/application.ex", ~r/Plausible.PubSub\},\s+endpoint,/,
+           "Plausible.PubSub}, endpoint,", "line of its own"},
+          {@goals, ~r/Repo.delete_all\(q\)\s+:ok/, "Repo.delete_all(q); :ok", "line of its own"},
+          # A pipe would take the function, or what is behind the operator.
+          {@goals, ~r/Repo.transaction\((fn ->\s+case insert_goal.*?end\n    end)\)/s,
+           "Repo.transaction \\1", "create ends with .*parentheses"},
+          {@goals, ~r/Repo.transaction\((fn ->\s+case insert_goal.*?end\n    end)\)/s,
+           "params[:done] || Repo.transaction(\\1)", "create ends with"}
+        ] do
+      test "#{path} with #{inspect(to)}: ours would go to a wrong place", %{root: root} do
+        replace(root, unquote(path), unquote(Macro.escape(from)), unquote(to))
+        assert {:unknown, reason} = of(plan(root), unquote(path)).result
+        assert reason =~ ~r/#{unquote(why)}/
+      end
+    end
+
+    test "goals_changed where it is of no use", %{root: root} do
+      tell = "Plausible.Webhooks.goals_changed(site.id)"
+      replace(root, @goals, ~r/(case insert_goal\(site, params, opts\))/, "#{tell}\n      \\1")
+      assert {:unknown, "create calls goals_changed inside" <> _} = of(plan(root), @goals).result
+
+      File.cp!(fixture("plausible/#{@goals}"), Path.join(root, @goals))
+      replace(root, @goals, "    Repo.delete_all(q)", "    #{tell}\n    Repo.delete_all(q)")
+
+      assert {:unknown, "delete_404 calls goals_changed before" <> _} =
+               of(plan(root), @goals).result
     end
 
     test "an image of one stage, or one that does not copy mix.exs", %{root: root} do
@@ -253,6 +314,74 @@ defmodule Plausible.Webhooks.InstallShapesTest do
       half = String.replace(whole, ~r/ +Plausible.Webhooks.traffic_change\(:drop.*?\}\)\n\n/s, "")
       write(root, path, half)
       assert {:edit, ^half, ^whole} = of(plan(root), path).result
+    end
+
+    for {path, from, to} <- [
+          {"lib/plausible/application.ex", "use Plausible\n",
+           "use Plausible\n  alias Plausible.Webhooks\n  def on?, do: Webhooks.running?()\n"},
+          {"config/runtime.exs", "if config_env", "Other.Config.from_env(1)\n\nif config_env"},
+          {"lib/plausible_web/views/layout_view.ex", "regular_site? =",
+           "conn.assigns[:page] == \"webhooks\"\n    regular_site? ="}
+        ] do
+      test "#{path} with #{inspect(to)}: a mention is not it", %{root: root} do
+        replace(root, unquote(path), unquote(from), unquote(to))
+        assert {:edit, _old, _new} = of(plan(root), unquote(path)).result
+      end
+    end
+
+    for child <- [
+          "{Webhooks, Webhooks.Host.Plausible.options()}",
+          "{Webhooks, webhooks()}",
+          "Supervisor.child_spec({Plausible.Webhooks, webhooks()}, id: :webhooks)"
+        ] do
+      test "the child as #{child}", %{root: root} do
+        path = "lib/plausible/application.ex"
+        replace(root, path, "use Plausible\n", "use Plausible\n  alias Plausible.Webhooks\n")
+        replace(root, path, "        endpoint,", "        #{unquote(child)},\n        endpoint,")
+        assert of(plan(root), path).result == :done
+      end
+    end
+
+    test "the configuration and the entry in other words", %{root: root} do
+      Installer.write!(root, plan(root))
+      config = "Plausible.Webhooks.Host.Plausible.Config"
+      replace(root, "config/runtime.exs", "#{config}.from_env", "Ours.from_env")
+
+      write(
+        root,
+        "config/runtime.exs",
+        "alias #{config}, as: Ours\n" <> read(root, "config/runtime.exs")
+      )
+
+      path = "lib/plausible_web/views/layout_view.ex"
+      replace(root, path, ~s("webhooks"), ~S("/#{conn.domain}/settings/webhooks"))
+      assert Enum.all?(plan(root), &(&1.result == :done))
+    end
+
+    test "what another kind of dependency has left: it says what is to be changed", %{root: root} do
+      inside = {:path, "vendor/plausible-webhooks/elixir_wrapper/plausible_webhooks_phoenix"}
+      Installer.write!(root, plan(root, dependency: inside))
+      assert Enum.all?(plan(root), &(&1.result == :done))
+
+      replace(root, "mix.exs", ~r/path: "vendor.*"/, ~s(git: "https://example.com/w.git"))
+      changes = plan(root)
+      css = of(changes, "assets/css/app.css")
+      assert {:unknown, "line 5 names the package in another place" <> _} = css.result
+      assert [~s(@source "../../deps/plausible_webhooks_phoenix/) <> _] = css.lines
+      image = of(changes, "Dockerfile")
+      assert {:unknown, "line 8 copies the package from another place" <> _} = image.result
+      assert image.lines == []
+
+      # As it says.
+      replace(root, "Dockerfile", ~r/COPY vendor.*\n/, "")
+      replace(root, "assets/css/app.css", ~r/@source .*webhooks.*/, hd(css.lines))
+      assert Enum.all?(plan(root), &(&1.result == :done))
+
+      # And back.
+      replace(root, "mix.exs", ~r/git: ".*"/, ~s(path: "#{elem(inside, 1)}"))
+      image = of(plan(root), "Dockerfile")
+      assert {:unknown, "it does not copy the folder" <> _} = image.result
+      assert image.lines == ["COPY vendor/plausible-webhooks ./vendor/plausible-webhooks"]
     end
 
     test "the migration under another name and time", %{root: root} do

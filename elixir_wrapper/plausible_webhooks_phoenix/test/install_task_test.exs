@@ -72,6 +72,29 @@ defmodule Plausible.Webhooks.InstallTaskTest do
       assert read(root, "mix.exs") =~ "plausible_webhooks_phoenix"
     end
 
+    test "what is to be taken away it says without lines to add", %{root: root} do
+      Install.run(["--root", root, "--yes", "--path", "vendor/plausible-webhooks/x/y"])
+      replace(root, "mix.exs", ~r/path: "vendor.*"/, ~s(git: "https://example.com/w.git"))
+      info()
+      assert catch_exit(Install.run(["--root", root, "--yes"])) == {:shutdown, 1}
+      [_before, said] = String.split(info(), "Dockerfile is left alone: line 8 copies ")
+      assert said =~ ~r/\A[^\n]* is to be taken away\.\n\nassets/
+    end
+
+    test "writes nothing when one of the files cannot be written", %{root: root} do
+      # In the place of a folder that is to hold a new one.
+      templates = Path.join(root, "lib/plausible_web/templates")
+      File.rm_rf!(templates)
+      File.write!(templates, "")
+      before = snapshot(root)
+
+      assert_raise File.Error, ~r/could not write to file .*settings_webhooks/, fn ->
+        Install.run(["--root", root, "--yes"])
+      end
+
+      assert snapshot(root) == before
+    end
+
     test "--git and --ref", %{root: root} do
       Install.run(["--root", root, "--yes", "--git", "https://example.com/w.git", "--ref", "v1"])
       assert read(root, "mix.exs") =~ ~s(git: "https://example.com/w.git")

@@ -121,7 +121,7 @@ defmodule Plausible.Webhooks.InstallTest do
       assert sidebar =~ """
                      %{key: "Integrations", value: "integrations", icon: :puzzle_piece}
                    end,
-                   if regular_site? do
+                   if regular_site? and Application.get_env(:plausible, Plausible.Webhooks) do
                      %{key: "Webhooks", value: "webhooks", icon: :bolt}
                    end,
                    if regular_site? do
@@ -202,7 +202,8 @@ defmodule Plausible.Webhooks.InstallTest do
              "../../../w/elixir_wrapper/plausible_webhooks_phoenix"},
             {{:path, "vendor/w"}, "../../vendor/w"},
             {{:git, "https://example.com/w.git", nil},
-             "../../deps/plausible_webhooks_phoenix/elixir_wrapper/plausible_webhooks_phoenix"}
+             "../../deps/plausible_webhooks_phoenix/elixir_wrapper/plausible_webhooks_phoenix"},
+            {{:path, Path.expand(root <> "/../elsewhere/w")}, "../../../elsewhere/w"}
           ] do
         assert added(of(plan(root, dependency: dependency), "assets/css/app.css")) ==
                  [~s(@source "#{folder}/lib/plausible_web";)]

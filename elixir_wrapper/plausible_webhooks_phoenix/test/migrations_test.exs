@@ -180,6 +180,27 @@ defmodule Plausible.Webhooks.MigrationsTest do
       end
     end
 
+    test "are found as the host's own queries find them, where it has a schema of its own", %{
+      sites: sites
+    } do
+      # A trap: what public has under that name.
+      Repo.query!("CREATE DATABASE of_search_path")
+      own_repo(database: "of_search_path", pool_size: 2)
+      Repo.query!("CREATE TABLE public.sites (id bigint PRIMARY KEY)")
+      Repo.query!("INSERT INTO public.sites VALUES (1)")
+      Repo.query!("CREATE SCHEMA #{inspect(sites)}")
+      Repo.query!("CREATE TABLE #{inspect(sites)}.sites (id bigint PRIMARY KEY)")
+      Repo.query!("INSERT INTO #{inspect(sites)}.sites VALUES (2)")
+      path = "#{inspect(sites)}, public"
+      own_repo(database: "of_search_path", pool_size: 2, parameters: [search_path: path])
+      assert Repo.query!("SELECT id FROM sites").rows == [[2]]
+
+      in_migration(fn -> Migrations.up(prefix: sites, sites: "sites") end)
+      {:ok, store} = Store.init(repo: Repo, vault: vault(), prefix: sites)
+      assert Store.insert_webhook(store, a_webhook(site_id: 2)) == :ok
+      assert Store.insert_webhook(store, a_webhook(site_id: 1)) == {:error, :site_not_found}
+    end
+
     test "can be written to until the very end of the migration", %{sites: sites} do
       # Whoever writes to them at that moment makes the migration wait, not fail.
       prefix = schema()

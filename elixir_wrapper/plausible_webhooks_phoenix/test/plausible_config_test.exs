@@ -94,13 +94,27 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
     end
   end
 
+  @key Base.encode64(String.duplicate("a key of these ", 2) <> "ab")
+
   for {name, wrong} <- [
         {"WEBHOOKS_ENABLED", ["maybe", "2"]},
-        {"WEBHOOKS_VAULT_KEY", ["not base64!", "c2hvcnQ=", "YQ==,"]},
+        {"WEBHOOKS_VAULT_KEY",
+         ["not base64!", "c2hvcnQ=", ",", @key <> ",", @key <> ",," <> @key]},
         {"WEBHOOKS_ALLOW_PRIVATE", ["lan"]},
+        {"WEBHOOKS_ALLOW_CIDRS", [",", "10.0.0.0/8,,fd00::/8"]},
         {"WEBHOOKS_ALLOW_HTTP", ["http"]},
         {"WEBHOOKS_RETRY_DELAYS",
-         ["0", "1.5", "10s", "-1", "604801", Enum.map_join(1..13, ",", &"#{&1}")]},
+         [
+           ",",
+           "10,,60",
+           "10,",
+           "0",
+           "1.5",
+           "10s",
+           "-1",
+           "604801",
+           Enum.map_join(1..13, ",", &"#{&1}")
+         ]},
         {"WEBHOOKS_RETENTION_DAYS", ["0", "3651", "a month"]},
         {"WEBHOOKS_PER_SITE_MAX", ["0", "1001", "1e3"]}
       ],
@@ -120,6 +134,20 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
         do: assert(config(%{"WEBHOOKS_ALLOW_CIDRS" => network})[:policy].allow == [network]),
         else: assert(refused(%{"WEBHOOKS_ALLOW_CIDRS" => network}) =~ "WEBHOOKS_ALLOW_CIDRS: ")
     end
+  end
+
+  test "there may be as many networks as the policy takes" do
+    networks = fn count ->
+      Enum.map_join(1..count, ",", &"10.0.#{div(&1, 256)}.#{rem(&1, 256)}")
+    end
+
+    allow = config(%{"WEBHOOKS_ALLOW_CIDRS" => networks.(256)})[:policy].allow
+    assert {:ok, _url} = Native.check_url("https://example.com/", %{allow: allow})
+
+    assert {:error, :too_many_entries} =
+             Native.check_url("https://example.com/", %{allow: ["10.1.0.0/16" | allow]})
+
+    assert refused(%{"WEBHOOKS_ALLOW_CIDRS" => networks.(257)}) =~ ~r/\AWEBHOOKS_ALLOW_CIDRS: /
   end
 
   test "a key is in no message" do

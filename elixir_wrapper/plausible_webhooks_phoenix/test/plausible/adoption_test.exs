@@ -13,7 +13,8 @@ defmodule Plausible.Webhooks.Plausible.AdoptionTest do
               Plausible.Auth.UserSession,
               Plausible.Event.WriteBuffer,
               Plausible.Repo,
-              PlausibleWeb.Endpoint
+              PlausibleWeb.Endpoint,
+              PlausibleWeb.LayoutView
             ]}
 
   @changed ~w(
@@ -103,6 +104,20 @@ defmodule Plausible.Webhooks.Plausible.AdoptionTest do
     assert migrate.(:up) == [version]
     assert tables.() == with_webhooks
     assert {:ok, _pid} = Supervisor.restart_child(Plausible.Supervisor, Plausible.Webhooks)
+  end
+
+  test "the sidebar has the entry where webhooks are configured, and else is as it was",
+       context do
+    sidebar = fn ->
+      conn = %{assigns: %{site: context.site}}
+      for %{key: key} <- PlausibleWeb.LayoutView.site_settings_sidebar(conn), do: key
+    end
+
+    with_webhooks = sidebar.()
+    configured = Application.fetch_env!(:plausible, Plausible.Webhooks)
+    on_exit(fn -> Application.put_env(:plausible, Plausible.Webhooks, configured) end)
+    Application.put_env(:plausible, Plausible.Webhooks, nil)
+    assert with_webhooks -- sidebar.() == ["Webhooks"]
   end
 
   test "in Plausible's own tests nothing of it runs" do

@@ -91,6 +91,9 @@ defmodule Mix.Tasks.PlausibleWebhooks.Install do
     end
   end
 
+  defp by_hand(%{path: path, result: {:unknown, why}, lines: []}),
+    do: Mix.shell().info("#{path} is left alone: #{why}.\n")
+
   defp by_hand(%{path: path, result: {:unknown, why}, where: where, lines: lines}) do
     text = Enum.map_join(lines, "\n", &("    " <> &1))
     Mix.shell().info("#{path} is left alone: #{why}.\nTo be added #{where}:\n\n#{text}\n")

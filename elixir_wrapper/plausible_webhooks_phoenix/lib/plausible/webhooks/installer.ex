@@ -48,6 +48,7 @@ defmodule Plausible.Webhooks.Installer do
     context = %{
       root: root,
       now: options[:now],
+      eol: eol(root),
       dependency: dependency(root) || options[:dependency]
     }
 
@@ -57,6 +58,9 @@ defmodule Plausible.Webhooks.Installer do
 
     steps |> Enum.sort_by(& &1.path) |> Enum.map(&change(&1, read(root, &1.path)))
   end
+
+  # What is new ends its lines as what is there does.
+  defp eol(root), do: if((read(root, "mix.exs") || "") =~ "\r\n", do: "\r\n", else: "\n")
 
   defp dependency(root) do
     with text when text != nil <- read(root, "mix.exs"),
@@ -81,7 +85,13 @@ defmodule Plausible.Webhooks.Installer do
         other -> other
       end
 
-    step |> Map.take([:path, :where, :lines, :note]) |> Map.put(:result, result)
+    {result, lines} =
+      case result do
+        {:unknown, why, lines} -> {{:unknown, why}, lines}
+        result -> {result, step.lines}
+      end
+
+    step |> Map.take([:path, :where, :note]) |> Map.merge(%{result: result, lines: lines})
   end
 
   # Two tries cost a moment; a place that was mistaken would cost an afternoon.
@@ -97,15 +107,29 @@ defmodule Plausible.Webhooks.Installer do
   def diff(%{path: path, result: {:edit, old, new}}), do: Diff.unified(path, old, new)
   def diff(_no_edit), do: ""
 
-  @doc "Writes the edits among the changes into the folder `root`."
+  @doc """
+  Writes the edits among the changes into the folder `root`. Raises a `File.Error` before
+  it writes the first when one of them cannot be written.
+  """
   @spec write!(Path.t(), [change()]) :: :ok
   def write!(root, changes) do
-    for %{path: path, result: {:edit, _old, new}} <- changes do
-      path = Path.join(root, path)
-      File.mkdir_p!(Path.dirname(path))
-      File.write!(path, new)
-    end
+    edits =
+      for %{path: path, result: {:edit, _old, new}} <- changes, do: {Path.join(root, path), new}
 
+    for {path, _new} <- edits, do: writable!(path)
+    for {path, new} <- edits, do: File.write!(path, new)
     :ok
+  end
+
+  # The folder of a new file is made, and the file tried: what is left of it is empty.
+  defp writable!(path) do
+    new? = not File.exists?(path)
+
+    with :ok <- File.mkdir_p(Path.dirname(path)),
+         {:ok, :ok} <- File.open(path, [:read, :write], fn _file -> :ok end) do
+      if new?, do: File.rm!(path), else: :ok
+    else
+      {:error, reason} -> raise File.Error, reason: reason, action: "write to file", path: path
+    end
   end
 end

@@ -22,7 +22,9 @@ defmodule Plausible.Webhooks.Migrations do
     * `:sites` - the host's table of sites. Webhooks of a site that is deleted are
       deleted with it (`ON DELETE CASCADE`); their log follows in slices, when old
       deliveries are pruned. A name, or `[table: "sites", column: "id", prefix:
-      "public"]`; default `nil`: no reference. The column is an integer of any size.
+      "analytics"]`; default `nil`: no reference. Without a prefix it is the table that
+      the connection's `search_path` finds, as in the host's own queries. The column is
+      an integer of any size.
     * `:concurrently` - make indexes `CONCURRENTLY`, default `false`. Version 1 has
       no use for it, its tables are new; a later version that adds an index to a
       table full of deliveries takes it, and then the migration must not run in a
@@ -201,9 +203,10 @@ defmodule Plausible.Webhooks.Migrations do
   defp sites(table) when is_binary(table) or is_atom(table), do: sites(table: table)
 
   defp sites(opts) when is_list(opts) do
-    opts = Keyword.validate!(opts, [:table, column: "id", prefix: "public"])
-    [prefix, table, column] = for key <- [:prefix, :table, :column], do: quoted!("#{opts[key]}")
-    "#{prefix}.#{table} (#{column})"
+    opts = Keyword.validate!(opts, [:table, :prefix, column: "id"])
+    [table, column] = for key <- [:table, :column], do: quoted!("#{opts[key]}")
+    prefix = if opts[:prefix] == nil, do: "", else: quoted!("#{opts[:prefix]}") <> "."
+    "#{prefix}#{table} (#{column})"
   end
 
   defp quoted!(name) do

@@ -15,7 +15,8 @@ defmodule Plausible.Webhooks.Installer.Build do
   @type context :: %{
           root: Path.t(),
           dependency: Dependency.t(),
-          now: NaiveDateTime.t()
+          now: NaiveDateTime.t(),
+          eol: String.t()
         }
 
   @spec steps(context()) :: [Step.t()]
@@ -111,12 +112,25 @@ defmodule Plausible.Webhooks.Installer.Build do
       end) != []
 
     cond do
-      Source.remote_calls(source.ast, :from_env) != [] -> :done
+      configured?(source) -> :done
       :config_dir not in bound -> {:unknown, "no variable config_dir"}
       :secret_key_base not in bound -> {:unknown, "no variable secret_key_base"}
       not helper? -> {:unknown, "get_var_from_path_or_env is not used"}
       true -> {:ok, at_end(source, @configuration)}
     end
+  end
+
+  # Others have a from_env of their own.
+  defp configured?(source) do
+    aliases = Source.aliases(source)
+
+    Source.find(source.ast, fn
+      {{:., _, [module, :from_env]}, _meta, _args} ->
+        Source.module(module, aliases) == [:Plausible, :Webhooks, :Host, :Plausible, :Config]
+
+      _other ->
+        false
+    end) != []
   end
 
   # Before the newline that ends the file.
@@ -131,7 +145,7 @@ defmodule Plausible.Webhooks.Installer.Build do
 
   # --- priv/repo/migrations
 
-  defp migration(%{root: root, now: now}) do
+  defp migration(%{root: root, now: now, eol: eol}) do
     lines = [
       "defmodule Plausible.Repo.Migrations.AddPlausibleWebhooks do",
       "  use Ecto.Migration",
@@ -147,7 +161,7 @@ defmodule Plausible.Webhooks.Installer.Build do
           Path.join(@migrations, "#{stamp(now)}_add_plausible_webhooks.exs"),
       where: "as a file of its own",
       lines: lines,
-      edit: Step.new(lines),
+      edit: Step.new(lines, eol),
       note: "then: mix ecto.migrate"
     }
   end
@@ -208,12 +222,32 @@ defmodule Plausible.Webhooks.Installer.Build do
     copy = Enum.find(instructions, &(&1.text =~ ~r/^COPY mix\.exs\b/))
 
     cond do
-      Enum.join(source.lines, "\n") =~ "simdjson-dev" -> :done
+      Enum.join(source.lines, "\n") =~ "simdjson-dev" -> copies(instructions, copied)
       build == nil -> {:unknown, "no RUN apk add with gcc, for the builder"}
       run == nil -> {:unknown, "no RUN apk add with libstdc++, for the image"}
       run.last <= build.last -> {:unknown, "the builder's packages are not the first"}
       copied != [] and copy == nil -> {:unknown, "no COPY mix.exs"}
       true -> {:ok, image(source, build, run, copy, copied)}
+    end
+  end
+
+  # mix.exs may have come to name another kind of dependency since.
+  defp copies(instructions, copied) do
+    ours = ~r/^COPY\b.*plausible[-_]webhooks/
+    stale = Enum.find(instructions, &(&1.text =~ ours and String.trim(&1.text) not in copied))
+    there = Enum.map(instructions, &String.trim(&1.text))
+
+    cond do
+      stale != nil ->
+        {:unknown,
+         "line #{stale.last} copies the package from another place than mix.exs names, " <>
+           "and is to be taken away", copied -- there}
+
+      copied -- there != [] and not Enum.any?(there, &(&1 =~ ~r/^COPY \. /)) ->
+        {:unknown, "it does not copy the folder that mix.exs names", copied -- there}
+
+      true ->
+        :done
     end
   end
 

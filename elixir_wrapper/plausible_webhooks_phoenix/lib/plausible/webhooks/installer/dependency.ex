@@ -32,14 +32,15 @@ defmodule Plausible.Webhooks.Installer.Dependency do
     Enum.find_value(Macro.prewalker(ast), fn node ->
       with {name, options} <- Source.pair(node),
            @name <- Source.literal(name) do
-        from(Source.literal(options) || [])
+        # Without brackets the pairs are a list that is no literal.
+        origin(if is_list(options), do: options, else: Source.literal(options) || [])
       else
         _other -> nil
       end
     end)
   end
 
-  defp from(options) do
+  defp origin(options) do
     [path, git, ref] = for key <- [:path, :git, :ref], do: text(options, key)
 
     cond do
@@ -53,10 +54,26 @@ defmodule Plausible.Webhooks.Installer.Dependency do
     with node when node != nil <- Source.value(options, key), do: Source.literal(node)
   end
 
-  @doc "Where its files are, seen from Plausible's folder."
-  @spec folder(t()) :: Path.t()
-  def folder({:path, path}), do: path
-  def folder({:git, _url, _ref}), do: Path.join("deps/#{@name}", @subdir)
+  @doc "Where its files are, seen from Plausible's folder `root`."
+  @spec folder(t(), Path.t()) :: Path.t()
+  def folder({:path, path}, root) do
+    case Path.type(path) do
+      :absolute -> from(Path.split(Path.expand(root)), Path.split(Path.expand(path)))
+      _relative -> path
+    end
+  end
+
+  def folder({:git, _url, _ref}, _root), do: Path.join(clone(), @subdir)
+
+  defp from([part | root], [part | path]), do: from(root, path)
+  defp from(root, path), do: Path.join(Enum.map(root, fn _up -> ".." end) ++ path)
+
+  @doc "What a line that names its files has in it, whichever of them it names."
+  @spec mark(t(), Path.t()) :: String.t()
+  def mark({:path, _path} = dependency, root), do: folder(dependency, root)
+  def mark({:git, _url, _ref}, _root), do: clone()
+
+  defp clone, do: "deps/#{@name}"
 
   @doc """
   What of Plausible's folder has to be in a Docker image before `mix deps.get`:

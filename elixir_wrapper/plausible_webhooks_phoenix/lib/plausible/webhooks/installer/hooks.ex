@@ -3,10 +3,10 @@ defmodule Plausible.Webhooks.Installer.Hooks do
   # What Plausible calls: the child, and a line where events are kept, where the
   # notifier has found something, and where goals are changed.
 
-  alias Plausible.Webhooks.Installer.{Source, Step}
+  alias Plausible.Webhooks.Installer.{Goals, Source, Step}
 
   @spec steps() :: [Step.t()]
-  def steps, do: [child(), events(), traffic(), goals()]
+  def steps, do: [child(), events(), traffic(), Goals.step()]
 
   # --- lib/plausible/application.ex
 
@@ -27,13 +27,32 @@ defmodule Plausible.Webhooks.Installer.Hooks do
   end
 
   defp child(source) do
-    with :absent <- absent(source, fn node -> alias?(node, [:Plausible, :Webhooks]) end),
+    with :absent <- absent_child(source),
          {:ok, pubsub, rest} <- pubsub(source),
          :ok <- right_place(source, pubsub, rest) do
       at = Source.last_line(pubsub)
       lines = Source.indented(source, Source.first_line(pubsub), @child)
       {:ok, Source.insert_after(source, at, lines)}
     end
+  end
+
+  # To mention us (`alias Plausible.Webhooks`) is not to start us.
+  defp absent_child(source) do
+    aliases = Source.aliases(source)
+    if Source.find(source.ast, &child?(&1, aliases)) == [], do: :absent, else: :done
+  end
+
+  defp child?({{:., _, [module, name]}, _, args}, aliases) when is_list(args) do
+    case Source.module(module, aliases) do
+      [:Plausible, :Webhooks] -> name == :child_spec
+      [:Plausible, :Webhooks, :Host, :Plausible] -> name == :options
+      _other -> false
+    end
+  end
+
+  defp child?(node, aliases) do
+    with {module, _options} <- Source.pair(node),
+         do: Source.module(module, aliases) == [:Plausible, :Webhooks]
   end
 
   # The child that starts PubSub, and those behind it.
@@ -62,7 +81,8 @@ defmodule Plausible.Webhooks.Installer.Hooks do
       not Enum.any?(rest, &endpoint?/1) ->
         {:unknown, "the endpoint is not behind Phoenix.PubSub"}
 
-      not (Source.alone?(source, pubsub) and Source.comma?(source, pubsub)) ->
+      not (Source.alone?(source, pubsub) and Source.comma?(source, pubsub) and
+               Source.first_line(hd(rest)) > Source.last_line(pubsub)) ->
         {:unknown, "Phoenix.PubSub is not on a line of its own"}
 
       # Ours is nil where webhooks are switched off.
@@ -96,14 +116,21 @@ defmodule Plausible.Webhooks.Installer.Hooks do
     with :absent <- absent_call(source, :events_buffered) do
       case for f <- Source.functions(source, [:build_and_buffer]), r = returned(f), do: r do
         [{node, name}] ->
-          line = Source.first_line(node)
-          lines = ["Plausible.Webhooks.events_buffered(#{name})"]
-          {:ok, Source.insert_before(source, line, Source.indented(source, line, lines))}
+          before_returned(source, node, name)
 
         _none_or_several ->
           {:unknown, "build_and_buffer does not return {:ok, %{buffered: variable, ...}}"}
       end
     end
+  end
+
+  defp before_returned(source, node, name) do
+    line = Source.first_line(node)
+    lines = ["Plausible.Webhooks.events_buffered(#{name})"]
+
+    if Source.begins_line?(source, node),
+      do: {:ok, Source.insert_before(source, line, Source.indented(source, line, lines))},
+      else: {:unknown, "what build_and_buffer returns is not on a line of its own"}
   end
 
   defp returned(%{body: body}) do
@@ -164,7 +191,10 @@ defmodule Plausible.Webhooks.Installer.Hooks do
     case found do
       [{node, body, visitors, notification}] ->
         more = named(source, body) ++ if(now?(source, node), do: ["at: now"], else: [])
-        {Source.first_line(List.last(body)), call(kind, notification, visitors, more)}
+
+        if Source.begins_line?(source, List.last(body)),
+          do: {Source.first_line(List.last(body)), call(kind, notification, visitors, more)},
+          else: {:unknown, "what notifies of a #{kind} is not on a line of its own"}
 
       _none_or_several ->
         {:unknown, "no one place where visitors are compared with a threshold for a #{kind}"}
@@ -224,107 +254,10 @@ defmodule Plausible.Webhooks.Installer.Hooks do
       Enum.map(others, &"  #{&1},") ++ ["  #{last}", "})", ""]
   end
 
-  # --- lib/plausible/goals/goals.ex
-
-  @required [:create, :update, :delete]
-  @optional [
-    :batch_create_event_goals,
-    :delete_outbound_links,
-    :delete_file_downloads,
-    :delete_404,
-    :delete_form_submissions
-  ]
-
-  defp goals do
-    %Step{
-      path: "lib/plausible/goals/goals.ex",
-      where:
-        "in create, update, delete, batch_create_event_goals and each delete_..., when what " <>
-          "was changed is committed (by a pipe behind Repo.transaction, or as the last but one line)",
-      lines: [
-        "|> tap(fn _result -> Plausible.Webhooks.goals_changed(site.id) end)",
-        "",
-        "Plausible.Webhooks.goals_changed(site.id)"
-      ],
-      edit: Step.elixir(&goals/1)
-    }
-  end
-
-  defp goals(source) do
-    functions = source |> Source.functions(@required ++ @optional) |> Enum.reject(&delegates?/1)
-
-    case @required -- Enum.map(functions, & &1.name) do
-      [] -> functions |> Enum.reject(&tells?/1) |> Enum.map(&telling/1) |> told(source)
-      [name | _] -> {:unknown, "no function #{name} that does the work"}
-    end
-  end
-
-  defp told([], _source), do: :done
-
-  defp told(places, source) do
-    case Enum.find(places, &match?({:unknown, _why}, &1)) do
-      nil ->
-        {:ok, places |> Enum.sort(:desc) |> Enum.reduce(source, &tell/2)}
-
-      unknown ->
-        unknown
-    end
-  end
-
-  defp tell({line, {like, lines}}, source),
-    do: Source.insert_after(source, line, Source.indented(source, like, lines))
-
-  defp delegates?(%{name: name, body: [{name, _meta, args}]}) when is_list(args), do: true
-  defp delegates?(_function), do: false
-
-  defp tells?(%{node: node}), do: Source.remote_calls(node, :goals_changed) != []
-
-  # {line, {line that is indented alike, lines}}: behind which line to put what.
-  defp telling(%{name: name, args: args, body: body}) do
-    last = List.last(body)
-    first = Source.first_line(last)
-    site = site(args)
-
-    cond do
-      site == nil ->
-        {:unknown, "#{name} has no argument that tells the site"}
-
-      # What was to do is done, and this is what is answered.
-      Source.literal(last) == :ok ->
-        {first - 1, {first, ["Plausible.Webhooks.goals_changed(#{site})"]}}
-
-      answers?(last) ->
-        {first - 1, {first, ["Plausible.Webhooks.goals_changed(#{site})", ""]}}
-
-      Source.variable(last) != nil ->
-        {:unknown, "#{name} ends with a variable"}
-
-      true ->
-        pipe = "|> tap(fn _result -> Plausible.Webhooks.goals_changed(#{site}) end)"
-        {Source.last_line(last), {first, [pipe]}}
-    end
-  end
-
-  defp answers?({:case, _meta, [subject, _clauses]}), do: Source.variable(subject) != nil
-  defp answers?(_node), do: false
-
-  defp site(args) do
-    names = for arg <- args, {name, _, c} when is_atom(c) <- Macro.prewalker(arg), do: name
-
-    cond do
-      :site in names -> "site.id"
-      :site_id in names -> "site_id"
-      :goal in names -> "goal.site_id"
-      true -> nil
-    end
-  end
-
   # ---
 
   defp absent_call(source, name),
     do: if(Source.remote_calls(source.ast, name) == [], do: :absent, else: :done)
-
-  defp absent(source, fun), do: if(Source.find(source.ast, fun) == [], do: :absent, else: :done)
 
   defp alias?({:__aliases__, _meta, parts}, parts), do: true
   defp alias?(_node, _parts), do: false

@@ -96,6 +96,37 @@ defmodule Plausible.Webhooks.Installer.Source do
     end)
   end
 
+  @typedoc "What `alias` says: the short name and what it stands for."
+  @type aliases :: %{atom() => [atom()]}
+
+  @doc "Every `alias` of a text, as if it were in force everywhere."
+  @spec aliases(t()) :: aliases()
+  def aliases(%Source{ast: ast}) do
+    for {:alias, _meta, [what | options]} <- Macro.prewalker(ast),
+        {short, parts} <- aliased(what, List.first(options) || []),
+        into: %{},
+        do: {short, parts}
+  end
+
+  defp aliased({:__aliases__, _meta, parts}, options) do
+    case value(options, :as) do
+      {:__aliases__, _as, [short]} -> [{short, parts}]
+      _none -> [{List.last(parts), parts}]
+    end
+  end
+
+  defp aliased({{:., _dot, [{:__aliases__, _base, base}, :{}]}, _meta, several}, _options),
+    do: for({:__aliases__, _each, parts} <- several, do: {List.last(parts), base ++ parts})
+
+  defp aliased(_unquoted, _options), do: []
+
+  @doc "The parts of a module's whole name; `nil` for what names none."
+  @spec module(ast(), aliases()) :: [atom()] | nil
+  def module({:__aliases__, _meta, [first | rest]}, aliases),
+    do: Map.get(aliases, first, [first]) ++ rest
+
+  def module(_node, _aliases), do: nil
+
   @doc "Whether a function of that name is called on some module, with what for arguments."
   @spec remote_calls(ast(), atom()) :: [[ast()]]
   def remote_calls(ast, name) do
@@ -148,12 +179,16 @@ defmodule Plausible.Webhooks.Installer.Source do
 
   @doc "Whether a node has its lines for itself, but for a comma behind it."
   @spec alone?(t(), ast()) :: boolean()
-  def alone?(source, node) do
+  def alone?(source, node), do: begins_line?(source, node) and follows(source, node) in ["", ","]
+
+  @doc "Whether nothing stands before a node on its line."
+  @spec begins_line?(t(), ast()) :: boolean()
+  def begins_line?(source, node) do
     first = first_line(node)
     column = node |> columns(first) |> Enum.min()
     before = source |> line(first) |> String.slice(0, column - 1)
     # A map begins with its brace, to the parsers of some versions.
-    String.trim(before) in ["", "%"] and follows(source, node) in ["", ","]
+    String.trim(before) in ["", "%"]
   end
 
   @doc "Whether a node ends its line with a comma behind it."

@@ -7,9 +7,14 @@ defmodule Plausible.Webhooks.Installer.Step do
 
   @typedoc """
   `:done`: it is there already; `{:ok, source}`: with the change; `{:unknown, why}`:
-  the place was not found, `why` says what was looked for.
+  the place was not found, `why` says what was looked for. With `lines` it is these
+  that are to be added by hand, and not all of the step's.
   """
-  @type outcome :: :done | {:ok, Source.t()} | {:unknown, String.t()}
+  @type outcome ::
+          :done
+          | {:ok, Source.t()}
+          | {:unknown, why :: String.t()}
+          | {:unknown, why :: String.t(), lines :: [String.t()]}
 
   @typedoc """
   `path` is relative to Plausible's folder. `edit` gets the text, `nil` when there is
@@ -53,11 +58,11 @@ defmodule Plausible.Webhooks.Installer.Step do
     end
   end
 
-  @doc "A file that is made when it is not there."
-  @spec new([String.t()]) :: (String.t() | nil -> outcome())
-  def new(lines) do
+  @doc "A file that is made when it is not there; `eol` is what ends its lines."
+  @spec new([String.t()], eol :: String.t()) :: (String.t() | nil -> outcome())
+  def new(lines, eol) do
     fn
-      nil -> {:ok, Source.text(Enum.join(lines, "\n") <> "\n")}
+      nil -> {:ok, lines |> Enum.map_join(&(&1 <> eol)) |> Source.text()}
       _text -> :done
     end
   end

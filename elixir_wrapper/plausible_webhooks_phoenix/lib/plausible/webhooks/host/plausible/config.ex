@@ -14,15 +14,16 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
   | `WEBHOOKS_ENABLED` | `true`, in tests `false` | whether anything of it runs |
   | `WEBHOOKS_VAULT_KEY` | derived from `SECRET_KEY_BASE` | encrypts secrets, URLs and header values in the database: 32 bytes in Base64 (`openssl rand -base64 32`); several, newest first, with commas between them |
   | `WEBHOOKS_ALLOW_PRIVATE` | `false` | endpoints in private networks and with local names may be reached |
-  | `WEBHOOKS_ALLOW_CIDRS` | none | addresses that may be reached besides public ones, as `10.1.0.0/16,fd00::/8` |
+  | `WEBHOOKS_ALLOW_CIDRS` | none | addresses that may be reached besides public ones, as `10.1.0.0/16,fd00::/8`, up to 256 |
   | `WEBHOOKS_ALLOW_HTTP` | `false` | endpoints without TLS may be used |
   | `WEBHOOKS_RETRY_DELAYS` | `10,60,300` | seconds before each retry, 1 to 12 of them, each up to 7 days |
   | `WEBHOOKS_RETENTION_DAYS` | `30` | how long finished deliveries are kept, up to 3650 days |
   | `WEBHOOKS_PER_SITE_MAX` | `20` | webhooks of one site, up to 1000 |
 
   A variable that is empty counts as one that is not set. One that cannot be
-  understood raises an `ArgumentError` that names it: the release does not start. Its
-  value is not in the message when it is a key.
+  understood raises an `ArgumentError` that names it: the release does not start. So does
+  a list with an empty part (`10,,60`): something was to stand there. The value is not in
+  the message when it is a key.
 
   The key that is derived from `SECRET_KEY_BASE` stays at the end of the ring, so that
   a `WEBHOOKS_VAULT_KEY` can be introduced later: what was encrypted before is read
@@ -36,6 +37,8 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
 
   @days_ms 86_400_000
   @iterations 100_000
+  # As many as the native policy takes.
+  @cidrs_max 256
 
   @doc """
   Options of `Plausible.Webhooks`, those of them that variables set; `nil` when
@@ -74,7 +77,7 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
 
   defp vault(get, secret) do
     name = "WEBHOOKS_VAULT_KEY"
-    keys = name |> get.() |> parts() |> Enum.with_index(1) |> Enum.map(&key(&1, name))
+    keys = get |> parts(name) |> Enum.with_index(1) |> Enum.map(&key(&1, name))
     ring = keys ++ [derived(secret)]
 
     case Vault.new(ring) do
@@ -104,9 +107,14 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
     %{
       https_only: not boolean(get, "WEBHOOKS_ALLOW_HTTP", false),
       allow_private: boolean(get, "WEBHOOKS_ALLOW_PRIVATE", false),
-      allow: "WEBHOOKS_ALLOW_CIDRS" |> get.() |> parts() |> Enum.map(&cidr/1)
+      allow: get |> parts("WEBHOOKS_ALLOW_CIDRS") |> Enum.map(&cidr/1) |> few()
     }
   end
+
+  defp few(cidrs) when length(cidrs) <= @cidrs_max, do: cidrs
+
+  defp few(_many),
+    do: invalid("WEBHOOKS_ALLOW_CIDRS", "has more than #{@cidrs_max} networks, join some of them")
 
   # The rule of the policy itself, which would name no variable: an address, or one
   # with a prefix length and no bits behind the prefix.
@@ -157,7 +165,7 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
   end
 
   defp seconds(get, name, option) do
-    case name |> get.() |> parts() |> Enum.map(&integer(name, &1, 7 * 86_400)) do
+    case get |> parts(name) |> Enum.map(&integer(name, &1, 7 * 86_400)) do
       [] -> []
       delays when length(delays) <= 12 -> [{option, Enum.map(delays, &(&1 * 1_000))}]
       _many -> invalid(name, "has more than 12 delays")
@@ -178,8 +186,16 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
     end
   end
 
-  defp parts(nil), do: []
-  defp parts(text), do: text |> String.split(",", trim: true) |> Enum.map(&String.trim/1)
+  # An empty part is a mistake: a key that was lost with its variable, say.
+  defp parts(get, name) do
+    parts = (get.(name) || "") |> String.split(",") |> Enum.map(&String.trim/1)
+
+    case Enum.find_index(parts, &(&1 == "")) do
+      nil -> parts
+      0 when parts == [""] -> []
+      index -> invalid(name, "part #{index + 1} of the list is empty")
+    end
+  end
 
   @spec invalid(String.t(), String.t()) :: no_return()
   defp invalid(name, text), do: raise(ArgumentError, "#{name}: #{text}")

@@ -182,6 +182,20 @@ defmodule Plausible.Webhooks.HooksTest do
     end
   end
 
+  # The host calls us within a transaction of its own: others see the change later.
+  test "a change of goals that is told before it is to be seen is in force soon after",
+       context do
+    context = start!(context)
+    webhook!(context, "/hook")
+    :ok = API.goals_changed(context.name, 1)
+    Process.sleep(1_000)
+    TestHost.put(context.host, {:goals, 1}, [TestHost.event_goal(13, "Purchase")])
+    Process.sleep(2_000)
+    API.events_buffered(context.name, [event(), event(1, %{name: "Purchase"})])
+    assert [request] = HttpReceiver.await(context.receiver, "/hook", 1)
+    assert request.body =~ "Purchase"
+  end
+
   describe "traffic" do
     test "found by the host goes to webhooks without a threshold of their own", context do
       context = start!(context)

@@ -68,4 +68,83 @@ defmodule Plausible.Webhooks.DirectoryChangeTest do
     defp readings(context),
       do: Enum.count(World.asked(context.world), &match?({:list, 1}, &1))
   end
+
+  describe "what may not be told" do
+    defp told(i, site_id), do: Subscriptions.tells(Directory.lookup(i, site_id))
+
+    test "is nothing, when the host says nothing of it", %{instance: i} = context do
+      start(context)
+      assert %{props: :all, revenue: true} = Directory.lookup(i, 1)
+      assert told(i, 1) == %{props: :all, revenue: true}
+    end
+
+    test "is in force with the reading, and gone with the next", %{instance: i} = context do
+      World.put(context.world, {:site, 1}, Map.merge(site(1), %{props: ["plan"], revenue: false}))
+      start(context)
+      assert told(i, 1) == %{props: %{"plan" => true}, revenue: false}
+      assert completed(i, 1, "Signup") == [{1, [{"w1", :active}]}]
+
+      World.put(context.world, {:site, 1}, Map.merge(site(1), %{props: []}))
+      assert Directory.changed(i, 1) == :ok
+      assert told(i, 1) == %{props: %{}, revenue: true}
+
+      World.put(context.world, {:site, 1}, site(1))
+      assert Directory.refresh_all(i) == :ok
+      assert told(i, 1) == %{props: :all, revenue: true}
+    end
+
+    test "can be all: then there is nothing to read", %{instance: i} = context do
+      start(context)
+      World.put(context.world, {:site, 1}, Map.put(site(1), :events, false))
+      World.asked(context.world)
+      assert Directory.refresh(i, 1) == :ok
+      assert Directory.lookup(i, 1) == nil
+      refute {:goals, 1} in World.asked(context.world)
+      World.put(context.world, {:site, 1}, Map.put(site(1), :events, true))
+      assert Directory.refresh(i, 1) == :ok
+      assert completed(i, 1, "Signup") == [{1, [{"w1", :active}]}]
+    end
+
+    test "stays so while the host is away, for traffic goes on", %{instance: i} = context do
+      spike = [events: ["goal.completed", "traffic.spike"], spike_threshold: 3]
+      World.put(context.world, :webhooks, [webhook("w1", 1, spike)])
+      World.put(context.world, {:site, 1}, Map.put(site(1), :events, false))
+      start(context)
+      assert [{1, _webhooks}] = Directory.traffic(i)
+      World.put(context.world, {:site, 1}, fn -> raise "away" end)
+      capture_log(fn -> assert {:error, _} = Directory.refresh(i, 1) end)
+      assert Directory.lookup(i, 1) == nil
+    end
+
+    @tag :capture_log
+    test "that nobody understands leaves what was in force", %{instance: i} = context do
+      World.put(context.world, {:site, 1}, Map.put(site(1), :props, ["plan"]))
+      start(context)
+
+      for wrong <- [%{props: nil}, %{props: "plan"}, %{events: nil}, %{revenue: 1}] do
+        World.put(context.world, {:site, 1}, Map.merge(site(1), wrong))
+        assert {:error, _} = Directory.refresh(i, 1)
+        assert told(i, 1) == %{props: %{"plan" => true}, revenue: true}
+      end
+    end
+
+    @tag :capture_log
+    test "outlives a crash of the process", %{instance: i} = context do
+      limits = %{props: ["plan"], revenue: false}
+      World.put(context.world, {:site, 1}, Map.merge(site(1), limits))
+      pid = start(context)
+      World.put(context.world, {:site, 1}, fn -> raise "away" end)
+      Process.exit(pid, :kill)
+      assert eventually(fn -> match?({:error, {:raised, _}}, Directory.refresh(i, 1)) end)
+      assert told(i, 1) == %{props: %{"plan" => true}, revenue: false}
+    end
+
+    test "is not copied by a lookup", %{instance: i} = context do
+      names = for n <- 1..300, do: "property #{n} with a name"
+      World.put(context.world, {:site, 1}, Map.put(site(1), :props, names))
+      start(context)
+      assert :erts_debug.flat_size(Directory.lookup(i, 1)) < 100
+      assert map_size(told(i, 1).props) == 300
+    end
+  end
 end

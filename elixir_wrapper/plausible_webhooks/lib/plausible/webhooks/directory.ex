@@ -375,14 +375,11 @@ defmodule Plausible.Webhooks.Directory do
     Table.put_traffic(state.traffic, site_id, loaded.webhooks)
     generation = put_subscriptions(state, job, loaded)
 
-    site = %{
-      fingerprint: loaded.fingerprint,
-      generation: generation,
-      index: Map.get(loaded, :index) || get_in(state.sites, [site_id, :index]),
-      domain: loaded.domain,
-      webhooks: loaded.digest,
-      read: job.generation
-    }
+    site =
+      loaded
+      |> Map.take([:fingerprint, :index | Table.facts()])
+      |> Map.put_new_lazy(:index, fn -> get_in(state.sites, [site_id, :index]) end)
+      |> Map.merge(%{generation: generation, webhooks: loaded.digest, read: job.generation})
 
     %{
       state
@@ -434,9 +431,9 @@ defmodule Plausible.Webhooks.Directory do
 
   defp put_subscriptions(state, %{what: site_id} = job, loaded) do
     case loaded do
-      %{index: index} ->
+      %{index: _new} ->
         sweep_later(state, site_id)
-        site = %{domain: loaded.domain, generation: job.generation, index: index}
+        site = Map.put(loaded, :generation, job.generation)
         Table.put(state.table, site_id, site, loaded.webhooks)
         job.generation
 

@@ -1,6 +1,8 @@
 # What the hook costs an ingestion request, the whole of it:
 # `Plausible.Webhooks.events_buffered/1` with one event, on an instance that runs, to
 # SQLite. Median and p99 of one call in microseconds, less the cost of reading the clock.
+# Then of an event that completes many goals at once, with little and with the most that
+# a visitor can put into it.
 #
 #     cd elixir_wrapper/plausible_webhooks
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/hook.exs
@@ -21,8 +23,9 @@ defmodule Bench.Hook do
     File.mkdir_p!(folder)
 
     try do
-      {:ok, supervisor} = Latency.start(store(folder), goals())
+      {:ok, supervisor} = Latency.start(store(folder), &goals/1)
       measure_all()
+      measure_many()
       Supervisor.stop(supervisor)
     after
       File.rm_rf!(folder)
@@ -31,18 +34,16 @@ defmodule Bench.Hook do
 
   defp store(folder), do: {Plausible.Webhooks.Store.SQLite, path: "#{folder}/webhooks.db"}
 
+  # Sites of that many goals which one page view completes.
+  @all_at_once %{11 => 1, 12 => 50, 13 => 1_000}
+
+  defp goals(site) when is_map_key(@all_at_once, site),
+    do: for(id <- 1..@all_at_once[site], do: %{goal(id) | page_path: "/shop/**"})
+
   # Of every kind, and a site has no more.
-  defp goals do
+  defp goals(_site) do
     for id <- 1..1_000 do
-      goal = %{
-        id: id,
-        name: "Goal #{id}",
-        event_name: nil,
-        page_path: nil,
-        scroll_threshold: -1,
-        custom_props: %{},
-        currency: nil
-      }
+      goal = goal(id)
 
       case rem(id, 4) do
         0 -> %{goal | event_name: "Event #{id}"}
@@ -53,14 +54,31 @@ defmodule Bench.Hook do
     end
   end
 
-  defp measure_all do
-    # Nobody listens there: what is sent is none of the hook's concern.
-    {:ok, _webhook} =
-      Webhooks.create_webhook(:system, @with_webhooks, %{
+  defp goal(id) do
+    %{
+      id: id,
+      name: "Goal #{id}",
+      event_name: nil,
+      page_path: nil,
+      scroll_threshold: -1,
+      custom_props: %{},
+      currency: nil
+    }
+  end
+
+  # Nobody listens there: what is sent is none of the hook's concern.
+  defp webhook!(site) do
+    {:ok, webhook} =
+      Webhooks.create_webhook(:system, site, %{
         url: "http://127.0.0.1:1024/",
         events: ["goal.completed"]
       })
 
+    webhook
+  end
+
+  defp measure_all do
+    webhook!(@with_webhooks)
     IO.puts(String.pad_trailing("us per call", 58) <> "  median     p99")
     article = page("/blog/402/an-article-about-webhooks")
     other = page("/about/the/company/and-its-long-history")
@@ -82,6 +100,31 @@ defmodule Bench.Hook do
     measure("1 000 goals, custom event that completes one", @with_webhooks, custom, 2_000)
   end
 
+  # Plausible takes 30 properties of 2 000 bytes; a control character is six in JSON.
+  # The Outbox is emptied after each call; what it has no room for counts as well.
+  defp measure_many do
+    IO.puts("\nus per call, one page view that completes many goals")
+
+    for {site, goals} <- Enum.sort(@all_at_once),
+        {label, bytes} <- [{"2 short properties", 5}, {"30 properties of 2 000 bytes", 2_000}] do
+      webhook = webhook!(site)
+      count = if bytes == 5, do: 2, else: 30
+      event = visit(site, count, bytes)
+      hook = fn -> :ok = Webhooks.events_buffered([event]) end
+      calls = if goals * bytes > 100_000, do: 3, else: 50
+      [_first | times] = for _ <- 0..calls, do: hook |> time(1) |> tap(fn _ns -> drain() end)
+      report("#{goals} goals, #{label}", Enum.sort(times), 0)
+      :ok = Webhooks.delete_webhook(:system, site, webhook.id)
+    end
+  end
+
+  defp visit(site, count, bytes) do
+    event = %{page("/shop/item") | site_id: site}
+    value = String.duplicate(<<1>>, bytes)
+    keys = for n <- 1..count, do: "key#{n}"
+    %{clickhouse_event: %{event | "meta.key": keys, "meta.value": List.duplicate(value, count)}}
+  end
+
   defp page(path), do: event("pageview", path, 255)
 
   defp event(name, path, depth) do
@@ -94,15 +137,22 @@ defmodule Bench.Hook do
       :ok = Webhooks.events_buffered([%{clickhouse_event: %{event | site_id: site}}])
     end
 
-    {clock, _p99} = times(fn -> :ok end, @calls)
+    clock = median(times(fn -> :ok end, @calls))
     times(hook, calls)
     drain()
-    {median, p99} = times(hook, calls)
+    times = times(hook, calls)
     drain()
     %{dropped: 0} = Webhooks.stats()
+    report(label, times, clock)
+  end
+
+  defp median(sorted), do: Enum.at(sorted, div(length(sorted), 2))
+
+  defp report(label, times, clock) do
+    p99 = Enum.at(times, div(length(times) * 99, 100))
 
     columns =
-      for ns <- [median - clock, p99 - clock],
+      for ns <- [median(times) - clock, p99 - clock],
           do: String.pad_leading(:erlang.float_to_binary(ns / 1_000, decimals: 2), 8)
 
     IO.puts(String.pad_trailing(label, 58) <> Enum.join(columns))
@@ -117,11 +167,7 @@ defmodule Bench.Hook do
 
   # A process of its own, as each request is; a pause now and then, as between requests.
   defp times(fun, calls) do
-    Task.async(fn ->
-      times = for n <- 1..calls, do: time(fun, n)
-      sorted = Enum.sort(times)
-      {Enum.at(sorted, div(calls, 2)), Enum.at(sorted, div(calls * 99, 100))}
-    end)
+    Task.async(fn -> Enum.sort(for n <- 1..calls, do: time(fun, n)) end)
     |> Task.await(:infinity)
   end
 

@@ -25,6 +25,7 @@ defmodule Bench.Latency do
     @impl true
     def site_by_domain(_, _domain), do: nil
     @impl true
+    def goals(goals, site_id) when is_function(goals, 1), do: goals.(site_id)
     def goals(goals, _site_id), do: goals
     @impl true
     def visitors(_, _site_id, windows), do: {:ok, Enum.map(windows, fn _ -> 0 end)}
@@ -66,7 +67,7 @@ defmodule Bench.Latency do
     Supervisor.stop(supervisor)
   end
 
-  @doc "An instance on loopback, with these goals for every site."
+  @doc "An instance on loopback, with these goals for every site, or those of a function."
   def start(store, goals) do
     Webhooks.start_link(
       store: store,

@@ -171,6 +171,17 @@ defmodule Plausible.Webhooks.ClusterTest do
       end)
     end
 
+    test "goals that are to be seen later than they are told of, soon after", context do
+      context = start_node!(context)
+      webhook!(context, "/hook")
+      :ok = Cluster.received(context.name, {:goals_changed, 1})
+      Process.sleep(1_000)
+      TestHost.put(context.host, {:goals, 1}, [TestHost.event_goal(13, "Order")])
+      Process.sleep(2_000)
+      :ok = API.events_buffered(context.name, [event(1, %{name: "Order"})])
+      HttpReceiver.await(context.receiver, "/hook", 1)
+    end
+
     test "twice, out of order, or nonsense: no harm", context do
       context = start_node!(context)
       webhook = webhook!(context, "/old")

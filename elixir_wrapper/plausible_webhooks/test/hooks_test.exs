@@ -86,6 +86,82 @@ defmodule Plausible.Webhooks.HooksTest do
       assert %{pushed: 3, dropped_by: %{fan_out: 9}} = API.stats(context.name)
     end
 
+    test "that completes many goals is one delivery of each, whole", context do
+      context = start!(context)
+      webhook!(context, "/hook")
+      goals = for id <- 1..120, do: TestHost.event_goal(id, "Signup")
+      TestHost.put(context.host, {:goals, 1}, goals)
+      API.goals_changed(context.name, 1)
+      API.events_buffered(context.name, [event()])
+      requests = HttpReceiver.await(context.receiver, "/hook", 120)
+      assert Enum.all?(requests, & &1.verified)
+
+      ids =
+        for request <- requests do
+          assert Plausible.Webhooks.JsonSchema.errors("goal.completed", request.body) == []
+          {:ok, %{"data" => %{"goal" => goal}}} = Plausible.Webhooks.Native.decode(request.body)
+          goal["id"]
+        end
+
+      assert Enum.sort(ids) == Enum.to_list(1..120)
+      assert MapSet.size(HttpReceiver.ids(context.receiver)) == 120
+    end
+
+    test "tells what the host lets it tell, and so do samples", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      goal = %{TestHost.event_goal(12, "Signup") | custom_props: %{"plan" => "growth"}}
+      TestHost.put(context.host, {:goals, 1}, [%{goal | currency: "EUR"}])
+      site = %{id: 1, domain: "site1.example", timezone: "Etc/UTC", stats_start_at_ms: nil}
+
+      told = fn limits ->
+        TestHost.put(context.host, {:site, 1}, Map.merge(site, limits))
+        API.goals_changed(context.name, 1)
+        before = HttpReceiver.count(context.receiver)
+
+        revenue = %{revenue_reporting_amount: "49.00", revenue_reporting_currency: "EUR"}
+        keys = %{"meta.key": ["plan", "url"], "meta.value": ["growth", "/x"]}
+        API.events_buffered(context.name, [event(1, Map.merge(revenue, keys))])
+
+        {:ok, sample} = API.sample(context.name, :owner, 1, webhook.id, "goal.completed")
+
+        for body <- [body_after(context, before), sample], body != nil do
+          {:ok, %{"data" => %{"completion" => completion} = data}} =
+            Plausible.Webhooks.Native.decode(body)
+
+          {data["goal"]["id"], completion["props"], completion["revenue"] != nil}
+        end
+      end
+
+      all = %{"plan" => "growth", "url" => "/x"}
+      own = %{"plan" => "growth"}
+      assert told.(%{}) == [{12, all, true}, {12, own, true}]
+      assert told.(%{props: ["plan"], revenue: false}) == [{12, own, false}, {12, own, false}]
+      assert told.(%{props: ["url"]}) == [{12, %{"url" => "/x"}, true}, {12, %{}, true}]
+      # Nothing of the site's own: an invented goal shows whether the endpoint works.
+      assert [{0, _invented, true}] = told.(%{events: false})
+      assert told.(%{}) == [{12, all, true}, {12, own, true}]
+    end
+
+    defp body_after(context, count) do
+      deadline = System.monotonic_time(:millisecond) + 500
+      body_after(context, count, deadline)
+    end
+
+    defp body_after(context, count, deadline) do
+      cond do
+        HttpReceiver.count(context.receiver) > count ->
+          List.last(HttpReceiver.requests(context.receiver, "/hook")).body
+
+        System.monotonic_time(:millisecond) > deadline ->
+          nil
+
+        true ->
+          Process.sleep(10)
+          body_after(context, count, deadline)
+      end
+    end
+
     test "is not made into bodies that there is no room for", context do
       context = start!(context, outbox_max: 1)
       webhook!(context, "/hook")
@@ -180,6 +256,20 @@ defmodule Plausible.Webhooks.HooksTest do
       assert :ok = API.goals_changed(:no_such_instance, 1)
       assert :ok = API.goals_changed(context.name, :garbage)
     end
+  end
+
+  # The host calls us within a transaction of its own: others see the change later.
+  test "a change of goals that is told before it is to be seen is in force soon after",
+       context do
+    context = start!(context)
+    webhook!(context, "/hook")
+    :ok = API.goals_changed(context.name, 1)
+    Process.sleep(1_000)
+    TestHost.put(context.host, {:goals, 1}, [TestHost.event_goal(13, "Purchase")])
+    Process.sleep(2_000)
+    API.events_buffered(context.name, [event(), event(1, %{name: "Purchase"})])
+    assert [request] = HttpReceiver.await(context.receiver, "/hook", 1)
+    assert request.body =~ "Purchase"
   end
 
   describe "traffic" do

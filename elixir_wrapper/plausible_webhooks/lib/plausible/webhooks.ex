@@ -152,10 +152,12 @@ defmodule Plausible.Webhooks do
     do: Hooks.traffic_change(instance, kind, site, info)
 
   @doc """
-  The goals of a site were changed. When it returns the new ones are in force,
+  The goals of a site were changed, or what may be told of them
+  (`t:Plausible.Webhooks.Host.site/0`). When it returns the new ones are in force,
   unless the host could not be asked: then they will be. Other nodes are told
-  (`Plausible.Webhooks.Cluster`). Called after the commit, not in the transaction.
-  Never raises.
+  (`Plausible.Webhooks.Cluster`). Best called after the commit: from within a
+  transaction what nobody else sees yet is found by the readings that follow, 2 and
+  15 seconds later. Never raises.
 
       Plausible.Webhooks.goals_changed(goal.site_id)
   """

@@ -24,6 +24,7 @@ defmodule Plausible.Webhooks.Plausible.HostTest do
       assert %{domain: domain, timezone: "Etc/UTC"} = facts
       assert domain == site.domain
       assert facts.stats_start_at_ms == 1_577_836_800_000
+      assert %{events: true, props: :all, revenue: true} = facts
       assert Host.site_by_domain([], site.domain) == facts
       assert Host.site([], site.id + 1_000_000) == nil
       assert Host.site_by_domain([], "elsewhere.example") == nil

@@ -95,7 +95,7 @@ defmodule Plausible.Webhooks.Change do
   @spec goals_changed(Instance.t(), integer()) :: :ok
   def goals_changed(instance, site_id) do
     Cluster.tell(instance, {:goals_changed, site_id})
-    _ = Directory.refresh(instance.name, site_id)
+    _ = Directory.changed(instance.name, site_id)
     :ok
   end
 
@@ -127,7 +127,7 @@ defmodule Plausible.Webhooks.Change do
 
   @spec goals_changed_elsewhere(Instance.t(), integer()) :: :ok
   def goals_changed_elsewhere(instance, site_id) do
-    _ = Directory.refresh(instance.name, site_id)
+    _ = Directory.changed(instance.name, site_id)
     :ok
   end
 

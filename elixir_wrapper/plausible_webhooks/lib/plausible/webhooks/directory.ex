@@ -14,6 +14,9 @@ defmodule Plausible.Webhooks.Directory do
     * `refresh/2` reads one site anew from store and host and returns when that is
       in force. Whatever changes a webhook or a goal calls it, on every node
       (`Plausible.Webhooks.Cluster`).
+    * `changed/2` does the same and reads the site twice more, `again_ms` later: who
+      tells of a change within a transaction of its own tells of what nobody else sees
+      before the commit.
     * As the net under that, every `refresh_ms` all webhooks are compared by one
       read of the store, and the goals of at most `sites_per_refresh` sites, the
       longest unread first, are read from the host.
@@ -27,7 +30,8 @@ defmodule Plausible.Webhooks.Directory do
   `start_wait_ms`.
 
   Options of `start_link/1`: `:instance` (an atom), `:store` and `:host` (each
-  `{module, handle}`), the limits above (60 000, 200, 4, 5 000, 5 000),
+  `{module, handle}`), the limits above (60 000, [2 000, 15 000] for `again_ms`, 200, 4,
+  5 000, 5 000),
   `:dedup_entries_max`, and `:compare`, a function that gets all webhooks each time
   they have been read: whoever else keeps something of them can look what is old.
   """
@@ -37,7 +41,7 @@ defmodule Plausible.Webhooks.Directory do
   require Logger
 
   alias Plausible.Webhooks.{Bounded, Dedup, Subscriptions}
-  alias Plausible.Webhooks.Directory.{Loader, Table}
+  alias Plausible.Webhooks.Directory.{Again, Loader, Table}
 
   @type instance :: atom()
   @typedoc "What a traffic alert has to know of a webhook."
@@ -52,6 +56,7 @@ defmodule Plausible.Webhooks.Directory do
 
   @defaults [
     refresh_ms: 60_000,
+    again_ms: [2_000, 15_000],
     sites_per_refresh: 200,
     concurrency: 4,
     load_timeout_ms: 5_000,
@@ -92,6 +97,10 @@ defmodule Plausible.Webhooks.Directory do
   """
   @spec refresh(instance(), integer()) :: :ok | {:error, term()}
   def refresh(instance, site_id), do: call(instance, {:refresh, site_id})
+
+  @doc "As `refresh/2`, and reads the site again some seconds later, twice."
+  @spec changed(instance(), integer()) :: :ok | {:error, term()}
+  def changed(instance, site_id), do: call(instance, {:changed, site_id})
 
   @doc "Does now what is done every `refresh_ms`, and waits for it."
   @spec refresh_all(instance()) :: :ok | {:error, term()}
@@ -146,6 +155,7 @@ defmodule Plausible.Webhooks.Directory do
   #   order; running: the reading under way, by the monitor of its process. Where a
   #   site's reading has a generation, that of all webhooks has the scope: which
   #   sites are to be read besides those that have changed.
+  # again: the later readings after a change, see Again.
   # sweeps: callers of refresh_all, and the sites they still wait for.
   @impl true
   def init({tables, opts}) do
@@ -160,6 +170,7 @@ defmodule Plausible.Webhooks.Directory do
        queue: :queue.new(),
        running: %{},
        failures: %{},
+       again: %{},
        sweeps: [],
        log_at_ms: now_ms(),
        turn_at_ms: now_ms() + Dedup.window_ms()
@@ -169,6 +180,11 @@ defmodule Plausible.Webhooks.Directory do
   @impl true
   def handle_call({:refresh, site_id}, from, state),
     do: {:noreply, state |> want(site_id, [from], :urgent) |> pump()}
+
+  def handle_call({:changed, site_id}, from, state) do
+    again = Enum.reduce(state.opts.again_ms, state.again, &Again.note(&2, site_id, &1, now_ms()))
+    handle_call({:refresh, site_id}, from, %{state | again: again})
+  end
 
   def handle_call(:refresh_all, from, state), do: {:noreply, read_all(state, [from])}
 
@@ -188,6 +204,13 @@ defmodule Plausible.Webhooks.Directory do
 
   def handle_info({:again, site_id}, state),
     do: {:noreply, state |> want(site_id, [], :background) |> pump()}
+
+  def handle_info({:changed, site_id, delay_ms}, state) do
+    state = %{state | again: Again.due(state.again, site_id, delay_ms, now_ms())}
+    # A site that has no webhooks is read when it gets one.
+    known? = is_map_key(state.sites, site_id) or is_map_key(state.failures, site_id)
+    {:noreply, if(known?, do: state |> want(site_id, [], :urgent) |> pump(), else: state)}
+  end
 
   def handle_info(:read_all_again, state), do: {:noreply, read_all(state, [])}
 
@@ -352,14 +375,11 @@ defmodule Plausible.Webhooks.Directory do
     Table.put_traffic(state.traffic, site_id, loaded.webhooks)
     generation = put_subscriptions(state, job, loaded)
 
-    site = %{
-      fingerprint: loaded.fingerprint,
-      generation: generation,
-      index: Map.get(loaded, :index) || get_in(state.sites, [site_id, :index]),
-      domain: loaded.domain,
-      webhooks: loaded.digest,
-      read: job.generation
-    }
+    site =
+      loaded
+      |> Map.take([:fingerprint, :index | Table.facts()])
+      |> Map.put_new_lazy(:index, fn -> get_in(state.sites, [site_id, :index]) end)
+      |> Map.merge(%{generation: generation, webhooks: loaded.digest, read: job.generation})
 
     %{
       state
@@ -411,9 +431,9 @@ defmodule Plausible.Webhooks.Directory do
 
   defp put_subscriptions(state, %{what: site_id} = job, loaded) do
     case loaded do
-      %{index: index} ->
+      %{index: _new} ->
         sweep_later(state, site_id)
-        site = %{domain: loaded.domain, generation: job.generation, index: index}
+        site = Map.put(loaded, :generation, job.generation)
         Table.put(state.table, site_id, site, loaded.webhooks)
         job.generation
 

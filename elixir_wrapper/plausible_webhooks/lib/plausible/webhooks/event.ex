@@ -14,8 +14,8 @@ defmodule Plausible.Webhooks.Event do
           data: map()
         }
 
-  # `data` is the `data` member of the JSON body, ready for
-  # `Plausible.Webhooks.Native.encode/1`.
+  # `data` is the `data` member of the JSON body, as `Plausible.Webhooks.Payload.encode/1`
+  # takes it.
   defstruct [:type, :site_id, :occurred_at_ms, :goal_id, data: %{}]
 
   @doc "Every event type there is."

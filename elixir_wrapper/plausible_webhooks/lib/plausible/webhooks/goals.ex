@@ -209,10 +209,9 @@ defmodule Plausible.Webhooks.Goals do
         dedup
       )
       when is_binary(name) do
-    subscriptions
-    |> candidates(event, name)
-    |> Enum.uniq()
-    |> Enum.flat_map(&completion(&1, subscriptions, event, dedup))
+    candidates = subscriptions |> candidates(event, name) |> Enum.uniq()
+    props = if Enum.any?(candidates, &(elem(&1, 4) != [])), do: props(event), else: %{}
+    Enum.flat_map(candidates, &completion(&1, subscriptions, event, props, dedup))
   end
 
   def completed(%Subscriptions{}, _event, _dedup), do: []
@@ -271,10 +270,12 @@ defmodule Plausible.Webhooks.Goals do
 
   defp held(_end, _bits, _mask, found), do: found
 
-  defp completion({id, name, type, threshold, props, currency, ids}, subscriptions, event, dedup) do
+  defp completion(candidate, subscriptions, event, props, dedup) do
+    {id, name, type, threshold, wanted, currency, ids} = candidate
+
     with [_ | _] = webhooks <- subscribers(ids, subscriptions.webhooks),
          true <- type != "scroll" or deep_enough?(event, threshold),
-         true <- props == [] or props_hold?(props, props(event)),
+         true <- wanted == [] or props_hold?(wanted, props),
          true <- type != "scroll" or first_time?(dedup, subscriptions.site_id, id, event) do
       [%{goal: %{id: id, name: name, type: type, currency: currency}, webhooks: webhooks}]
     else

@@ -8,7 +8,6 @@ defmodule Plausible.Webhooks.Hooks do
     Change,
     Delivery,
     Directory,
-    Event,
     Goals,
     Id,
     Instance,
@@ -23,6 +22,8 @@ defmodule Plausible.Webhooks.Hooks do
   require Logger
 
   @disabled "webhook_disabled"
+  @slice_goals_max 50
+  @slice_bytes 64 * 1_024
 
   @spec events_buffered(Instance.name(), [map()]) :: :ok
   def events_buffered(name, events) do
@@ -43,14 +44,9 @@ defmodule Plausible.Webhooks.Hooks do
   defp event(instance, %{clickhouse_event: %{site_id: site_id}} = event)
        when is_integer(site_id) do
     with %Subscriptions{} = subscriptions <- Directory.lookup(instance.name, site_id) do
-      now_ms = Instance.now_ms()
-      site = Payload.site(subscriptions, event)
-
-      payload = &Payload.goal_completed(site, &1, event, now_ms)
-
       subscriptions
       |> Goals.completed(event, Directory.dedup(instance.name))
-      |> completed(instance, site_id, payload, instance.options.deliveries_per_event_max)
+      |> completed(instance, subscriptions, event)
     end
   end
 
@@ -59,34 +55,74 @@ defmodule Plausible.Webhooks.Hooks do
 
   # What there is no room for is not made first: a request must not pay for what is
   # dropped.
-  defp completed([], _instance, _site_id, _payload, _left), do: :ok
+  defp completed([], _instance, _subscriptions, _event), do: :ok
 
-  defp completed([%{webhooks: webhooks} = first | rest] = all, instance, site_id, payload, left) do
-    left = left - length(webhooks)
-    why = if left < 0, do: :fan_out, else: Outbox.full(instance, site_id)
+  defp completed(all, instance, %{site_id: site_id} = subscriptions, event) do
+    {all, beyond} = within(all, instance.options.deliveries_per_event_max, [])
+    dropped(instance, :fan_out, beyond)
 
-    if why do
-      Notifier.dropped(instance, why, all |> Enum.map(&length(&1.webhooks)) |> Enum.sum())
-    else
-      deliver(instance, payload.(first.goal), webhooks)
-      completed(rest, instance, site_id, payload, left)
+    unless all == [] or full?(instance, site_id, all) do
+      case Payload.completion(event, Instance.now_ms(), Subscriptions.tells(subscriptions)) do
+        {:ok, completion} ->
+          site = Payload.site(subscriptions, event)
+          event = &Payload.goal_completed(site, &1, completion)
+          in_slices(all, instance, event, slice(completion))
+
+        {:error, _reason} ->
+          dropped(instance, :payload, all)
+      end
     end
   end
 
-  @doc """
-  Makes the event's body once and a delivery for each webhook. One that we have
-  disabled gets it as cancelled: on record, to be recovered.
-  """
-  @spec deliver(Instance.t(), Event.t(), [Subscriptions.subscriber()]) :: :ok
-  def deliver(instance, event, webhooks) do
-    case Payload.encode(event) do
-      {:ok, body} ->
-        now_ms = Instance.now_ms()
-        Outbox.push(instance, Enum.map(webhooks, &delivery(event, body, now_ms, &1)))
+  defp within([%{webhooks: webhooks} = first | rest], left, all) when length(webhooks) <= left,
+    do: within(rest, left - length(webhooks), [first | all])
 
-      {:error, _reason} ->
-        Notifier.dropped(instance, :payload, length(webhooks))
-    end
+  defp within(beyond, _left, all), do: {Enum.reverse(all), beyond}
+
+  # The Outbox takes the deliveries of some goals at a time: to tell it of each costs
+  # more than to make a small body. Between large ones it is asked whether it is full.
+  defp slice(%{json: json}), do: min(div(@slice_bytes, byte_size(json)) + 1, @slice_goals_max)
+
+  defp in_slices(all, instance, event, size) do
+    {slice, rest} = Enum.split(all, size)
+    [{%{site_id: site_id}, _} | _] = events = Enum.map(slice, &{event.(&1.goal), &1.webhooks})
+    push(instance, events)
+
+    unless rest == [] or full?(instance, site_id, rest),
+      do: in_slices(rest, instance, event, size)
+  end
+
+  defp full?(instance, site_id, completions) do
+    why = Outbox.full(instance, site_id)
+    if why, do: dropped(instance, why, completions)
+    why != nil
+  end
+
+  defp dropped(_instance, _why, []), do: :ok
+
+  defp dropped(instance, why, completions) do
+    count = completions |> Enum.map(&length(&1.webhooks)) |> Enum.sum()
+    Notifier.dropped(instance, why, count)
+  end
+
+  # An event's body is made once, and a delivery of it for each webhook. One that we
+  # have disabled gets it as cancelled: on record, to be recovered.
+  defp push(instance, events) do
+    now_ms = Instance.now_ms()
+
+    deliveries =
+      Enum.flat_map(events, fn {event, webhooks} ->
+        case Payload.encode(event) do
+          {:ok, body} ->
+            Enum.map(webhooks, &delivery(event, body, now_ms, &1))
+
+          {:error, _reason} ->
+            Notifier.dropped(instance, :payload, length(webhooks))
+            []
+        end
+      end)
+
+    Outbox.push(instance, deliveries)
   end
 
   defp delivery(event, body, now_ms, {webhook_id, status}) do

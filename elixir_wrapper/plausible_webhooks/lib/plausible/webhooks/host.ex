@@ -12,11 +12,37 @@ defmodule Plausible.Webhooks.Host do
   @typedoc "Who wants to do something: the host's user, or `:system`."
   @type actor :: term()
   @type action :: :read | :manage
+  @typedoc """
+  A site, and what may be told of its goal completions. Where a host shows somebody less
+  than it keeps (a plan without custom properties, a team that is locked), a webhook must
+  not tell more:
+
+    * `events`: `false`, no goal completion is told at all. Default `true`.
+    * `props`: the custom properties that a body may hold, by name, or `:all`, the
+      default. A goal with custom properties completes by them all the same; what is not
+      to complete is not among `goals/2`.
+    * `revenue`: `false`, `revenue` is `null` in every body. Default `true`.
+
+  What the test button sends obeys, too. A change is in force at once when
+  `Plausible.Webhooks.goals_changed/2` tells of the site, and without that when the
+  site is read again: within a minute, with more than 200 sites that have webhooks a
+  minute for every 200 of them.
+  """
   @type site :: %{
-          id: site_id(),
-          domain: String.t(),
-          timezone: String.t(),
-          stats_start_at_ms: integer() | nil
+          required(:id) => site_id(),
+          required(:domain) => String.t(),
+          required(:timezone) => String.t(),
+          required(:stats_start_at_ms) => integer() | nil,
+          optional(:events) => boolean(),
+          optional(:props) => :all | [String.t()],
+          optional(:revenue) => boolean()
+        }
+
+  @typedoc "What may be told of a site's goal completions; of properties those that are keys."
+  @type tells :: %{
+          events: boolean(),
+          props: :all | %{String.t() => true},
+          revenue: boolean()
         }
 
   @typedoc """
@@ -90,4 +116,24 @@ defmodule Plausible.Webhooks.Host do
               :ok | {:error, retry_in_ms :: pos_integer()}
 
   @optional_callbacks check_rate: 4
+
+  @doc """
+  What a `t:site/0` says of what may be told. Raises for another shape: the host means to
+  hold something back, and nobody knows what.
+
+      iex> Plausible.Webhooks.Host.tells(%{id: 1, domain: "example.com", props: ["plan"]})
+      %{events: true, props: %{"plan" => true}, revenue: true}
+  """
+  @spec tells(map()) :: tells()
+  def tells(site) do
+    %{
+      events: boolean!(Map.get(site, :events, true)),
+      props: props!(Map.get(site, :props, :all)),
+      revenue: boolean!(Map.get(site, :revenue, true))
+    }
+  end
+
+  defp boolean!(value) when is_boolean(value), do: value
+  defp props!(:all), do: :all
+  defp props!(names) when is_list(names), do: Map.new(names, &{to_string(&1), true})
 end

@@ -6,6 +6,10 @@ defmodule Plausible.Webhooks.Payload do
   A function per event type makes the `Plausible.Webhooks.Event`; `encode/1` makes
   the body of it. A completed goal has one body, shared by every webhook that
   wants it; a traffic alert has one per webhook, because it holds the threshold.
+  What an event tells besides its goal is the same for all goals that it completes:
+  `completion/3` makes it once, as text, and each body takes it in as it is. A
+  visitor's event with as many properties as there may be must not cost its request
+  that much for each of a thousand goals.
 
   What holds for every body:
 
@@ -24,6 +28,8 @@ defmodule Plausible.Webhooks.Payload do
   alias Plausible.Webhooks.Payload.Text
 
   @body_bytes_max 256 * 1_024
+  # A completion of so many bytes may not fit beside a goal and a site.
+  @completion_bytes_max @body_bytes_max - 32 * 1_024
   @cut_bytes 500
 
   @utm [
@@ -58,6 +64,26 @@ defmodule Plausible.Webhooks.Payload do
           optional(:dashboard_url) => String.t() | nil
         }
 
+  @typedoc "What may be told: all properties or those that are keys; revenue or none."
+  @type tells :: %{
+          required(:props) => :all | %{String.t() => true},
+          required(:revenue) => boolean(),
+          optional(:events) => boolean()
+        }
+
+  @typedoc """
+  The `completion` member, in JSON, and when it was found, twice. `cut` is the one with
+  its property values cut, where `json` may be too large; otherwise `nil`.
+  """
+  @type completion :: %{
+          json: binary(),
+          cut: binary() | nil,
+          found_at_ms: integer(),
+          timestamp: String.t()
+        }
+
+  @everything %{props: :all, revenue: true}
+
   @doc """
   The site as the bodies of this event tell it. The domain is the one that the
   ingestion has, where it says so; the name in the event itself may be an old one.
@@ -76,34 +102,60 @@ defmodule Plausible.Webhooks.Payload do
   # --- events
 
   @doc """
-  A completed goal, from what `Plausible.Webhooks.Goals.completed/3` found and the
-  ingested event. `now_ms` is when it was found.
+  What an ingested event tells, whatever goal it completes. Made once for all of
+  them; `now_ms` is when they were found. `{:error, reason}` is the encoder's.
   """
-  @spec goal_completed(site(), Goals.goal(), map(), integer()) :: Event.t()
-  def goal_completed(site, goal, %{clickhouse_event: event}, now_ms) do
+  @spec completion(map(), integer(), tells()) :: {:ok, completion()} | {:error, term()}
+  def completion(%{clickhouse_event: event}, now_ms, tells \\ @everything) do
+    told = %{
+      event_name: event.name,
+      hostname: text(event, :hostname),
+      pathname: text(event, :pathname),
+      occurred_at: utc(Map.get(event, :timestamp)),
+      props: event |> Goals.props() |> told(tells.props),
+      revenue: if(tells.revenue, do: revenue(event)),
+      referrer: text(event, :referrer),
+      source: text(event, :referrer_source),
+      utm: utm(event),
+      country: text(event, :country_code),
+      device: text(event, :screen_size),
+      browser: text(event, :browser),
+      os: text(event, :operating_system)
+    }
+
+    with {:ok, json} <- json(told), {:ok, cut} <- cut(told, json) do
+      {:ok, %{json: json, cut: cut, found_at_ms: now_ms, timestamp: utc_ms(now_ms)}}
+    end
+  end
+
+  defp told(props, :all), do: props
+  defp told(props, _some) when props == %{}, do: props
+  defp told(props, some), do: Map.filter(props, fn {key, _value} -> is_map_key(some, key) end)
+
+  defp cut(%{props: props} = told, json)
+       when byte_size(json) > @completion_bytes_max and props != %{} do
+    props = Map.new(props, fn {key, value} -> {key, Text.cut(value, @cut_bytes)} end)
+    # A cut in bytes that are no text may leave any.
+    json(Text.make_encodable(%{told | props: props}))
+  end
+
+  defp cut(_told, _json), do: {:ok, nil}
+
+  @doc """
+  A completed goal, from what `Plausible.Webhooks.Goals.completed/3` found and the
+  `completion/3` of its event.
+  """
+  @spec goal_completed(site(), Goals.goal(), completion()) :: Event.t()
+  def goal_completed(site, goal, completion) do
     %Event{
       type: "goal.completed",
       site_id: site.id,
-      occurred_at_ms: now_ms,
+      occurred_at_ms: completion.found_at_ms,
       goal_id: goal.id,
       data: %{
         site: %{domain: site.domain},
         goal: %{id: goal.id, name: goal.name, type: goal.type},
-        completion: %{
-          event_name: Map.get(event, :name),
-          hostname: text(event, :hostname),
-          pathname: text(event, :pathname),
-          occurred_at: event |> Map.get(:timestamp) |> utc(),
-          props: Goals.props(event),
-          revenue: revenue(event),
-          referrer: text(event, :referrer),
-          source: text(event, :referrer_source),
-          utm: utm(event),
-          country: text(event, :country_code),
-          device: text(event, :screen_size),
-          browser: text(event, :browser),
-          os: text(event, :operating_system)
-        }
+        completion: completion
       }
     }
   end
@@ -165,10 +217,19 @@ defmodule Plausible.Webhooks.Payload do
   @doc """
   The event of the test button: `webhook.test`, or a sample of any other type with
   the site's own domain and, for a goal, one of its own goals (`nil`: an invented
-  one). What is invented is the same in every sample.
+  one), and no more than what may be told of it. What is invented is the same in
+  every sample.
   """
-  @spec sample(Event.type(), site(), Plausible.Webhooks.Host.goal() | nil, integer()) :: Event.t()
-  def sample("webhook.test", site, _goal, now_ms) do
+  @spec sample(
+          Event.type(),
+          site(),
+          Plausible.Webhooks.Host.goal() | nil,
+          integer(),
+          tells()
+        ) :: Event.t()
+  def sample(type, site, goal, now_ms, tells \\ @everything)
+
+  def sample("webhook.test", site, _goal, now_ms, _tells) do
     %Event{
       type: "webhook.test",
       site_id: site.id,
@@ -180,7 +241,7 @@ defmodule Plausible.Webhooks.Payload do
     }
   end
 
-  def sample("goal.completed", site, goal, now_ms) do
+  def sample("goal.completed", site, goal, now_ms, tells) do
     goal = goal || sample_goal()
 
     event = %{
@@ -203,10 +264,11 @@ defmodule Plausible.Webhooks.Payload do
 
     type = goal_type(goal)
     compiled = %{id: goal.id, name: goal.name, type: type, currency: goal.currency}
-    goal_completed(site, compiled, %{clickhouse_event: event}, now_ms)
+    {:ok, completion} = completion(%{clickhouse_event: event}, now_ms, tells)
+    goal_completed(site, compiled, completion)
   end
 
-  def sample("traffic." <> kind, site, _goal, now_ms) do
+  def sample("traffic." <> kind, site, _goal, now_ms, _tells) do
     alert = sample_alert(if(kind == "drop", do: :drop, else: :spike), now_ms)
 
     if kind == "resolved",
@@ -270,35 +332,41 @@ defmodule Plausible.Webhooks.Payload do
   cut; another reason is the encoder's.
   """
   @spec encode(Event.t()) :: {:ok, binary()} | {:error, term()}
+  def encode(%Event{data: %{completion: %{json: json, cut: cut} = completion} = data} = event) do
+    with {:ok, about} <- json(%{site: data.site, goal: data.goal}) do
+      # Without its last brace: the completion comes in before that. It is our own
+      # JSON, and is neither parsed nor escaped again.
+      about = binary_part(about, 0, byte_size(about) - 1)
+      time = completion.timestamp
+
+      with {:error, :body_too_large} when cut != nil <- completed(event.type, time, about, json),
+           do: completed(event.type, time, about, cut)
+    end
+  end
+
   def encode(%Event{} = event) do
-    body = %{
-      type: event.type,
-      timestamp: utc_ms(event.occurred_at_ms),
-      data: event.data
-    }
+    body = %{type: event.type, timestamp: utc_ms(event.occurred_at_ms), data: event.data}
 
-    with {:error, _not_encodable} <- Native.encode(body) do
-      Native.encode(Text.make_encodable(body))
-    end
-    |> fit(body)
-  end
-
-  defp fit({:ok, json}, _body) when byte_size(json) <= @body_bytes_max, do: {:ok, json}
-
-  defp fit({:ok, _too_large}, %{data: %{completion: %{props: props} = completion}} = body)
-       when props != %{} do
-    props = Map.new(props, fn {key, value} -> {key, Text.cut(value, @cut_bytes)} end)
-    body = put_in(body.data.completion, %{completion | props: props})
-
-    case Native.encode(Text.make_encodable(body)) do
-      {:ok, json} when byte_size(json) <= @body_bytes_max -> {:ok, json}
-      {:ok, _too_large} -> {:error, :body_too_large}
-      error -> error
+    with {:ok, json} <- json(body) do
+      if byte_size(json) <= @body_bytes_max, do: {:ok, json}, else: {:error, :body_too_large}
     end
   end
 
-  defp fit({:ok, _too_large}, _body), do: {:error, :body_too_large}
-  defp fit(error, _body), do: error
+  # What is too large is not put together first. 128 is more than the rest has.
+  defp completed(_type, _time, about, completion)
+       when byte_size(about) + byte_size(completion) + 128 > @body_bytes_max,
+       do: {:error, :body_too_large}
+
+  defp completed(type, time, about, completion) do
+    {:ok,
+     <<"{\"type\":\"", type::binary, "\",\"timestamp\":\"", time::binary, "\",\"data\":",
+       about::binary, ",\"completion\":", completion::binary, "}}">>}
+  end
+
+  defp json(term) do
+    with {:error, _not_encodable} <- Native.encode(term),
+         do: Native.encode(Text.make_encodable(term))
+  end
 
   # --- values
 

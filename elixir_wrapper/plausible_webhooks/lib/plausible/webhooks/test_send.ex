@@ -9,6 +9,7 @@ defmodule Plausible.Webhooks.TestSend do
     Engine,
     Event,
     Handover,
+    Host,
     Id,
     Instance,
     Management,
@@ -92,13 +93,15 @@ defmodule Plausible.Webhooks.TestSend do
   defp made(instance, webhook, type) do
     now_ms = Instance.now_ms()
 
-    with %{domain: domain} <- Instance.host(instance, :site, [webhook.site_id]),
+    with %{domain: domain} = facts <- Instance.host(instance, :site, [webhook.site_id]),
+         tells = Host.tells(facts),
          site = %{
            id: webhook.site_id,
            domain: domain,
            dashboard_url: Instance.host(instance, :dashboard_url, [webhook.site_id])
          },
-         event = Payload.sample(type, site, goal(instance, webhook, type), now_ms),
+         goal = if(tells.events, do: goal(instance, webhook, type)),
+         event = Payload.sample(type, site, goal, now_ms, tells),
          {:ok, body} <- Payload.encode(event) do
       {:ok, event, body}
     else

@@ -6,7 +6,7 @@ defmodule Plausible.Webhooks.Directory.Loader do
 
   require Logger
 
-  alias Plausible.Webhooks.{Bounded, Goals, Source, Webhook}
+  alias Plausible.Webhooks.{Bounded, Goals, Host, Source, Subscriptions, Webhook}
   alias Plausible.Webhooks.Directory.Table
 
   @goals_max 10_000
@@ -49,10 +49,13 @@ defmodule Plausible.Webhooks.Directory.Loader do
       nil ->
         :gone
 
-      %{domain: domain} ->
-        wishes = for w <- live, "goal.completed" in w.events, do: {w.id, w.goals}
+      %{domain: domain} = site ->
+        tells = Host.tells(site)
+        wanting = if tells.events, do: live, else: []
+        wishes = for w <- wanting, "goal.completed" in w.events, do: {w.id, w.goals}
         goals = if wishes == [], do: [], else: Source.call(host, :goals, [site_id])
-        {:ok, %{domain: domain, wishes: wishes, goals: Enum.take(goals, @goals_max)}}
+        goals = Enum.take(goals, @goals_max)
+        {:ok, %{domain: domain, tells: tells, wishes: wishes, goals: goals}}
     end
   end
 
@@ -61,6 +64,9 @@ defmodule Plausible.Webhooks.Directory.Loader do
 
     loaded = %{
       domain: facts.domain,
+      events: facts.tells.events,
+      props: if(facts.tells.props == :all, do: :all, else: :listed),
+      revenue: facts.tells.revenue,
       fingerprint: fingerprint,
       webhooks: live,
       digest: digest(live)
@@ -71,10 +77,15 @@ defmodule Plausible.Webhooks.Directory.Loader do
     else
       warn(site_id, Enum.reject(facts.goals, &Goals.goal?/1))
       {index, rows} = Goals.compile({site_id, generation}, facts.goals, facts.wishes)
-      Table.put_rows(job.table, site_id, generation, rows)
+      Table.put_rows(job.table, site_id, generation, props_rows(job, facts.tells) ++ rows)
       Map.put(loaded, :index, index)
     end
   end
+
+  defp props_rows(_job, %{props: :all}), do: []
+
+  defp props_rows(%{site_id: site_id, generation: generation}, %{props: props}),
+    do: [{Subscriptions.props_key(site_id, generation), props}]
 
   # Once for each change of them. The others go on.
   defp warn(_site_id, []), do: :ok

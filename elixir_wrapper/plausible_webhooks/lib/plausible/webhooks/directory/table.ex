@@ -4,6 +4,8 @@ defmodule Plausible.Webhooks.Directory.Table do
   #
   #   table    site_id                  => the site's Subscriptions (what is read first)
   #            {site_id, generation, _, _} => goals, see Plausible.Webhooks.Goals
+  #            {site_id, generation, :tells, :props} => the properties that may be told,
+  #            unless all may
   #            {:rows, site_id, generation} => the keys of those, for the sweep
   #   traffic  site_id                  => its webhooks for traffic alerts
   #
@@ -14,7 +16,14 @@ defmodule Plausible.Webhooks.Directory.Table do
 
   alias Plausible.Webhooks.{Dedup, Directory, Subscriptions, Webhook}
 
+  @facts [:domain, :events, :props, :revenue]
+
   @type tables :: %{table: :ets.table(), traffic: :ets.table(), dedup: Dedup.t()}
+
+  @doc false
+  # What `put/4` has to know of a site besides its goals.
+  @spec facts() :: [atom()]
+  def facts, do: @facts
 
   @doc false
   # The tables that the calling process has already, or new ones.
@@ -47,7 +56,7 @@ defmodule Plausible.Webhooks.Directory.Table do
       for {site_id, %Subscriptions{} = s} <-
             :ets.match_object(table, {:_, %{__struct__: Subscriptions}}),
           into: %{},
-          do: {site_id, inherited(s.generation, s.index, s.domain)}
+          do: {site_id, inherited(s)}
 
     for [site_id, generation] <- :ets.match(table, {{:rows, :"$1", :"$2"}, :_}),
         get_in(in_force, [site_id, :generation]) != generation,
@@ -55,19 +64,14 @@ defmodule Plausible.Webhooks.Directory.Table do
 
     for {site_id, _webhooks} <- :ets.tab2list(traffic),
         into: in_force,
-        do: {site_id, in_force[site_id] || inherited(0, nil, nil)}
+        do: {site_id, in_force[site_id] || inherited(%{generation: 0, index: nil})}
   end
 
   # Neither fingerprint nor digest: everything is read and compiled anew.
-  defp inherited(generation, index, domain) do
-    %{
-      fingerprint: nil,
-      webhooks: nil,
-      generation: generation,
-      index: index,
-      domain: domain,
-      read: 0
-    }
+  defp inherited(in_force) do
+    in_force
+    |> Map.take([:generation, :index | @facts])
+    |> Map.merge(%{events: true, fingerprint: nil, webhooks: nil, read: 0})
   end
 
   defp tables(instance), do: :persistent_term.get({__MODULE__, instance}, nil)
@@ -115,10 +119,10 @@ defmodule Plausible.Webhooks.Directory.Table do
   @doc false
   # Puts the site in force: from the next lookup on.
   @spec put(:ets.table(), integer(), map(), [Webhook.t()]) :: true
-  def put(table, site_id, %{domain: domain, generation: generation, index: index}, webhooks) do
+  def put(table, site_id, %{generation: generation, index: index} = site, webhooks) do
     statuses =
       for webhook <- webhooks,
-          "goal.completed" in webhook.events,
+          site.events and "goal.completed" in webhook.events,
           into: %{},
           do: {webhook.id, status(webhook)}
 
@@ -127,11 +131,13 @@ defmodule Plausible.Webhooks.Directory.Table do
     else
       subscriptions = %Subscriptions{
         site_id: site_id,
-        domain: domain,
+        domain: site.domain,
         table: table,
         generation: generation,
         index: index,
-        webhooks: statuses
+        webhooks: statuses,
+        props: site.props,
+        revenue: site.revenue
       }
 
       :ets.insert(table, {site_id, subscriptions})

@@ -22,6 +22,22 @@ defmodule Plausible.Webhooks.Host.Plausible do
   admins manage webhooks and read the log. Everybody else, a viewer too, sees nothing.
   A consolidated view has no webhooks: it receives no events.
 
+  ## What a webhook may tell
+
+  What Plausible's dashboard and API show of the site, and no more:
+
+    * nothing of goals while the team is locked;
+    * goals with custom properties only where the plan has those, as
+      `Plausible.Stats.Goals` loads them;
+    * of custom properties those that `Plausible.Props.allowed_for/1` names, by the plan
+      and by the site's `allowed_event_props`;
+    * revenue where the plan has revenue goals.
+
+  The Community Edition's plan has everything; a list of allowed properties counts there
+  as well. Nobody tells of a change of these: it is in force when the site is read again,
+  see `t:Plausible.Webhooks.Host.site/0`, or with
+  `Plausible.Webhooks.goals_changed(site.id)`.
+
   ## Visitors
 
   One query of `events_v2` for all windows, with what
@@ -35,6 +51,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   import Ecto.Query, only: [dynamic: 2, from: 2]
 
+  alias Plausible.Billing.Feature
   alias Plausible.Webhooks.{Cluster, Store, Telemetry, Updates, Webhook}
 
   require Logger
@@ -44,10 +61,13 @@ defmodule Plausible.Webhooks.Host.Plausible do
             [
               Plausible.Audit.Entry,
               Plausible.Auth,
+              Plausible.Billing.Feature.Props,
+              Plausible.Billing.Feature.RevenueGoals,
               Plausible.ClickhouseRepo,
               Plausible.ConsolidatedView,
               Plausible.Goals,
               Plausible.Mailer,
+              Plausible.Props,
               Plausible.RateLimit,
               Plausible.Repo,
               Plausible.Sites,
@@ -105,13 +125,23 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   # Plausible counts from native_stats_start_at: it is moved when a site is reset.
   defp facts(site) do
+    site = with_team(site)
+
     %{
       id: site.id,
       domain: site.domain,
       timezone: site.timezone,
-      stats_start_at_ms: unix_ms(site.native_stats_start_at || site.inserted_at)
+      stats_start_at_ms: unix_ms(site.native_stats_start_at || site.inserted_at),
+      events: not locked?(site.team),
+      props: Plausible.Props.allowed_for(site),
+      revenue: has?(Feature.RevenueGoals, site.team)
     }
   end
+
+  defp locked?(nil), do: false
+  defp locked?(team), do: team.locked
+
+  defp has?(feature, team), do: feature.check_availability(team) == :ok
 
   defp unix_ms(nil), do: nil
 
@@ -122,8 +152,14 @@ defmodule Plausible.Webhooks.Host.Plausible do
   def goals(_argument, site_id) do
     case find(site_id) do
       nil -> []
-      site -> site |> Plausible.Goals.for_site() |> Enum.map(&goal/1)
+      site -> site |> with_team() |> counted_goals() |> Enum.map(&goal/1)
     end
+  end
+
+  defp counted_goals(site) do
+    Plausible.Goals.for_site(site,
+      include_goals_with_custom_props?: has?(Feature.Props, site.team)
+    )
   end
 
   defp goal(goal) do
@@ -241,7 +277,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
       site ->
         %{team: team} = site = with_team(site)
-        team != nil and not team.locked and accepts_traffic?(team) and shown?(site)
+        team != nil and not locked?(team) and accepts_traffic?(team) and shown?(site)
     end
   end
 

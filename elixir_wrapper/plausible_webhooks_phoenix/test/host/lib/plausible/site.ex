@@ -6,6 +6,7 @@ defmodule Plausible.Site do
     field :domain, :string
     field :timezone, :string, default: "Etc/UTC"
     field :native_stats_start_at, :naive_datetime
+    field :allowed_event_props, {:array, :string}
     field :consolidated, :boolean, default: false
 
     belongs_to :team, Plausible.Teams.Team

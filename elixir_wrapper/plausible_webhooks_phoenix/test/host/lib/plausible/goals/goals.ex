@@ -60,12 +60,17 @@ defmodule Plausible.Goals do
     |> Repo.all()
   end
 
-  def for_site_query(site, _opts \\ []) do
-    from g in Goal,
-      where: g.site_id == ^site.id,
-      order_by: [desc: g.id],
-      limit: ^@max_goals_per_site,
-      preload: [:site]
+  def for_site_query(site, opts \\ []) do
+    goals =
+      from g in Goal,
+        where: g.site_id == ^site.id,
+        order_by: [desc: g.id],
+        limit: ^@max_goals_per_site,
+        preload: [:site]
+
+    if Keyword.get(opts, :include_goals_with_custom_props?, true),
+      do: goals,
+      else: where(goals, [g], g.custom_props == ^%{})
   end
 
   def batch_create_event_goals(names, site, opts \\ []) do

@@ -7,6 +7,8 @@ defmodule Plausible.Teams.Team do
     field :name, :string
     field :accept_traffic_until, :date
     field :locked, :boolean, default: false
+    # What its plan has; Plausible finds that by way of the subscription.
+    field :features, {:array, :string}, default: ["props", "revenue_goals"]
 
     has_many :sites, Plausible.Site
     has_many :team_memberships, Plausible.Teams.Membership

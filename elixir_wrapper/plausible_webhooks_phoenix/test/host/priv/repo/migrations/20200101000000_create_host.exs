@@ -18,6 +18,7 @@ defmodule Plausible.Repo.Migrations.CreateHost do
       add :name, :string
       add :accept_traffic_until, :date
       add :locked, :boolean, null: false, default: false
+      add :features, {:array, :string}, null: false
       timestamps()
     end
 
@@ -32,6 +33,7 @@ defmodule Plausible.Repo.Migrations.CreateHost do
       add :domain, :string, null: false
       add :timezone, :string, null: false
       add :native_stats_start_at, :naive_datetime, null: false, default: fragment("now()")
+      add :allowed_event_props, {:array, :string}
       add :consolidated, :boolean, null: false, default: false
       add :team_id, references(:teams, on_delete: :delete_all), null: false
       timestamps()

@@ -1,0 +1,112 @@
+defmodule Plausible.Webhooks.Test.DirectoryCase do
+  @moduledoc false
+  # A directory whose store and host say what a test lets them say.
+
+  use ExUnit.CaseTemplate
+
+  alias Plausible.Webhooks.{Directory, Goals, Webhook}
+
+  # Store and host in one: an Agent whose state answers, and counts who asked.
+  # A function as an answer is called (to raise, to hang).
+  defmodule World do
+    use Agent
+
+    def start_link(state), do: Agent.start_link(fn -> Map.put_new(state, :asked, []) end)
+    def put(world, key, value), do: Agent.update(world, &Map.put(&1, key, value))
+
+    def asked(world),
+      do: Agent.get_and_update(world, &{Enum.reverse(&1.asked), %{&1 | asked: []}})
+
+    defp answer(world, what, key) do
+      value =
+        Agent.get_and_update(world, fn state ->
+          {Map.get(state, key), %{state | asked: [what | state.asked]}}
+        end)
+
+      if is_function(value), do: value.(), else: value
+    end
+
+    def all_webhooks(world) do
+      with webhooks when is_list(webhooks) <- answer(world, :all, :webhooks), do: {:ok, webhooks}
+    end
+
+    def list_webhooks(world, site_id) do
+      with webhooks when is_list(webhooks) <- answer(world, {:list, site_id}, :webhooks),
+           do: {:ok, Enum.filter(webhooks, &(&1.site_id == site_id))}
+    end
+
+    def site(world, site_id), do: answer(world, {:site, site_id}, {:site, site_id})
+    def goals(world, site_id), do: answer(world, {:goals, site_id}, {:goals, site_id})
+  end
+
+  using do
+    quote do
+      import ExUnit.CaptureLog
+      import Plausible.Webhooks.Test.DirectoryCase
+
+      alias Plausible.Webhooks.{Directory, Goals, Subscriptions, Webhook}
+      alias Plausible.Webhooks.Test.DirectoryCase.World
+    end
+  end
+
+  def goal(id, name) do
+    %{
+      id: id,
+      name: name,
+      event_name: name,
+      page_path: nil,
+      scroll_threshold: -1,
+      custom_props: %{},
+      currency: nil
+    }
+  end
+
+  def webhook(id, site_id, attrs \\ []) do
+    struct!(
+      %Webhook{id: id, site_id: site_id, url: "https://x.test", events: ["goal.completed"]},
+      attrs
+    )
+  end
+
+  def site(id),
+    do: %{id: id, domain: "site#{id}.test", timezone: "Etc/UTC", stats_start_at_ms: nil}
+
+  setup context do
+    {:ok, world} =
+      World.start_link(%{
+        :webhooks => [webhook("w1", 1)],
+        {:site, 1} => site(1),
+        {:site, 2} => site(2),
+        {:goals, 1} => [goal(1, "Signup")],
+        {:goals, 2} => [goal(2, "Order")]
+      })
+
+    instance = Module.concat(context.module, "I#{System.unique_integer([:positive])}")
+    %{world: world, instance: instance}
+  end
+
+  def start(%{world: world, instance: instance}, opts \\ []) do
+    defaults = [instance: instance, store: {World, world}, host: {World, world}]
+    start_supervised!({Directory, Keyword.merge(defaults, opts)})
+  end
+
+  def completed(instance, site_id, name) do
+    case Directory.lookup(instance, site_id) do
+      nil ->
+        nil
+
+      subscriptions ->
+        for %{goal: goal, webhooks: webhooks} <-
+              Goals.completed(subscriptions, %{clickhouse_event: %{name: name}}, nil),
+            do: {goal.id, webhooks}
+    end
+  end
+
+  def eventually(fun, tries \\ 200) do
+    cond do
+      fun.() -> true
+      tries == 0 -> false
+      true -> Process.sleep(10) && eventually(fun, tries - 1)
+    end
+  end
+end

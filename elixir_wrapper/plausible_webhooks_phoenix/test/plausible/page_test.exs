@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Plausible.PageTest do
   test "owners, admins and editors see it; viewers and strangers find nothing", context do
     %{site: site, owner: owner} = context
     team = Plausible.Repo.preload(site, :team).team
-    webhook!(context, "/mine", events: ["goal.completed"], name: "CRM")
+    webhook!(context, "/mine", events: ["goal.completed"], name: "Our CRM")
 
     people =
       for role <- [:admin, :editor, :viewer, :billing] do
@@ -57,7 +57,7 @@ defmodule Plausible.Webhooks.Plausible.PageTest do
 
     for {role, user} <- [{:owner, owner} | people ++ guests] do
       if role in [:owner, :admin, :editor],
-        do: assert(site |> page(user) |> render() =~ "CRM"),
+        do: assert(site |> page(user) |> render() =~ "Our CRM"),
         else: assert_raise(NotFound, fn -> page(site, user) end)
     end
 
@@ -69,20 +69,20 @@ defmodule Plausible.Webhooks.Plausible.PageTest do
     editor = user!()
     team = Plausible.Repo.preload(site, :team).team
     membership = member!(team, editor, :editor)
-    webhook = webhook!(context, "/mine", events: ["goal.completed"], name: "CRM")
+    webhook = webhook!(context, "/mine", events: ["goal.completed"], name: "Our CRM")
     view = page(site, editor)
     click(view, "#webhook-#{webhook.id} h3 button")
     Plausible.Repo.delete!(membership)
     html = render_click(element(view, "#webhook-pause"))
     assert html =~ "You can no longer manage this site"
-    refute html =~ "CRM"
+    refute html =~ "Our CRM"
     assert {:ok, %{enabled: true}} = Webhooks.get_webhook(context.owner, site.id, webhook.id)
   end
 
   test "what an event leads to shows by itself, goals by their names", context do
     %{site: site, owner: owner} = context
     goal!(site, %{"event_name" => "Signup"})
-    webhook!(context, "/mine", events: ["goal.completed"], name: "CRM")
+    webhook!(context, "/mine", events: ["goal.completed"], name: "Our CRM")
     view = page(site, owner)
     assert {202, _headers} = track(site, "Signup", path: "/register")
     shows!(view, "100 % of 1")

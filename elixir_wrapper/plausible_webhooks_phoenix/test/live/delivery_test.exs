@@ -72,7 +72,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.DeliveryTest do
         do: assert(text =~ shown)
 
     refute text =~ "whsec_abc"
-    assert view |> element("#delivery-curl") |> render() =~ "curl -i -X POST"
+    assert view |> element("#delivery-curl") |> render() =~ "curl -g -i -X POST"
     assert view |> element("#delivery-verify") |> render() =~ "timingSafeEqual"
 
     for {language, shown} <- [

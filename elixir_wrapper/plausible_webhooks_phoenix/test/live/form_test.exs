@@ -301,6 +301,49 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     refute has_element?(view, "#webhook-header-21-name")
   end
 
+  test "somebody else saved it a moment ago: it is said before it is put over", context do
+    context = start_page!(context, observers: [])
+    webhook = webhook!(context, "/hook", %{name: "CRM"})
+    view = open_edit(context, webhook)
+    {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, %{name: "Theirs"})
+    html = save(view, %{name: "Mine"})
+    assert html =~ "Somebody else has changed this webhook"
+    assert only(context).name == "Theirs"
+
+    save(view, %{name: "Mine"})
+    assert only(context).name == "Mine"
+  end
+
+  test "one that is deleted meanwhile is left for the list", context do
+    context = start_page!(context)
+    webhook = webhook!(context, "/hook", %{name: "CRM"})
+    webhook!(context, "/other", %{name: "Another"})
+    view = open_edit(context, webhook)
+    :ok = API.delete_webhook(context.name, :owner, 1, webhook.id)
+    html = render_click(view, "page.cancel_form", %{})
+    assert html =~ "Another"
+    refute html =~ "#webhook-form"
+    # And a new one has no values of others.
+    click(view, "#webhooks-add")
+    assert forge(view, "form.reload", %{}) =~ "webhook-form"
+  end
+
+  test "a host that cannot be asked who may is no loss of the right", context do
+    context = start_page!(context)
+    view = open_new(context)
+    change(view, %{name: "Half an hour's work"})
+    TestHost.put(context.host, {:role, :owner}, fn -> raise "the database is away" end)
+    html = change(view, %{name: "Half an hour's work!"})
+    assert html =~ "the database did not answer"
+    assert html =~ "Half an hour"
+    send(view.pid, {:plausible_webhooks, :accepted, %{}})
+    refute settled(view) =~ "You can no longer"
+
+    TestHost.put(context.host, {:role, :owner}, :owner)
+    save(view, %{name: "Half an hour's work!", url: HttpReceiver.url(context.receiver, "/x")})
+    assert only(context).name == "Half an hour's work!"
+  end
+
   test "somebody else saves it meanwhile: it is said, and theirs can be loaded", context do
     context = start_page!(context)
     webhook = webhook!(context, "/hook", %{name: "CRM"})

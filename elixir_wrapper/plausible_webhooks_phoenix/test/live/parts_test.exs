@@ -10,7 +10,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
 
   describe "Safe" do
     test "what is harmless stays: scripts, emoji, joiners" do
-      for text <- ["Tellimus ☕", "日本語", "עברית", "👨‍👩‍👧", "ç̧", "a  b", "<b>"],
+      for text <- ["Tellimus ☕", "日本語", "עברית", "👨‍👩‍👧", "ç̧", "a  b", "<b>", "🙃🤖🥳🫠🦄", "₿", "❤️"],
           do: assert(Safe.line(text) == text)
     end
 
@@ -25,7 +25,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
             0x200E..0x200F,
             0x202A..0x202E,
             0x2060..0x206F,
-            [0x2028, 0x2029, 0xE0001, 0xE0020]
+            [0x2028, 0x2029, 0xE0001, 0xE0020],
+            # Letters and marks that show nothing.
+            [0x34F, 0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0]
           ],
           code <- code do
         for shown <- [Safe.line(<<code::utf8>>), Safe.block(<<code::utf8>>)],

@@ -123,6 +123,26 @@ defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
     end
   end
 
+  test "what is revealed does not outlast the right", context do
+    {context, webhook, _delivery} = set_up(context)
+    view = page!(context)
+    forge(view, "page.webhook", %{"id" => webhook.id})
+    assert forge(view, "webhook.reveal", %{}) =~ "whsec_"
+    TestHost.put(context.host, {:role, :owner}, :viewer)
+    send(view.pid, {:tick, :sys.get_state(view.pid).socket.assigns.ticking})
+    assert render(view) =~ @lost
+  end
+
+  test "the way back from a delivery whose webhook is gone is the list", context do
+    {context, webhook, delivery} = set_up(context)
+    webhook!(context, "/other", %{name: "Another"})
+    view = page!(context)
+    forge(view, "page.webhook", %{"id" => webhook.id})
+    forge(view, "page.delivery", %{"id" => delivery.id})
+    :ok = API.delete_webhook(context.name, :owner, 1, webhook.id)
+    assert forge(view, "page.back", %{}) =~ "Another"
+  end
+
   test "nor is it shown what happens", context do
     {context, webhook, _delivery} = set_up(context)
     view = page!(context)

@@ -29,13 +29,24 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
       webhook = webhook!(context, "/hook")
       view = open(context, webhook)
       html = click(view, "#webhook-pause")
-      assert html =~ "Paused. What was waiting is cancelled"
+      assert html =~ "Paused."
       refute stored(context, webhook).enabled
       assert html =~ "events that happen now are not kept"
       refute has_element?(view, "#webhook-pause")
       html = click(view, "#webhook-resume")
       assert html =~ "Active again."
       assert stored(context, webhook).enabled
+    end
+
+    test "says how many are cancelled by it", context do
+      context = start_page!(context, retry_delays_ms: [3_600_000])
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [500])
+      :ok = Outbox.accept(context.name, for(_ <- 1..3, do: delivery(webhook)))
+      HttpReceiver.await(context.receiver, "/hook", 3)
+      view = open(context, webhook)
+      html = click(view, "#webhook-pause")
+      assert html =~ "Paused. 3 deliveries that waited are cancelled"
     end
 
     test "one that we switched off can be switched on", context do

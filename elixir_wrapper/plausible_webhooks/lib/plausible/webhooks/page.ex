@@ -270,11 +270,21 @@ defmodule Plausible.Webhooks.Page do
       true = Plausible.Webhooks.can?(user, :manage, site.id)
   """
   @spec can?(Instance.name(), Host.actor(), Host.action(), integer()) :: boolean()
-  def can?(name, actor, action, site_id) when action in [:read, :manage] do
-    Bounded.guard(fn -> Access.check(Instance.fetch!(name), actor, action, site_id) end) == :ok
-  end
+  def can?(name, actor, action, site_id) when action in [:read, :manage],
+    do: permission(name, actor, action, site_id) == :ok
 
   def can?(_name, _actor, _action, _site_id), do: false
+
+  @doc """
+  The same with the reason: `{:error, :forbidden}` says that the actor may not, any
+  other error that it cannot be known now.
+
+      :ok = Plausible.Webhooks.Page.permission(Plausible.Webhooks, user, :manage, site.id)
+  """
+  @spec permission(Instance.name(), Host.actor(), Host.action(), integer()) ::
+          :ok | {:error, :forbidden} | error()
+  def permission(name, actor, action, site_id) when action in [:read, :manage],
+    do: Bounded.guard(fn -> Access.check(Instance.fetch!(name), actor, action, site_id) end)
 
   # --- what leaves
 

@@ -41,7 +41,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     Content-Security-Policy.
     """
 
-    use Phoenix.LiveView
+    # What is typed in may hold secrets and tokens: none of the log's business.
+    use Phoenix.LiveView, log: false
 
     import PlausibleWeb.Live.WebhookSettings.Components
     import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1]
@@ -116,7 +117,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     # The webhooks are there with the first answer; what takes longer follows.
     defp begin(%{assigns: %{context: context}} = socket) do
-      with true <- State.allowed?(socket),
+      with :ok <- State.permission(socket),
            {:ok, site} <- State.call(socket, :site, []),
            {:ok, webhooks} <- State.call(socket, :list_webhooks, []) do
         if connected?(socket), do: follow(context)
@@ -144,10 +145,13 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     def handle_event(event, params, socket) do
       socket = assign(socket, now_ms: System.system_time(:millisecond))
 
-      if State.allowed?(socket),
-        do:
-          {:noreply, event |> String.split(".", parts: 2) |> dispatch(params, socket) |> tick()},
-        else: {:noreply, State.lost(socket)}
+      socket =
+        case State.permission(socket) do
+          :ok -> event |> String.split(".", parts: 2) |> dispatch(params, socket) |> tick()
+          {:error, reason} -> State.failed(socket, reason)
+        end
+
+      {:noreply, socket}
     end
 
     defp dispatch(["page", event], params, socket), do: page(event, params, socket)
@@ -182,19 +186,30 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     defp page("cancel_form", _params, %{assigns: %{form: %{id: id}}} = socket) when id != nil,
-      do: page("webhook", %{"id" => id}, assign(socket, form: nil))
+      do: back_to(socket, id)
 
     defp page("cancel_form", params, socket), do: page("list", params, socket)
 
     defp page("back", params, %{assigns: %{detail: %{back: back}}} = socket) do
       case back do
-        {:webhook, id} -> page("webhook", %{"id" => id}, assign(socket, detail: nil))
+        {:webhook, id} -> back_to(socket, id)
         :log -> page("log", %{}, socket)
         :list -> page("list", params, socket)
       end
     end
 
     defp page(_unknown, _params, socket), do: State.say(socket, t(:refused), :bad)
+
+    # One that is gone, or cannot be read now: there is the list.
+    defp back_to(socket, id) do
+      case State.call(socket, :get_webhook, [id]) do
+        {:ok, webhook} ->
+          socket |> assign(form: nil, detail: nil) |> WebhookPage.open(webhook)
+
+        {:error, reason} ->
+          socket |> ListPage.open() |> State.focus("webhooks-title") |> State.failed(reason)
+      end
+    end
 
     # --- what comes by itself
 
@@ -229,10 +244,17 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     def handle_info({:tick, ref}, %{assigns: %{ticking: ref}} = socket) do
       socket = assign(socket, now_ms: System.system_time(:millisecond), ticking: nil)
-      {:noreply, tick(socket)}
+      {:noreply, socket |> conceal() |> tick()}
     end
 
     def handle_info(_other, socket), do: {:noreply, socket}
+
+    # What is revealed does not stay before the eyes of who has lost the right.
+    defp conceal(%{assigns: %{view: view}} = socket) when view in [:webhook, :delivery] do
+      if State.permission(socket) == {:error, :forbidden}, do: State.lost(socket), else: socket
+    end
+
+    defp conceal(socket), do: socket
 
     defp collect(%{assigns: %{collecting?: true}} = socket, _ms), do: socket
 
@@ -245,14 +267,22 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp refresh(%{assigns: %{lost?: true}} = socket), do: socket
 
     defp refresh(socket) do
-      if State.allowed?(socket),
-        do: socket |> ListPage.refresh() |> refresh_view() |> tick(),
-        else: State.lost(socket)
+      case State.permission(socket) do
+        :ok -> socket |> refresh_view() |> tick()
+        {:error, :forbidden} -> State.lost(socket)
+        {:error, _not_known_now} -> tick(socket)
+      end
     end
 
-    defp refresh_view(%{assigns: %{view: :log}} = socket), do: LogPage.refresh(socket)
-    defp refresh_view(%{assigns: %{view: :delivery}} = socket), do: DeliveryPage.refresh(socket)
-    defp refresh_view(socket), do: socket
+    # Each view what it shows: the figures of 24 hours are not read for the log.
+    defp refresh_view(%{assigns: %{view: :log}} = socket),
+      do: socket |> ListPage.refresh_webhooks() |> LogPage.refresh()
+
+    defp refresh_view(%{assigns: %{view: :delivery}} = socket),
+      do: socket |> ListPage.refresh_webhooks() |> DeliveryPage.refresh()
+
+    defp refresh_view(%{assigns: %{view: :form}} = socket), do: ListPage.refresh_webhooks(socket)
+    defp refresh_view(socket), do: ListPage.refresh(socket)
 
     # --- the clock
 

@@ -14,6 +14,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     alias Phoenix.LiveView.Socket
 
     alias PlausibleWeb.Live.WebhookSettings.{
+      FormPage,
       Format,
       Hidden,
       Json,
@@ -46,6 +47,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           |> State.hush()
           |> State.focus("delivery-title")
           |> State.load(__MODULE__, {:attempts, id}, :attempts, [id])
+          |> State.load(FormPage, :goals, :goals, [])
 
         {:error, reason} ->
           failed(socket, reason)

@@ -67,8 +67,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       |> State.focus("webhook-add-header")
     end
 
-    def handle("reload", _params, socket) do
-      case State.call(socket, :get_webhook, [socket.assigns.form.id]) do
+    def handle("reload", _params, %{assigns: %{form: %Form{id: id}}} = socket) when id != nil do
+      case State.call(socket, :get_webhook, [id]) do
         {:ok, webhook} -> open_edit(socket, webhook)
         {:error, reason} -> State.failed(socket, reason)
       end
@@ -89,6 +89,9 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           |> State.hush()
           |> State.focus("webhook-form-errors")
 
+        {:error, :changed_elsewhere} ->
+          socket |> assign(form: %{form | changed?: true}) |> State.failed(:changed_elsewhere)
+
         {:error, reason} ->
           socket |> assign(form: form) |> State.failed(reason)
       end
@@ -99,8 +102,17 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp save(socket, %{id: nil}, attributes),
       do: State.call(socket, :create_webhook, [attributes])
 
-    defp save(socket, %{id: id}, attributes),
+    # Who has been told of the others' change may put theirs over it.
+    defp save(socket, %{id: id, changed?: true}, attributes),
       do: State.call(socket, :update_webhook, [id, attributes])
+
+    defp save(socket, %{id: id, version: version}, attributes) do
+      case State.call(socket, :get_webhook, [id]) do
+        {:ok, %{version: ^version}} -> State.call(socket, :update_webhook, [id, attributes])
+        {:ok, _changed} -> {:error, :changed_elsewhere}
+        {:error, _reason} = error -> error
+      end
+    end
 
     defp known(goals) when is_list(goals), do: goals
     defp known(_not_yet), do: nil

@@ -37,9 +37,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     @spec refresh(Socket.t()) :: Socket.t()
     def refresh(socket) do
       socket
-      |> State.load(__MODULE__, :webhooks, :list_webhooks, [])
+      |> refresh_webhooks()
       |> State.load(__MODULE__, :activity, :activity, [])
     end
+
+    @doc "The webhooks alone."
+    @spec refresh_webhooks(Phoenix.LiveView.Socket.t()) :: Phoenix.LiveView.Socket.t()
+    def refresh_webhooks(socket),
+      do: State.load(socket, __MODULE__, :webhooks, :list_webhooks, [])
 
     @impl Page
     def loaded(:webhooks, {:ok, webhooks}, socket),

@@ -5,8 +5,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Safe do
   # are no text are written out. Markup is HEEx's to escape: nothing here is ever
   # marked as safe.
 
-  # Cf and separators, less the joiners that scripts and emoji are written with.
-  @unsafe ~r/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/u
+  # Control and format characters, separators, and those that are letters by name and
+  # show nothing; less the joiners that scripts and emoji are written with. Not what is
+  # unassigned: Erlang's tables are older than many an emoji.
+  @unsafe ~r/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\x{034F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{2065}\x{2800}\x{3164}\x{FFA0}\x{FFF0}-\x{FFF8}\x{E0000}-\x{E0FFF}]/u
   @joiners ["\u200C", "\u200D"]
 
   @doc """

@@ -38,7 +38,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
   @spec curl(request()) :: String.t()
   def curl(%{body: body} = request) do
     headers = for {name, value} <- request.headers, do: ["-H ", shell("#{name}: #{value}")]
-    post = ["curl -i -X POST", shell(request.url)] ++ headers
+    post = ["curl -g -i -X POST", shell(request.url)] ++ headers
 
     # `@` at the beginning would name a file; a JSON object has none.
     parts =

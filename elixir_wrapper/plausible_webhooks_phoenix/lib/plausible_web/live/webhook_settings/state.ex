@@ -10,18 +10,29 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     alias Phoenix.LiveView.Socket
     alias PlausibleWeb.Live.WebhookSettings.Texts
 
-    @doc "May the actor still manage the webhooks? Asked on every event."
-    @spec allowed?(Socket.t()) :: boolean()
-    def allowed?(%{assigns: %{context: context}}),
-      do: Plausible.Webhooks.can?(context.instance, context.actor, :manage, context.site_id)
+    @doc """
+    May the actor still manage the webhooks? Asked on every event. An error is neither
+    yes nor no: whoever cannot be asked about keeps what they have, and does nothing.
+    """
+    @spec permission(Socket.t()) :: :ok | {:error, :forbidden | term()}
+    def permission(%{assigns: %{context: context}}) do
+      %{instance: instance, actor: actor, site_id: site_id} = context
+      Plausible.Webhooks.Page.permission(instance, actor, :manage, site_id)
+    end
 
     @doc "A function of `Plausible.Webhooks`, as this actor and for this site."
     @spec call(Socket.t() | map(), atom(), [term()]) :: term()
     def call(%Socket{assigns: %{context: context}}, function, arguments),
       do: call(context, function, arguments)
 
-    def call(%{instance: instance, actor: actor, site_id: site_id}, function, arguments),
-      do: apply(Plausible.Webhooks, function, [instance, actor, site_id | arguments])
+    # The host is asked in it, whose database may be away.
+    def call(%{instance: instance, actor: actor, site_id: site_id}, function, arguments) do
+      apply(Plausible.Webhooks, function, [instance, actor, site_id | arguments])
+    rescue
+      error -> {:error, {:raised, error.__struct__}}
+    catch
+      :exit, _reason -> {:error, :exit}
+    end
 
     @doc """
     The same in a process of its own; `page.loaded(tag, result, socket)` gets the
@@ -78,7 +89,14 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     def error(:limit_reached), do: Texts.t(:limit_reached)
 
     def error(reason)
-        when reason in [:stale, :webhook_disabled, :too_many_secrets, :invalid_overlap, :crashed],
+        when reason in [
+               :stale,
+               :changed_elsewhere,
+               :webhook_disabled,
+               :too_many_secrets,
+               :invalid_overlap,
+               :crashed
+             ],
         do: Texts.t(reason)
 
     def error({:invalid, errors}),

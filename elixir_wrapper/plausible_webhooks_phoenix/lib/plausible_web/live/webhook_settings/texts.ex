@@ -12,8 +12,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
       "Signed POST requests to your own systems when a goal is completed or traffic changes.",
     lost:
       "You can no longer manage this site's webhooks. Ask an owner of the site if you should.",
-    unavailable:
-      "Webhooks are not running on this server at the moment. Reload the page in a while.",
+    unavailable: "Webhooks cannot be shown at the moment. Reload the page in a while.",
     tab_webhooks: "Webhooks",
     tab_deliveries: "Deliveries",
     tabs: "Parts of the webhook settings",
@@ -117,7 +116,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Texts do
     resume: "Resume",
     switch_on: "Switch on",
     delete: "Delete",
-    paused: "Paused. What was waiting is cancelled and can be sent later.",
+    paused: "Paused.",
+    paused_some: "Paused. %{count} that waited are cancelled, and can be sent again later.",
+    paused_more:
+      "Paused. More than %{count} that waited are cancelled, and can be sent again later.",
     resumed: "Active again.",
     delete_title: "Delete %{name}?",
     delete_text: "The webhook goes, and its log with it. This cannot be undone.",

@@ -145,6 +145,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp refused(_socket, _id, _result), do: nil
 
+    defp paused({:ok, %{count: count, more?: more?}}) when count > 0,
+      do: t(if(more?, do: :paused_more, else: :paused_some), count: Texts.deliveries(count))
+
+    defp paused(_none_or_not_known), do: t(:paused)
+
     @doc "What recovering would send, in words."
     @spec found_text(Plausible.Webhooks.Page.count()) :: String.t()
     def found_text(%{count: 0}), do: t(:recover_none)
@@ -199,14 +204,12 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       end
     end
 
-    defp handle("pause", _params, socket, _hook, webhook),
-      do:
-        changed(
-          socket,
-          State.call(socket, :disable_webhook, [webhook.id]),
-          t(:paused),
-          "webhook-resume"
-        )
+    # How many are cancelled is what waited a moment before.
+    defp handle("pause", _params, socket, _hook, webhook) do
+      waiting = State.call(socket, :waiting, [webhook.id])
+      result = State.call(socket, :disable_webhook, [webhook.id])
+      changed(socket, result, paused(waiting), "webhook-resume")
+    end
 
     defp handle("resume", _params, socket, _hook, webhook),
       do:

@@ -47,6 +47,14 @@ async function owner() {
   await page.locator("#webhook-spike-figure", { hasText: "Now:" }).waitFor();
   await page.check("#webhook-goals-some");
   await page.locator("#webhook-goal-search").waitFor();
+  // Searching is no saving, Enter included.
+  await page.fill("#webhook-goal-search", "Goal 117");
+  await page.locator("#webhook-goal-117").waitFor();
+  await page.locator("#webhook-goal-12").waitFor({ state: "detached" });
+  await page.press("#webhook-goal-search", "Enter");
+  await page.fill("#webhook-goal-search", "");
+  await page.locator("#webhook-goal-12").waitFor();
+  if (await page.getByText("Not saved yet").count()) throw new Error("Enter has saved");
   await page.click("#webhook-add-header");
   await focusIs(page, "webhook-header-1-name");
   await checked(page, "the form");

@@ -18,6 +18,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
       {"page.cancel_form", %{}},
       {"form.change", %{"webhook" => %{"url" => "https://example.com"}}},
       {"form.save", %{"webhook" => %{"url" => "https://example.com", "name" => "forged"}}},
+      {"form.search", %{"search" => "Signup"}},
       {"form.add_header", %{}},
       {"form.remove_header", %{"key" => "1"}},
       {"form.reload", %{}},

@@ -267,7 +267,7 @@ if Code.ensure_loaded?(Phoenix.Component) do
     attr(:describe, :string, default: nil)
 
     attr(:rest, :global,
-      include: ~w(autocomplete inputmode maxlength placeholder required min max step)
+      include: ~w(autocomplete form inputmode maxlength placeholder required min max step)
     )
 
     def input(assigns) do

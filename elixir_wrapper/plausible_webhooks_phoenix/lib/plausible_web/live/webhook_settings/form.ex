@@ -102,7 +102,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
         events: events(params["events"], form.events),
         goals: goals(params["goals"], form.goals),
         chosen: chosen(params["goal"], form.chosen),
-        search: text(params["search"], form.search),
         spike: threshold(params["spike"], form.spike),
         drop: threshold(params["drop"], form.drop),
         interval: text(params["interval"], form.interval),
@@ -112,6 +111,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   end
 
   def merge(form, _no_form), do: form
+
+  @doc "Which goals are looked for."
+  @spec search(t(), term()) :: t()
+  def search(%__MODULE__{} = form, text), do: %{form | search: text(text, form.search)}
 
   defp text(text, _before) when is_binary(text) and byte_size(text) <= @text_max, do: text
   defp text(_other, before), do: before

@@ -55,6 +55,9 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       assign(socket, form: judged(socket, form))
     end
 
+    def handle("search", %{"search" => text}, socket),
+      do: assign(socket, form: Form.search(socket.assigns.form, text))
+
     def handle("add_header", _params, socket) do
       form = Form.add_header(socket.assigns.form)
       {key, _name, _value} = List.last(form.headers)

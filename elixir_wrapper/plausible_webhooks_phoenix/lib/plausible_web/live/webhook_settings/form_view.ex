@@ -30,6 +30,8 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
         <.notices form={@form} />
 
+        <%!-- Of the field in which goals are searched: Enter there is to save nothing. --%>
+        <form id="webhook-search-form" phx-submit="form.search" autocomplete="off"></form>
         <form
           id="webhook-form"
           phx-change="form.change"
@@ -304,10 +306,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         <.input
           id="webhook-goal-search"
           type="search"
-          name="webhook[search]"
+          form="webhook-search-form"
+          name="search"
           value={@form.search}
+          phx-change="form.search"
           maxlength="200"
-          phx-debounce="200"
         />
       </.field>
       <div class="mt-2 max-h-72 overflow-y-auto rounded-md border border-gray-300 dark:border-gray-600 px-3 py-1">

@@ -8,6 +8,18 @@ defmodule Plausible.Webhooks.Test.Peer do
   @run Path.expand("../../../../test/peers/run", __DIR__)
   @absent 77
 
+  @doc "A request of the HTTP receiver, as a message to verify with the secret."
+  @spec message(map(), String.t()) :: map()
+  def message(request, secret) do
+    %{
+      id: request.headers["webhook-id"],
+      timestamp: String.to_integer(request.headers["webhook-timestamp"]),
+      signature: request.headers["webhook-signature"],
+      body_base64: Base.encode64(request.body),
+      secret: secret
+    }
+  end
+
   @doc "Pipes the messages, a line of JSON each, through `verify` or `sign`."
   @spec run(String.t(), [map()], Path.t()) :: {String.t(), non_neg_integer()} | :absent
   def run(verb, messages, dir) do

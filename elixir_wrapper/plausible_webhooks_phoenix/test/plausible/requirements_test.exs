@@ -128,11 +128,14 @@ defmodule Plausible.Webhooks.Plausible.RequirementsTest do
     for n <- 1..20, do: track(context.site, "Signup", props: %{"text" => "é😀 #{n}"})
 
     requests = HttpReceiver.await(context.receiver, "/signed", 20)
-    messages = for request <- requests, do: message(request, key)
+    messages = for request <- requests, do: Peer.message(request, key)
 
     with {output, status} <- Peer.run("verify", messages, context.tmp_dir) do
       assert {output, status} == {"20 passed, 0 failed\n", 0}
-      forged = for request <- requests, do: message(%{request | body: request.body <> " "}, key)
+
+      forged =
+        for request <- requests, do: Peer.message(%{request | body: request.body <> " "}, key)
+
       assert {"0 passed, 20 failed\n", 1} = Peer.run("verify", forged, context.tmp_dir)
     end
   end
@@ -346,16 +349,6 @@ defmodule Plausible.Webhooks.Plausible.RequirementsTest do
   end
 
   defp super_admin_id, do: hd(Application.fetch_env!(:plausible, :super_admin_user_ids))
-
-  defp message(request, secret) do
-    %{
-      id: request.headers["webhook-id"],
-      timestamp: String.to_integer(request.headers["webhook-timestamp"]),
-      signature: request.headers["webhook-signature"],
-      body_base64: Base.encode64(request.body),
-      secret: secret
-    }
-  end
 
   defp bot(site) do
     body = Jason.encode!(%{n: "Signup", d: site.domain, u: "https://#{site.domain}/"})

@@ -10,7 +10,7 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
 
   import ExUnit.Assertions
 
-  alias Plausible.Webhooks.Test.{HttpReceiver, PlausibleHost}
+  alias Plausible.Webhooks.Test.{HttpReceiver, PlausibleHost, StoreCase}
 
   # There when the test runs.
   @compile {:no_warn_undefined,
@@ -228,24 +228,7 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
   end
 
   @doc "Waits until the function answers something."
-  def eventually(fun, timeout_ms \\ 10_000) do
-    deadline = System.monotonic_time(:millisecond) + timeout_ms
-    eventually_until(fun, deadline)
-  end
-
-  defp eventually_until(fun, deadline) do
-    cond do
-      result = fun.() ->
-        result
-
-      System.monotonic_time(:millisecond) > deadline ->
-        flunk("it did not happen in time")
-
-      true ->
-        Process.sleep(20)
-        eventually_until(fun, deadline)
-    end
-  end
+  def eventually(fun, timeout_ms \\ 10_000), do: StoreCase.eventually(fun, timeout_ms)
 
   defp unique, do: System.unique_integer([:positive])
 end

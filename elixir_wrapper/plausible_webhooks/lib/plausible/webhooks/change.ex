@@ -73,11 +73,14 @@ defmodule Plausible.Webhooks.Change do
   # and another one begun: what is seen next is news. Where the store cannot be asked,
   # that is so after a while (`Plausible.Webhooks.Traffic`).
   defp rearm(instance, before, stored) do
-    for kind <- [:spike, :drop],
-        Traffic.watched?(stored, kind) and not Traffic.watched?(before, kind),
-        {:ok, states} <- [Instance.store(instance, :alert_states, [[stored.id]])],
-        %{kind: ^kind, state: :firing} = state <- states,
-        do: Instance.store(instance, :put_alert_state, [%{state | state: :armed}])
+    newly = &(Traffic.watched?(stored, &1) and not Traffic.watched?(before, &1))
+
+    with [_ | _] = kinds <- Enum.filter([:spike, :drop], newly),
+         {:ok, states} <- Instance.store(instance, :alert_states, [[stored.id]]) do
+      for %{kind: kind, state: :firing} = state <- states,
+          kind in kinds,
+          do: Instance.store(instance, :put_alert_state, [%{state | state: :armed}])
+    end
   end
 
   @spec delete(Instance.t(), Webhook.t()) :: :ok | {:error, term()}

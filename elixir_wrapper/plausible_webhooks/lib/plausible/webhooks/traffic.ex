@@ -1,4 +1,7 @@
 defmodule Plausible.Webhooks.Traffic do
+  # Not seen for so long, a breach may have ended.
+  @unseen_ms 900_000
+
   @moduledoc """
   When a site's traffic crosses a threshold, and when that is over.
 
@@ -23,7 +26,7 @@ defmodule Plausible.Webhooks.Traffic do
   told then.
 
   A breach is the same one only as long as somebody is looking. One that was not seen
-  for #{div(900_000, 60_000)} minutes (nothing was evaluated, or alerts of the site were not
+  for #{div(@unseen_ms, 60_000)} minutes (nothing was evaluated, or alerts of the site were not
   allowed) may have ended meanwhile: what is seen then is a new one. So it is when the
   webhook was switched off and on, when it subscribed anew, and when its threshold
   was changed: it is told of a breach that goes on, by the new threshold.
@@ -52,16 +55,14 @@ defmodule Plausible.Webhooks.Traffic do
   `Calendar.put_time_zone_database/1`), as far as the site has statistics of then, and
   their mean. The host is asked for it, and for the top sources and pages, only when
   a threshold is crossed. What it cannot say within
-  #{div(4_000, 1_000)} seconds is missing; the notice goes out all the same.
+  4 seconds is missing; the notice goes out all the same.
   """
 
   alias Plausible.Webhooks.{Directory, Event, Payload, Source, Store}
 
   @spike_window_s 300
   @drop_window_s 43_200
-  # Not seen for so long, a breach may have ended; and so often it is put on record
-  # that one was seen.
-  @unseen_ms 900_000
+  # So often it is put on record that a breach was seen.
   @note_ms 300_000
   @late_ms 86_400_000
 
@@ -185,8 +186,18 @@ defmodule Plausible.Webhooks.Traffic do
   @doc false
   @spec threshold(map(), kind()) :: pos_integer() | nil
   def threshold(webhook, kind) do
+    threshold = subscribed(webhook, kind)
+    if is_integer(threshold), do: threshold
+  end
+
+  @doc false
+  # Does the webhook get this kind from the host's own notifier?
+  @spec follows?(map(), kind()) :: boolean()
+  def follows?(webhook, kind), do: subscribed(webhook, kind) == :notifier
+
+  defp subscribed(webhook, kind) do
     threshold = if kind == :spike, do: webhook.spike_threshold, else: webhook.drop_threshold
-    if is_integer(threshold) and "traffic.#{kind}" in webhook.events, do: threshold
+    if "traffic.#{kind}" in webhook.events, do: threshold
   end
 
   # A notice from the future is a clock that was set back: it holds up nothing.

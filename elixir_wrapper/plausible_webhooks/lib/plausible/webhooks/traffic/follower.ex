@@ -9,7 +9,7 @@ defmodule Plausible.Webhooks.Traffic.Follower do
   @spec change(Traffic.context(), Traffic.kind(), integer(), map()) ::
           {:ok, non_neg_integer()} | {:error, term()}
   def change(context, kind, site_id, info) do
-    case followers(context.instance, kind, site_id) do
+    case Enum.filter(Directory.traffic(context.instance, site_id), &Traffic.follows?(&1, kind)) do
       [] ->
         {:ok, 0}
 
@@ -17,14 +17,6 @@ defmodule Plausible.Webhooks.Traffic.Follower do
         timeout_ms = Map.get(context, :site_timeout_ms, 10_000)
         Bounded.run(fn -> tell(context, kind, webhooks, site_id, info) end, timeout_ms)
     end
-  end
-
-  defp followers(instance, kind, site_id) do
-    threshold = if kind == :spike, do: :spike_threshold, else: :drop_threshold
-
-    for webhook <- Directory.traffic(instance, site_id),
-        "traffic.#{kind}" in webhook.events and Map.fetch!(webhook, threshold) == :notifier,
-        do: webhook
   end
 
   defp tell(%{host: host} = context, kind, webhooks, site_id, info) do

@@ -23,7 +23,6 @@ defmodule Plausible.Webhooks.Page do
     Instance,
     Log,
     Native,
-    Punycode,
     Source,
     TestSend,
     Traffic,
@@ -291,7 +290,7 @@ defmodule Plausible.Webhooks.Page do
   @doc """
   Judges what was typed in as a URL by the instance's policy, in the words of the
   error that saving it would give. `host_unicode` is an international host as people
-  read it (`Plausible.Webhooks.Punycode`), `nil` for any other. Reads nothing.
+  read it, `nil` for any other. Reads nothing.
 
       {:ok, %{url: "https://xn--bcher-kva.example/", host_unicode: "bücher.example"}} =
         Plausible.Webhooks.check_url("https://bücher.example")
@@ -300,10 +299,7 @@ defmodule Plausible.Webhooks.Page do
   """
   @spec check_url(Instance.name(), term()) ::
           {:ok, checked_url()} | {:error, String.t()}
-  def check_url(name, text) do
-    with {:ok, checked} <- URL.check(text, Instance.fetch!(name).options.policy),
-         do: {:ok, Map.put(checked, :host_unicode, Punycode.readable(checked.host))}
-  end
+  def check_url(name, text), do: URL.check(text, Instance.fetch!(name).options.policy)
 
   @doc """
   The POST of a delivery as it would leave now: where to, with which headers, in the

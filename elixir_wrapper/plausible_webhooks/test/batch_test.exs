@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.BatchTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.Batch
+  alias Plausible.Webhooks.Store.Batch
 
   doctest Batch
 

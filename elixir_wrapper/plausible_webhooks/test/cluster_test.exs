@@ -4,7 +4,8 @@ defmodule Plausible.Webhooks.ClusterTest do
   import ExUnit.CaptureLog
 
   alias Plausible.Webhooks, as: API
-  alias Plausible.Webhooks.{Cluster, Directory}
+  alias Plausible.Webhooks.Cluster
+  alias Plausible.Webhooks.Ingest.Directory
 
   # Tells the test's process instead of other nodes.
   defmodule Wire do
@@ -290,7 +291,7 @@ defmodule Plausible.Webhooks.ClusterTest do
       for id <- [old, added], do: Outbox.push(context.instance, [delivery(id)])
       HttpReceiver.await(context.receiver, "/added", 1)
       # What a reading began with before both of them.
-      Plausible.Webhooks.Change.compare(context.name, before)
+      Plausible.Webhooks.Manage.Changes.compare(context.name, before)
       for id <- [old, added], do: Outbox.push(context.instance, [delivery(id)])
       HttpReceiver.await(context.receiver, "/added", 2)
       HttpReceiver.await(context.receiver, "/new", 2)

@@ -339,7 +339,7 @@ defmodule Plausible.Webhooks.DirectoryTest do
   test "the memory of scroll goals turns by itself when it is full", %{instance: i} = context do
     start(context, dedup_entries_max: 10)
     dedup = Directory.dedup(i)
-    alias Plausible.Webhooks.Dedup
+    alias Plausible.Webhooks.Ingest.Dedup
     for n <- 1..11, do: Dedup.first_time?(dedup, {1, 1, n, "/"})
     assert Dedup.full?(dedup)
     assert eventually(fn -> not Dedup.full?(dedup) end)

@@ -1,7 +1,8 @@
 defmodule Plausible.Webhooks.EngineTest do
   use Plausible.Webhooks.Test.InstanceCase, async: true
 
-  alias Plausible.Webhooks.{Handover, Native}
+  alias Plausible.Webhooks.Native
+  alias Plausible.Webhooks.Deliver.Handover
 
   @moduletag :capture_log
 
@@ -400,7 +401,10 @@ defmodule Plausible.Webhooks.EngineTest do
           Enum.reduce_while(Stream.cycle([0]), 0, fn _, _ ->
             engine = Engine.current(context.instance)
             :ets.delete(engine.endpoints, webhook.id)
-            Plausible.Webhooks.Handover.submit(context.instance, engine, [delivery(webhook)])
+
+            Plausible.Webhooks.Deliver.Handover.submit(context.instance, engine, [
+              delivery(webhook)
+            ])
 
             receive do
               :stop -> {:halt, send(test, :stopped)}
@@ -430,13 +434,13 @@ defmodule Plausible.Webhooks.EngineTest do
     {:ok, old} = Instance.store(context.instance, :get_webhook, [old.id])
     new = %{url: HttpReceiver.url(context.receiver, "/new")}
     {:ok, _} = API.update_webhook(context.name, :owner, 1, old.id, new)
-    :ok = Plausible.Webhooks.Handover.changed(context.instance, old)
+    :ok = Plausible.Webhooks.Deliver.Handover.changed(context.instance, old)
     push(context, [delivery(old)])
     HttpReceiver.await(context.receiver, "/new", 1)
 
     # Not even one that is no more.
     :ok = API.delete_webhook(context.name, :owner, 1, old.id)
-    :ok = Plausible.Webhooks.Handover.changed(context.instance, old)
+    :ok = Plausible.Webhooks.Deliver.Handover.changed(context.instance, old)
     push(context, [delivery(old)])
     Process.sleep(200)
     assert HttpReceiver.count(context.receiver) == 1

@@ -2,7 +2,8 @@ defmodule Plausible.Webhooks.PeriodicTest do
   use Plausible.Webhooks.Test.InstanceCase, async: true
 
   alias Plausible.Webhooks, as: API
-  alias Plausible.Webhooks.{StoreProxy, Traffic, Turn}
+  alias Plausible.Webhooks.Ingest.Traffic
+  alias Plausible.Webhooks.Store.{PeriodicLease, Proxy}
 
   @retention_ms 60_000
 
@@ -19,7 +20,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
     TestHost.put(context.host, :visitors, fn -> {:ok, [9]} end)
   end
 
-  defp store(context), do: {StoreProxy, context.name}
+  defp store(context), do: {Proxy, context.name}
 
   test "local: this node's own timers", context do
     context =
@@ -39,7 +40,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
     context = start!(context, prune_interval_ms: 300, traffic: [tick_ms: 20])
 
     for turn <- ["retention", "traffic"] do
-      eventually(fn -> Turn.take(store(context), turn, 1, nil) == {:error, :taken} end)
+      eventually(fn -> PeriodicLease.take(store(context), turn, 1, nil) == {:error, :taken} end)
     end
 
     # Given back at the stop: nobody waits for a lease to end.
@@ -49,7 +50,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
     Process.sleep(5)
 
     for turn <- ["retention", "traffic"],
-        do: assert({:ok, _token} = Turn.take(store(context), turn, 60_000, nil))
+        do: assert({:ok, _token} = PeriodicLease.take(store(context), turn, 60_000, nil))
   end
 
   test "another node's turn holds up both", context do
@@ -61,8 +62,8 @@ defmodule Plausible.Webhooks.PeriodicTest do
         traffic: [tick_ms: 300]
       )
 
-    {:ok, retention} = Turn.take(store(context), "retention", 60_000, nil)
-    {:ok, traffic} = Turn.take(store(context), "traffic", 60_000, nil)
+    {:ok, retention} = PeriodicLease.take(store(context), "retention", 60_000, nil)
+    {:ok, traffic} = PeriodicLease.take(store(context), "traffic", 60_000, nil)
     old = old!(context)
     traffic!(context)
     Process.sleep(700)
@@ -70,8 +71,8 @@ defmodule Plausible.Webhooks.PeriodicTest do
     assert HttpReceiver.count(context.receiver, "/spike") == 0
     assert Traffic.evaluate(context.name, System.system_time(:millisecond)) == {:error, :taken}
 
-    :ok = Turn.give_back(store(context), "retention", retention)
-    :ok = Turn.give_back(store(context), "traffic", traffic)
+    :ok = PeriodicLease.give_back(store(context), "retention", retention)
+    :ok = PeriodicLease.give_back(store(context), "traffic", traffic)
     eventually(fn -> logged(context, old.id).state == nil end)
     HttpReceiver.await(context.receiver, "/spike", 1)
   end
@@ -103,7 +104,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
     assert {:ok, %{fired: 1}} = Traffic.evaluate(context.name, now_ms)
     # The turn is free for the next job, wherever it runs.
     Process.sleep(5)
-    assert {:ok, _token} = Turn.take(store(context), "traffic", 1, nil)
+    assert {:ok, _token} = PeriodicLease.take(store(context), "traffic", 1, nil)
   end
 
   test "oban: parked deliveries come back all the same", context do

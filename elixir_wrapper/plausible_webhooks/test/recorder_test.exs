@@ -439,7 +439,7 @@ defmodule Plausible.Webhooks.RecorderTest do
 
       kill!(context, :health)
       failing_since(context, 61_000)
-      Plausible.Webhooks.Health.forget(context.instance, webhook_id)
+      Plausible.Webhooks.Deliver.Health.forget(context.instance, webhook_id)
       fail_once(context)
       assert_receive {:host, :webhook_disabled, ^webhook_id, :failing}, 3_000
       assert %{disabled_reason: :failing} = stored(context, context.webhook)

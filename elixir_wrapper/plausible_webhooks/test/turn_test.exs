@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.TurnTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.Turn
+  alias Plausible.Webhooks.Store.PeriodicLease
 
   # The store: answers as its function says.
   defmodule Store do
@@ -22,7 +22,7 @@ defmodule Plausible.Webhooks.TurnTest do
   test "runs, with the turn, and renews it as long as it takes" do
     store = recorded(fn _lease_ms, token -> {:ok, (token || 0) + 1} end)
     run = fn -> Process.sleep(250) && :done end
-    assert {:ok, :done, token} = Turn.run(store, "x", 120, nil, run, [])
+    assert {:ok, :done, token} = PeriodicLease.run(store, "x", 120, nil, run, [])
     assert token >= 4
     assert_received {:take, "x", 120, nil}
     assert_received {:take, "x", 120, 1}
@@ -34,11 +34,18 @@ defmodule Plausible.Webhooks.TurnTest do
 
     for reason <- [:taken, :away] do
       assert {:error, ^reason} =
-               Turn.run(store(fn _, _, _ -> {:error, reason} end), "x", 100, nil, run, [])
+               PeriodicLease.run(
+                 store(fn _, _, _ -> {:error, reason} end),
+                 "x",
+                 100,
+                 nil,
+                 run,
+                 []
+               )
     end
 
     assert {:error, {:raised, "no"}} =
-             Turn.run(store(fn _, _, _ -> raise "no" end), "x", 100, nil, run, [])
+             PeriodicLease.run(store(fn _, _, _ -> raise "no" end), "x", 100, nil, run, [])
 
     refute_received :ran
   end
@@ -52,7 +59,7 @@ defmodule Plausible.Webhooks.TurnTest do
       Process.sleep(:infinity)
     end
 
-    assert {:error, :turn_lost} = Turn.run(store, "x", 60, nil, run, [])
+    assert {:error, :turn_lost} = PeriodicLease.run(store, "x", 60, nil, run, [])
     assert_received {:runs, pid}
     refute Process.alive?(pid)
   end
@@ -62,7 +69,7 @@ defmodule Plausible.Webhooks.TurnTest do
       store = store(fn _, _, token -> if token, do: away.(), else: {:ok, 1} end)
       began = System.monotonic_time(:millisecond)
       run = fn -> Process.sleep(:infinity) end
-      assert {:error, :turn_lost} = Turn.run(store, "x", 300, nil, run, [])
+      assert {:error, :turn_lost} = PeriodicLease.run(store, "x", 300, nil, run, [])
       assert (System.monotonic_time(:millisecond) - began) in 250..700
     end
   end
@@ -77,12 +84,15 @@ defmodule Plausible.Webhooks.TurnTest do
       end)
 
     assert {:ok, :done, 1} =
-             Turn.run(store, "x", 300, nil, fn -> Process.sleep(400) && :done end, [])
+             PeriodicLease.run(store, "x", 300, nil, fn -> Process.sleep(400) && :done end, [])
   end
 
   test "what crashes gives its turn back" do
     store = recorded(fn _lease_ms, _token -> {:ok, 7} end)
-    assert {:error, {:raised, "no"}} = Turn.run(store, "x", 1_000, nil, fn -> raise "no" end, [])
+
+    assert {:error, {:raised, "no"}} =
+             PeriodicLease.run(store, "x", 1_000, nil, fn -> raise "no" end, [])
+
     assert_received {:take, "x", 1, 7}
   end
 end

@@ -6,7 +6,8 @@ defmodule Plausible.Webhooks.WorkersTest do
   @moduletag :capture_log
 
   alias Plausible.Webhooks.Test.ObanTables
-  alias Plausible.Webhooks.{StoreProxy, Turn, Workers}
+  alias Plausible.Webhooks.Workers
+  alias Plausible.Webhooks.Store.{PeriodicLease, Proxy}
 
   @retention_ms 60_000
 
@@ -24,7 +25,7 @@ defmodule Plausible.Webhooks.WorkersTest do
     TestHost.put(context.host, :visitors, fn -> {:ok, [9]} end)
   end
 
-  defp store(context), do: {StoreProxy, context.name}
+  defp store(context), do: {Proxy, context.name}
 
   def tell(_name, measurements, %{instance: name}, {pid, name}),
     do: send(pid, {:measured, measurements})
@@ -46,9 +47,9 @@ defmodule Plausible.Webhooks.WorkersTest do
     test "is left to the node that is at it", context do
       context = start_oban!(context)
       spike!(context)
-      {:ok, token} = Turn.take(store(context), "traffic", 60_000, nil)
+      {:ok, token} = PeriodicLease.take(store(context), "traffic", 60_000, nil)
       assert {:ok, :taken} = Workers.Traffic.perform(job(context))
-      Turn.give_back(store(context), "traffic", token)
+      PeriodicLease.give_back(store(context), "traffic", token)
       assert HttpReceiver.count(context.receiver) == 0
     end
 
@@ -56,7 +57,7 @@ defmodule Plausible.Webhooks.WorkersTest do
       context = start_oban!(context, traffic: false)
       assert {:snooze, _seconds} = Workers.Traffic.perform(job(context))
       Process.sleep(5)
-      assert {:ok, _token} = Turn.take(store(context), "traffic job", 1_000, nil)
+      assert {:ok, _token} = PeriodicLease.take(store(context), "traffic job", 1_000, nil)
     end
   end
 

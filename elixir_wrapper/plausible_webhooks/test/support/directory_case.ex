@@ -4,7 +4,8 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
 
   use ExUnit.CaseTemplate
 
-  alias Plausible.Webhooks.{Directory, Goals, Webhook}
+  alias Plausible.Webhooks.Webhook
+  alias Plausible.Webhooks.Ingest.{Directory, Goals}
 
   # Store and host in one: an Agent whose state answers, and counts who asked.
   # A function as an answer is called (to raise, to hang).
@@ -44,7 +45,8 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
       import ExUnit.CaptureLog
       import Plausible.Webhooks.Test.DirectoryCase
 
-      alias Plausible.Webhooks.{Directory, Goals, Subscriptions, Webhook}
+      alias Plausible.Webhooks.Webhook
+      alias Plausible.Webhooks.Ingest.{Directory, Goals, Subscriptions}
       alias Plausible.Webhooks.Test.DirectoryCase.World
     end
   end

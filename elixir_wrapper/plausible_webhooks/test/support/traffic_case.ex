@@ -6,7 +6,8 @@ defmodule Plausible.Webhooks.TrafficCase do
 
   use ExUnit.CaseTemplate
 
-  alias Plausible.Webhooks.{Directory, JsonSchema, Payload, Traffic, Webhook}
+  alias Plausible.Webhooks.{JsonSchema, Webhook}
+  alias Plausible.Webhooks.Ingest.{Directory, Payload, Traffic}
 
   # Store, host and receiver in one. `fail` holds functions that are called instead
   # of what they are named after; the log says what was done, in order.
@@ -102,7 +103,7 @@ defmodule Plausible.Webhooks.TrafficCase do
     quote do
       import Plausible.Webhooks.TrafficCase
 
-      alias Plausible.Webhooks.Traffic
+      alias Plausible.Webhooks.Ingest.Traffic
       alias Plausible.Webhooks.TrafficCase.World
 
       @t 1_795_428_000_000

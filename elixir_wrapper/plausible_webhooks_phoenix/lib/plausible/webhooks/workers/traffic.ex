@@ -1,7 +1,7 @@
 if Code.ensure_loaded?(Oban.Worker) do
   defmodule Plausible.Webhooks.Workers.Traffic do
     @moduledoc """
-    Evaluates the traffic, each minute: `Plausible.Webhooks.Traffic.evaluate/2`.
+    Evaluates the traffic, each minute: `Plausible.Webhooks.Ingest.Traffic.evaluate/2`.
 
         {"* * * * *", Plausible.Webhooks.Workers.Traffic}
 
@@ -22,7 +22,9 @@ if Code.ensure_loaded?(Oban.Worker) do
       max_attempts: 3,
       unique: [period: 50, states: @incomplete]
 
-    alias Plausible.Webhooks.{StoreProxy, Traffic, Turn, Workers}
+    alias Plausible.Webhooks.Workers
+    alias Plausible.Webhooks.Ingest.Traffic
+    alias Plausible.Webhooks.Store.{PeriodicLease, Proxy}
 
     @turn "traffic job"
     # Jobs that were held up come all at once.
@@ -39,9 +41,9 @@ if Code.ensure_loaded?(Oban.Worker) do
     def timeout(_job), do: :timer.seconds(330)
 
     defp evaluate(name) do
-      store = {StoreProxy, name}
+      store = {Proxy, name}
 
-      case Turn.take(store, @turn, @pause_ms, nil) do
+      case PeriodicLease.take(store, @turn, @pause_ms, nil) do
         {:ok, token} -> name |> evaluate_now() |> give_back(store, token)
         {:error, :taken} -> {:ok, :taken}
         {:error, :stopped} -> {:error, :not_running}
@@ -56,7 +58,7 @@ if Code.ensure_loaded?(Oban.Worker) do
 
     # Nothing was done: the next attempt may begin at once.
     defp give_back({:error, _reason} = error, store, token) do
-      Turn.give_back(store, @turn, token)
+      PeriodicLease.give_back(store, @turn, token)
       error
     end
 

@@ -1,0 +1,405 @@
+defmodule Plausible.Webhooks.Runtime.Options do
+  @hours 3_600_000
+  @days 24 * @hours
+
+  # {key, default, check, what it is}. One table, so that what is checked is
+  # what is documented.
+  @limits [
+    {:retry_delays_ms, [10_000, 60_000, 300_000], :delays,
+     "delay before each retry, at most 12 of them, each up to 7 days"},
+    {:jitter_percent, 20, {0, 100}, "spread of every delay, both ways"},
+    {:park_after_ms, 60_000, {0, @days},
+     "a longer wait leaves the engine and is kept in the store"},
+    {:retry_after_max_ms, 6 * @hours, {0, 7 * @days}, "the longest `Retry-After` that is obeyed"},
+    {:timeout_ms, 15_000, {100, 120_000}, "the whole attempt, DNS included"},
+    {:connect_timeout_ms, 5_000, {100, 120_000}, "DNS, connect and TLS of an attempt"},
+    {:dns_timeout_ms, 5_000, {100, 120_000}, "the lookup of a name"},
+    {:response_header_bytes_max, 65_536, {1_024, 1_048_576},
+     "an answer with more of headers is refused"},
+    {:response_body_bytes_max, 16_384, {0, 1_048_576}, "how much of an answer is kept"},
+    {:lane_in_flight_max, 8, {1, 1_024}, "requests at the same time to one webhook"},
+    {:lane_rate_per_s, 50, {1, 100_000}, "requests per second to one webhook"},
+    {:host_in_flight_max, 64, {1, 4_096},
+     "requests at the same time to one destination, over all webhooks"},
+    {:host_rate_per_s, 200, {1, 1_000_000}, "requests per second to one destination"},
+    {:in_flight_max, 4_096, {1, 65_536}, "requests at the same time in all"},
+    {:descriptors_max, 0, {0, 10_000_000},
+     "sockets that the engine may hold, half of them in flight, half idle; " <>
+       "0: half of what the process may open (`ulimit -n`)"},
+    {:circuit_failures, 5, {0, 1_000},
+     "after so many failures in a row one request at a time to a webhook; 0: never"},
+    {:waiting_max, 100_000, {1, 10_000_000}, "deliveries waiting in the engine"},
+    {:outbox_max, 10_000, {1, 10_000_000},
+     "deliveries waiting to be committed; more are dropped, and of one site above its " <>
+       "share (four times what is free)"},
+    {:outbox_bytes_max, 67_108_864, {262_144, 68_719_476_736},
+     "bodies waiting to be committed, in bytes; more are dropped"},
+    {:deliveries_per_event_max, 1_000, {1, 100_000},
+     "deliveries that one event may cause, over its goals and their webhooks; more are dropped"},
+    {:webhooks_per_site_max, 20, {1, 1_000}, "webhooks of one site"},
+    {:tests_per_minute, 10, {1, 1_000}, "test deliveries of one site"},
+    {:recover_max, 10_000, {1, 1_000_000}, "deliveries brought back by one recover"},
+    {:disable_after_ms, 5 * @days, {60_000, 365 * @days},
+     "a webhook that has only failed for this long is disabled"},
+    {:retention_ms, 30 * @days, {60_000, 3_650 * @days}, "how long finished deliveries are kept"},
+    {:drain_ms, 5_000, {0, 600_000}, "how long requests in flight may finish at the stop"},
+    {:lease_ms, 30_000, {1_000, 600_000},
+     "after this long without a sign of life another node takes over"},
+    {:sweep_interval_ms, 1_000, {10, 60_000}, "how often parked deliveries are looked for"},
+    {:prune_interval_ms, 60_000, {10, @days}, "how often old deliveries are deleted"}
+  ]
+
+  # The keyword lists of two parts: {low, high}, or that or :infinity.
+  @parts %{
+    directory: %{
+      refresh_ms: {10, @days},
+      sites_per_refresh: {0, 1_000_000},
+      concurrency: {1, 1_000},
+      load_timeout_ms: {10, 600_000},
+      start_wait_ms: {0, 600_000},
+      dedup_entries_max: {1, 100_000_000}
+    },
+    traffic: %{
+      tick_ms: {10, @days, :infinity},
+      lease_ms: {10, @days},
+      concurrency: {1, 1_000},
+      site_timeout_ms: {10, 600_000},
+      round_timeout_ms: {10, @days}
+    }
+  }
+
+  @limit_docs Enum.map_join(@limits, "\n", fn {key, default, _check, text} ->
+                "    * `:#{key}` - #{text}; default `#{inspect(default)}`"
+              end)
+
+  @moduledoc """
+  The options of an instance, checked before anything starts.
+
+      iex> Plausible.Webhooks.Runtime.Options.new([])
+      {:error, {:invalid_option, :store, "is required"}}
+
+  Required:
+
+    * `:store` - `{module, keyword}`, a `Plausible.Webhooks.Store`.
+    * `:host` - `{module, argument}`, a `Plausible.Webhooks.Host`.
+
+  What to send and to whom:
+
+    * `:name` - an atom, the instance; default `Plausible.Webhooks`. A second one
+      needs another name, and another database.
+    * `:vault` - what encrypts the secrets in the store: a list of keys, newest
+      first (32 bytes each, raw or in Base64); `{:file, path}`, a key file that is
+      made, with its folder, when it is not there; or a `Plausible.Webhooks.Vault`. Default `nil`:
+      for a store that brings its own.
+    * `:policy` - where may be sent to: `%{https_only: true, allow_private: false,
+      allow: [], ports: []}` and any part of it. `allow` lists CIDRs
+      (`"10.1.0.0/16"`) of addresses that may be reached besides public ones; local
+      names (`localhost`, `app.internal`) are let in by `allow_private` alone. `ports`
+      lists what is allowed (`[]`: all but the known bad ones).
+    * `:ca_file` - PEM file of the certificate authorities, `nil` for the system's.
+    * `:user_agent` - `nil` for `Plausible-Webhooks/<version>`.
+    * `:observers` - list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
+    * `:cluster` - how other nodes are told of changes: `{module, keyword}`, see
+      `Plausible.Webhooks.Cluster`; default `nil`.
+    * `:directory` - limits of the directory of subscriptions, a keyword list:
+      #{@parts.directory |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
+      (`Plausible.Webhooks.Ingest.Directory`).
+    * `:traffic` - limits of the traffic evaluator, likewise:
+      #{@parts.traffic |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
+      (`Plausible.Webhooks.Ingest.Traffic.Evaluator`); `false`: none runs here.
+    * `:periodic` - who sees to what one node of several has to do from time to time:
+      retention, and the traffic evaluation each minute. `:local` (default): this
+      instance's own timers, on one node at a time, which the store decides. `:oban`:
+      jobs of the host that call `Plausible.Webhooks.Ingest.Traffic.evaluate/2` and
+      `Plausible.Webhooks.prune/1`; the workers of the project
+      `plausible_webhooks_phoenix` do, for Oban. Taking over parked deliveries and
+      those of dead nodes is never left to a job: every node does it itself.
+
+  Limits, units in the name:
+
+  #{@limit_docs}
+  """
+
+  alias __MODULE__
+  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Terms, Vault}
+
+  @type t :: %Options{}
+  @type error :: {:invalid_option, atom(), String.t()}
+
+  defstruct [
+              :store,
+              :host,
+              name: Plausible.Webhooks,
+              vault: nil,
+              policy: %{https_only: true, allow_private: false, allow: [], ports: []},
+              ca_file: nil,
+              user_agent: nil,
+              observers: [],
+              cluster: nil,
+              directory: [],
+              traffic: [],
+              periodic: :local
+            ] ++ Enum.map(@limits, fn {key, default, _check, _text} -> {key, default} end)
+
+  @doc "Checks every option; the error names the first one that is wrong."
+  @spec new(keyword()) :: {:ok, t()} | {:error, error()}
+  def new(options) do
+    if Keyword.keyword?(options) do
+      check_all(options)
+    else
+      {:error, {:invalid_option, :options, "must be a keyword list"}}
+    end
+  end
+
+  defp check_all(options) do
+    # Last, since it may make a key file.
+    {vaults, others} = Enum.split_with(options, &match?({:vault, _}, &1))
+
+    with :ok <- required(options),
+         {:ok, checked} <- each(others, %{}),
+         :ok <- together(struct!(Options, checked)),
+         {:ok, checked} <- each(vaults, checked) do
+      {:ok, named(struct!(Options, checked))}
+    end
+  end
+
+  # Two instances with a file each must not meet in the name of a process.
+  defp named(%Options{name: name, store: {Store.SQLite, options}} = all)
+       when name != Plausible.Webhooks do
+    options = Keyword.put_new(options, :name, Module.concat(name, "SQLite"))
+    %{all | store: {Store.SQLite, options}}
+  end
+
+  defp named(options), do: options
+
+  defp required(options) do
+    case Enum.find([:store, :host], &(not Keyword.has_key?(options, &1))) do
+      nil -> :ok
+      key -> {:error, {:invalid_option, key, "is required"}}
+    end
+  end
+
+  defp each([], checked), do: {:ok, checked}
+
+  defp each([{key, _value} | _rest], checked) when is_map_key(checked, key),
+    do: {:error, {:invalid_option, key, "is given twice"}}
+
+  defp each([{key, value} | rest], checked) do
+    case check(key, value) do
+      {:ok, value} -> each(rest, Map.put(checked, key, value))
+      {:error, text} -> {:error, {:invalid_option, key, text}}
+    end
+  end
+
+  # What two options say about each other.
+  defp together(%Options{connect_timeout_ms: connect, timeout_ms: total}) when connect > total,
+    do: {:error, {:invalid_option, :connect_timeout_ms, "must not be longer than timeout_ms"}}
+
+  defp together(_options), do: :ok
+
+  defp check(:name, name) when is_atom(name) and name not in [nil, true, false], do: {:ok, name}
+  defp check(:name, _other), do: {:error, "must be an atom"}
+
+  defp check(:store, {module, options}) when is_atom(module),
+    do: implementation(module, options, Store, "not a store")
+
+  defp check(:store, _other), do: {:error, "must be {module, keyword list}"}
+
+  defp check(:host, {module, argument}) when is_atom(module) do
+    case missing(module, Host) do
+      nil -> {:ok, {module, argument}}
+      missing -> {:error, "#{inspect(module)} is not a host: #{missing}"}
+    end
+  end
+
+  defp check(:host, _other), do: {:error, "must be {module, argument}"}
+
+  defp check(:vault, vault), do: vault(vault)
+  defp check(:policy, policy), do: policy(policy)
+  defp check(:observers, observers), do: observers(observers)
+
+  defp check(key, nil) when key in [:ca_file, :user_agent, :cluster], do: {:ok, nil}
+
+  defp check(:ca_file, path) when is_binary(path) do
+    case File.regular?(path) and File.read(path) do
+      {:ok, text} ->
+        if text =~ ~r/-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----/,
+          do: {:ok, path},
+          else: {:error, "has no certificate"}
+
+      _no_file ->
+        {:error, "is not a file that can be read"}
+    end
+  end
+
+  defp check(:user_agent, text) when is_binary(text) do
+    if text =~ ~r/\A[\x21-\x7e][\x20-\x7e]{0,199}\z/,
+      do: {:ok, text},
+      else: {:error, "must be 1 to 200 printable ASCII characters"}
+  end
+
+  defp check(key, _other) when key in [:ca_file, :user_agent],
+    do: {:error, "must be a string or nil"}
+
+  defp check(:cluster, {module, options}) when is_atom(module),
+    do: implementation(module, options, Cluster, "no cluster")
+
+  defp check(:cluster, _other), do: {:error, "must be {module, keyword list} or nil"}
+
+  defp check(:periodic, who) when who in [:local, :oban], do: {:ok, who}
+  defp check(:periodic, _other), do: {:error, "must be :local or :oban"}
+
+  defp check(:traffic, false), do: {:ok, false}
+
+  defp check(key, options) when key in [:directory, :traffic] do
+    if Keyword.keyword?(options),
+      do: parts(options, Map.fetch!(@parts, key)),
+      else: {:error, "must be a keyword list"}
+  end
+
+  for {key, _default, rule, _text} <- @limits do
+    defp check(unquote(key), value), do: limit(unquote(Macro.escape(rule)), value)
+  end
+
+  defp check(_unknown, _value), do: {:error, "is not an option"}
+
+  defp parts(options, known) do
+    Enum.find_value(options, {:ok, options}, fn {key, value} ->
+      case is_map_key(known, key) and limit(known[key], value) do
+        false -> {:error, "#{key} is not a part of it"}
+        {:error, text} -> {:error, "#{key} #{text}"}
+        {:ok, _value} -> nil
+      end
+    end)
+  end
+
+  defp limit({_low, _high, also}, also), do: {:ok, also}
+
+  defp limit({low, high, also}, value) do
+    with {:error, text} <- limit({low, high}, value), do: {:error, "#{text}, or #{inspect(also)}"}
+  end
+
+  defp limit({low, high}, value) when is_integer(value) and value >= low and value <= high,
+    do: {:ok, value}
+
+  defp limit({low, high}, _value), do: {:error, "must be an integer from #{low} to #{high}"}
+
+  defp limit(:delays, delays) when is_list(delays) and length(delays) <= 12 do
+    if Enum.all?(delays, &(is_integer(&1) and &1 > 0 and &1 <= 7 * @days)),
+      do: {:ok, delays},
+      else: {:error, "must hold integers from 1 to #{7 * @days}"}
+  end
+
+  defp limit(:delays, _other), do: {:error, "must be a list of at most 12 delays"}
+
+  defp vault(nil), do: {:ok, nil}
+  defp vault(%Vault{} = vault), do: {:ok, vault}
+  defp vault(keys) when is_list(keys), do: vault_of(Vault.new(keys))
+
+  defp vault({:file, path}) when is_binary(path) do
+    case Vault.load_file(path) do
+      {:error, {:key_file, _path, :enoent}} -> vault_of(Vault.create_file(path))
+      other -> vault_of(other)
+    end
+  end
+
+  defp vault(_other), do: {:error, "must be a list of keys, {:file, path} or a vault"}
+
+  defp vault_of({:ok, vault}), do: {:ok, vault}
+  defp vault_of({:error, :no_keys}), do: {:error, "holds no key"}
+
+  defp vault_of({:error, {:invalid_key, position}}),
+    do: {:error, "key #{position} is not 32 bytes, raw or in Base64"}
+
+  defp vault_of({:error, {:ambiguous_keys, position}}),
+    do: {:error, "key #{position} cannot be told from another one, take a new key"}
+
+  defp vault_of({:error, {:key_file, path, reason}}),
+    do: {:error, "the key file #{path} cannot be used: #{inspect(reason)}"}
+
+  defp policy(policy) when is_list(policy) do
+    if Keyword.keyword?(policy),
+      do: policy(Map.new(policy)),
+      else: {:error, "must be a map or a keyword list"}
+  end
+
+  defp policy(policy) when is_map(policy) do
+    defaults = %Options{}.policy
+
+    case Enum.find(policy, fn {key, value} -> not policy_part?(key, value) end) do
+      nil -> judged(Map.merge(defaults, policy))
+      {key, _value} when is_map_key(defaults, key) -> {:error, "#{key} is not valid"}
+      {key, _value} -> {:error, "#{inspect(key)} is not a part of it"}
+    end
+  end
+
+  defp policy(_other), do: {:error, "must be a map or a keyword list"}
+
+  defp policy_part?(key, value) when key in [:https_only, :allow_private], do: is_boolean(value)
+  defp policy_part?(:allow, cidrs), do: list_of?(cidrs, &is_binary/1)
+  defp policy_part?(:ports, ports), do: list_of?(ports, &(&1 in 1..65_535))
+  defp policy_part?(_key, _value), do: false
+
+  defp list_of?(list, check), do: Terms.proper_list?(list) and Enum.all?(list, check)
+
+  # As whoever judges by it reads it.
+  defp judged(policy) do
+    case Native.check_url("https://example.com/", policy) do
+      {:error, reason} when reason != :blocked_port ->
+        {:error, "holds something that is not valid: #{reason}"}
+
+      _read ->
+        {:ok, policy}
+    end
+  end
+
+  defp observers(observers) when is_list(observers) do
+    wrong = Enum.find(observers, &(not observer?(&1)))
+
+    if wrong,
+      do: {:error, "#{inspect(wrong)} is not {module, argument} of an observer"},
+      else: {:ok, observers}
+  end
+
+  defp observers(_other), do: {:error, "must be a list of {module, argument}"}
+
+  defp observer?({module, _argument}) when is_atom(module),
+    do: implements?(module, :handle_event, 4)
+
+  defp observer?(_other), do: false
+
+  defp implements?(module, function, arity),
+    do: Code.ensure_loaded?(module) and function_exported?(module, function, arity)
+
+  defp implementation(module, options, behaviour, is_not) do
+    cond do
+      not Keyword.keyword?(options) ->
+        {:error, "must be {module, keyword list}"}
+
+      missing = missing(module, behaviour) ->
+        {:error, "#{inspect(module)} is #{is_not}: #{missing}"}
+
+      true ->
+        {:ok, {module, options}}
+    end
+  end
+
+  defp missing(module, behaviour) do
+    needed = behaviour.behaviour_info(:callbacks) -- behaviour.behaviour_info(:optional_callbacks)
+
+    case Enum.reject(needed, fn {function, arity} -> implements?(module, function, arity) end) do
+      [] -> nil
+      [{function, arity} | _] -> "#{function}/#{arity} is missing"
+    end
+  end
+
+  defimpl Inspect do
+    # What the store and the cluster were given (a password, perhaps) must not end
+    # up in a crash report.
+    def inspect(options, opts) do
+      store = options.store && elem(options.store, 0)
+      cluster = options.cluster && elem(options.cluster, 0)
+      Inspect.Any.inspect(%{options | store: store, cluster: cluster}, opts)
+    end
+  end
+end

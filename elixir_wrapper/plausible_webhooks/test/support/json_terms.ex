@@ -108,7 +108,7 @@ defmodule Plausible.Webhooks.JsonTerms do
   defp pick(n), do: :rand.uniform(n) - 1
 
   defp integer do
-    case pick(5) do
+    case pick(4) do
       0 ->
         pick(10)
 
@@ -119,10 +119,8 @@ defmodule Plausible.Webhooks.JsonTerms do
         sign() * (Integer.pow(2, Enum.random([31, 53, 59, 60, 62])) + pick(3) - 1)
 
       3 ->
-        sign() * (:rand.uniform(Integer.pow(2, 63)) - 1)
-
-      4 ->
-        Enum.random([Integer.pow(2, 63) - 1, -Integer.pow(2, 63)])
+        # Below what JavaScript would round up to 2^63.
+        sign() * :rand.uniform(Integer.pow(2, 63) - 1024)
     end
   end
 
@@ -132,15 +130,16 @@ defmodule Plausible.Webhooks.JsonTerms do
     case pick(4) do
       0 -> sign() * (pick(1000) * 1.0)
       1 -> sign() * :rand.uniform()
-      2 -> (:rand.uniform() - 0.5) * :math.pow(10, pick(40) - 20)
+      2 -> (:rand.uniform() - 0.5) * :math.pow(10, pick(38) - 20)
       3 -> any_float()
     end
   end
 
   defp any_float do
     case <<:rand.uniform(Integer.pow(2, 64)) - 1::64>> do
-      <<float::float>> -> float
-      _nan_or_infinity -> any_float()
+      # JavaScript writes floats up to 1.0e21 as integers, beyond 64 bits.
+      <<float::float>> when abs(float) < 9.0e18 or abs(float) >= 1.0e21 -> float
+      _other -> any_float()
     end
   end
 

@@ -258,7 +258,7 @@ Status SigningKey::append_signature(std::string_view id,
   std::array<unsigned char, base64_size(kMacBytes) + 1> base64;  // and a NUL
   EVP_EncodeBlock(base64.data(), mac.data(), kMacBytes);
   out.append(kVersion);
-  out.append(base64.begin(), base64.end() - 1);
+  out.append(reinterpret_cast<const char*>(base64.data()), base64.size() - 1);
   return Ok{};
 }
 

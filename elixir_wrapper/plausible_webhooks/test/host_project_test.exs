@@ -11,15 +11,26 @@ defmodule Plausible.Webhooks.HostProjectTest do
   @top Path.expand("../..", @project)
   @native "plausible_webhooks_nif.so"
 
-  # What a driver of a database is to Ecto: it needs an application of OTP that
-  # neither the host nor this project names.
+  # As with Ecto, a fetched dependency brings a task, and this task starts what neither
+  # the host nor this project names.
   @driver %{
-    "driver/mix.exs" => """
+    "mix.exs" => """
     defmodule Driver.MixProject do
       use Mix.Project
 
       def project, do: [app: :driver, version: "0.1.0"]
       def application, do: [extra_applications: [:ssl]]
+    end
+    """,
+    "lib/mix/tasks/driver.migrate.ex" => """
+    defmodule Mix.Tasks.Driver.Migrate do
+      use Mix.Task
+
+      @impl true
+      def run(args) do
+        {:ok, _started} = Application.ensure_all_started(:driver)
+        Mix.Task.run("app.config", args)
+      end
     end
     """
   }
@@ -41,17 +52,6 @@ defmodule Plausible.Webhooks.HostProjectTest do
           end
 
         Supervisor.start_link(children, strategy: :one_for_one)
-      end
-    end
-    """,
-    "lib/mix/tasks/shop.migrate.ex" => """
-    defmodule Mix.Tasks.Shop.Migrate do
-      use Mix.Task
-
-      @impl true
-      def run(_args) do
-        Mix.Task.run("app.config")
-        {:ok, _started} = Application.ensure_all_started(:driver)
       end
     end
     """,
@@ -143,7 +143,8 @@ defmodule Plausible.Webhooks.HostProjectTest do
   setup_all do
     folder = Path.join(System.tmp_dir!(), "webhooks_host_#{System.pid()}")
     on_exit(fn -> File.rm_rf!(folder) end)
-    write(folder, @driver)
+    write(Path.join(folder, "driver"), @driver)
+    commit(Path.join(folder, "driver"))
     {:ok, folder: folder}
   end
 
@@ -156,6 +157,13 @@ defmodule Plausible.Webhooks.HostProjectTest do
     end
   end
 
+  defp commit(folder) do
+    author = ~w(-c user.name=a -c user.email=a@example.com -c commit.gpgsign=false)
+
+    for args <- [~w(init -q), ~w(add .), author ++ ~w(commit -q -m all)],
+        do: {_output, 0} = System.cmd("git", args, cd: folder, stderr_to_stdout: true)
+  end
+
   defp host(folder, name, dependency) do
     mixfile = """
     defmodule Shop.MixProject do
@@ -166,7 +174,7 @@ defmodule Plausible.Webhooks.HostProjectTest do
           app: :shop,
           version: "0.1.0",
           deps: [
-            {:driver, path: "../driver"},
+            {:driver, git: "file://#{folder}/driver"},
             {:plausible_webhooks,
              #{dependency}}
           ]
@@ -199,7 +207,7 @@ defmodule Plausible.Webhooks.HostProjectTest do
           "deps.get",
           "format --check-formatted",
           "compile --warnings-as-errors",
-          "shop.migrate",
+          "driver.migrate",
           "run -e :delivered=Shop.deliver()",
           "test",
           "release --quiet --overwrite"
@@ -225,11 +233,7 @@ defmodule Plausible.Webhooks.HostProjectTest do
       File.cp_r!(Path.join(@top, name), Path.join(repository, name))
     end
 
-    author = ~w(-c user.name=a -c user.email=a@example.com -c commit.gpgsign=false)
-
-    for args <- [~w(init -q), ~w(add .), author ++ ~w(commit -q -m all)],
-        do: {_output, 0} = System.cmd("git", args, cd: repository, stderr_to_stdout: true)
-
+    commit(repository)
     git = "git: #{inspect("file://" <> repository)}, subdir: #{inspect(project)}"
     assert_commands_work(host(folder, "by_git", git))
   end

@@ -389,6 +389,16 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
     assert message =~ "subdir:"
   end
 
+  test "in a package the C++ sources are in native/", %{project: project, repo: repo} = context do
+    native = Path.join(project, "native")
+    on_exit(fn -> File.rm_rf!(native) end)
+    File.mkdir_p!(native)
+    File.rename!(Path.join(repo, "c_src"), Path.join(native, "c_src"))
+    assert {:ok, []} = run(project)
+    assert ["-S " <> configure, _build] = calls(context.fake)
+    assert String.starts_with?(configure, native <> " ")
+  end
+
   test "two at once build once", %{project: project, fake: fake} do
     File.write!("#{fake}/hook", "sleep 0.5")
 

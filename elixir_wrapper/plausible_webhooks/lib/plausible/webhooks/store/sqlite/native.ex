@@ -8,6 +8,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Native do
   # raises ArgumentError. SQLite's errors are `{:error, {code, text}}` with the primary
   # result code, https://www.sqlite.org/rescode.html.
 
+  alias Plausible.Webhooks.Runtime.NativeLibrary
+
   @compile {:autoload, false}
   @on_load :load
   @abi 1
@@ -21,28 +23,30 @@ defmodule Plausible.Webhooks.Store.SQLite.Native do
 
   @doc false
   def load do
-    path = :filename.join(:code.priv_dir(:plausible_webhooks), ~c"plausible_webhooks_sqlite")
-    :erlang.load_nif(path, @abi)
+    path = NativeLibrary.path("plausible_webhooks_sqlite")
+    NativeLibrary.loaded(__MODULE__, path, :erlang.load_nif(path, @abi))
   end
+
+  defp missing, do: :erlang.nif_error(NativeLibrary.exception(__MODULE__))
 
   @doc """
   Opens an existing file; an empty one becomes a new database. The file is not read: if
   it is not a database, the first statement fails.
   """
   @spec open(Path.t()) :: {:ok, connection()} | error()
-  def open(_path), do: :erlang.nif_error(:not_loaded)
+  def open(_path), do: missing()
 
   @doc """
   Runs one statement, with as many parameters as it has, at most 64. Statements are kept
   prepared by their text, of at most 64 KiB. `:busy`: another call uses the connection.
   """
   @spec execute(connection(), String.t(), [param()]) :: {:ok, [tuple()]} | error()
-  def execute(_connection, _sql, _params), do: :erlang.nif_error(:not_loaded)
+  def execute(_connection, _sql, _params), do: missing()
 
   @doc """
   Closes the file. A second call does nothing. A connection that is garbage collected
   is closed too, but leaves its write-ahead log to the next one.
   """
   @spec close(connection()) :: :ok | error()
-  def close(_connection), do: :erlang.nif_error(:not_loaded)
+  def close(_connection), do: missing()
 end

@@ -67,7 +67,7 @@ TEST_CASE("connection: used again where more are at work than are kept idle") {
   });
   EngineOptions options = test_options();
   options.multi_handles = 1;
-  options.lane_in_flight_max = options.host_in_flight_max = 200;
+  options.lane_in_flight_max = options.destination_in_flight_max = 200;
   EngineRun run(options);
   run.endpoint("wh_1", server.url("/"));
   for (int i = 0; i < 1'500; ++i) {

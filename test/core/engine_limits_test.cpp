@@ -108,7 +108,7 @@ TEST_CASE("limits: requests in flight per host, over all lanes") {
   TestServer server;
   server.otherwise(after(10));
   EngineOptions options = test_options();
-  options.host_in_flight_max = 5;
+  options.destination_in_flight_max = 5;
   EngineRun run(options);
   for (int lane = 0; lane < 10; ++lane) {
     const std::string id = std::to_string(lane);
@@ -136,7 +136,7 @@ TEST_CASE("limits: another host is not held up by a full one") {
   TestServer server(everywhere);
   server.on("/slow", Handler(after(400)));
   EngineOptions options = test_options();
-  options.host_in_flight_max = 2;
+  options.destination_in_flight_max = 2;
   EngineRun run(options);
   run.endpoint("wh_slow", server.url("127.0.0.5", "/slow"));
   run.endpoint("wh_good", server.url("127.0.0.6", "/good"));
@@ -173,7 +173,7 @@ TEST_CASE("limits: rate of a lane") {
 TEST_CASE("limits: rate of a host, over all lanes") {
   TestServer server;
   EngineOptions options = test_options();
-  options.host_rate_per_s = 50;
+  options.destination_rate_per_s = 50;
   EngineRun run(options);
   for (int lane = 0; lane < 5; ++lane) {
     const std::string id = std::to_string(lane);
@@ -192,7 +192,7 @@ TEST_CASE("limits: a waiting lane costs no processor time") {
   TestServer server;
   EngineOptions options = test_options();
   options.lane_rate_per_s = 2;
-  options.host_rate_per_s = 2;
+  options.destination_rate_per_s = 2;
   EngineRun run(options);
   run.endpoint("wh_1", server.url("/"));
   run.submit(many(20, "wh_1"));

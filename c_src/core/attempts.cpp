@@ -284,11 +284,9 @@ std::size_t Attempts::poll(std::int64_t wait_us) {
   const std::size_t events = events_->poll(
       wait_us, [this](CURL* easy, CURLcode code) { done(easy, code); });
   rebuild_broken();
-  const auto relaxed = std::memory_order_relaxed;
-  EngineCounters& counters = report_.counters;
-  counters.connections_opened.store(events_->opened_count(), relaxed);
-  counters.resolver_threads.store(resolver_->threads(), relaxed);
-  counters.resolver_stuck.store(resolver_->stuck(), relaxed);
+  report_.stats.connections_opened = events_->opened_count();
+  report_.stats.resolver_threads = resolver_->threads();
+  report_.stats.resolver_stuck = resolver_->stuck();
   return events;
 }
 

@@ -31,22 +31,25 @@ using Command = std::variant<Delivery, Endpoint, RemoveEndpoint>;
 
 struct Engine::Impl {
   std::uint64_t waiting_max = 0;
-  std::uint64_t in_flight_max = 0;
   Report report;
   std::unique_ptr<EngineLoop> loop;  // driver only; gone once stopped
 
   std::mutex inbox_mutex;
   std::vector<Command> inbox;
+  std::uint64_t submitted = 0;  // under inbox_mutex
   std::atomic<bool> inbox_filled{false};
   // The inbox may only wake a loop that is still there.
   EngineLoop* wakeable = nullptr;  // under inbox_mutex
   std::atomic<bool> sleeping{false};
 
-  std::atomic<bool> driving{false};
+  std::mutex driver_seat;  // held by who drives
   std::atomic<bool> stop_requested{false};
   std::atomic<bool> closed{false};  // no more admissions
 
   std::vector<std::string> unfinished;  // what stop() found; driver only
+
+  std::mutex stats_mutex;
+  EngineStats stats;  // as published; under stats_mutex
 
   // Lock held.
   void wake_if_asleep() const {
@@ -67,37 +70,14 @@ struct Engine::Impl {
   std::size_t step(std::int64_t wait_us);
   void run(std::int64_t until_us);
   void drain(std::int64_t until_us);
+  void publish();
   void tear_down();
 };
-
-namespace {
-
-// Held by who drives.
-class DriverSeat {
- public:
-  explicit DriverSeat(std::atomic<bool>& driving)
-      : driving_(driving), taken_(!driving.exchange(true)) {}
-  ~DriverSeat() {
-    if (taken_) {
-      driving_.store(false);
-    }
-  }
-  DriverSeat(const DriverSeat&) = delete;
-  DriverSeat& operator=(const DriverSeat&) = delete;
-  explicit operator bool() const { return taken_; }
-
- private:
-  std::atomic<bool>& driving_;
-  bool taken_;
-};
-
-}  // namespace
 
 // Lock held. Manual deliveries have a tenth of extra room: a test or a
 // redelivery must work while the queue is full of something else.
 std::size_t Engine::Impl::admit(std::vector<Delivery>& deliveries) {
-  EngineCounters& counters = report.counters;
-  std::uint64_t waiting = counters.waiting.load(std::memory_order_relaxed);
+  std::uint64_t waiting = report.waiting.load(std::memory_order_relaxed);
   std::size_t taken = 0;
   try {
     for (Delivery& delivery : deliveries) {
@@ -112,8 +92,8 @@ std::size_t Engine::Impl::admit(std::vector<Delivery>& deliveries) {
   } catch (const std::bad_alloc&) {  // NOLINT(bugprone-empty-catch)
     // Those before are in, and this one has not been moved.
   }
-  counters.waiting.fetch_add(taken, std::memory_order_relaxed);
-  counters.submitted.fetch_add(taken, std::memory_order_relaxed);
+  report.waiting.fetch_add(taken, std::memory_order_relaxed);
+  submitted += taken;
   return taken;
 }
 
@@ -148,7 +128,14 @@ std::size_t Engine::Impl::step(std::int64_t wait_us) {
   }
   const std::size_t events = loop->step(wait_us);
   sleeping.store(false, std::memory_order_seq_cst);
+  publish();
   return events;
+}
+
+void Engine::Impl::publish() {
+  report.stats.finished_unread = report.finished.size();
+  const std::lock_guard<std::mutex> lock(stats_mutex);
+  stats = report.stats;
 }
 
 void Engine::Impl::run(std::int64_t until_us) {
@@ -184,6 +171,7 @@ void Engine::Impl::drain(std::int64_t until_us) {
       return;
     }
     loop->step(left_us);
+    publish();
   }
 }
 
@@ -194,9 +182,9 @@ void Engine::Impl::tear_down() {
     wakeable = nullptr;
   }
   loop.reset();
-  report.counters.waiting.store(0, std::memory_order_relaxed);
-  report.counters.in_flight.store(0, std::memory_order_relaxed);
-  report.counters.lanes.store(0, std::memory_order_relaxed);
+  report.waiting.store(0, std::memory_order_relaxed);
+  report.stats.in_flight = report.stats.lanes = 0;
+  publish();
 }
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -220,7 +208,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   }
   impl->loop = std::move(loop).value();
   impl->wakeable = impl->loop.get();
-  impl->in_flight_max = impl->loop->in_flight_max();
+  impl->publish();
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
 
@@ -260,7 +248,7 @@ Result<std::size_t> Engine::submit(std::vector<Delivery>& deliveries) {
 
 Status Engine::run_once(std::uint32_t max_wait_ms,
                         std::vector<Attempt>& finished) {
-  const DriverSeat seat(impl_->driving);
+  const std::unique_lock seat(impl_->driver_seat, std::try_to_lock);
   if (!seat) {
     return Error{"already_driven", {}};
   }
@@ -276,12 +264,12 @@ Status Engine::run_once(std::uint32_t max_wait_ms,
   finished.insert(finished.end(), std::make_move_iterator(ready.begin()),
                   std::make_move_iterator(ready.end()));
   ready.clear();
-  impl_->report.counters.finished_unread.store(0, std::memory_order_relaxed);
+  impl_->publish();
   return Ok{};
 }
 
 Result<std::vector<std::string>> Engine::stop(std::uint32_t drain_ms) {
-  const DriverSeat seat(impl_->driving);
+  const std::unique_lock seat(impl_->driver_seat, std::try_to_lock);
   if (!seat) {
     return Error{"already_driven", {}};
   }
@@ -309,30 +297,14 @@ void Engine::request_stop() noexcept {
 }
 
 EngineStats Engine::stats() const {
-  const EngineCounters& counters = impl_->report.counters;
-  const auto get = [](const EngineCounters::Counter& counter) {
-    return counter.load(std::memory_order_relaxed);
-  };
-  const auto ended = [&](DeliveryState state) {
-    return get(counters.by_state[static_cast<std::size_t>(state)]);
-  };
   EngineStats stats;
-  stats.in_flight = get(counters.in_flight);
-  stats.waiting = get(counters.waiting);
-  stats.lanes = get(counters.lanes);
-  stats.finished_unread = get(counters.finished_unread);
-  stats.in_flight_max = impl_->in_flight_max;
-  stats.submitted = get(counters.submitted);
-  stats.attempts = get(counters.attempts);
-  stats.delivered = ended(DeliveryState::kDelivered);
-  stats.retried = ended(DeliveryState::kPending);
-  stats.parked = ended(DeliveryState::kParked);
-  stats.failed = ended(DeliveryState::kFailed);
-  stats.cancelled = ended(DeliveryState::kCancelled);
-  stats.connections_opened = get(counters.connections_opened);
-  stats.resolver_threads = get(counters.resolver_threads);
-  stats.resolver_stuck = get(counters.resolver_stuck);
-  stats.loop_turns = get(counters.loop_turns);
+  {
+    const std::lock_guard<std::mutex> lock(impl_->stats_mutex);
+    stats = impl_->stats;
+  }
+  const std::lock_guard<std::mutex> lock(impl_->inbox_mutex);
+  stats.submitted = impl_->submitted;
+  stats.waiting = impl_->report.waiting.load(std::memory_order_relaxed);
   stats.stopped = impl_->closed.load();
   return stats;
 }

@@ -64,18 +64,19 @@ EngineLoop::EngineLoop(EngineOptions options, const Sizes& sizes,
     : options_(std::move(options)),
       report_(report),
       in_flight_(sizes.in_flight_max),
-      scheduler_(options_, in_flight_, timers_, report.counters.waiting),
+      scheduler_(options_, in_flight_, timers_, report.waiting),
       attempts_(options_, std::move(events), sizes.destination_multis,
                 std::move(trust), scheduler_, in_flight_, timers_, report) {
   if (!options_.now_ms) {
     options_.now_ms = wall_now_ms;
   }
+  report.stats.in_flight_max = sizes.in_flight_max;
 }
 
 void EngineLoop::refuse(const Delivery& delivery, DeliveryState state,
                         ErrorClass error, std::string detail,
                         std::optional<std::int64_t> next_at_ms) {
-  report_.counters.waiting.fetch_sub(1, std::memory_order_relaxed);
+  report_.waiting.fetch_sub(1, std::memory_order_relaxed);
   report_.add_unattempted(delivery, state, error, std::move(detail),
                           options_.now_ms(), next_at_ms);
 }
@@ -89,7 +90,7 @@ void EngineLoop::remove(const std::string& webhook_id) {
 void EngineLoop::take(Delivery delivery) {
   if (Item* const known = scheduler_.item(delivery.id)) {
     // At least once does not ask for twice.
-    report_.counters.waiting.fetch_sub(1, std::memory_order_relaxed);
+    report_.waiting.fetch_sub(1, std::memory_order_relaxed);
     if (delivery.manual) {
       scheduler_.hurry(*known, delivery.schedule_from);
     }
@@ -158,12 +159,9 @@ std::size_t EngineLoop::step(std::int64_t wait_us) {
     }
   }
   const std::size_t events = attempts_.poll(next_wait_us(wait_us));
-  EngineCounters& counters = report_.counters;
-  counters.in_flight.store(in_flight_.taken(), std::memory_order_relaxed);
-  counters.lanes.store(scheduler_.lanes(), std::memory_order_relaxed);
-  counters.finished_unread.store(report_.finished.size(),
-                                 std::memory_order_relaxed);
-  counters.loop_turns.fetch_add(1, std::memory_order_relaxed);
+  report_.stats.in_flight = in_flight_.taken();
+  report_.stats.lanes = scheduler_.lanes();
+  ++report_.stats.loop_turns;
   return events;
 }
 

@@ -45,7 +45,6 @@ class EngineLoop {
     return scheduler_.delivery_ids();
   }
   bool has_in_flight() const noexcept { return in_flight_.taken() > 0; }
-  std::size_t in_flight_max() const noexcept { return in_flight_.max(); }
 
  private:
   // How the process's descriptors are shared out.

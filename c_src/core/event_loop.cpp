@@ -22,6 +22,15 @@ std::uint64_t tag_of(std::size_t shard, curl_socket_t descriptor) {
          static_cast<std::uint32_t>(descriptor);
 }
 
+// The extra millisecond: curl's own clock truncates, and firing a fraction too
+// early makes it believe that the expiry was dealt with.
+std::int64_t due_us(std::int64_t now_us, long timeout_ms) {
+  if (timeout_ms <= 0) {
+    return timeout_ms == 0 ? now_us : kNever;
+  }
+  return now_us + std::int64_t{timeout_ms} * 1000 + 1000;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EventLoop>> EventLoop::create(
@@ -127,67 +136,56 @@ void EventLoop::remove(std::size_t multi, CURL* easy) {
   fit_connections(shard);
 }
 
-// Must not call back into libcurl: only the deadline is noted. The extra
-// millisecond: curl's own clock truncates, and firing a fraction too early
-// makes it believe that the expiry was dealt with.
+// Must not call back into libcurl: only the deadline is noted.
 int EventLoop::on_timer(CURLM* /*multi*/, long timeout_ms,
                         void* data) noexcept {
   auto* shard = static_cast<Shard*>(data);
-  if (timeout_ms < 0) {
-    shard->due_us = kNever;
-  } else if (timeout_ms == 0) {
-    shard->due_us = steady_now_us();
-  } else {
-    shard->due_us = steady_now_us() + std::int64_t{timeout_ms} * 1000 + 1000;
-  }
+  shard->due_us = due_us(steady_now_us(), timeout_ms);
   return 0;
 }
 
 int EventLoop::on_socket(CURL* /*easy*/, curl_socket_t descriptor, int what,
                          void* data, void* /*unused*/) noexcept {
   auto* shard = static_cast<Shard*>(data);
-  std::uint32_t events = 0;
-  if (what == CURL_POLL_IN || what == CURL_POLL_INOUT) {
-    events |= EPOLLIN;
-  }
-  if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT) {
-    events |= EPOLLOUT;
-  }
-  shard->loop->watch(*shard, descriptor, events);
+  const bool in = what == CURL_POLL_IN || what == CURL_POLL_INOUT;
+  const bool out = what == CURL_POLL_OUT || what == CURL_POLL_INOUT;
+  shard->loop->watch(*shard, descriptor,
+                     (in ? std::uint32_t{EPOLLIN} : 0U) |
+                         (out ? std::uint32_t{EPOLLOUT} : 0U));
   return 0;
 }
 
 void EventLoop::watch(Shard& shard, curl_socket_t descriptor,
                       std::uint32_t events) noexcept {
   const auto slot = static_cast<std::size_t>(descriptor);
-  if (slot >= watched_.size()) {
+  if (slot >= interests_.size()) {
     if (events == 0) {
       return;
     }
     try {
-      wanted_.resize(slot + 64);
-      watched_.resize(slot + 64);
+      interests_.resize(slot + 64);
     } catch (...) {
       return;  // out of memory: this transfer ends by its timeout
     }
   }
-  wanted_[slot] = events;
+  Interest& interest = interests_[slot];
+  interest.wanted = events;
   // Interest that is no longer wanted stays registered: a kept-alive connection
   // that goes back to work at once then costs no system call.
-  if (events == 0 || watched_[slot] == events) {
+  if (events == 0 || interest.watched == events) {
     return;
   }
   epoll_event event{};
   event.events = events;
   event.data.u64 = tag_of(shard.index, descriptor);
-  const int operation = watched_[slot] == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+  const int operation = interest.watched == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
   int status = epoll_ctl(epoll_, operation, descriptor, &event);
   if (status != 0 && errno == ENOENT) {
     status = epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event);
   } else if (status != 0 && errno == EEXIST) {
     status = epoll_ctl(epoll_, EPOLL_CTL_MOD, descriptor, &event);
   }
-  watched_[slot] = status == 0 ? events : 0;
+  interest.watched = status == 0 ? events : 0;
 }
 
 void EventLoop::opened(curl_socket_t descriptor) noexcept {
@@ -202,14 +200,13 @@ int EventLoop::on_close_socket(void* loop, curl_socket_t descriptor) noexcept {
 
 void EventLoop::forget(curl_socket_t descriptor) noexcept {
   const auto slot = static_cast<std::size_t>(descriptor);
-  if (slot >= watched_.size()) {
+  if (slot >= interests_.size()) {
     return;
   }
-  if (watched_[slot] != 0) {
+  if (interests_[slot].watched != 0) {
     epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, nullptr);
   }
-  watched_[slot] = 0;
-  wanted_[slot] = 0;
+  interests_[slot] = {};
 }
 
 // An idle connection has something to say. Mostly that it was closed; but an
@@ -218,8 +215,8 @@ void EventLoop::forget(curl_socket_t descriptor) noexcept {
 // input is dropped, and curl finds the connection ended.
 void EventLoop::take_idle_event(Shard& shard, curl_socket_t descriptor,
                                 std::uint32_t events) noexcept {
-  const auto slot = static_cast<std::size_t>(descriptor);
-  if (watched_[slot] == 0) {
+  Interest& interest = interests_[static_cast<std::size_t>(descriptor)];
+  if (interest.watched == 0) {
     return;  // closed meanwhile: the number may be anybody's
   }
   std::array<char, 4096> dropped;
@@ -229,7 +226,7 @@ void EventLoop::take_idle_event(Shard& shard, curl_socket_t descriptor,
       (recv(descriptor, dropped.data(), 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
        errno == EAGAIN)) {
     watch(shard, descriptor, EPOLLIN);
-    wanted_[slot] = 0;
+    interest.wanted = 0;
     return;
   }
   for (int i = 0; i < 16; ++i) {
@@ -268,9 +265,7 @@ void EventLoop::fire_timers(std::int64_t now) {
     // Not announced again does not mean that there is none.
     long timeout_ms = -1;
     curl_multi_timeout(shard->multi.get(), &timeout_ms);
-    if (timeout_ms >= 0) {
-      shard->due_us = now + std::int64_t{timeout_ms} * 1000 + 1000;
-    }
+    shard->due_us = due_us(now, timeout_ms);
   }
 }
 
@@ -286,9 +281,7 @@ void EventLoop::reap(const Done& done) {
       // The message dies with the removal.
       CURL* easy = message->easy_handle;
       const CURLcode code = message->data.result;
-      curl_multi_remove_handle(shard->multi.get(), easy);
-      --shard->handles;
-      fit_connections(*shard);
+      remove(shard->index, easy);
       done(easy, code);
     }
   }
@@ -335,7 +328,7 @@ void EventLoop::take_event(const epoll_event& event) {
   const auto descriptor =
       static_cast<curl_socket_t>(event.data.u64 & 0xffffffffU);
   Shard& shard = *shards_[static_cast<std::size_t>(event.data.u64 >> 32)];
-  if (wanted_[static_cast<std::size_t>(descriptor)] == 0) {
+  if (interests_[static_cast<std::size_t>(descriptor)].wanted == 0) {
     take_idle_event(shard, descriptor, event.events);
     return;
   }

@@ -72,6 +72,11 @@ class EventLoop {
     bool broken = false;
   };
 
+  struct Interest {
+    std::uint32_t wanted = 0;   // by curl
+    std::uint32_t watched = 0;  // what epoll was told; 0: nothing
+  };
+
   EventLoop() = default;
   static int on_socket(CURL* easy, curl_socket_t descriptor, int what,
                        void* shard, void* unused) noexcept;
@@ -98,9 +103,7 @@ class EventLoop {
   std::uint64_t opened_ = 0;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<Shard*> touched_;
-  // By descriptor: what epoll was told (0: nothing).
-  std::vector<std::uint32_t> watched_;
-  std::vector<std::uint32_t> wanted_;
+  std::vector<Interest> interests_;  // by descriptor
 };
 
 }  // namespace webhooks

@@ -34,8 +34,6 @@ class ByStanding {
   const Value& operator[](Standing standing) const {
     return values_[static_cast<std::size_t>(standing)];
   }
-  auto begin() const { return values_.begin(); }
-  auto end() const { return values_.end(); }
 
  private:
   std::array<Value, 3> values_{};
@@ -83,9 +81,8 @@ class Places {
 // it.
 class LaneQueue {
  public:
-  bool empty() const noexcept {
-    return std::all_of(lines_.begin(), lines_.end(),
-                       [](const Line& line) { return line.empty(); });
+  bool empty() const {
+    return first([](Standing) { return true; }) == nullptr;
   }
   void add(Lane& lane);
   void remove(const Lane& lane);

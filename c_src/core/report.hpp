@@ -1,10 +1,8 @@
-// Purpose: what the engine has to say: finished attempts, and counters.
+// Purpose: what the loop has to say: finished attempts, and figures.
 // Ownership: the engine's; it outlives the loop.
-// Thread: `finished` and add* by who drives; counters are written by the loop
-// (`waiting` and `submitted` also by submit) and read by anybody.
+// Thread: loop only, except `waiting`, which submit counts up.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <optional>
@@ -13,34 +11,22 @@
 #include <vector>
 
 #include "webhooks/delivery.hpp"
+#include "webhooks/engine_stats.hpp"
 
 namespace webhooks {
 
-struct EngineCounters {
-  using Counter = std::atomic<std::uint64_t>;
-  Counter in_flight{0};
-  Counter waiting{0};
-  Counter lanes{0};
-  Counter finished_unread{0};
-  Counter submitted{0};
-  Counter attempts{0};
-  std::array<Counter, kDeliveryStates> by_state{};
-  Counter connections_opened{0};
-  Counter resolver_threads{0};
-  Counter resolver_stuck{0};
-  Counter loop_turns{0};
-};
-
 struct Report {
   std::vector<Attempt> finished;
-  EngineCounters counters;
+  EngineStats stats;  // but for `waiting`, `submitted` and `stopped`
+  std::atomic<std::uint64_t> waiting{0};
 
   void add(Attempt attempt) {
-    const auto state = static_cast<std::size_t>(attempt.state);
-    counters.by_state[state].fetch_add(1, std::memory_order_relaxed);
-    if (attempt.number > 0) {
-      counters.attempts.fetch_add(1, std::memory_order_relaxed);
-    }
+    static constexpr std::uint64_t EngineStats::*kByState[] = {
+        &EngineStats::delivered, &EngineStats::retried, &EngineStats::parked,
+        &EngineStats::failed, &EngineStats::cancelled};
+    static_assert(std::size(kByState) == kDeliveryStates);
+    ++(stats.*kByState[static_cast<std::size_t>(attempt.state)]);
+    stats.attempts += attempt.number > 0 ? 1U : 0U;
     finished.push_back(std::move(attempt));
   }
 

@@ -107,13 +107,14 @@ void Transfer::build_headers(const TransferRequest& request) {
 bool Transfer::prepare(const TransferRequest& request) {
   const Url& url = request.endpoint.url;
   body_ = request.delivery.body;
-  https_ = url.scheme == "https";
   started_us_ = request.started_us;
   resolved_us_ = request.resolved_us;
   launched_us_ = steady_now_us();
   error_text_[0] = '\0';
-  tls_begun_ = dialled_ = address_refused_ = false;
+  dialled_ = false;
   answer_ = {};
+  facts_ = {};
+  facts_.https = url.scheme == "https";
   build_headers(request);
   CurlList resolve;
   if (request.addresses != nullptr) {
@@ -145,7 +146,7 @@ curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
   try {
     const auto ip = IpAddress::from_sockaddr(&address->addr);
     if (!ip || dial.addresses.judge(*ip)) {
-      transfer->address_refused_ = true;
+      transfer->facts_.address_refused = true;
       return CURL_SOCKET_BAD;
     }
   } catch (...) {
@@ -166,7 +167,7 @@ CURLcode Transfer::on_tls_context(CURL* /*easy*/, void* context,
   auto* transfer = static_cast<Transfer*>(data);
   // There is a connection, which curl's own times do not tell when the
   // handshake then hangs.
-  transfer->tls_begun_ = true;
+  transfer->facts_.connected = true;
   return transfer->settings_.dial.trust.configure(
              static_cast<SSL_CTX*>(context))
              ? CURLE_OK
@@ -184,11 +185,11 @@ std::size_t Transfer::on_body(char* data, std::size_t size, std::size_t count,
       answer.body.append(data, std::min(bytes, keep_max - answer.body.size()));
     }
   } catch (...) {
-    answer.body_capped = true;
+    transfer->facts_.body_capped = true;
     return kAbort;
   }
   answer.body_bytes += bytes;
-  answer.body_capped = answer.body_bytes > keep_max;
+  transfer->facts_.body_capped = answer.body_bytes > keep_max;
   return answer.body_bytes > keep_max + kDiscardBytesMax ? kAbort : bytes;
 }
 
@@ -220,8 +221,8 @@ bool Transfer::take_status_line(std::string_view line) {
   }
   // curl would wait to the deadline for what comes after a protocol switch
   // that nobody asked for.
-  answer_.protocol_violation = answer_.status == 101;
-  return !answer_.protocol_violation;
+  facts_.protocol_violation = answer_.status == 101;
+  return !facts_.protocol_violation;
 }
 
 bool Transfer::take_header(std::string_view line) {
@@ -231,10 +232,10 @@ bool Transfer::take_header(std::string_view line) {
   answer_.header_bytes += line.size();
   if (answer_.header_bytes > settings_.header_bytes_max) {
     // Too many trailers come after the answer and change nothing in it.
-    answer_.headers_too_large = !answer_.complete_headers;
+    facts_.headers_too_large = !facts_.answered;
     return false;
   }
-  if (answer_.complete_headers) {
+  if (facts_.answered) {
     return true;
   }
   if (line.starts_with("HTTP/")) {
@@ -245,30 +246,25 @@ bool Transfer::take_header(std::string_view line) {
   } else if (starts_with_ignoring_case(line, "retry-after:")) {
     answer_.retry_after = header_value(line, 12);
   } else if (line == "\r\n" || line == "\n") {
-    answer_.complete_headers = answer_.status >= 200;
+    facts_.answered = answer_.status >= 200;
   }
   return true;
 }
 
-TransferFacts Transfer::facts(CURLcode code) const {
-  TransferFacts facts;
-  facts.code = code;
-  facts.https = https_;
-  facts.address_refused = address_refused_ && answer_.status == 0;
-  facts.headers_too_large = answer_.headers_too_large;
-  facts.protocol_violation = answer_.protocol_violation;
-  facts.body_capped = answer_.body_capped;
-  facts.answered = answer_.complete_headers;
-  curl_easy_getinfo(easy(), CURLINFO_RESPONSE_CODE, &facts.status);
-  curl_easy_getinfo(easy(), CURLINFO_OS_ERRNO, &facts.os_error);
-  facts.connected = !dialled_ || tls_begun_ ||
-                    time_of(easy(), CURLINFO_CONNECT_TIME_T).has_value();
-  facts.tls_done = time_of(easy(), CURLINFO_APPCONNECT_TIME_T).has_value() ||
-                   time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value();
-  facts.first_byte = answer_.header_bytes > 0 ||
-                     time_of(easy(), CURLINFO_STARTTRANSFER_TIME_T).has_value();
-  facts.curl_text = error_text_.data();
-  return facts;
+void Transfer::complete_facts(CURLcode code) {
+  facts_.code = code;
+  // Of several addresses one was refused and another answered.
+  facts_.address_refused = facts_.address_refused && answer_.status == 0;
+  curl_easy_getinfo(easy(), CURLINFO_RESPONSE_CODE, &facts_.status);
+  curl_easy_getinfo(easy(), CURLINFO_OS_ERRNO, &facts_.os_error);
+  facts_.connected = facts_.connected || !dialled_ ||
+                     time_of(easy(), CURLINFO_CONNECT_TIME_T).has_value();
+  facts_.tls_done = time_of(easy(), CURLINFO_APPCONNECT_TIME_T).has_value() ||
+                    time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value();
+  facts_.first_byte =
+      answer_.header_bytes > 0 ||
+      time_of(easy(), CURLINFO_STARTTRANSFER_TIME_T).has_value();
+  facts_.curl_text = error_text_.data();
 }
 
 // curl counts from when it was given the handle; we from the attempt's start.
@@ -289,7 +285,7 @@ void Transfer::report_times(Attempt& attempt) const {
   }
   if (dialled_) {
     attempt.connect_us = shifted(CURLINFO_CONNECT_TIME_T);
-    if (https_) {
+    if (facts_.https) {
       attempt.tls_us = shifted(CURLINFO_APPCONNECT_TIME_T);
     }
   }
@@ -300,17 +296,18 @@ void Transfer::report_times(Attempt& attempt) const {
 }
 
 std::optional<std::int64_t> Transfer::finish(CURLcode code, Attempt& attempt) {
-  const TransferFacts known = facts(code);
-  Verdict verdict = judge_transfer(known);
+  const bool refused = facts_.address_refused;
+  complete_facts(code);
+  Verdict verdict = judge_transfer(facts_);
   attempt.error = verdict.error;
   attempt.detail = std::move(verdict.detail);
   attempt.response_truncated = verdict.truncated;
   attempt.status =
-      static_cast<std::uint16_t>(std::clamp(known.status, 0L, 999L));
+      static_cast<std::uint16_t>(std::clamp(facts_.status, 0L, 999L));
   report_times(attempt);
   const char* ip = nullptr;
   curl_easy_getinfo(easy(), CURLINFO_PRIMARY_IP, &ip);
-  if (ip != nullptr && !address_refused_) {
+  if (ip != nullptr && !refused) {
     attempt.remote_ip = ip;
   }
   attempt.response_content_type = clean_detail(answer_.content_type);

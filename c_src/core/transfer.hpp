@@ -88,7 +88,7 @@ class Transfer {
   bool take_status_line(std::string_view line);
   void build_headers(const TransferRequest& request);
   void add_header(std::string_view name, std::string_view value);
-  TransferFacts facts(CURLcode code) const;
+  void complete_facts(CURLcode code);
   void report_times(Attempt& attempt) const;
 
   // What the callbacks learn about the answer.
@@ -100,10 +100,6 @@ class Transfer {
     std::size_t body_bytes = 0;
     std::size_t header_bytes = 0;
     long status = 0;
-    bool headers_too_large = false;
-    bool protocol_violation = false;
-    bool body_capped = false;
-    bool complete_headers = false;
   };
 
   const TransferSettings& settings_;
@@ -120,11 +116,9 @@ class Transfer {
   std::int64_t started_us_ = 0;
   std::int64_t resolved_us_ = 0;
   std::int64_t launched_us_ = 0;
-  bool https_ = false;
-  bool tls_begun_ = false;
   bool dialled_ = false;  // this attempt opened a connection
-  bool address_refused_ = false;
   Answer answer_;
+  TransferFacts facts_;
 };
 
 }  // namespace webhooks

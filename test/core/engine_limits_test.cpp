@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "allocation_limit.hpp"
 #include "catch.hpp"
 #include "engine_support.hpp"
 #include "test_server.hpp"
@@ -284,6 +285,34 @@ TEST_CASE("limits: a full queue takes the first ones and says how many") {
   CHECK(run.engine().stats().waiting == 0);
   std::vector<Delivery> again = many(3, "wh_1", "again");
   CHECK(run.engine().submit(again).ok());
+}
+
+TEST_CASE("limits: where memory runs out, what was taken is counted") {
+  TestServer server;
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  run.turn();
+  for (std::size_t allocations = 0; allocations < 7; ++allocations) {
+    INFO(allocations << " allocations");
+    std::vector<Delivery> batch;
+    for (int i = 0; i < 60; ++i) {
+      batch.push_back(delivery(
+          std::to_string(allocations) + "_" + std::to_string(i), "wh_1"));
+    }
+    const auto taken = [&] {
+      const AllocationLimit limit(allocations);
+      return run.engine().submit(batch);
+    }();
+    const std::size_t count = taken.ok() ? taken.value() : 0;
+    CHECK(count < 60);
+    CHECK(count ==
+          (allocations == 0 ? 0 : std::size_t{1} << (allocations - 1)));
+    CHECK(run.engine().stats().waiting == count);
+    CHECK_FALSE(batch[count].id.empty());
+    const std::size_t before = run.ended();
+    REQUIRE(run.until([&] { return run.ended() == before + count; }));
+    CHECK(run.engine().stats().waiting == 0);
+  }
 }
 
 TEST_CASE("limits: retries that wait count as waiting") {

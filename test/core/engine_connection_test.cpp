@@ -236,7 +236,7 @@ TEST_CASE("connection: an answer before the question is not taken for one") {
   CHECK(run.attempts().size() == 1);
 }
 
-TEST_CASE("connection: webhooks of one host do not mix up") {
+TEST_CASE("connection: webhooks of one destination do not mix up") {
   TestServer server;
   server.otherwise([](const Request& request) {
     return Reply().wait(2).answer(200, {}, request.path());

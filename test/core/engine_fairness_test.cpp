@@ -125,7 +125,7 @@ std::size_t lanes_heard_of(const EngineRun& run, std::size_t from) {
 
 }  // namespace
 
-TEST_CASE("fairness: lanes that hang leave room for a good one on their host") {
+TEST_CASE("fairness: lanes that hang leave room for a good one beside them") {
   TestServer server;
   EngineOptions options = pressing(700);
   options.destination_in_flight_max = 64;

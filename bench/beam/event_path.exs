@@ -4,7 +4,8 @@
 #     cd elixir_wrapper/plausible_webhooks
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/event_path.exs
 
-alias Plausible.Webhooks.{Dedup, Directory, Goals, Payload, Webhook}
+alias Plausible.Webhooks.Webhook
+alias Plausible.Webhooks.Ingest.{Dedup, Directory, Goals, Payload}
 
 defmodule World do
   # Store and host: sites 1 to 10 000 have webhooks, the goals are given.

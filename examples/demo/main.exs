@@ -6,7 +6,8 @@ for file <- ~w(screen.ex receiver.ex narrator.ex), do: Code.require_file(file, _
 defmodule Demo do
   alias Demo.{Narrator, Receiver, Screen}
   alias Plausible.Webhooks
-  alias Plausible.Webhooks.{Dedup, Directory, Goals, Native, Ndjson, Traffic}
+  alias Plausible.Webhooks.{Native, Ndjson}
+  alias Plausible.Webhooks.Ingest.{Dedup, Directory, Goals, Traffic}
   alias Plausible.Webhooks.Host.File, as: Sites
 
   @examples Path.expand("..", __DIR__)

@@ -1,33 +1,33 @@
 defmodule Plausible.Webhooks.BoundedTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.Bounded
+  alias Plausible.Webhooks.Runtime.Isolated
 
-  doctest Bounded
+  doctest Isolated
 
   @far 1_000_000_000_000
 
   defp map(items, fun, opts \\ []) do
     defaults = [concurrency: 3, timeout_ms: 1_000, deadline_ms: @far]
-    items |> Bounded.map(fun, Keyword.merge(defaults, opts)) |> Enum.sort()
+    items |> Isolated.map(fun, Keyword.merge(defaults, opts)) |> Enum.sort()
   end
 
   test "whatever a function does comes back as a value" do
-    assert Bounded.run(fn -> {:ok, 1} end, 1_000) == {:ok, 1}
-    assert Bounded.run(fn -> raise "no" end, 1_000) == {:error, {:raised, "no"}}
-    assert Bounded.run(fn -> throw(:no) end, 1_000) == {:error, {:throw, :no}}
-    assert Bounded.run(fn -> exit(:no) end, 1_000) == {:error, {:exit, :no}}
+    assert Isolated.run(fn -> {:ok, 1} end, 1_000) == {:ok, 1}
+    assert Isolated.run(fn -> raise "no" end, 1_000) == {:error, {:raised, "no"}}
+    assert Isolated.run(fn -> throw(:no) end, 1_000) == {:error, {:throw, :no}}
+    assert Isolated.run(fn -> exit(:no) end, 1_000) == {:error, {:exit, :no}}
 
-    assert Bounded.run(fn -> Process.exit(self(), :kill) end, 1_000) ==
+    assert Isolated.run(fn -> Process.exit(self(), :kill) end, 1_000) ==
              {:error, {:crashed, :killed}}
 
-    assert Bounded.run(fn -> Process.sleep(:infinity) end, 20) == {:error, :timeout}
+    assert Isolated.run(fn -> Process.sleep(:infinity) end, 20) == {:error, :timeout}
     refute_received _any
   end
 
   test "what took too long is ended, not left behind" do
     test = self()
-    Bounded.run(fn -> send(test, {:pid, self()}) && Process.sleep(:infinity) end, 20)
+    Isolated.run(fn -> send(test, {:pid, self()}) && Process.sleep(:infinity) end, 20)
     assert_received {:pid, pid}
     ref = Process.monitor(pid)
     assert_receive {:DOWN, ^ref, :process, ^pid, _reason}
@@ -38,7 +38,7 @@ defmodule Plausible.Webhooks.BoundedTest do
 
     {caller, _ref} =
       spawn_monitor(fn ->
-        Bounded.run(fn -> send(test, {:pid, self()}) && Process.sleep(:infinity) end, 60_000)
+        Isolated.run(fn -> send(test, {:pid, self()}) && Process.sleep(:infinity) end, 60_000)
       end)
 
     assert_receive {:pid, pid}

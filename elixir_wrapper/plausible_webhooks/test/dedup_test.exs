@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.DedupTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.Dedup
+  alias Plausible.Webhooks.Ingest.Dedup
 
   defp key(n, path \\ "/a"), do: {1, 2, n, path}
 

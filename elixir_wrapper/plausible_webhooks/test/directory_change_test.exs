@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.DirectoryChangeTest do
   # A change that others see later than it is told, and what may not be told at all.
   use Plausible.Webhooks.Test.DirectoryCase, async: true
 
-  alias Plausible.Webhooks.Directory.Again
+  alias Plausible.Webhooks.Ingest.Directory.Again
 
   describe "a change that is told within its transaction" do
     test "is in force when the others see it", %{instance: i} = context do

@@ -18,8 +18,8 @@ defmodule Plausible.Webhooks.DirectoryTest do
     assert Directory.refresh(:no_such_instance, 1) == {:error, :not_running}
   end
 
-  test "after the stop a lookup finds nothing", %{instance: i} = context do
-    child = {Directory, instance: i, store: {World, context.world}, host: {World, context.world}}
+  test "after the stop a lookup finds nothing", %{instance: i} do
+    child = {Directory, instance: i}
     supervisor = start_supervised!({DynamicSupervisor, strategy: :one_for_one})
     {:ok, _pid} = DynamicSupervisor.start_child(supervisor, child)
     assert Directory.lookup(i, 1)
@@ -339,7 +339,7 @@ defmodule Plausible.Webhooks.DirectoryTest do
   test "the memory of scroll goals turns by itself when it is full", %{instance: i} = context do
     start(context, dedup_entries_max: 10)
     dedup = Directory.dedup(i)
-    alias Plausible.Webhooks.Dedup
+    alias Plausible.Webhooks.Ingest.Dedup
     for n <- 1..11, do: Dedup.first_time?(dedup, {1, 1, n, "/"})
     assert Dedup.full?(dedup)
     assert eventually(fn -> not Dedup.full?(dedup) end)

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.GoalsTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.{Dedup, Glob, Goals, Subscriptions}
+  alias Plausible.Webhooks.Ingest.{Dedup, Glob, Goals, Subscriptions}
 
   doctest Goals
 

@@ -300,7 +300,7 @@ defmodule Plausible.Webhooks.HooksTest do
       webhook!(context, "/spike", %{events: ["traffic.spike"], spike_threshold: 5})
       TestHost.put(context.host, :visitors, fn -> {:ok, [9]} end)
       now_ms = System.system_time(:millisecond)
-      assert {:ok, %{fired: 1}} = Plausible.Webhooks.Traffic.evaluate(context.name, now_ms)
+      assert {:ok, %{fired: 1}} = Plausible.Webhooks.Ingest.Traffic.evaluate(context.name, now_ms)
       [request] = HttpReceiver.await(context.receiver, "/spike", 1)
       id = request.headers["webhook-id"]
       delivered(context, id)
@@ -313,7 +313,7 @@ defmodule Plausible.Webhooks.HooksTest do
       }
 
       notice = %{id: id, webhook_id: "wh_x", status: :active, event: event}
-      assert :ok = Plausible.Webhooks.Hooks.deliver_notice(context.name, notice)
+      assert :ok = Plausible.Webhooks.Ingest.Hooks.deliver_notice(context.name, notice)
       Process.sleep(100)
       assert HttpReceiver.count(context.receiver) == 1
     end

@@ -1,7 +1,8 @@
 defmodule Plausible.Webhooks.NdjsonTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.{Dedup, Goals, Ndjson, Subscriptions}
+  alias Plausible.Webhooks.Ndjson
+  alias Plausible.Webhooks.Ingest.{Dedup, Goals, Subscriptions}
   alias Plausible.Webhooks.Host.File.Config
 
   doctest Ndjson

@@ -1,7 +1,8 @@
 defmodule Plausible.Webhooks.OptionsTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.{Options, Vault}
+  alias Plausible.Webhooks.Vault
+  alias Plausible.Webhooks.Options
   alias Plausible.Webhooks.Test.{SwitchStore, TestHost}
 
   doctest Options

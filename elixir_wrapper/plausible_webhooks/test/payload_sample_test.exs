@@ -1,7 +1,8 @@
 defmodule Plausible.Webhooks.PayloadSampleTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.{Event, JsonSchema, Native, Payload}
+  alias Plausible.Webhooks.{Event, JsonSchema, Native}
+  alias Plausible.Webhooks.Ingest.Payload
 
   @now_ms 1_795_428_930_123
   @site %{id: 7, domain: "example.com"}

@@ -1,8 +1,9 @@
 defmodule Plausible.Webhooks.PayloadTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.{Event, JsonSchema, Native, Payload, Subscriptions}
-  alias Plausible.Webhooks.Payload.Text
+  alias Plausible.Webhooks.{Event, JsonSchema, Native}
+  alias Plausible.Webhooks.Ingest.{Payload, Subscriptions}
+  alias Plausible.Webhooks.Ingest.Payload.Text
 
   # Decimal and Money are not here; what we read of them is their shape.
   defp decimal(sign, coef, exp), do: %{__struct__: Decimal, sign: sign, coef: coef, exp: exp}

@@ -1,6 +1,7 @@
 defmodule Plausible.Webhooks.TestSendTest.LimitedHost do
   # The tests' host, with a rate limiter of its own.
-  alias Plausible.Webhooks.{Host, Test.TestHost}
+  alias Plausible.Webhooks.Host
+  alias Plausible.Webhooks.Test.TestHost
 
   for {name, arity} <- Host.behaviour_info(:callbacks) -- Host.behaviour_info(:optional_callbacks) do
     arguments = Macro.generate_arguments(arity, __MODULE__)

@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.TrafficAgainTest do
   use Plausible.Webhooks.Test.InstanceCase, async: true
 
   alias Plausible.Webhooks, as: API
-  alias Plausible.Webhooks.Traffic
+  alias Plausible.Webhooks.Ingest.Traffic
 
   @minute_ms 60_000
 

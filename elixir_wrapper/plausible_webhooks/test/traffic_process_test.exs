@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.TrafficProcessTest do
 
   import ExUnit.CaptureLog
 
-  alias Plausible.Webhooks.Directory
+  alias Plausible.Webhooks.Ingest.Directory
 
   describe "the process" do
     test "evaluates what the directory knows, when told", context do

@@ -108,7 +108,7 @@ defmodule Plausible.Webhooks.PeriodicNodesTest do
       for _round <- 1..@rounds, node <- [a, b] do
         Task.async(fn ->
           now_ms = System.system_time(:millisecond)
-          ClusterNode.call(node, Plausible.Webhooks.Traffic, :evaluate, [@name, now_ms])
+          ClusterNode.call(node, Plausible.Webhooks.Ingest.Traffic, :evaluate, [@name, now_ms])
         end)
       end
       |> Task.await_many(30_000)

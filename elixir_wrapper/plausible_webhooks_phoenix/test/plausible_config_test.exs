@@ -2,7 +2,8 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
   use ExUnit.Case, async: true
 
   alias Plausible.Webhooks.Host.Plausible.Config
-  alias Plausible.Webhooks.{Native, Options, Vault}
+  alias Plausible.Webhooks.{Native, Vault}
+  alias Plausible.Webhooks.Options
 
   @secret "a secret of these tests, and long enough for one of Plausible"
 

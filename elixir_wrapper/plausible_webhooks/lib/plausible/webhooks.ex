@@ -56,29 +56,15 @@ defmodule Plausible.Webhooks do
   Secrets are in no webhook that is returned (`key` is `nil`), `reveal_secret/4`
   hands them out. For an actor who may only read, the URL is cut to its host and
   header values are hidden, since both may hold tokens. What a settings page needs
-  beside that is described in `Plausible.Webhooks.Page`.
+  beside that is described in `Plausible.Webhooks.Manage.Overview`.
   """
 
-  alias Plausible.Webhooks.{
-    Access,
-    Attempt,
-    Change,
-    Delivery,
-    Engine,
-    Hooks,
-    Host,
-    Instance,
-    Log,
-    Management,
-    Notifier,
-    Outbox,
-    Page,
-    Recorder,
-    Store,
-    Sweeper,
-    TestSend,
-    Webhook
-  }
+  alias Plausible.Webhooks.{Attempt, Delivery, Host, Store, Webhook}
+  alias Plausible.Webhooks.Accept.Outbox
+  alias Plausible.Webhooks.Deliver.{Engine, Recorder, Sweeper}
+  alias Plausible.Webhooks.Ingest.Hooks
+  alias Plausible.Webhooks.Manage.{Access, Changes, DeliveryLog, Overview, TestDelivery, Webhooks}
+  alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
   @type instance :: atom()
   @type site_id :: integer()
@@ -102,11 +88,15 @@ defmodule Plausible.Webhooks do
   end
 
   @doc """
-  Starts an instance. `{:error, {:invalid_option, name, text}}` for an option that
-  is wrong, before anything was started.
+  Starts an instance.
+
+  Errors before anything starts: `{:invalid_option, name, text}`, and
+  `{:native_library, text}` where the native library cannot be loaded. The text names
+  what is missing and its package.
   """
   @spec start_link(keyword()) ::
-          Supervisor.on_start() | {:error, Plausible.Webhooks.Options.error()}
+          Supervisor.on_start()
+          | {:error, Plausible.Webhooks.Options.error() | {:native_library, String.t()}}
   def start_link(options), do: Plausible.Webhooks.Supervisor.start_link(options)
 
   # --- the host's hooks
@@ -176,7 +166,7 @@ defmodule Plausible.Webhooks do
     if not (Access.site_id?(site_id) and is_binary(webhook_id)),
       do: raise(ArgumentError, "expected the ids of a site and of a webhook")
 
-    Change.changed_elsewhere(Instance.fetch!(instance), site_id, webhook_id)
+    Changes.changed_elsewhere(Instance.fetch!(instance), site_id, webhook_id)
   end
 
   # --- for schedulers of the host, see the option `:periodic`
@@ -209,8 +199,8 @@ defmodule Plausible.Webhooks do
           {:ok, %{atom() => non_neg_integer()}} | {:error, :not_running | term()}
   def queue(instance \\ __MODULE__) do
     if_running(instance, fn instance ->
-      with {:ok, counts} <- Instance.store(instance, :counts, []),
-           now_ms when is_integer(now_ms) <- Instance.store(instance, :now_ms, []) do
+      with {:ok, counts} <- Store.counts(instance),
+           now_ms = Store.now_ms(instance) do
         {due_ms, counts} = Map.pop(counts, :oldest_due_ms)
         {:ok, Map.put(counts, :overdue_ms, max(now_ms - (due_ms || now_ms), 0))}
       end
@@ -233,7 +223,7 @@ defmodule Plausible.Webhooks do
   """
   @spec list_webhooks(instance(), Host.actor(), site_id()) :: {:ok, [Webhook.t()]} | error()
   def list_webhooks(instance \\ __MODULE__, actor, site_id),
-    do: Management.list(Instance.fetch!(instance), actor, site_id)
+    do: Webhooks.list(Instance.fetch!(instance), actor, site_id)
 
   @doc """
   One webhook.
@@ -243,7 +233,7 @@ defmodule Plausible.Webhooks do
   @spec get_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
   def get_webhook(instance \\ __MODULE__, actor, site_id, id),
-    do: Management.get(Instance.fetch!(instance), actor, site_id, id)
+    do: Webhooks.get(Instance.fetch!(instance), actor, site_id, id)
 
   @doc """
   Creates a webhook; it gets the next event. The attributes are those of
@@ -261,7 +251,7 @@ defmodule Plausible.Webhooks do
   @spec create_webhook(instance(), Host.actor(), site_id(), map()) ::
           {:ok, Webhook.t()} | {:error, :limit_reached} | error()
   def create_webhook(instance \\ __MODULE__, actor, site_id, attributes),
-    do: Management.create(Instance.fetch!(instance), actor, site_id, attributes)
+    do: Webhooks.create(Instance.fetch!(instance), actor, site_id, attributes)
 
   @doc """
   Changes a webhook. Takes effect for the next event, and for the next attempt of
@@ -275,7 +265,7 @@ defmodule Plausible.Webhooks do
   @spec update_webhook(instance(), Host.actor(), site_id(), Webhook.id(), map()) ::
           {:ok, Webhook.t()} | {:error, :stale} | error()
   def update_webhook(instance \\ __MODULE__, actor, site_id, id, attributes),
-    do: Management.update(Instance.fetch!(instance), actor, site_id, id, attributes)
+    do: Webhooks.update(Instance.fetch!(instance), actor, site_id, id, attributes)
 
   @doc """
   Deletes a webhook and its log. What waits is not sent any more.
@@ -284,7 +274,7 @@ defmodule Plausible.Webhooks do
   """
   @spec delete_webhook(instance(), Host.actor(), site_id(), Webhook.id()) :: :ok | error()
   def delete_webhook(instance \\ __MODULE__, actor, site_id, id),
-    do: Management.delete(Instance.fetch!(instance), actor, site_id, id)
+    do: Webhooks.delete(Instance.fetch!(instance), actor, site_id, id)
 
   @doc """
   Switches a webhook on, also one that we had disabled. What it missed while we had
@@ -295,7 +285,7 @@ defmodule Plausible.Webhooks do
   @spec enable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
   def enable_webhook(instance \\ __MODULE__, actor, site_id, id),
-    do: Management.enable(Instance.fetch!(instance), actor, site_id, id)
+    do: Webhooks.enable(Instance.fetch!(instance), actor, site_id, id)
 
   @doc """
   Switches a webhook off: it gets no events until it is switched on again, and
@@ -306,7 +296,7 @@ defmodule Plausible.Webhooks do
   @spec disable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
   def disable_webhook(instance \\ __MODULE__, actor, site_id, id),
-    do: Management.disable(Instance.fetch!(instance), actor, site_id, id)
+    do: Webhooks.disable(Instance.fetch!(instance), actor, site_id, id)
 
   @doc """
   The secrets that sign now, newest first. Written to the host's audit log before
@@ -318,7 +308,7 @@ defmodule Plausible.Webhooks do
   @spec reveal_secret(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, [Webhook.secret()]} | error()
   def reveal_secret(instance \\ __MODULE__, actor, site_id, id),
-    do: Management.reveal_secret(Instance.fetch!(instance), actor, site_id, id)
+    do: Webhooks.reveal_secret(Instance.fetch!(instance), actor, site_id, id)
 
   @doc """
   Puts a new secret in front; the older ones go on signing for `overlap_ms` (0 to 7
@@ -332,7 +322,7 @@ defmodule Plausible.Webhooks do
   @spec rotate_secret(instance(), Host.actor(), site_id(), Webhook.id(), non_neg_integer()) ::
           {:ok, Webhook.t()} | {:error, :invalid_overlap | :too_many_secrets} | error()
   def rotate_secret(instance \\ __MODULE__, actor, site_id, id, overlap_ms),
-    do: Management.rotate_secret(Instance.fetch!(instance), actor, site_id, id, overlap_ms)
+    do: Webhooks.rotate_secret(Instance.fetch!(instance), actor, site_id, id, overlap_ms)
 
   @doc """
   Sends a test and waits for what comes of it: one request, not retried, on record
@@ -352,53 +342,53 @@ defmodule Plausible.Webhooks do
           | {:error, {:rate_limited, pos_integer()} | :timeout | {:not_sent, String.t()}}
           | error()
   def send_test(instance \\ __MODULE__, actor, site_id, id, type),
-    do: TestSend.send_test(Instance.fetch!(instance), actor, site_id, id, type)
+    do: TestDelivery.send_test(Instance.fetch!(instance), actor, site_id, id, type)
 
-  # --- for a settings page: Plausible.Webhooks.Page says what each of them does
+  # --- for a settings page: Plausible.Webhooks.Manage.Overview says what each of them does
 
-  @doc "How each webhook of the site has been doing: `Plausible.Webhooks.Page.activity/3`."
-  @spec activity(instance(), Host.actor(), site_id()) :: {:ok, Page.activities()} | error()
-  defdelegate activity(instance \\ __MODULE__, actor, site_id), to: Page
+  @doc "How each webhook of the site has been doing: `Plausible.Webhooks.Manage.Overview.activity/3`."
+  @spec activity(instance(), Host.actor(), site_id()) :: {:ok, Overview.activities()} | error()
+  defdelegate activity(instance \\ __MODULE__, actor, site_id), to: Overview
 
-  @doc "What a deletion would give up: `Plausible.Webhooks.Page.waiting/4`."
+  @doc "What a deletion would give up: `Plausible.Webhooks.Manage.Overview.waiting/4`."
   @spec waiting(instance(), Host.actor(), site_id(), Webhook.id()) ::
-          {:ok, Page.count()} | error()
-  defdelegate waiting(instance \\ __MODULE__, actor, site_id, id), to: Page
+          {:ok, Overview.count()} | error()
+  defdelegate waiting(instance \\ __MODULE__, actor, site_id, id), to: Overview
 
-  @doc "What `recover/5` would send again: `Plausible.Webhooks.Page.recoverable/5`."
+  @doc "What `recover/5` would send again: `Plausible.Webhooks.Manage.Overview.recoverable/5`."
   @spec recoverable(instance(), Host.actor(), site_id(), Webhook.id(), DateTime.t() | integer()) ::
-          {:ok, Page.count()} | error()
-  defdelegate recoverable(instance \\ __MODULE__, actor, site_id, id, since), to: Page
+          {:ok, Overview.count()} | error()
+  defdelegate recoverable(instance \\ __MODULE__, actor, site_id, id, since), to: Overview
 
-  @doc "The site: `Plausible.Webhooks.Page.site/3`."
+  @doc "The site: `Plausible.Webhooks.Manage.Overview.site/3`."
   @spec site(instance(), Host.actor(), site_id()) :: {:ok, Host.site()} | error()
-  defdelegate site(instance \\ __MODULE__, actor, site_id), to: Page
+  defdelegate site(instance \\ __MODULE__, actor, site_id), to: Overview
 
-  @doc "The site's goals: `Plausible.Webhooks.Page.goals/3`."
+  @doc "The site's goals: `Plausible.Webhooks.Manage.Overview.goals/3`."
   @spec goals(instance(), Host.actor(), site_id()) :: {:ok, [Host.goal()]} | error()
-  defdelegate goals(instance \\ __MODULE__, actor, site_id), to: Page
+  defdelegate goals(instance \\ __MODULE__, actor, site_id), to: Overview
 
-  @doc "What thresholds are held against: `Plausible.Webhooks.Page.figures/3`."
-  @spec figures(instance(), Host.actor(), site_id()) :: {:ok, Page.figures()} | error()
-  defdelegate figures(instance \\ __MODULE__, actor, site_id), to: Page
+  @doc "What thresholds are held against: `Plausible.Webhooks.Manage.Overview.figures/3`."
+  @spec figures(instance(), Host.actor(), site_id()) :: {:ok, Overview.figures()} | error()
+  defdelegate figures(instance \\ __MODULE__, actor, site_id), to: Overview
 
-  @doc "What to show to the actor: `Plausible.Webhooks.Page.can?/4`."
+  @doc "What to show to the actor: `Plausible.Webhooks.Manage.Overview.can?/4`."
   @spec can?(instance(), Host.actor(), Host.action(), site_id()) :: boolean()
-  defdelegate can?(instance \\ __MODULE__, actor, action, site_id), to: Page
+  defdelegate can?(instance \\ __MODULE__, actor, action, site_id), to: Overview
 
-  @doc "What saving says of a URL: `Plausible.Webhooks.Page.check_url/2`."
-  @spec check_url(instance(), term()) :: {:ok, Page.checked_url()} | {:error, String.t()}
-  defdelegate check_url(instance \\ __MODULE__, text), to: Page
+  @doc "What saving says of a URL: `Plausible.Webhooks.Manage.Overview.check_url/2`."
+  @spec check_url(instance(), term()) :: {:ok, Overview.checked_url()} | {:error, String.t()}
+  defdelegate check_url(instance \\ __MODULE__, text), to: Overview
 
-  @doc "A delivery's POST, as it would leave now: `Plausible.Webhooks.Page.request/4`."
+  @doc "A delivery's POST, as it would leave now: `Plausible.Webhooks.Manage.Overview.request/4`."
   @spec request(instance(), Host.actor(), site_id(), String.t()) ::
-          {:ok, Page.request()} | error()
-  defdelegate request(instance \\ __MODULE__, actor, site_id, delivery_id), to: Page
+          {:ok, Overview.request()} | error()
+  defdelegate request(instance \\ __MODULE__, actor, site_id, delivery_id), to: Overview
 
-  @doc "What `send_test/5` would send: `Plausible.Webhooks.Page.sample/5`."
+  @doc "What `send_test/5` would send: `Plausible.Webhooks.Manage.Overview.sample/5`."
   @spec sample(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::
           {:ok, binary()} | error()
-  defdelegate sample(instance \\ __MODULE__, actor, site_id, id, type), to: Page
+  defdelegate sample(instance \\ __MODULE__, actor, site_id, id, type), to: Overview
 
   # --- the log
 
@@ -419,7 +409,7 @@ defmodule Plausible.Webhooks do
   @spec deliveries(instance(), Host.actor(), site_id(), map() | keyword(), map() | keyword()) ::
           {:ok, Store.page_of(Delivery.t())} | error()
   def deliveries(instance \\ __MODULE__, actor, site_id, filters, page),
-    do: Log.deliveries(Instance.fetch!(instance), actor, site_id, filters, page)
+    do: DeliveryLog.deliveries(Instance.fetch!(instance), actor, site_id, filters, page)
 
   @doc """
   One delivery, with the body that was sent.
@@ -428,7 +418,7 @@ defmodule Plausible.Webhooks do
   """
   @spec delivery(instance(), Host.actor(), site_id(), String.t()) :: {:ok, Delivery.t()} | error()
   def delivery(instance \\ __MODULE__, actor, site_id, id),
-    do: Log.delivery(Instance.fetch!(instance), actor, site_id, id)
+    do: DeliveryLog.delivery(Instance.fetch!(instance), actor, site_id, id)
 
   @doc """
   Every attempt of a delivery, oldest first. What the receiver answered is data:
@@ -440,7 +430,7 @@ defmodule Plausible.Webhooks do
   @spec attempts(instance(), Host.actor(), site_id(), String.t()) ::
           {:ok, [Attempt.t()]} | error()
   def attempts(instance \\ __MODULE__, actor, site_id, id),
-    do: Log.attempts(Instance.fetch!(instance), actor, site_id, id)
+    do: DeliveryLog.attempts(Instance.fetch!(instance), actor, site_id, id)
 
   @doc """
   Sends a delivery again, now, under the same `webhook-id`, with the whole retry
@@ -453,7 +443,7 @@ defmodule Plausible.Webhooks do
   @spec redeliver(instance(), Host.actor(), site_id(), String.t()) ::
           :ok | {:error, :webhook_disabled} | error()
   def redeliver(instance \\ __MODULE__, actor, site_id, id),
-    do: Log.redeliver(Instance.fetch!(instance), actor, site_id, id)
+    do: DeliveryLog.redeliver(Instance.fetch!(instance), actor, site_id, id)
 
   @doc """
   Sends again what failed or was cancelled and was created since `since` (a
@@ -470,7 +460,7 @@ defmodule Plausible.Webhooks do
           | {:error, :webhook_disabled}
           | error()
   def recover(instance \\ __MODULE__, actor, site_id, webhook_id, since),
-    do: Log.recover(Instance.fetch!(instance), actor, site_id, webhook_id, since)
+    do: DeliveryLog.recover(Instance.fetch!(instance), actor, site_id, webhook_id, since)
 
   @doc """
   Counters since the start and gauges of now, for the operator: `outbox` and
@@ -487,7 +477,7 @@ defmodule Plausible.Webhooks do
     Map.merge(Instance.counts(instance), %{
       outbox: Outbox.size(instance),
       journal: Recorder.size(instance),
-      dropped_by: Notifier.dropped(instance),
+      dropped_by: Observers.dropped(instance),
       engine: Engine.stats(instance)
     })
   end

@@ -10,23 +10,18 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
 
   use ExUnit.CaseTemplate
 
-  alias Plausible.Webhooks.{Delivery, Id, Instance}
+  alias Plausible.Webhooks.{Delivery, Id}
+  alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Test.{HttpReceiver, SwitchStore, TestHost}
 
   using do
     quote do
       import Plausible.Webhooks.Test.InstanceCase
 
-      alias Plausible.Webhooks.{
-        Attempt,
-        Delivery,
-        Engine,
-        Instance,
-        Outbox,
-        Recorder,
-        Sweeper,
-        Webhook
-      }
+      alias Plausible.Webhooks.{Attempt, Delivery, Store, Webhook}
+      alias Plausible.Webhooks.Accept.Outbox
+      alias Plausible.Webhooks.Deliver.{Engine, Recorder, Sweeper}
+      alias Plausible.Webhooks.Runtime.Instance
 
       alias Plausible.Webhooks.Test.{HttpReceiver, SwitchStore, TestHost}
     end

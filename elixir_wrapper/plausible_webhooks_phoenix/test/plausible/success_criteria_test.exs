@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.Plausible.SuccessCriteriaTest do
   # that are times are measured here, and at 1 000 events per second by script/bench.
   use Plausible.Webhooks.Test.PlausibleCase, async: false
 
-  alias Plausible.Webhooks.Traffic
+  alias Plausible.Webhooks.Ingest.Traffic
 
   # The evaluator runs by itself, more often than each minute to spare waiting.
   setup_all do

@@ -9,7 +9,9 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
   # What runs there is in this module, since test scripts are not: `up/1` starts what
   # a host would, and the rest asks it.
 
-  alias Plausible.Webhooks.{Directory, Engine, Goals, Instance}
+  alias Plausible.Webhooks.Deliver.Engine
+  alias Plausible.Webhooks.Ingest.{Directory, Goals}
+  alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Test.{Postgres, Repo, TestHost}
 
   @boot_ms 60_000

@@ -10,7 +10,8 @@ defmodule Plausible.Webhooks.Test.EctoInstanceCase do
 
   use ExUnit.CaseTemplate
 
-  alias Plausible.Webhooks.{Delivery, Id, Instance, Store}
+  alias Plausible.Webhooks.{Delivery, Id, Store}
+  alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Test.{HttpReceiver, Repo, TestHost}
 
   using do
@@ -18,7 +19,11 @@ defmodule Plausible.Webhooks.Test.EctoInstanceCase do
       import Plausible.Webhooks.Test.{EctoInstanceCase, StoreCase}
 
       alias Plausible.Webhooks, as: API
-      alias Plausible.Webhooks.{Delivery, Directory, Engine, Instance, Outbox, Store}
+      alias Plausible.Webhooks.{Delivery, Store}
+      alias Plausible.Webhooks.Accept.Outbox
+      alias Plausible.Webhooks.Deliver.Engine
+      alias Plausible.Webhooks.Ingest.Directory
+      alias Plausible.Webhooks.Runtime.Instance
       alias Plausible.Webhooks.Test.{HttpReceiver, Postgres, Repo, TestHost}
     end
   end

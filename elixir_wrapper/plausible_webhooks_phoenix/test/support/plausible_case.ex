@@ -207,7 +207,7 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
   @doc "The evaluation of each minute, now."
   def evaluate!(now_ms \\ System.system_time(:millisecond)) do
     Plausible.Event.WriteBuffer.flush()
-    {:ok, summary} = Plausible.Webhooks.Traffic.evaluate(Plausible.Webhooks, now_ms)
+    {:ok, summary} = Plausible.Webhooks.Ingest.Traffic.evaluate(Plausible.Webhooks, now_ms)
     summary
   end
 

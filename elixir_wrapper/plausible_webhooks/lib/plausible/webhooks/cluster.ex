@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.Cluster do
 
   Given at the start as `cluster: {module, options}`; default `nil`: one node, or
   several that learn of each other's changes by the periodic refresh of
-  `Plausible.Webhooks.Directory` only. Every node names the same.
+  `Plausible.Webhooks.Ingest.Directory` only. Every node names the same.
 
       {Plausible.Webhooks,
        [cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: MyApp.PubSub}] ++ options}
@@ -33,7 +33,8 @@ defmodule Plausible.Webhooks.Cluster do
   once and never raise.
   """
 
-  alias Plausible.Webhooks.{Bounded, Instance, Notifier, Webhook}
+  alias Plausible.Webhooks.Webhook
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated, Observers}
 
   @type instance :: atom()
   @typedoc "What has changed."
@@ -72,10 +73,10 @@ defmodule Plausible.Webhooks.Cluster do
   def tell(%Instance{options: %{cluster: nil}}, _message), do: :ok
 
   def tell(%Instance{name: name, options: %{cluster: {module, options}}} = instance, message) do
-    case Bounded.guard(fn -> module.tell(name, options, message) end) do
+    case Isolated.guard(fn -> module.tell(name, options, message) end) do
       :ok -> :ok
-      {:error, reason} -> Notifier.untold(instance, reason)
-      other -> Notifier.untold(instance, other)
+      {:error, reason} -> Observers.untold(instance, reason)
+      other -> Observers.untold(instance, other)
     end
   end
 end

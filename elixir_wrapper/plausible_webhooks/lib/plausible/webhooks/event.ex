@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.Event do
           data: map()
         }
 
-  # `data` is the `data` member of the JSON body, as `Plausible.Webhooks.Payload.encode/1`
+  # `data` is the `data` member of the JSON body, as `Plausible.Webhooks.Ingest.Payload.encode/1`
   # takes it.
   defstruct [:type, :site_id, :occurred_at_ms, :goal_id, data: %{}]
 

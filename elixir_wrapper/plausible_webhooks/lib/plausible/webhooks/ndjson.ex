@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.Ndjson do
   """
 
   alias Plausible.Webhooks.Native
-  alias Plausible.Webhooks.Payload.Text
+  alias Plausible.Webhooks.Ingest.Payload.Text
 
   @line_bytes_max 1_048_576
   @props_max 30

@@ -103,14 +103,14 @@ defmodule Plausible.Webhooks.Options do
       `Plausible.Webhooks.Cluster`; default `nil`.
     * `:directory` - limits of the directory of subscriptions, a keyword list:
       #{@parts.directory |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
-      (`Plausible.Webhooks.Directory`).
+      (`Plausible.Webhooks.Ingest.Directory`).
     * `:traffic` - limits of the traffic evaluator, likewise:
       #{@parts.traffic |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
-      (`Plausible.Webhooks.Traffic.Evaluator`); `false`: none runs here.
+      (`Plausible.Webhooks.Ingest.Traffic.Evaluator`); `false`: none runs here.
     * `:periodic` - who sees to what one node of several has to do from time to time:
       retention, and the traffic evaluation each minute. `:local` (default): this
       instance's own timers, on one node at a time, which the store decides. `:oban`:
-      jobs of the host that call `Plausible.Webhooks.Traffic.evaluate/2` and
+      jobs of the host that call `Plausible.Webhooks.Ingest.Traffic.evaluate/2` and
       `Plausible.Webhooks.prune/1`; the workers of the project
       `plausible_webhooks_phoenix` do, for Oban. Taking over parked deliveries and
       those of dead nodes is never left to a job: every node does it itself.

@@ -24,38 +24,32 @@ defmodule Plausible.Webhooks.Supervisor do
 
   use Supervisor
 
-  alias Plausible.Webhooks.{
-    Change,
-    Cluster,
-    Directory,
-    Engine,
-    Health,
-    Hooks,
-    Instance,
-    Notifier,
-    Options,
-    Outbox,
-    Recorder,
-    Registration,
-    StoreKeeper,
-    StoreProxy,
-    Sweeper
-  }
+  alias Plausible.Webhooks.{Native, Options}
+  alias Plausible.Webhooks.Accept.Outbox
+  alias Plausible.Webhooks.Deliver.{Engine, Health, Recorder, Sweeper}
+  alias Plausible.Webhooks.Ingest.{Directory, Hooks}
+  alias Plausible.Webhooks.Manage.Changes
+  alias Plausible.Webhooks.Runtime.{Instance, NativeLibrary, Observers, Registration}
+  alias Plausible.Webhooks.Store.Keeper
 
-  alias Plausible.Webhooks.Traffic.Evaluator
+  alias Plausible.Webhooks.Ingest.Traffic.Evaluator
 
   # Options hold keys and perhaps a password. Supervisors print the arguments of
   # their children, but not what a function has closed over.
   @spec start_link(keyword() | (() -> keyword())) ::
-          Supervisor.on_start() | {:error, Options.error()}
+          Supervisor.on_start() | {:error, Options.error() | {:native_library, String.t()}}
   def start_link(options) when is_function(options, 0), do: start_link(options.())
 
   def start_link(options) do
-    with {:ok, options} <- Options.new(options) do
+    with :ok <- native_library(), {:ok, options} <- Options.new(options) do
       Supervisor.start_link(__MODULE__, fn -> options end,
         name: Instance.process(options.name, :supervisor)
       )
     end
+  end
+
+  defp native_library do
+    with {:error, text} <- NativeLibrary.check(Native), do: {:error, {:native_library, text}}
   end
 
   @impl true
@@ -71,7 +65,7 @@ defmodule Plausible.Webhooks.Supervisor do
       ] ++
         observers(options) ++
         [
-          {Notifier, name},
+          {Observers, name},
           {Health, name},
           {Recorder, name},
           {Engine, instance},
@@ -86,11 +80,11 @@ defmodule Plausible.Webhooks.Supervisor do
 
   # What the keeper has opened is of no use when the store's own process has died.
   defp store(%Instance{name: name, options: %{store: {module, options}}}) do
-    children = Enum.reject([module.child_spec(options), {StoreKeeper, name}], &is_nil/1)
+    children = Enum.reject([module.child_spec(options), {Keeper, name}], &is_nil/1)
     options = [strategy: :rest_for_one, max_restarts: 20, max_seconds: 10]
 
     %{
-      id: StoreKeeper,
+      id: Keeper,
       type: :supervisor,
       start: {__MODULE__, :start_group, [fn -> {children, options} end]}
     }
@@ -117,7 +111,10 @@ defmodule Plausible.Webhooks.Supervisor do
   defp cluster(%Options{cluster: nil}), do: []
 
   defp cluster(%Options{name: name, cluster: {module, options}}) do
-    Enum.reject([{Cluster.Inbox, name}, module.listener(name, options)], &is_nil/1)
+    Enum.reject(
+      [{Plausible.Webhooks.Manage.Inbox, name}, module.listener(name, options)],
+      &is_nil/1
+    )
   end
 
   @doc false
@@ -133,19 +130,16 @@ defmodule Plausible.Webhooks.Supervisor do
   @doc false
   def start_part(Directory, name) do
     options = Instance.fetch!(name).options
-    compare = &Change.compare(name, &1)
-    Directory.start_link(parts(name, options) ++ [compare: compare] ++ options.directory)
+    compare = &Changes.compare(name, &1)
+    Directory.start_link([instance: name, compare: compare] ++ options.directory)
   end
 
   def start_part(Evaluator, name) do
     options = Instance.fetch!(name).options
     deliver = &Hooks.deliver_notice(name, &1)
     traffic = if options.periodic == :local, do: options.traffic, else: untimed(options.traffic)
-    Evaluator.start_link(parts(name, options) ++ [deliver: deliver] ++ traffic)
+    Evaluator.start_link([instance: name, deliver: deliver] ++ traffic)
   end
 
   defp untimed(traffic), do: Keyword.put(traffic, :tick_ms, :infinity)
-
-  defp parts(name, options),
-    do: [instance: name, store: {StoreProxy, name}, host: options.host]
 end

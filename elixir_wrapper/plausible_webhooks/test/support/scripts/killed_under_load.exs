@@ -4,7 +4,8 @@
 # In mode "drain" it makes no load, waits until nothing is left to do, writes the
 # log (L <webhook-id> <state>) and ends by itself.
 alias Plausible.Webhooks
-alias Plausible.Webhooks.{Delivery, Id, Outbox}
+alias Plausible.Webhooks.{Delivery, Id}
+alias Plausible.Webhooks.Accept.Outbox
 alias Plausible.Webhooks.Host.File, as: Sites
 
 [mode, dir, url, first] = System.argv()

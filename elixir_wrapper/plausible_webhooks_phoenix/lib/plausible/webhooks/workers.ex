@@ -46,7 +46,7 @@ defmodule Plausible.Webhooks.Workers do
   ## What is no job
 
   Parked deliveries whose time has come, and what a dead node has left, are claimed
-  by every node by itself, each second (`Plausible.Webhooks.Sweeper`), with `FOR
+  by every node by itself, each second (`Plausible.Webhooks.Deliver.Sweeper`), with `FOR
   UPDATE SKIP LOCKED`: no two get the same one. It needs no scheduler, and it must
   not: nodes that run no queues deliver as well. `Plausible.Webhooks.Workers.Sweep`
   only looks after them: it does the same once more where it runs, and says how many

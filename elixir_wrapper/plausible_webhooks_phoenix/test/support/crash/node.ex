@@ -21,7 +21,10 @@ defmodule Plausible.Webhooks.Test.Crash.Node do
   # is told of those.
 
   alias Plausible.Webhooks
-  alias Plausible.Webhooks.{Delivery, Engine, Id, Instance, Outbox}
+  alias Plausible.Webhooks.{Delivery, Id}
+  alias Plausible.Webhooks.Accept.Outbox
+  alias Plausible.Webhooks.Deliver.Engine
+  alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Host.File, as: Sites
   alias Plausible.Webhooks.Test.Repo
 

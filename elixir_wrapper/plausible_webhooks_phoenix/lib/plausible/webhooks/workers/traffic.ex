@@ -1,7 +1,7 @@
 if Code.ensure_loaded?(Oban.Worker) do
   defmodule Plausible.Webhooks.Workers.Traffic do
     @moduledoc """
-    Evaluates the traffic, each minute: `Plausible.Webhooks.Traffic.evaluate/2`.
+    Evaluates the traffic, each minute: `Plausible.Webhooks.Ingest.Traffic.evaluate/2`.
 
         {"* * * * *", Plausible.Webhooks.Workers.Traffic}
 
@@ -22,9 +22,12 @@ if Code.ensure_loaded?(Oban.Worker) do
       max_attempts: 3,
       unique: [period: 50, states: @incomplete]
 
-    alias Plausible.Webhooks.{StoreProxy, Traffic, Turn, Workers}
+    alias Plausible.Webhooks.Workers
+    alias Plausible.Webhooks.Ingest.Traffic
+    alias Plausible.Webhooks.Store
+    alias Plausible.Webhooks.Store.PeriodicLease
 
-    @turn "traffic job"
+    @lease "traffic job"
     # Jobs that were held up come all at once.
     @pause_ms 30_000
 
@@ -39,10 +42,8 @@ if Code.ensure_loaded?(Oban.Worker) do
     def timeout(_job), do: :timer.seconds(330)
 
     defp evaluate(name) do
-      store = {StoreProxy, name}
-
-      case Turn.take(store, @turn, @pause_ms, nil) do
-        {:ok, token} -> name |> evaluate_now() |> give_back(store, token)
+      case Store.take_lease(name, @lease, @pause_ms, nil) do
+        {:ok, token} -> name |> evaluate_now() |> give_back(name, token)
         {:error, :taken} -> {:ok, :taken}
         {:error, :stopped} -> {:error, :not_running}
         {:error, _reason} = error -> error
@@ -55,11 +56,11 @@ if Code.ensure_loaded?(Oban.Worker) do
     end
 
     # Nothing was done: the next attempt may begin at once.
-    defp give_back({:error, _reason} = error, store, token) do
-      Turn.give_back(store, @turn, token)
+    defp give_back({:error, _reason} = error, name, token) do
+      PeriodicLease.give_back(name, @lease, token)
       error
     end
 
-    defp give_back(result, _store, _token), do: result
+    defp give_back(result, _name, _token), do: result
   end
 end

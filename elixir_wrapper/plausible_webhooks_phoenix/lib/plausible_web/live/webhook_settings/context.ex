@@ -4,7 +4,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     # Whose page it is and who looks at it, out of the session. It is signed, and yet
     # only what exists and has the right callbacks is taken from it.
 
-    alias Plausible.Webhooks.Instance
+    alias Plausible.Webhooks.Runtime.Instance
 
     @enforce_keys [:instance, :site_id, :actor]
     defstruct [:instance, :site_id, :actor, :pubsub, copy?: false]

@@ -17,7 +17,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     @spec permission(Socket.t()) :: :ok | {:error, :forbidden | term()}
     def permission(%{assigns: %{context: context}}) do
       %{instance: instance, actor: actor, site_id: site_id} = context
-      Plausible.Webhooks.Page.permission(instance, actor, :manage, site_id)
+      Plausible.Webhooks.Manage.Overview.permission(instance, actor, :manage, site_id)
     end
 
     @doc "A function of `Plausible.Webhooks`, as this actor and for this site."

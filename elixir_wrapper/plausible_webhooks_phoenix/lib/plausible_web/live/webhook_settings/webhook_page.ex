@@ -151,7 +151,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp paused(_none_or_not_known), do: t(:paused)
 
     @doc "What recovering would send, in words."
-    @spec found_text(Plausible.Webhooks.Page.count()) :: String.t()
+    @spec found_text(Plausible.Webhooks.Manage.Overview.count()) :: String.t()
     def found_text(%{count: 0}), do: t(:recover_none)
 
     def found_text(%{count: count, more?: true}),

@@ -1,0 +1,398 @@
+defmodule Plausible.Webhooks.Accept.Outbox do
+  @moduledoc """
+  Accepts deliveries: what is pushed here is committed to the store in batches
+  and only then handed to the engine.
+
+  A request process only writes into a table (about a microsecond per delivery)
+  and, if the Outbox sleeps, wakes it. It never waits, never touches the disk and
+  never raises. The table belongs to the supervisor, so that not even what is
+  not accepted yet is lost with this process; rows leave it when they are
+  committed and handed over, and a row that is committed twice is harmless, since
+  its id decides.
+
+  The table is bounded (`:outbox_max` deliveries, `:outbox_bytes_max` of bodies).
+  What does not fit is dropped, counted and reported
+  (`Plausible.Webhooks.Observer`, `Logger`). While the store is away the table holds
+  what arrives, and the batch is tried again with growing pauses.
+
+  A site has room for four times as much as is left free besides: one site alone
+  gets four fifths of the table, several that flood it share it evenly, and there
+  is always something left for those that send little.
+  """
+
+  use GenServer
+
+  alias Plausible.Webhooks.{Delivery, Store}
+  alias Plausible.Webhooks.Deliver.{Engine, Handover}
+  alias Plausible.Webhooks.Runtime.{Instance, Observers}
+  alias Plausible.Webhooks.Store.Batch
+
+  require Logger
+
+  @batch_deliveries_max 500
+  @batch_bytes_max 8 * 1_048_576
+  @backoff_ms {50, 5_000}
+  @flush_ms 8_000
+  @share 4
+
+  @type instance :: Instance.t() | Instance.name()
+
+  @doc """
+  Takes deliveries from a request process. Always `:ok`: what does not fit is
+  counted as dropped. A `manual` delivery passes a full table.
+  """
+  @spec push(instance(), [Delivery.t()]) :: :ok
+  def push(_instance, []), do: :ok
+
+  def push(%Instance{} = instance, deliveries) do
+    deliveries = for %Delivery{} = delivery <- deliveries, do: delivery
+
+    if Instance.flag?(instance, :closed) do
+      Observers.dropped(instance, :stopping, length(deliveries))
+    else
+      # Mostly they are of one site.
+      deliveries |> Enum.chunk_by(& &1.site_id) |> Enum.each(&push_some(instance, &1))
+    end
+  catch
+    # Mostly that the tables are gone: the instance has just been stopped.
+    _kind, _reason -> Observers.dropped(instance, :hook_error, 1)
+  end
+
+  def push(name, deliveries) do
+    case Instance.get(name) do
+      nil -> :ok
+      instance -> push(instance, deliveries)
+    end
+  end
+
+  @doc """
+  Why a delivery of this site would be dropped now, unless it is manual; `nil`: there
+  is room.
+  """
+  @spec full(Instance.t(), integer()) :: nil | :outbox_full | :site_share
+  def full(instance, site_id) do
+    if room(instance, site_id) == 0, do: why_full(instance)
+  end
+
+  @doc """
+  Takes deliveries and waits until they are committed and handed over.
+
+  `{:error, :timeout}`: not known; they may still be committed, and are sent then.
+  Any other error: at least one of them was not accepted.
+  """
+  @spec accept(instance(), [Delivery.t()], timeout()) :: :ok | {:error, term()}
+  def accept(instance, deliveries, timeout_ms \\ 5_000)
+
+  def accept(%Instance{} = instance, deliveries, timeout_ms) do
+    if Instance.flag?(instance, :closed) do
+      {:error, :stopped}
+    else
+      alias = :erlang.alias()
+      keys = Enum.map(deliveries, fn _delivery -> key() end)
+      enqueue(instance, Enum.zip_with(keys, deliveries, &{&1, &2, alias, false}))
+      deadline = System.monotonic_time(:millisecond) + timeout_ms
+      result = await(keys, alias, deadline, :ok)
+      :erlang.unalias(alias)
+      if result == {:error, :timeout}, do: withdraw(instance, keys)
+      result
+    end
+  rescue
+    ArgumentError -> {:error, :stopped}
+  end
+
+  def accept(name, deliveries, timeout_ms),
+    do: accept(Instance.fetch!(name), deliveries, timeout_ms)
+
+  @doc "How many deliveries wait to be committed."
+  @spec size(Instance.t()) :: non_neg_integer()
+  def size(%Instance{tables: %{queue: queue}}), do: :ets.info(queue, :size)
+
+  @doc false
+  def start_link(name),
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :outbox))
+
+  @doc false
+  def child_spec(name),
+    do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}, shutdown: @flush_ms + 2_000}
+
+  # --- in the caller's process
+
+  defp push_some(instance, [%Delivery{site_id: site_id} | _] = deliveries) do
+    {kept, dropped} = fitting(deliveries, room(instance, site_id))
+    enqueue(instance, Enum.map(kept, &{key(), &1, nil, false}))
+    Instance.count(instance, :pushed, length(kept))
+    if dropped > 0, do: Observers.dropped(instance, why_full(instance), dropped)
+  end
+
+  # How many more deliveries a site may have in the table. The sizes are read, not
+  # reserved: some requests at the same moment may exceed the bounds by what they
+  # carry. A count that is exact leaks when its process dies between two steps.
+  defp room(%Instance{options: options} = instance, site_id) do
+    free = options.outbox_max - size(instance)
+    bytes_free = options.outbox_bytes_max - Instance.gauge(instance, :outbox_bytes)
+
+    {held, bytes_held} =
+      case :ets.lookup(instance.tables.shares, site_id) do
+        [{_site_id, held, bytes_held}] -> {held, bytes_held}
+        [] -> {0, 0}
+      end
+
+    if free <= 0 or bytes_free <= 0 or bytes_held >= @share * bytes_free,
+      do: 0,
+      # The most that is not above the share of what is free then; rounded up.
+      else: max(div(@share * free - held + @share, @share + 1), 0)
+  end
+
+  defp why_full(%Instance{options: options} = instance) do
+    if size(instance) >= options.outbox_max or
+         Instance.gauge(instance, :outbox_bytes) >= options.outbox_bytes_max,
+       do: :outbox_full,
+       else: :site_share
+  end
+
+  defp fitting(deliveries, room) when length(deliveries) <= room, do: {deliveries, 0}
+
+  defp fitting(deliveries, room) do
+    {manual, others} = Enum.split_with(deliveries, & &1.manual)
+    kept = Enum.take(others, max(room - length(manual), 0))
+    {manual ++ kept, length(others) - length(kept)}
+  end
+
+  defp key, do: :erlang.unique_integer([:monotonic])
+
+  defp enqueue(_instance, []), do: :ok
+
+  defp enqueue(%Instance{tables: %{queue: queue}} = instance, rows) do
+    weigh(instance, rows, 1)
+    :ets.insert(queue, rows)
+    wake(instance)
+  end
+
+  defp weigh(%Instance{tables: %{shares: shares}} = instance, rows, sign) do
+    for {site_id, rows} <- Enum.group_by(rows, &elem(&1, 1).site_id) do
+      bytes = sign * bytes(rows)
+      Instance.add_gauge(instance, :outbox_bytes, bytes)
+      change = [{2, sign * length(rows)}, {3, bytes}]
+      :ets.update_counter(shares, site_id, change, {site_id, 0, 0})
+    end
+  end
+
+  defp bytes(rows), do: Enum.reduce(rows, 0, &(byte_size(elem(&1, 1).body) + &2))
+
+  # The rows are there before the flag goes up, and the Outbox lowers the flag
+  # before it looks: no row is overlooked, and a busy Outbox gets no message.
+  defp wake(instance) do
+    if Instance.raise_flag(instance, :outbox_awake), do: Instance.tell(instance, :outbox, :drain)
+    :ok
+  end
+
+  defp await([], _alias, _deadline, result), do: result
+
+  defp await([key | rest], alias, deadline, result) do
+    timeout_ms = max(deadline - System.monotonic_time(:millisecond), 0)
+
+    receive do
+      {^alias, ^key, :ok} -> await(rest, alias, deadline, result)
+      {^alias, ^key, error} -> await(rest, alias, deadline, error)
+    after
+      timeout_ms -> {:error, :timeout}
+    end
+  end
+
+  # What may be committed stays, until that is known: nobody else would send it.
+  defp withdraw(%Instance{tables: %{queue: queue}} = instance, keys) do
+    for key <- keys, [{_key, _delivery, _reply, false} = row] <- [:ets.lookup(queue, key)] do
+      if :ets.select_delete(queue, [{{key, :_, :_, false}, [], [true]}]) == 1,
+        do: weigh(instance, [row], -1)
+    end
+  end
+
+  # --- the process
+
+  @impl true
+  def init(name) do
+    Process.flag(:trap_exit, true)
+    Instance.lower_flag(Instance.fetch!(name), :closed)
+    send(self(), :drain)
+    {:ok, %{name: name, failures: 0, timer: nil}}
+  end
+
+  @impl true
+  def handle_info(:drain, %{timer: nil} = state), do: {:noreply, drain(state)}
+  # A wake-up during a pause changes nothing: the store is still away.
+  def handle_info(:drain, state), do: {:noreply, state}
+  def handle_info(:retry, state), do: {:noreply, drain(%{state | timer: nil})}
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, state) do
+    if Instance.stopping?(reason) do
+      instance = Instance.fetch!(state.name)
+      Instance.raise_flag(instance, :closed)
+      flush(instance, System.monotonic_time(:millisecond) + @flush_ms, 0)
+    end
+  end
+
+  defp flush(instance, deadline, failures) do
+    case step(instance, failures) do
+      :empty -> :ok
+      :ok -> flush(instance, deadline, 0)
+      {:error, reason} -> flush_later(instance, deadline, failures + 1, reason)
+    end
+  end
+
+  defp flush_later(instance, deadline, failures, reason) do
+    if System.monotonic_time(:millisecond) < deadline do
+      Process.sleep(min(backoff(failures), 500))
+      flush(instance, deadline, failures)
+    else
+      left = size(instance)
+      Observers.dropped(instance, :stopping, left)
+
+      Logger.error(
+        "webhooks: stopped with #{left} deliveries that the store did not take: " <>
+          inspect(reason)
+      )
+    end
+  end
+
+  # One batch per message, so that others (a shutdown) get their turn.
+  defp drain(%{failures: failures} = state) do
+    instance = Instance.fetch!(state.name)
+    Instance.lower_flag(instance, :outbox_awake)
+
+    case step(instance, failures) do
+      :empty ->
+        %{state | failures: 0}
+
+      :ok ->
+        wake(instance)
+        %{state | failures: 0}
+
+      {:error, reason} ->
+        if failures == 0, do: Observers.store_failed(instance, :accept, reason)
+        timer = Process.send_after(self(), :retry, backoff(failures))
+        %{state | failures: failures + 1, timer: timer}
+    end
+  end
+
+  defp backoff(failures) do
+    {first, longest} = @backoff_ms
+    min(first * Integer.pow(2, min(failures, 10)), longest)
+  end
+
+  defp step(instance, failures) do
+    case take(instance) do
+      [] -> :empty
+      rows -> commit(instance, rows, failures > 0)
+    end
+  end
+
+  # Nothing there is the moment to set right what crashes have left in the sums.
+  defp take(%Instance{tables: %{queue: queue}} = instance) do
+    case :ets.select(queue, [{:"$1", [], [:"$1"]}], @batch_deliveries_max) do
+      :"$end_of_table" ->
+        Instance.put_gauge(instance, :outbox_bytes, 0)
+        :ets.delete_all_objects(instance.tables.shares)
+        []
+
+      {rows, _continuation} ->
+        at_most_bytes(rows, 0, [])
+    end
+  end
+
+  defp at_most_bytes([row | rest], bytes, taken) do
+    bytes = bytes + bytes([row])
+
+    if taken != [] and bytes > @batch_bytes_max,
+      do: Enum.reverse(taken),
+      else: at_most_bytes(rest, bytes, [row | taken])
+  end
+
+  defp at_most_bytes([], _bytes, taken), do: Enum.reverse(taken)
+
+  # The owner is read before the commit: rows of an engine that has died since
+  # come back from the store, with those it held already. Without an engine the
+  # rows are nobody's, and the Sweeper claims them.
+  #
+  # What is in doubt may be committed already, in the engine's name, and the Sweeper
+  # may have brought it back long ago: handed over once more it would be sent twice.
+  # It gets a name of its own, and the Sweeper finds by that what is committed now.
+  defp commit(instance, rows, failed_before?) do
+    engine = Engine.current(instance)
+    doubt = if Enum.any?(rows, &elem(&1, 3)), do: Engine.new_owner()
+    rows = Enum.map(rows, &own(&1, engine, doubt))
+
+    write = fn rows ->
+      Store.accept(instance, Enum.map(rows, &elem(&1, 1)))
+    end
+
+    case Batch.write(rows, write, failed_before?) do
+      {:ok, written, refused} ->
+        hand_over(instance, engine, written, doubt)
+        finish(instance, written, refused)
+
+        if length(written) + length(refused) < length(rows),
+          do: doubt(instance, (rows -- written) -- Enum.map(refused, &elem(&1, 0)))
+
+        :ok
+
+      {:error, reason} = error ->
+        if Store.outcome_unknown?(reason), do: doubt(instance, rows)
+        error
+    end
+  end
+
+  # Those that were withdrawn meanwhile come back, too; one batch of them at most,
+  # since it is the first one that is tried again.
+  defp doubt(%Instance{tables: %{queue: queue}} = instance, rows) do
+    Instance.tell(instance, :sweeper, :unsure)
+
+    for {key, delivery, _reply, false} = row <- rows do
+      if not :ets.update_element(queue, key, {4, true}) and
+           :ets.insert_new(queue, {key, delivery, nil, true}),
+         do: weigh(instance, [row], 1)
+    end
+  end
+
+  defp own({key, %Delivery{state: :pending} = delivery, reply, in_doubt?}, engine, doubt) do
+    owner = if in_doubt?, do: doubt, else: engine && engine.owner
+    {key, %{delivery | owner: owner}, reply, in_doubt?}
+  end
+
+  defp own(row, _engine, _doubt), do: row
+
+  defp hand_over(instance, engine, rows, doubt) do
+    if doubt, do: Engine.note_former(instance, doubt)
+    if doubt || engine == nil, do: Instance.tell(instance, :sweeper, :sweep)
+
+    if engine do
+      ours = for {_key, %Delivery{state: :pending} = delivery, _, false} <- rows, do: delivery
+      Handover.submit_or_release(instance, engine, ours)
+    end
+
+    :ok
+  end
+
+  defp finish(%Instance{tables: %{queue: queue}} = instance, written, refused) do
+    Enum.each(written, fn {key, _delivery, reply, _in_doubt?} ->
+      answer(reply, key, :ok)
+      :ets.delete(queue, key)
+    end)
+
+    Enum.each(refused, fn {{key, _delivery, reply, _in_doubt?}, reason} ->
+      answer(reply, key, {:error, reason})
+      :ets.delete(queue, key)
+    end)
+
+    done = written ++ Enum.map(refused, &elem(&1, 0))
+    weigh(instance, done, -1)
+    Instance.count(instance, :accepted, length(written))
+    if written != [], do: Observers.accepted(instance, Enum.map(written, &elem(&1, 1)))
+    if refused != [], do: Observers.dropped(instance, :refused_by_store, length(refused))
+    :ok
+  end
+
+  defp answer(nil, _key, _result), do: :ok
+  defp answer(alias, key, result), do: send(alias, {alias, key, result})
+end

@@ -1,0 +1,113 @@
+defmodule Plausible.Webhooks.Ingest.Dedup do
+  @moduledoc """
+  Remembers what was seen, for a while and within a bound: scroll goals complete
+  once per goal, session and path.
+
+  Two ETS tables take turns. What is new goes into the current one; every
+  `window_ms` (30 minutes, as long as a Plausible session lives without a sign of
+  life) the older one is emptied and becomes the current. A key therefore stays
+  known for at least `window_ms` after it was last seen.
+
+  Many processes ask at the same time; none waits for another. Only the turning
+  is left to one process, `Plausible.Webhooks.Ingest.Directory`, which looks every second
+  whether it is time (`full?/1`).
+
+  Bound: `entries_max` keys per table (250 000 by default, 60 to 150 bytes each).
+  A table that is full before its time is turned early, which forgets the older
+  half. Keys that come when it is over-full by a quarter before that happened are
+  not remembered and count as new. Beyond the limit, then, a scroll goal may be
+  told twice; it is never left out.
+
+  The memory is per node: behind a load balancer that spreads one visit over
+  nodes, each node may tell it once.
+  """
+
+  @window_ms 30 * 60 * 1_000
+  @entries_max 250_000
+
+  @type t :: %__MODULE__{
+          tables: {:ets.table(), :ets.table()},
+          state: :atomics.atomics_ref(),
+          entries_max: pos_integer()
+        }
+
+  defstruct [:tables, :state, :entries_max]
+
+  # What the cells of `state` are.
+  @current 1
+  @entries 2
+
+  @doc "How long a key stays known at least, when nothing else is said."
+  @spec window_ms() :: pos_integer()
+  def window_ms, do: @window_ms
+
+  @doc """
+  A new memory of at most `entries_max` keys per table; the tables belong to the
+  calling process.
+  """
+  @spec new(pos_integer()) :: t()
+  def new(entries_max \\ @entries_max) do
+    table = fn ->
+      :ets.new(__MODULE__, [:set, :public, read_concurrency: true, write_concurrency: true])
+    end
+
+    %__MODULE__{
+      tables: {table.(), table.()},
+      state: :atomics.new(2, signed: true),
+      entries_max: entries_max
+    }
+  end
+
+  @doc "Whether this key is new; from now on it is not."
+  @spec first_time?(t(), tuple()) :: boolean()
+  def first_time?(%__MODULE__{tables: tables, state: state} = dedup, key) do
+    key = shorten(key)
+    current = :atomics.get(state, @current)
+    older? = :ets.member(elem(tables, 1 - current), key)
+
+    # The older table is asked first: two processes on both sides of a turn may
+    # then both find the key new, but never both find it old.
+    cond do
+      :ets.member(elem(tables, current), key) ->
+        false
+
+      not room?(dedup) ->
+        not older?
+
+      :ets.insert_new(elem(tables, current), {key}) ->
+        :atomics.add(state, @entries, 1)
+        not older?
+
+      true ->
+        false
+    end
+  end
+
+  defp room?(%{state: state, entries_max: entries_max}),
+    do: :atomics.get(state, @entries) < entries_max + div(entries_max, 4)
+
+  @doc "Whether the current table is full and `turn/1` is due before its time."
+  @spec full?(t()) :: boolean()
+  def full?(%__MODULE__{state: state, entries_max: entries_max}),
+    do: :atomics.get(state, @entries) >= entries_max
+
+  # Paths are up to 2 000 bytes long; 16 bytes of a digest stand for a long one.
+  defp shorten(key) do
+    last = tuple_size(key) - 1
+
+    case elem(key, last) do
+      path when is_binary(path) and byte_size(path) > 48 -> put_elem(key, last, :erlang.md5(path))
+      path when is_binary(path) -> put_elem(key, last, :binary.copy(path))
+      _other -> key
+    end
+  end
+
+  @doc "Forgets the older half. One process at a time."
+  @spec turn(t()) :: :ok
+  def turn(%__MODULE__{tables: tables, state: state}) do
+    older = 1 - :atomics.get(state, @current)
+    :ets.delete_all_objects(elem(tables, older))
+    :atomics.put(state, @entries, 0)
+    :atomics.put(state, @current, older)
+  end
+end

@@ -1,0 +1,59 @@
+defmodule Plausible.Webhooks.Ingest.Subscriptions do
+  @moduledoc """
+  What one site's webhooks want to know, compiled for the path of an ingestion
+  request: `Plausible.Webhooks.Ingest.Directory.lookup/2` returns it by one ETS read.
+
+  It is small whatever the site has. The goals themselves are rows of `table`,
+  found by key (see `Plausible.Webhooks.Ingest.Goals`), because an ETS read copies what
+  it returns and a copy of 1 000 goals would cost more than matching them.
+  """
+
+  @typedoc "`:disabled`: we disabled it, its events are kept as cancelled."
+  @type status :: :active | :disabled
+  @type subscriber :: {Plausible.Webhooks.Webhook.id(), status()}
+  @typedoc "`:listed`: those in the row that `tells/1` reads."
+  @type props :: :all | :listed
+  @type t :: %__MODULE__{
+          site_id: integer(),
+          domain: String.t() | nil,
+          table: :ets.table(),
+          generation: pos_integer(),
+          index: Plausible.Webhooks.Ingest.Goals.index(),
+          webhooks: %{Plausible.Webhooks.Webhook.id() => status()},
+          props: props(),
+          revenue: boolean()
+        }
+
+  @enforce_keys [:site_id, :table, :generation, :index, :webhooks]
+  defstruct [
+    :site_id,
+    :domain,
+    :table,
+    :generation,
+    :index,
+    :webhooks,
+    props: :all,
+    revenue: true
+  ]
+
+  @doc "The key of the row that holds the properties that may be told."
+  @spec props_key(integer(), pos_integer()) :: {integer(), pos_integer(), :tells, :props}
+  def props_key(site_id, generation), do: {site_id, generation, :tells, :props}
+
+  @doc """
+  What a body of the site may tell. Reads a row where the properties are listed;
+  without it, which is when a newer one has just come in force, none may be told.
+  """
+  @spec tells(t()) :: Plausible.Webhooks.Ingest.Payload.tells()
+  def tells(%__MODULE__{props: :all, revenue: revenue}), do: %{props: :all, revenue: revenue}
+
+  def tells(%__MODULE__{props: :listed} = subscriptions) do
+    case :ets.lookup(
+           subscriptions.table,
+           props_key(subscriptions.site_id, subscriptions.generation)
+         ) do
+      [{_key, props}] -> %{props: props, revenue: subscriptions.revenue}
+      [] -> %{props: %{}, revenue: subscriptions.revenue}
+    end
+  end
+end

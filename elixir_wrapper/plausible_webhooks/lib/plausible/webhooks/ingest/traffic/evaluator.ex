@@ -1,0 +1,154 @@
+defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
+  @moduledoc """
+  The process that looks at the traffic every minute.
+
+  Options of `start_link/1`: `:instance`, `:deliver` and the limits of `t:Plausible.Webhooks.Ingest.Traffic.context/0`, and
+
+    * `:tick_ms` - the pause between two evaluations, 60 000; `:infinity` leaves it
+      to who calls `Plausible.Webhooks.Ingest.Traffic.evaluate/2` (a scheduled job).
+    * `:lease_ms` - how long a node that died keeps others from evaluating, 90 000;
+      longer than `tick_ms`, so that one node goes on doing it.
+
+  An evaluation that takes longer delays the next one; there are never two at a
+  time. What was evaluated the longest ago comes first.
+
+  Of several nodes that share a store one evaluates at a time, or two would tell of
+  the same breach: an evaluation takes a lease (`c:Plausible.Webhooks.Store.take_lease/4`)
+  and renews it while it runs. With a `tick_ms` a node keeps its lease until the next
+  tick. Another node takes over when it has stopped, or `lease_ms` after it died.
+  """
+
+  use GenServer
+
+  alias Plausible.Webhooks.Ingest.{Directory, Traffic}
+  alias Plausible.Webhooks.Store.PeriodicLease
+
+  require Logger
+
+  @tick_ms 60_000
+  @lease "traffic"
+  @lease_ms 90_000
+
+  @doc false
+  def child_spec(opts) do
+    %{id: {__MODULE__, Keyword.fetch!(opts, :instance)}, start: {__MODULE__, :start_link, [opts]}}
+  end
+
+  @doc "Starts the evaluator of an instance; see above for the options."
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(opts) do
+    instance = Keyword.fetch!(opts, :instance)
+    GenServer.start_link(__MODULE__, opts, name: server(instance))
+  end
+
+  @doc false
+  @spec evaluate(atom(), integer()) ::
+          {:ok, Traffic.summary()} | {:error, :not_running | :taken | term()}
+  def evaluate(instance, now_ms) do
+    GenServer.call(server(instance), {:evaluate, now_ms}, :infinity)
+  catch
+    :exit, _not_running -> {:error, :not_running}
+  end
+
+  defp server(instance), do: Module.concat(instance, "Traffic")
+
+  @impl true
+  def init(opts) do
+    # To give the lease back at the stop.
+    Process.flag(:trap_exit, true)
+    {tick_ms, opts} = Keyword.pop(opts, :tick_ms, @tick_ms)
+    {lease_ms, opts} = Keyword.pop(opts, :lease_ms, @lease_ms)
+    schedule(tick_ms)
+    state = %{context: Map.new(opts), tick_ms: tick_ms, lease_ms: lease_ms}
+    {:ok, Map.merge(state, %{token: nil, round: 0, evaluated: %{}})}
+  end
+
+  # The caller may call another node the next time: the lease is given back, unless the
+  # ticks keep it.
+  @impl true
+  def handle_call({:evaluate, now_ms}, {caller, _tag}, %{token: kept} = state) do
+    {result, state} = round(state, now_ms, [caller])
+    {:reply, result, if(kept, do: state, else: give_back(state))}
+  end
+
+  @impl true
+  def handle_info(:tick, state) do
+    {_result, state} = round(state, System.system_time(:millisecond), [])
+    schedule(state.tick_ms)
+    {:noreply, state}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(_reason, state), do: give_back(state)
+
+  defp give_back(state) do
+    PeriodicLease.give_back(state.context.instance, @lease, state.token)
+    %{state | token: nil}
+  end
+
+  defp schedule(:infinity), do: :ok
+  defp schedule(tick_ms), do: Process.send_after(self(), :tick, tick_ms)
+
+  # The longest ago first: if the time is ever too short for all of them, it is
+  # short for each in turn.
+  defp round(%{context: context, evaluated: evaluated} = state, now_ms, callers) do
+    round = state.round + 1
+
+    sites =
+      context.instance
+      |> Directory.traffic()
+      |> Enum.sort_by(fn {site_id, _webhooks} -> Map.get(evaluated, site_id, 0) end)
+
+    evaluate = fn -> Traffic.evaluate_sites(context, sites, now_ms, callers) end
+
+    case PeriodicLease.run(
+           context.instance,
+           @lease,
+           state.lease_ms,
+           state.token,
+           evaluate,
+           callers
+         ) do
+      {:ok, summary, token} ->
+        log(summary)
+
+        {{:ok, summary},
+         %{state | token: token, round: round, evaluated: done(state, sites, summary)}}
+
+      {:error, reason} ->
+        log_error(reason)
+        # A store that was away may still hold our lease.
+        token = if reason in [:taken, :lease_lost], do: nil, else: state.token
+        {{:error, reason}, %{state | token: token}}
+    end
+  end
+
+  defp done(%{evaluated: evaluated} = state, sites, summary) do
+    round = state.round + 1
+    behind = for {site_id, :no_time_left} <- summary.failed, into: MapSet.new(), do: site_id
+
+    for {site_id, _webhooks} <- sites, into: %{} do
+      {site_id, if(site_id in behind, do: Map.get(evaluated, site_id, 0), else: round)}
+    end
+  end
+
+  # Another node evaluates.
+  defp log_error(:taken), do: :ok
+
+  defp log_error(reason) do
+    Logger.warning(
+      "webhooks: traffic was not evaluated: #{inspect(reason, limit: 5, printable_limit: 200)}"
+    )
+  end
+
+  defp log(%{failed: []}), do: :ok
+
+  defp log(%{failed: [{site_id, reason} | _] = failed} = summary) do
+    Logger.warning(
+      "webhooks: the traffic of #{length(failed)} of #{summary.sites} sites could not be " <>
+        "evaluated, site #{site_id} for one: #{inspect(reason, limit: 5, printable_limit: 200)}"
+    )
+  end
+end

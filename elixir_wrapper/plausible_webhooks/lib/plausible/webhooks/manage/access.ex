@@ -1,0 +1,48 @@
+defmodule Plausible.Webhooks.Manage.Access do
+  @moduledoc false
+  # Who may do what. Asked on every call; and what belongs to another site is not
+  # found, whoever asks.
+
+  alias Plausible.Webhooks.{Delivery, Host, Store, Webhook}
+  alias Plausible.Webhooks.Runtime.Instance
+
+  @spec check(Instance.t(), Host.actor(), Host.action(), integer()) :: :ok | {:error, :forbidden}
+  def check(instance, actor, action, site_id) do
+    site_id?(site_id) || raise ArgumentError, "a site's id is an integer of 64 bits"
+
+    # Anything but true is no.
+    if Instance.host(instance, :can?, [actor, action, site_id]) == true,
+      do: :ok,
+      else: {:error, :forbidden}
+  end
+
+  @int64 -9_223_372_036_854_775_808..9_223_372_036_854_775_807
+
+  @doc "Whether it can be the id of a site."
+  @spec site_id?(term()) :: boolean()
+  def site_id?(site_id), do: is_integer(site_id) and site_id in @int64
+
+  @spec webhook(Instance.t(), integer(), Webhook.id()) ::
+          {:ok, Webhook.t()} | {:error, :not_found} | {:error, term()}
+  def webhook(instance, site_id, id) do
+    is_binary(id) || raise ArgumentError, "a webhook's id is a string"
+
+    case Store.get_webhook(instance, id) do
+      {:ok, %Webhook{site_id: ^site_id} = webhook} -> {:ok, webhook}
+      {:ok, _of_another_site} -> {:error, :not_found}
+      {:error, _reason} = error -> error
+    end
+  end
+
+  @spec delivery(Instance.t(), integer(), String.t()) ::
+          {:ok, Delivery.t()} | {:error, :not_found} | {:error, term()}
+  def delivery(instance, site_id, id) do
+    is_binary(id) || raise ArgumentError, "a delivery's id is a string"
+
+    case Store.get_delivery(instance, id) do
+      {:ok, %Delivery{site_id: ^site_id} = delivery} -> {:ok, delivery}
+      {:ok, _of_another_site} -> {:error, :not_found}
+      {:error, _reason} = error -> error
+    end
+  end
+end

@@ -1,0 +1,353 @@
+defmodule Plausible.Webhooks.Manage.Overview do
+  @moduledoc """
+  What a settings page shows beside the webhooks and their log: how each of them has
+  been doing, what a change would bring about, what the site is like, what a request
+  looks like.
+
+  These are functions of `Plausible.Webhooks`, which is where they are called: there
+  the instance may be left out. The actor is asked about on every call, and the errors
+  are those that `Plausible.Webhooks` lists. The host is waited for ten seconds; when
+  it takes longer, or fails, the error says so: `:timeout`, `{:raised, text}` and
+  others.
+
+  Those that ask the host or look along the log may take their time: a live page calls
+  them from a process of their own.
+  """
+
+  alias Plausible.Webhooks.{Delivery, Host, Native, Punycode, Store, Webhook}
+  alias Plausible.Webhooks.Ingest.{Goals, Traffic}
+  alias Plausible.Webhooks.Manage.{Access, DeliveryLog, TestDelivery}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
+
+  alias Plausible.Webhooks.Ingest.Traffic.Facts
+  alias Plausible.Webhooks.Webhook.URL
+
+  @type hour :: %{
+          at_ms: integer(),
+          delivered: non_neg_integer(),
+          failed: non_neg_integer(),
+          cancelled: non_neg_integer()
+        }
+
+  @typedoc """
+  `hours` are 24, the oldest first, each a whole hour in UTC that begins at `at_ms`;
+  the last one is not over. `delivered`, `failed`, `cancelled` are their sums.
+  `complete?`: not when some hour had more than are counted (10 000; fewer where many
+  webhooks of a site have that many): then it was so many at least. `waiting` is what
+  is pending or parked, up to 10 000; `waiting_more?`: there are, or may be, more.
+  `last` is the newest delivery, without its body; `nil` when there is none, or, on
+  SQLite, none among the site's newest 100 000.
+  """
+  @type activity :: %{
+          hours: [hour()],
+          delivered: non_neg_integer(),
+          failed: non_neg_integer(),
+          cancelled: non_neg_integer(),
+          complete?: boolean(),
+          waiting: 0..10_000,
+          waiting_more?: boolean(),
+          last: Delivery.t() | nil
+        }
+
+  @type activities :: %{Webhook.id() => activity()}
+
+  @type count :: %{count: non_neg_integer(), more?: boolean()}
+
+  @type figures :: %{
+          spike: %{visitors: non_neg_integer(), window_seconds: pos_integer()},
+          drop: %{visitors: non_neg_integer(), window_seconds: pos_integer()}
+        }
+
+  @type checked_url :: %{
+          url: String.t(),
+          scheme: String.t(),
+          host: String.t(),
+          host_unicode: String.t() | nil,
+          port: 1..65_535
+        }
+
+  @type request :: %{
+          url: String.t(),
+          headers: [{name :: String.t(), value :: String.t()}],
+          body: binary(),
+          timestamp: integer()
+        }
+
+  @type error :: {:error, term()}
+
+  @hour_ms 3_600_000
+  @hours 24
+  @ended [:delivered, :failed, :cancelled]
+  # What the host may take for one answer.
+  @host_ms 10_000
+
+  # --- how webhooks have been doing
+
+  @doc """
+  What became of the deliveries of each of the site's webhooks in the last 24 hours,
+  by the time at which they ended. For who may `:read`.
+
+      {:ok, %{"wh_01J..." => %{delivered: 1204, failed: 3, hours: hours, waiting: 0}}} =
+        Plausible.Webhooks.activity(user, site.id)
+
+      length(hours)
+      #=> 24
+  """
+  @spec activity(Instance.name(), Host.actor(), integer()) ::
+          {:ok, activities()} | error()
+  def activity(name, actor, site_id) do
+    instance = Instance.fetch!(name)
+
+    with :ok <- Access.check(instance, actor, :read, site_id),
+         {:ok, webhooks} <- Store.list_webhooks(instance, site_id),
+         ids = Enum.map(webhooks, & &1.id),
+         last_ms = div(Store.now_ms(instance), @hour_ms) * @hour_ms,
+         first_ms = last_ms - (@hours - 1) * @hour_ms,
+         {:ok, figures} <- Store.activity(instance, site_id, ids, first_ms),
+         {:ok, waiting} <- Store.waiting(instance, ids) do
+      hours = for n <- 0..(@hours - 1), do: first_ms + n * @hour_ms
+      {:ok, Map.new(ids, &{&1, of_one(hours, figures[&1], waiting[&1])})}
+    end
+  end
+
+  defp of_one(hours, figures, waiting) do
+    # What has ended in an hour to come, by a clock that is fast, ended now.
+    last_ms = List.last(hours)
+
+    counts =
+      for {{at_ms, state}, n} <- figures.finished, reduce: %{} do
+        counts -> Map.update(counts, {min(at_ms, last_ms), state}, n, &(&1 + n))
+      end
+
+    hours =
+      for at_ms <- hours do
+        for state <- @ended, into: %{at_ms: at_ms}, do: {state, counts[{at_ms, state}] || 0}
+      end
+
+    for state <- @ended, into: more(figures, waiting) do
+      {state, hours |> Enum.map(& &1[state]) |> Enum.sum()}
+    end
+    |> Map.put(:hours, hours)
+  end
+
+  defp more(figures, waiting) do
+    %{
+      complete?: figures.complete?,
+      last: figures.last,
+      waiting: waiting.count,
+      waiting_more?: waiting.more?
+    }
+  end
+
+  @doc """
+  How many deliveries wait for this webhook: so many are given up when it is deleted,
+  and cancelled when it is switched off. At most 10 000 are counted; `more?`: there
+  are, or may be, more. For who may `:manage`.
+
+      {:ok, %{count: 12, more?: false}} =
+        Plausible.Webhooks.waiting(user, site.id, webhook.id)
+  """
+  @spec waiting(Instance.name(), Host.actor(), integer(), Webhook.id()) ::
+          {:ok, count()} | error()
+  def waiting(name, actor, site_id, id) do
+    instance = Instance.fetch!(name)
+
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         {:ok, _webhook} <- Access.webhook(instance, site_id, id),
+         {:ok, %{^id => waiting}} <- Store.waiting(instance, [id]),
+         do: {:ok, waiting}
+  end
+
+  @doc """
+  How many deliveries `Plausible.Webhooks.recover/5` would send again, also of a
+  webhook that is still to be switched on for that. `more?`: it would have to be
+  called again for the rest. For who may `:manage`.
+
+      {:ok, %{count: 87, more?: false}} =
+        Plausible.Webhooks.recoverable(user, site.id, webhook.id, ~U[2026-11-23 00:00:00Z])
+  """
+  @spec recoverable(
+          Instance.name(),
+          Host.actor(),
+          integer(),
+          Webhook.id(),
+          DateTime.t() | integer()
+        ) :: {:ok, count()} | error()
+  def recoverable(name, actor, site_id, id, since) do
+    instance = Instance.fetch!(name)
+
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         {:ok, _webhook} <- Access.webhook(instance, site_id, id),
+         {:ok, ids, more?} <- DeliveryLog.recoverable(instance, id, since),
+         do: {:ok, %{count: length(ids), more?: more?}}
+  end
+
+  # --- what the site is like
+
+  @doc """
+  The site, as the host knows it. For who may `:read`.
+
+      {:ok, %{domain: "example.com"}} = Plausible.Webhooks.site(user, site.id)
+  """
+  @spec site(Instance.name(), Host.actor(), integer()) :: {:ok, Host.site()} | error()
+  def site(name, actor, site_id) do
+    asked(name, actor, site_id, fn instance ->
+      case Instance.host(instance, :site, [site_id]) do
+        nil -> {:error, :not_found}
+        %{domain: _domain} = site -> {:ok, site}
+      end
+    end)
+  end
+
+  @doc """
+  The site's goals, by name. What is no goal (`t:Plausible.Webhooks.Host.goal/0`) is
+  left out, as it is when events are matched. For who may `:read`.
+
+      {:ok, [%{id: 12, name: "Signup"} | _]} = Plausible.Webhooks.goals(user, site.id)
+  """
+  @spec goals(Instance.name(), Host.actor(), integer()) :: {:ok, [Host.goal()]} | error()
+  def goals(name, actor, site_id) do
+    asked(name, actor, site_id, fn instance ->
+      goals = instance |> Instance.host(:goals, [site_id]) |> Enum.filter(&Goals.goal?/1)
+      {:ok, Enum.sort_by(goals, &{String.downcase(&1.name), &1.name, &1.id})}
+    end)
+  end
+
+  @doc """
+  The figures that thresholds are held against, as they are now: the unique visitors
+  of the last 5 minutes and of the last 12 hours. For who may `:read`.
+
+      {:ok, %{spike: %{visitors: 41, window_seconds: 300}, drop: %{visitors: 2210}}} =
+        Plausible.Webhooks.figures(user, site.id)
+  """
+  @spec figures(Instance.name(), Host.actor(), integer()) ::
+          {:ok, figures()} | error()
+  def figures(name, actor, site_id) do
+    asked(name, actor, site_id, fn instance ->
+      kinds = [:spike, :drop]
+      now_ms = Instance.now_ms()
+      windows = Enum.map(kinds, &Traffic.window(&1, now_ms))
+
+      case Facts.visitors(instance.name, site_id, windows) do
+        {:ok, [_, _] = counts} ->
+          {:ok, Map.new(Enum.zip_with([kinds, windows, counts], &figure/1))}
+
+        {:ok, _other} ->
+          {:error, :invalid_visitors}
+
+        {:error, _reason} = error ->
+          error
+      end
+    end)
+  end
+
+  defp figure([kind, {from_ms, to_ms}, visitors]),
+    do: {kind, %{visitors: visitors, window_seconds: div(to_ms - from_ms, 1_000)}}
+
+  # What the host does must not happen to who looks at a page.
+  defp asked(name, actor, site_id, fun) do
+    instance = Instance.fetch!(name)
+
+    with :ok <- Access.check(instance, actor, :read, site_id),
+         do: Isolated.run(fn -> fun.(instance) end, @host_ms)
+  end
+
+  @doc """
+  Whether the actor may do this: to show or to hide it. Not a permission to rely on:
+  every function asks by itself. No for whatever is wrong, never an error.
+
+      true = Plausible.Webhooks.can?(user, :manage, site.id)
+  """
+  @spec can?(Instance.name(), Host.actor(), Host.action(), integer()) :: boolean()
+  def can?(name, actor, action, site_id) when action in [:read, :manage],
+    do: permission(name, actor, action, site_id) == :ok
+
+  def can?(_name, _actor, _action, _site_id), do: false
+
+  @doc """
+  The same with the reason: `{:error, :forbidden}` says that the actor may not, any
+  other error that it cannot be known now.
+
+      :ok = Plausible.Webhooks.Manage.Overview.permission(Plausible.Webhooks, user, :manage, site.id)
+  """
+  @spec permission(Instance.name(), Host.actor(), Host.action(), integer()) ::
+          :ok | {:error, :forbidden} | error()
+  def permission(name, actor, action, site_id) when action in [:read, :manage],
+    do: Isolated.guard(fn -> Access.check(Instance.fetch!(name), actor, action, site_id) end)
+
+  # --- what leaves
+
+  @doc """
+  Judges what was typed in as a URL by the instance's policy, in the words of the
+  error that saving it would give. `host_unicode` is an international host as people
+  read it (`Plausible.Webhooks.Punycode`), `nil` for any other. Reads nothing.
+
+      {:ok, %{url: "https://xn--bcher-kva.example/", host_unicode: "bücher.example"}} =
+        Plausible.Webhooks.check_url("https://bücher.example")
+
+      {:error, "must begin with https://"} = Plausible.Webhooks.check_url("http://example.com/")
+  """
+  @spec check_url(Instance.name(), term()) ::
+          {:ok, checked_url()} | {:error, String.t()}
+  def check_url(name, text) do
+    with {:ok, checked} <- URL.check(text, Instance.fetch!(name).options.policy),
+         do: {:ok, Map.put(checked, :host_unicode, Punycode.readable(checked.host))}
+  end
+
+  @doc """
+  The POST of a delivery as it would leave now: where to, with which headers, in the
+  order in which they are sent, and what body. Signed with the secrets that sign now,
+  for `timestamp` (Unix seconds). For who may `:manage`, since URL and headers may hold
+  tokens.
+
+      {:ok, %{url: url, headers: headers, body: body}} =
+        Plausible.Webhooks.request(user, site.id, "msg_01J...")
+
+      List.keyfind(headers, "webhook-id", 0)
+      #=> {"webhook-id", "msg_01J..."}
+
+  `{:error, :not_found}` also when its webhook is gone.
+  """
+  @spec request(Instance.name(), Host.actor(), integer(), String.t()) ::
+          {:ok, request()} | error()
+  def request(name, actor, site_id, delivery_id) do
+    instance = Instance.fetch!(name)
+    now_ms = Instance.now_ms()
+    timestamp = div(now_ms, 1_000)
+
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         {:ok, %{id: id, body: body} = delivery} <-
+           Access.delivery(instance, site_id, delivery_id),
+         {:ok, webhook} <- Access.webhook(instance, site_id, delivery.webhook_id),
+         keys = webhook |> Webhook.live_keys(now_ms) |> Enum.map(& &1.key),
+         {:ok, signature} <- Native.sign(keys, id, timestamp, body) do
+      ours = [
+        {"content-type", "application/json"},
+        {"user-agent", user_agent(instance)},
+        {"webhook-id", id},
+        {"webhook-timestamp", Integer.to_string(timestamp)},
+        {"webhook-signature", signature}
+      ]
+
+      headers = ours ++ webhook.headers
+      {:ok, %{url: webhook.url, headers: headers, body: body, timestamp: timestamp}}
+    end
+  end
+
+  defp user_agent(%Instance{options: %{user_agent: nil}}),
+    do: "Plausible-Webhooks/#{Application.spec(:plausible_webhooks, :vsn)}"
+
+  defp user_agent(%Instance{options: %{user_agent: text}}), do: text
+
+  @doc """
+  The body of what `Plausible.Webhooks.send_test/5` of this type would send now. For
+  who may `:manage`.
+
+      {:ok, "{" <> _json} =
+        Plausible.Webhooks.sample(user, site.id, webhook.id, "goal.completed")
+  """
+  @spec sample(Instance.name(), Host.actor(), integer(), Webhook.id(), String.t()) ::
+          {:ok, binary()} | error()
+  def sample(name, actor, site_id, id, type),
+    do: TestDelivery.sample(Instance.fetch!(name), actor, site_id, id, type)
+end

@@ -1,0 +1,149 @@
+defmodule Plausible.Webhooks.Manage.TestDelivery do
+  @moduledoc false
+  # The test button: one POST, now, and what came of it.
+
+  alias Plausible.Webhooks.{Delivery, Event, Host, Id}
+  alias Plausible.Webhooks.Accept.Outbox
+  alias Plausible.Webhooks.Deliver.{Engine, Handover, Recorder}
+  alias Plausible.Webhooks.Ingest.Payload
+  alias Plausible.Webhooks.Manage.{Access, Webhooks}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
+
+  @window_ms 60_000
+  # On top of the attempt itself: its commit, its turn in the lane, its record.
+  @slack_ms 5_000
+  # What the host may take to say what a body tells of.
+  @host_ms 10_000
+
+  def send_test(instance, actor, site_id, webhook_id, type) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         :ok <- known(type),
+         {:ok, webhook} <- Access.webhook(instance, site_id, webhook_id),
+         {:ok, delivery} <- delivery(instance, webhook, type),
+         {:ok, engine} <- engine(instance),
+         # Last: what is refused for another reason does not count.
+         :ok <- rate(instance, site_id),
+         :ok <- Handover.put_for_test(instance, engine, webhook),
+         {:ok, attempt} <- attempt(instance, delivery) do
+      if attempt.state == :delivered and webhook.disabled_reason != nil,
+        do: Webhooks.revive(instance, webhook.id)
+
+      result(attempt)
+    end
+  end
+
+  @doc "The body of what `send_test/5` of that type would send now."
+  def sample(instance, actor, site_id, webhook_id, type) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         :ok <- known(type),
+         {:ok, webhook} <- Access.webhook(instance, site_id, webhook_id),
+         {:ok, _event, body} <- body(instance, webhook, type),
+         do: {:ok, body}
+  end
+
+  # Ended without a request: the webhook was deleted in the meantime.
+  defp result(%{number: 0, detail: detail}), do: {:error, {:not_sent, detail}}
+  defp result(attempt), do: {:ok, attempt}
+
+  defp known(type) do
+    if type in Event.types(),
+      do: :ok,
+      else: {:error, {:invalid, %{type: "must be one of #{Enum.join(Event.types(), ", ")}"}}}
+  end
+
+  defp engine(instance) do
+    case Engine.current(instance) do
+      nil -> {:error, :unavailable}
+      engine -> {:ok, engine}
+    end
+  end
+
+  defp delivery(instance, webhook, type) do
+    with {:ok, event, body} <- body(instance, webhook, type) do
+      now_ms = event.occurred_at_ms
+
+      {:ok,
+       %Delivery{
+         id: Id.delivery(now_ms),
+         webhook_id: webhook.id,
+         site_id: webhook.site_id,
+         type: type,
+         goal_id: event.goal_id,
+         body: body,
+         created_at_ms: now_ms,
+         manual: true,
+         retry: false
+       }}
+    end
+  end
+
+  # The host may hang or raise: who asks is looking at a page.
+  defp body(instance, webhook, type),
+    do: Isolated.run(fn -> made(instance, webhook, type) end, @host_ms)
+
+  defp made(instance, webhook, type) do
+    now_ms = Instance.now_ms()
+
+    with %{domain: domain} = facts <- Instance.host(instance, :site, [webhook.site_id]),
+         tells = Host.tells(facts),
+         site = %{
+           id: webhook.site_id,
+           domain: domain,
+           dashboard_url: Instance.host(instance, :dashboard_url, [webhook.site_id])
+         },
+         goal = if(tells.events, do: goal(instance, webhook, type)),
+         event = Payload.sample(type, site, goal, now_ms, tells),
+         {:ok, body} <- Payload.encode(event) do
+      {:ok, event, body}
+    else
+      nil -> {:error, :not_found}
+      {:error, _reason} = error -> error
+    end
+  end
+
+  # One of the site's own goals, of those that the webhook wants.
+  defp goal(instance, webhook, "goal.completed") do
+    goals = Instance.host(instance, :goals, [webhook.site_id])
+    Enum.find(goals, &(webhook.goals == :all or &1.id in webhook.goals))
+  end
+
+  defp goal(_instance, _webhook, _type), do: nil
+
+  defp attempt(instance, delivery) do
+    wait_ms = instance.options.timeout_ms + @slack_ms
+
+    Recorder.await(instance, delivery.id, wait_ms, fn ->
+      Outbox.accept(instance, [delivery], @slack_ms)
+    end)
+  end
+
+  defp rate(%Instance{options: %{host: {module, _argument}} = options} = instance, site_id) do
+    if function_exported?(module, :check_rate, 4),
+      do: host_rate(instance, site_id, options.tests_per_minute),
+      else: own_rate(instance, site_id)
+  end
+
+  defp host_rate(instance, site_id, limit) do
+    with {:error, retry_in_ms} <-
+           Instance.host(instance, :check_rate, ["test:#{site_id}", @window_ms, limit]),
+         do: {:error, {:rate_limited, retry_in_ms}}
+  end
+
+  # A window per site begins with its first test.
+  defp own_rate(%Instance{tables: %{rates: rates}} = instance, site_id) do
+    now = System.monotonic_time(:millisecond)
+    key = {:test, site_id}
+
+    case :ets.lookup(rates, key) do
+      [{^key, began, _count}] when now - began < @window_ms -> :ok
+      _none_or_over -> :ets.insert(rates, {key, now, 0})
+    end
+
+    if :ets.update_counter(rates, key, {3, 1}) <= instance.options.tests_per_minute do
+      :ok
+    else
+      [{^key, began, _count}] = :ets.lookup(rates, key)
+      {:error, {:rate_limited, max(began + @window_ms - now, 1)}}
+    end
+  end
+end

@@ -1,0 +1,170 @@
+defmodule Plausible.Webhooks.Manage.Webhooks do
+  @moduledoc false
+  # Webhooks as their owners see and change them. `Plausible.Webhooks` documents
+  # what each function does.
+
+  alias Plausible.Webhooks.{Store, Webhook}
+  alias Plausible.Webhooks.Manage.{Access, Changes}
+  alias Plausible.Webhooks.Runtime.Instance
+
+  @hidden "…"
+
+  def list(instance, actor, site_id) do
+    with :ok <- Access.check(instance, actor, :read, site_id),
+         {:ok, webhooks} <- Store.list_webhooks(instance, site_id) do
+      manages? = Access.check(instance, actor, :manage, site_id) == :ok
+      {:ok, Enum.map(webhooks, &shown(&1, manages?))}
+    end
+  end
+
+  def get(instance, actor, site_id, id) do
+    with :ok <- Access.check(instance, actor, :read, site_id),
+         {:ok, webhook} <- Access.webhook(instance, site_id, id) do
+      {:ok, shown(webhook, Access.check(instance, actor, :manage, site_id) == :ok)}
+    end
+  end
+
+  def create(instance, actor, site_id, attributes) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         :ok <- site_exists(instance, site_id),
+         {:ok, webhook} <- valid(Webhook.new(site_id, attributes, policy(instance))),
+         :ok <- room(instance, site_id),
+         :ok <- Changes.insert(instance, webhook) do
+      # As it is in the store: a version begins there.
+      created = reread(instance, webhook)
+      audit(instance, actor, :webhook_created, created)
+      {:ok, shown(created, true)}
+    end
+  end
+
+  def update(instance, actor, site_id, id, attributes) do
+    change(instance, actor, site_id, id, :updated, :webhook_updated, fn before ->
+      with {:ok, webhook} <- valid(Webhook.change(before, attributes, policy(instance))) do
+        # Another address is another receiver: what was held against the old one
+        # does not count.
+        if webhook.url == before.url, do: {:ok, webhook}, else: {:ok, forgiven(webhook)}
+      end
+    end)
+  end
+
+  def delete(instance, actor, site_id, id) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         {:ok, webhook} <- Access.webhook(instance, site_id, id),
+         :ok <- Changes.delete(instance, webhook) do
+      audit(instance, actor, :webhook_deleted, webhook)
+    end
+  end
+
+  def enable(instance, actor, site_id, id) do
+    change(instance, actor, site_id, id, :enabled, :webhook_enabled, fn webhook ->
+      {:ok, forgiven(%{webhook | enabled: true})}
+    end)
+  end
+
+  def disable(instance, actor, site_id, id) do
+    change(instance, actor, site_id, id, :disabled, :webhook_disabled, fn webhook ->
+      {:ok, %{webhook | enabled: false}}
+    end)
+  end
+
+  @doc "An auto-disabled webhook that a test has found working."
+  def revive(instance, id) do
+    Changes.update(
+      instance,
+      id,
+      fn
+        %Webhook{disabled_reason: nil} -> :unchanged
+        webhook -> {:ok, forgiven(webhook)}
+      end,
+      :enabled
+    )
+  end
+
+  # Written to the audit log before the secrets are handed out, not after.
+  def reveal_secret(instance, actor, site_id, id) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         {:ok, webhook} <- Access.webhook(instance, site_id, id) do
+      _ = Instance.host(instance, :audit, [actor, :webhook_secret_revealed, redacted(webhook)])
+      {:ok, Webhook.live_keys(webhook, Instance.now_ms())}
+    end
+  end
+
+  def rotate_secret(instance, actor, site_id, id, overlap_ms) do
+    change(instance, actor, site_id, id, :updated, :webhook_secret_rotated, fn webhook ->
+      Webhook.rotate_secret(webhook, overlap_ms, Instance.now_ms())
+    end)
+  end
+
+  # --- helpers
+
+  defp change(instance, actor, site_id, id, kind, entry, fun) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         {:ok, _webhook} <- Access.webhook(instance, site_id, id),
+         {:ok, changed} <- Changes.update(instance, id, fun, kind) do
+      audit(instance, actor, entry, changed)
+      {:ok, shown(changed, true)}
+    end
+  end
+
+  defp policy(instance), do: [policy: instance.options.policy]
+
+  defp valid({:ok, webhook}), do: {:ok, webhook}
+  defp valid({:error, errors}), do: {:error, {:invalid, errors}}
+
+  defp site_exists(instance, site_id) do
+    if Instance.host(instance, :site, [site_id]), do: :ok, else: {:error, :not_found}
+  end
+
+  # The store has the last word (two at the same time); this is for the operator
+  # who wants fewer.
+  defp room(instance, site_id) do
+    with {:ok, webhooks} <- Store.list_webhooks(instance, site_id) do
+      if length(webhooks) < instance.options.webhooks_per_site_max,
+        do: :ok,
+        else: {:error, :limit_reached}
+    end
+  end
+
+  defp reread(instance, webhook) do
+    case Store.get_webhook(instance, webhook.id) do
+      {:ok, stored} -> stored
+      {:error, _reason} -> webhook
+    end
+  end
+
+  defp forgiven(webhook),
+    do: %{webhook | disabled_reason: nil, disabled_at_ms: nil, failing_since_ms: nil}
+
+  # The change has happened: an audit log that fails is the operator's business,
+  # not a reason to tell the user that it has not.
+  @doc false
+  def audit(instance, actor, entry, webhook) do
+    _ = Instance.host(instance, :audit, [actor, entry, redacted(webhook)])
+    :ok
+  rescue
+    error ->
+      require Logger
+      Logger.error("webhooks: no audit entry #{entry}: #{inspect(error.__struct__)}")
+      :ok
+  end
+
+  # Secrets leave by reveal_secret only. Who may only read sees no tokens either,
+  # which URLs and header values hold.
+  defp shown(webhook, true), do: redacted(webhook)
+
+  defp shown(webhook, false) do
+    %{
+      redacted(webhook)
+      | url: masked(webhook.url),
+        headers: Enum.map(webhook.headers, fn {name, _value} -> {name, @hidden} end)
+    }
+  end
+
+  defp redacted(webhook),
+    do: %{webhook | secrets: Enum.map(webhook.secrets, &%{&1 | key: nil})}
+
+  defp masked(url) do
+    uri = URI.parse(url)
+    "#{uri.scheme}://#{uri.host}/#{@hidden}"
+  end
+end

@@ -1,0 +1,269 @@
+defmodule Plausible.Webhooks.Runtime.Observers do
+  @moduledoc false
+  # Tells the observers and the log, in a process of its own: an observer may
+  # hang or raise as it likes. Notices that nobody listens to are not sent, and
+  # at most @waiting_max of them wait.
+  #
+  # What is lost is said aloud here, not where it is lost: there it would be a log
+  # call in the middle of somebody's request, once per request. Warnings, not errors:
+  # a database that is away is the host's alarm to raise, and hosts count errors.
+
+  use GenServer
+
+  alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
+  alias Plausible.Webhooks.Deliver.{Engine, Handover}
+  alias Plausible.Webhooks.Runtime.Instance
+
+  require Logger
+
+  @waiting_max 10_000
+  @report_ms 1_000
+  @repeat_ms 10_000
+  @terminal [:delivered, :failed, :cancelled]
+
+  # --- what happened
+
+  @spec attempts(Instance.t(), [Attempt.t()]) :: :ok
+  def attempts(instance, attempts), do: notice(instance, length(attempts), {:attempts, attempts})
+
+  @spec accepted(Instance.t(), [Delivery.t(), ...]) :: :ok
+  def accepted(%Instance{options: %{observers: []}}, _deliveries), do: :ok
+
+  def accepted(instance, deliveries) do
+    metadata = %{sites: Enum.frequencies_by(deliveries, & &1.site_id)}
+    notice(instance, 1, {:event, :deliveries_accepted, %{count: length(deliveries)}, metadata})
+  end
+
+  @spec overloaded(Instance.t(), pos_integer()) :: :ok
+  def overloaded(instance, count),
+    do: notice(instance, 1, {:event, :engine_overloaded, %{count: count}, %{}})
+
+  @doc "From any process, a request's too: only counts."
+  @spec dropped(Instance.t(), atom(), pos_integer()) :: :ok
+  def dropped(%Instance{tables: %{meta: meta}} = instance, reason, count) do
+    Instance.count(instance, :dropped, count)
+    _ = :ets.update_counter(meta, {:dropped, reason}, count, {{:dropped, reason}, 0})
+    :ok
+  rescue
+    # The tables are gone: the instance has just been stopped.
+    ArgumentError -> :ok
+  end
+
+  @doc "What was dropped since the start, by reason."
+  @spec dropped(Instance.t()) :: %{atom() => pos_integer()}
+  def dropped(%Instance{tables: %{meta: meta}}) do
+    Map.new(:ets.select(meta, [{{{:dropped, :"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}]))
+  end
+
+  @spec store_failed(Instance.t(), atom(), term()) :: :ok
+  def store_failed(instance, operation, reason),
+    do: tell(instance, {:store_failed, operation, reason})
+
+  @doc "A call of the store, however it ended."
+  @spec store_called(Instance.t(), atom(), integer(), term()) :: :ok
+  def store_called(%Instance{options: %{observers: []}}, _function, _native, _result), do: :ok
+
+  def store_called(instance, function, native, result) do
+    measurements = %{duration_us: System.convert_time_unit(native, :native, :microsecond)}
+    error = with {:error, reason} <- result, do: reason, else: (_ok -> nil)
+    metadata = %{operation: function, error: error}
+    notice(instance, 1, {:event, :store_call, measurements, metadata})
+  end
+
+  @doc "Other nodes could not be told of a change."
+  @spec untold(Instance.t(), term()) :: :ok
+  def untold(instance, reason), do: tell(instance, {:untold, reason})
+
+  @spec changed(Instance.t(), integer(), String.t(), atom()) :: :ok
+  def changed(instance, site_id, webhook_id, change) do
+    metadata = %{site_id: site_id, webhook_id: webhook_id, change: change}
+    tell(instance, {:event, :webhook_changed, %{}, metadata})
+  end
+
+  @spec disabled(Instance.t(), Webhook.t(), integer() | nil) :: :ok
+  def disabled(instance, webhook, failing_for_ms),
+    do: tell(instance, {:disabled, webhook, failing_for_ms})
+
+  defp notice(%Instance{options: %{observers: []}}, _weight, _notice), do: :ok
+
+  defp notice(instance, weight, notice) do
+    if Instance.add_gauge(instance, :notices, weight) <= @waiting_max do
+      tell(instance, {:notice, weight, notice})
+    else
+      Instance.add_gauge(instance, :notices, -weight)
+      Instance.count(instance, :notices_dropped, weight)
+    end
+  end
+
+  defp tell(instance, message), do: Instance.tell(instance, :notifier, message)
+
+  # --- the process
+
+  def start_link(name),
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :notifier))
+
+  def child_spec(name), do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}}
+
+  @impl true
+  def init(name) do
+    instance = Instance.fetch!(name)
+    Process.flag(:trap_exit, true)
+    # What a predecessor had waiting went with it.
+    Instance.add_gauge(instance, :notices, -Instance.add_gauge(instance, :notices, 0))
+    Process.send_after(self(), :report, @report_ms)
+    {:ok, %{name: name, said: %{}, reported: %{}}}
+  end
+
+  @impl true
+  def handle_info({:notice, weight, notice}, state) do
+    instance = Instance.fetch!(state.name)
+    Instance.add_gauge(instance, :notices, -weight)
+    handle_notice(instance, notice)
+    {:noreply, state}
+  end
+
+  def handle_info({:event, event, measurements, metadata}, state) do
+    emit(Instance.fetch!(state.name), event, measurements, metadata)
+    {:noreply, state}
+  end
+
+  def handle_info({:store_failed, operation, reason}, state) do
+    state =
+      say(state, {:store, operation}, fn ->
+        Logger.warning("webhooks: the store failed to #{operation}: #{inspect(reason)}")
+      end)
+
+    metadata = %{operation: operation, reason: reason}
+    emit(Instance.fetch!(state.name), :store_failed, %{}, metadata)
+    {:noreply, state}
+  end
+
+  def handle_info({:untold, reason}, state) do
+    state =
+      say(state, :untold, fn ->
+        Logger.warning(
+          "webhooks: other nodes could not be told of a change, they will find out: " <>
+            inspect(reason, limit: 5, printable_limit: 200)
+        )
+      end)
+
+    emit(Instance.fetch!(state.name), :cluster_failed, %{}, %{reason: reason})
+    {:noreply, state}
+  end
+
+  def handle_info({:disabled, webhook, failing_for_ms}, state) do
+    tell_disabled(Instance.fetch!(state.name), webhook, failing_for_ms)
+    {:noreply, state}
+  end
+
+  def handle_info(:report, state) do
+    Process.send_after(self(), :report, @report_ms)
+    {:noreply, report_dropped(Instance.fetch!(state.name), state)}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, state) do
+    if Instance.stopping?(reason), do: report_dropped(Instance.fetch!(state.name), state)
+  end
+
+  defp handle_notice(instance, {:attempts, attempts}),
+    do: Enum.each(attempts, &emit_attempt(instance, &1))
+
+  defp handle_notice(instance, {:event, event, measurements, metadata}),
+    do: emit(instance, event, measurements, metadata)
+
+  defp emit_attempt(instance, attempt) do
+    metadata =
+      attempt
+      |> Map.take([:delivery_id, :webhook_id, :number, :state, :status, :error, :next_at_ms])
+      |> Map.merge(where(instance, attempt.webhook_id))
+
+    if attempt.number > 0 do
+      timings = Map.take(attempt, [:total_us, :dns_us, :connect_us, :tls_us, :first_byte_us])
+      emit(instance, :attempt, timings, metadata)
+    end
+
+    if attempt.state in @terminal,
+      do: emit(instance, :delivery_finished, %{attempts: attempt.number}, metadata)
+  end
+
+  defp where(instance, webhook_id) do
+    case Handover.known(Engine.current(instance), webhook_id) do
+      {site_id, host} -> %{site_id: site_id, host: host}
+      nil -> %{site_id: nil, host: nil}
+    end
+  end
+
+  defp tell_disabled(instance, webhook, failing_for_ms) do
+    metadata = %{
+      site_id: webhook.site_id,
+      webhook_id: webhook.id,
+      host: Webhook.host(webhook),
+      reason: webhook.disabled_reason
+    }
+
+    Logger.warning(
+      "webhooks: #{webhook.id} (#{metadata.host}) of site #{webhook.site_id} was disabled: " <>
+        "#{webhook.disabled_reason}"
+    )
+
+    emit(instance, :webhook_disabled, %{failing_for_ms: failing_for_ms}, metadata)
+  end
+
+  defp emit(instance, event, measurements, metadata) do
+    metadata = Map.put(metadata, :instance, instance.name)
+
+    for {module, argument} <- instance.options.observers do
+      guarded(instance, fn -> module.handle_event(event, measurements, metadata, argument) end)
+    end
+
+    :ok
+  end
+
+  defp guarded(instance, fun) do
+    fun.()
+    :ok
+  catch
+    kind, reason ->
+      Instance.count(instance, :observer_errors)
+
+      Logger.error(
+        "webhooks: an observer failed: " <> Exception.format(kind, reason, __STACKTRACE__)
+      )
+  end
+
+  defp report_dropped(instance, state),
+    do: Enum.reduce(dropped(instance), state, &report_dropped(instance, &1, &2))
+
+  defp report_dropped(instance, {reason, total}, state) do
+    case total - Map.get(state.reported, reason, 0) do
+      0 ->
+        state
+
+      count ->
+        state =
+          say(put_in(state.reported[reason], total), {:dropped, reason}, fn ->
+            Logger.warning("webhooks: deliveries dropped (#{reason}): #{total} since the start")
+          end)
+
+        emit(instance, :deliveries_dropped, %{count: count}, %{reason: reason})
+        state
+    end
+  end
+
+  # The same sentence at most every @repeat_ms.
+  defp say(state, what, sentence) do
+    now = System.monotonic_time(:millisecond)
+
+    case state.said do
+      %{^what => at} when now - at < @repeat_ms ->
+        state
+
+      _long_ago ->
+        sentence.()
+        put_in(state.said[what], now)
+    end
+  end
+end

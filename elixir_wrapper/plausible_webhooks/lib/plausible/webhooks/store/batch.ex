@@ -1,0 +1,85 @@
+defmodule Plausible.Webhooks.Store.Batch do
+  @moduledoc false
+  # Many rows, one transaction; and what to do when the store says no.
+  #
+  # "No" means one of two things: the store is away (then everything is kept and
+  # tried again), or one row can never be written (then it must not hold up the
+  # others for good). Some reasons can only mean the first (`Store.away?/1`). For
+  # the others a single row tells them apart: when any one of them can be written,
+  # the store is there and the rest is halved until the bad ones are alone. Only a
+  # batch that failed before is looked at this way, so that a store that is away is
+  # asked twice per round and not a thousand times.
+  #
+  # That one row is written and another one not is no proof: on a nearly full disk
+  # small ones pass, and a connection breaks for one of many.
+  #
+  # Writing a row a second time has to be harmless (ids decide).
+
+  alias Plausible.Webhooks.Store
+
+  @type row :: term()
+  @type write :: ([row()] -> :ok | {:error, term()})
+
+  @doc """
+  Writes `rows` by `write`, in one call if it can be. Returns what was written,
+  and what was refused by a store that took another row right after. A row in
+  neither list is still to be written. `{:error, _}`: nothing was written.
+
+      iex> write = fn rows -> if :bad in rows, do: {:error, :no}, else: :ok end
+      iex> Plausible.Webhooks.Store.Batch.write([1, 2, 3], write, false)
+      {:ok, [1, 2, 3], []}
+      iex> Plausible.Webhooks.Store.Batch.write([1, :bad, 3], write, false)
+      {:error, :no}
+      iex> Plausible.Webhooks.Store.Batch.write([1, :bad, 3], write, true)
+      {:ok, [1, 3], [{:bad, :no}]}
+  """
+  @spec write([row()], write(), failed_before? :: boolean()) ::
+          {:ok, written :: [row()], refused :: [{row(), term()}]} | {:error, term()}
+  def write(rows, write, failed_before?) do
+    case write.(rows) do
+      :ok ->
+        {:ok, rows, []}
+
+      {:error, reason} ->
+        if failed_before? and length(rows) > 1 and not Store.away?(reason),
+          do: probe(rows, write, reason),
+          else: {:error, reason}
+    end
+  end
+
+  # The first and a random row: two bad rows must not look like a store that is
+  # away, at least not every time.
+  defp probe([first | rest] = rows, write, reason) do
+    case Enum.find([first, Enum.random(rest)], &(write.([&1]) == :ok)) do
+      nil ->
+        {:error, reason}
+
+      witness ->
+        {written, refused} = halve(rows, write, witness)
+        {:ok, written, refused}
+    end
+  end
+
+  defp halve(rows, write, witness) do
+    case write.(rows) do
+      :ok ->
+        {rows, []}
+
+      {:error, reason} ->
+        if Store.away?(reason), do: {[], []}, else: divide(rows, write, witness, reason)
+    end
+  end
+
+  # The store may go away in the middle of this: a row is only refused if the
+  # witness can still be written after it.
+  defp divide([row], write, witness, reason) do
+    if write.([witness]) == :ok, do: {[], [{row, reason}]}, else: {[], []}
+  end
+
+  defp divide(rows, write, witness, _reason) do
+    {left, right} = Enum.split(rows, div(length(rows), 2))
+    {written_left, refused_left} = halve(left, write, witness)
+    {written_right, refused_right} = halve(right, write, witness)
+    {written_left ++ written_right, refused_left ++ refused_right}
+  end
+end

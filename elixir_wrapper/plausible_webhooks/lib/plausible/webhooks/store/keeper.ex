@@ -1,0 +1,82 @@
+defmodule Plausible.Webhooks.Store.Keeper do
+  @moduledoc false
+  # Opens the store. At the start of the instance a store that cannot be opened
+  # stops the start, with its reason; one that only cannot be reached is given some
+  # time, since a database that has just been restarted must not keep a whole
+  # application from starting. Later, when the store's own process has died and
+  # takes its time to come back, it is tried again and again: the queues hold what
+  # arrives meanwhile, which is more than a restart of everything would do.
+
+  use GenServer
+
+  alias Plausible.Webhooks.Runtime.Instance
+  alias Plausible.Webhooks.Store
+
+  require Logger
+
+  @retry_ms 500
+  # One line in so many tries.
+  @say_every 20
+  @start_wait_ms 10_000
+
+  def start_link(name),
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :store_keeper))
+
+  @impl true
+  def init(name) do
+    instance = Instance.fetch!(name)
+
+    if Store.opened?(instance) do
+      case open(instance) do
+        :ok -> {:ok, {name, 0}}
+        {:error, reason} -> {:ok, later({name, 0}, reason)}
+      end
+    else
+      first_time(instance, System.monotonic_time(:millisecond) + @start_wait_ms)
+    end
+  end
+
+  defp first_time(instance, deadline) do
+    case open(instance) do
+      :ok ->
+        {:ok, {instance.name, 0}}
+
+      {:error, reason} ->
+        if reason in [:connection_lost, :queue_timeout, :timeout] and
+             System.monotonic_time(:millisecond) < deadline do
+          Process.sleep(@retry_ms)
+          first_time(instance, deadline)
+        else
+          {:stop, {:store, reason}}
+        end
+    end
+  end
+
+  @impl true
+  def handle_info(:open, {name, _failures} = state) do
+    case open(Instance.fetch!(name)) do
+      :ok -> {:noreply, {name, 0}}
+      {:error, reason} -> {:noreply, later(state, reason)}
+    end
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  # What the store is not told itself it has from the instance.
+  defp open(%Instance{options: %{store: {module, options}, vault: vault} = ours} = instance) do
+    options = if vault, do: Keyword.put(options, :vault, vault), else: options
+    options = Keyword.put_new(options, :webhooks_per_site_max, ours.webhooks_per_site_max)
+
+    with {:ok, handle} <- module.init(options) do
+      Store.opened(instance, module, handle)
+    end
+  end
+
+  defp later({name, failures}, reason) do
+    if rem(failures, @say_every) == 0,
+      do: Logger.warning("webhooks: the store cannot be opened again: #{inspect(reason)}")
+
+    Process.send_after(self(), :open, @retry_ms)
+    {name, failures + 1}
+  end
+end

@@ -161,7 +161,7 @@ extern "C" void* webhooks_resolver_thread(void* argument) {
   return nullptr;
 }
 
-// Signals of the process are the host's business, not of these threads.
+// Signals of the process are the VM's business, not that of these threads.
 bool start_thread(const std::shared_ptr<Shared>& shared) {
   pthread_attr_t attributes;
   if (pthread_attr_init(&attributes) != 0) {

@@ -324,6 +324,22 @@ TEST_CASE("hostile: compressed answers are left as they are") {
   CHECK(outcome.attempt.response_body == gzip + "rest");
 }
 
+TEST_CASE("hostile: compressed transfers are left as they are") {
+  // The words "inflated inflated ...".
+  const std::string gzip(
+      "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xcb\xcc\x4b\xcb\x49\x2c\x49"
+      "\x4d\x51\xc8\xa4\x8c\x01\x00\xb3\x23\x9c\x61\x48\x00\x00\x00",
+      32);
+  for (const std::string& rest :
+       {"Transfer-Encoding: gzip\r\n\r\n" + gzip,
+        "Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked(gzip, 7)}) {
+    INFO(rest.substr(0, 32));
+    const Outcome outcome = suffer(Reply().send(kOk + rest).close());
+    CHECK(outcome.attempt.state == DeliveryState::kDelivered);
+    CHECK(outcome.attempt.response_body.find("inflated") == std::string::npos);
+  }
+}
+
 TEST_CASE("hostile: what is shown of an answer is clean and short") {
   const std::string evil = "text/\x1b[31mred\x80\xff" + std::string(9'000, 'x');
   const Outcome outcome = suffer(answer(200, {{"Content-Type", evil}}));

@@ -1,7 +1,7 @@
-// Purpose: who may take how many places. Lanes that do not answer hold each
-// place until their timeout: by standing they are kept to a share, so that
-// those who answer always find room.
-// Ownership: plain values; LaneQueue refers to lanes, which leave it before
+// Purpose: who may take how many places. A receiver that does not answer holds
+// each place until its timeout, so lanes get a share of the places by their
+// standing: those that answer always find one.
+// Ownership: plain values; a LaneQueue refers to lanes, which leave it before
 // they die.
 // Thread: loop only.
 #pragma once
@@ -16,11 +16,11 @@ namespace webhooks {
 
 struct Lane;
 
-// What the last finished attempt at a lane's URL says of it.
+// What the last finished attempt at a lane's URL says of the receiver.
 enum class Standing : std::uint8_t {
   kProven,    // it answered, be it with an error
-  kUnproven,  // there was none yet
-  kFailing,   // no answer
+  kUnproven,  // no attempt has finished yet
+  kFailing,   // it did not answer
 };
 inline constexpr std::array<Standing, 3> kStandings = {
     Standing::kProven, Standing::kUnproven, Standing::kFailing};
@@ -34,63 +34,60 @@ class ByStanding {
   const Value& operator[](Standing standing) const {
     return values_[static_cast<std::size_t>(standing)];
   }
-  auto begin() const { return values_.begin(); }
-  auto end() const { return values_.end(); }
 
  private:
   std::array<Value, 3> values_{};
 };
 
-// The places of one host, or of the engine. Failing lanes have half of them,
-// with unproven ones three quarters, everybody all; at least one each.
-class Slots {
+// The places of a destination, or of the engine. Failing lanes share half of
+// them, failing and unproven lanes together three quarters; at least one each.
+class Places {
  public:
-  void take(Standing standing) noexcept { ++taken_[standing]; }
-  void give_back(Standing standing) noexcept { --taken_[standing]; }
+  explicit Places(std::size_t max) noexcept : max_(max) {}
 
-  std::size_t total() const noexcept {
+  std::size_t max() const noexcept { return max_; }
+  std::size_t taken() const noexcept {
     return taken_[Standing::kProven] + not_answering();
   }
 
-  bool room_for(Standing standing, std::size_t max) const noexcept {
-    if (total() >= max) {
+  void take(Standing standing) noexcept { ++taken_[standing]; }
+  void give_back(Standing standing) noexcept { --taken_[standing]; }
+
+  bool room_for(Standing standing) const noexcept {
+    if (taken() >= max_) {
       return false;
     }
     if (standing == Standing::kProven) {
       return true;
     }
-    if (not_answering() >= share(max * 3 / 4)) {
+    if (not_answering() >= std::max<std::size_t>(max_ * 3 / 4, 1)) {
       return false;
     }
     return standing == Standing::kUnproven ||
-           taken_[Standing::kFailing] < share(max / 2);
+           taken_[Standing::kFailing] < std::max<std::size_t>(max_ / 2, 1);
   }
 
  private:
-  static std::size_t share(std::size_t part) noexcept {
-    return std::max<std::size_t>(part, 1);
-  }
   std::size_t not_answering() const noexcept {
     return taken_[Standing::kUnproven] + taken_[Standing::kFailing];
   }
 
+  std::size_t max_;
   ByStanding<std::size_t> taken_;
 };
 
-// Lanes in the order of their tickets, each under its standing, so that those
-// whose share is used up are passed over without a look at every one.
+// Lanes in the order of their tickets, in one line for each standing, so that
+// a used-up share is passed over without a look at every lane that waits for
+// it.
 class LaneQueue {
  public:
-  using Line = std::map<std::uint64_t, Lane*>;
-
-  bool empty() const noexcept {
-    return std::all_of(lines_.begin(), lines_.end(),
-                       [](const Line& line) { return line.empty(); });
+  bool empty() const {
+    return first([](Standing) { return true; }) == nullptr;
   }
   void add(Lane& lane);
   void remove(const Lane& lane);
 
-  // The one that waits longest among those whose standing `may` go.
+  // The lane that has waited longest among those whose standing `may` go.
   template <class May>
   Lane* first(May may) const {
     const Line::value_type* best = nullptr;
@@ -107,6 +104,7 @@ class LaneQueue {
   }
 
  private:
+  using Line = std::map<std::uint64_t, Lane*>;
   ByStanding<Line> lines_;
 };
 

@@ -131,40 +131,6 @@ defmodule Plausible.Webhooks.Plausible.AdoptionTest do
     end
   end
 
-  test "the README's table names the tests that there are" do
-    [_before, section] =
-      "../../../../README.md"
-      |> Path.expand(__DIR__)
-      |> File.read!()
-      |> String.split("## What was asked for, and the test that shows it\n")
-
-    [table, _behind] = String.split(section, "\n## ", parts: 2)
-
-    told =
-      for [_all | row] <- Regex.scan(~r/^\| (\S.*?) \| (.*?) \| `(.*?)` \|$/m, table), do: row
-
-    there =
-      for path <- Path.wildcard("#{__DIR__}/*_test.exs"),
-          [_all, id, text] <-
-            Regex.scan(
-              ~r/^ +test "(US\d\.\d|Edge \d|FR-\d{3}|SC-\d{3}) (.*?)"/m,
-              File.read!(path)
-            ),
-          do: [id, text, Path.basename(path)]
-
-    assert Enum.sort(told) == Enum.sort(there)
-    ids = Enum.map(there, &hd/1)
-
-    assert Enum.frequencies(ids) ==
-             Map.new(
-               ~w(US1.1 US1.2 US1.3 US2.1 US2.2 US2.3 US3.1 US3.2 US3.3 US4.1 US4.2 US5.1) ++
-                 for(n <- 1..6, do: "Edge #{n}") ++
-                 for(n <- 1..14, do: "FR-#{String.pad_leading("#{n}", 3, "0")}") ++
-                 for(n <- 1..6, do: "SC-00#{n}"),
-               &{&1, 1}
-             )
-  end
-
   defp files(root) do
     for path <- Path.wildcard("#{root}/**", match_dot: true),
         File.regular?(path),

@@ -1,11 +1,8 @@
 defmodule PlausibleWeb.Live.WebhookSettings.Chart do
   @moduledoc false
-  # Drawings in SVG, by attributes and classes alone; what they say is in their
-  # labels, or beside them in numbers.
+  # SVG drawings without styles. Their labels, or the numbers beside them, say the same.
 
   use Phoenix.Component
-
-  import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1]
 
   alias PlausibleWeb.Live.WebhookSettings.Format
 
@@ -14,7 +11,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
 
   attr(:activity, :map, required: true)
 
-  @doc "The last 24 hours: what failed or was cancelled stands on what was delivered."
+  @doc "The last 24 hours: failed and cancelled deliveries stand on the delivered ones."
   def hours(assigns) do
     max = assigns.activity.hours |> Enum.map(&(&1.delivered + lost(&1))) |> Enum.max(fn -> 0 end)
 
@@ -59,7 +56,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
     """
   end
 
-  # Whatever there is can be seen: 2 px at least.
+  # At least 2 px, so that a single delivery is visible.
   defp bar({hour, index}, max),
     do: %{x: index * @step, good: scaled(hour.delivered, max), bad: scaled(lost(hour), max)}
 
@@ -75,7 +72,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
 
   attr(:attempt, :map, required: true)
 
-  @doc "Where the time of an attempt went."
+  @doc "How the time of an attempt was spent."
   def timing(assigns) do
     phases = phases(assigns.attempt)
     assigns = assign(assigns, phases: phases, total: assigns.attempt.total_us)
@@ -84,7 +81,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
     <div :if={@total}>
       <svg
         role="img"
-        aria-label={"#{t(:timing)}: #{Format.us(@total)}"}
+        aria-label={"#{"Timing"}: #{Format.us(@total)}"}
         viewBox="0 0 1000 10"
         preserveAspectRatio="none"
         class="h-3 w-full rounded bg-gray-100 dark:bg-gray-800"
@@ -105,9 +102,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
           </svg>
           <span><%= phase.name %></span> <span class="font-medium"><%= Format.us(phase.us) %></span>
         </li>
-        <li><%= t(:timing_total) %> <span class="font-medium"><%= Format.us(@total) %></span></li>
+        <li>Total <span class="font-medium"><%= Format.us(@total) %></span></li>
         <li :if={@attempt.connect_us == nil and @attempt.first_byte_us != nil}>
-          <%= t(:timing_reused) %>
+          An open connection was used again.
         </li>
       </ul>
     </div>
@@ -115,23 +112,23 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
   end
 
   @phases [
-    {:dns_us, :timing_dns, "fill-sky-500"},
-    {:connect_us, :timing_connect, "fill-indigo-500"},
-    {:tls_us, :timing_tls, "fill-purple-500"},
-    {:first_byte_us, :timing_first_byte, "fill-amber-500"},
-    {:total_us, :timing_rest, "fill-green-600"}
+    {:dns_us, "Name lookup", "fill-sky-500"},
+    {:connect_us, "Connection", "fill-indigo-500"},
+    {:tls_us, "TLS handshake", "fill-purple-500"},
+    {:first_byte_us, "Waiting for the answer", "fill-amber-500"},
+    {:total_us, "Reading the answer", "fill-green-600"}
   ]
 
-  # The ends of the phases are given; those that were not reached, or not needed,
-  # are left out.
+  # The attempt has the ends of its phases. Phases that were not needed or not reached are
+  # nil, and are left out.
   defp phases(%{total_us: total} = attempt) when is_integer(total) do
     ends = for {key, name, class} <- @phases, us = Map.fetch!(attempt, key), do: {name, class, us}
 
     {phases, _at} =
       Enum.map_reduce(ends, 0, fn {name, class, us}, at ->
         until = us |> min(total) |> max(at)
-        phase = %{name: t(name), class: class, us: until - at, x: share(at, total)}
-        {Map.put(phase, :width, share(until - at, total)), until}
+        us = until - at
+        {%{name: name, class: class, us: us, x: share(at, total), width: share(us, total)}, until}
       end)
 
     phases

@@ -1,20 +1,17 @@
 defmodule PlausibleWeb.Live.WebhookSettings.Components do
   @moduledoc false
-  # The parts that the page is made of, in Plausible's visual language. No style or
-  # script in line and no hook: everything holds under a strict
-  # Content-Security-Policy. Whatever is only colour to the eye is text as well.
+  # The parts of the page, in Plausible's visual language. They use no inline style or
+  # script and no hook, so the page works under a strict Content-Security-Policy. Every
+  # colour has a text or a shape beside it.
   #
-  # What is to be copied stands in a read-only field: the keyboard's Tab selects all
-  # of it, a screen reader finds it by its label, and it needs no script of ours in
-  # the host's bundle. Where the host has loaded one that listens for
-  # `webhooks:copy` (session key "copy"), there is a button besides.
+  # A text to copy is in a read-only field: the Tab key selects all of it, a screen reader
+  # finds it by its label, and it needs no script. A button joins it where a script copies
+  # (session key "copy").
 
   use Phoenix.Component
 
-  import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1]
-
   alias Phoenix.LiveView.JS
-  alias PlausibleWeb.Live.WebhookSettings.{Hidden, Safe}
+  alias PlausibleWeb.Live.WebhookSettings.{ForeignText, Redacted}
 
   @focus "focus-visible:outline-none focus-visible:ring-2 focus-visible:ring-indigo-500 focus-visible:ring-offset-2 dark:focus-visible:ring-offset-gray-900"
   @button "inline-flex items-center justify-center gap-x-2 font-medium rounded-md px-3.5 py-2 min-h-[2.25rem] text-sm text-center transition-colors duration-150 cursor-pointer disabled:cursor-not-allowed disabled:opacity-60"
@@ -69,7 +66,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
   attr(:class, :string, default: "")
   slot(:inner_block, required: true)
 
-  # Takes the focus when a view begins.
+  # Takes the focus when a view opens.
   def heading(assigns) do
     assigns = assign(assigns, :focus_class, @focus)
 
@@ -78,7 +75,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
       id={@id}
       tabindex="-1"
       class={[
-        "text-lg font-semibold leading-7 text-gray-900 dark:text-gray-100 rounded break-words",
+        "text-lg font-medium leading-7 text-gray-900 dark:text-gray-100 rounded break-words",
         @focus_class,
         @class
       ]}
@@ -113,17 +110,24 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     """
   end
 
-  attr(:theme, :atom, default: :gray, values: [:gray, :yellow, :red, :green])
+  @notices %{
+    gray: "bg-gray-100 dark:bg-gray-800",
+    yellow: "bg-yellow-100 dark:bg-yellow-900/40",
+    red: "bg-red-100 dark:bg-red-900/40",
+    green: "bg-green-100 dark:bg-green-900/40"
+  }
+
+  attr(:theme, :atom, default: :gray, values: Map.keys(@notices))
   attr(:class, :string, default: "")
   attr(:rest, :global)
   slot(:inner_block, required: true)
 
   def notice(assigns) do
-    assigns = assign(assigns, :tone, notice_tone(assigns.theme))
+    assigns = assign(assigns, :colors, @notices[assigns.theme])
 
     ~H"""
     <div
-      class={["rounded-md p-4 text-sm text-gray-900 dark:text-gray-100 break-words", @tone, @class]}
+      class={["rounded-md p-4 text-sm text-gray-900 dark:text-gray-100 break-words", @colors, @class]}
       {@rest}
     >
       <%= render_slot(@inner_block) %>
@@ -131,90 +135,45 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     """
   end
 
-  defp notice_tone(:gray), do: "bg-gray-100 dark:bg-gray-800"
-  defp notice_tone(:yellow), do: "bg-yellow-100 dark:bg-yellow-900/40"
-  defp notice_tone(:red), do: "bg-red-100 dark:bg-red-900/40"
-  defp notice_tone(:green), do: "bg-green-100 dark:bg-green-900/40"
+  # A shape for each, for eyes that do not tell the colours apart.
+  @badges %{
+    green:
+      {"bg-green-100 text-green-900 dark:bg-green-900/50 dark:text-green-100",
+       "M1.5 5.5l2.5 2.5 4.5-6"},
+    red: {"bg-red-100 text-red-900 dark:bg-red-900/50 dark:text-red-100", "M2 2l6 6M8 2l-6 6"},
+    yellow:
+      {"bg-yellow-100 text-yellow-900 dark:bg-yellow-900/50 dark:text-yellow-100",
+       "M5 1.4a3.6 3.6 0 1 0 .01 0M5 3v2.2l1.4 1"},
+    gray: {"bg-gray-100 text-gray-800 dark:bg-gray-700 dark:text-gray-100", "M3.2 2v6M6.8 2v6"},
+    plain: {"border border-gray-300 text-gray-700 dark:border-gray-600 dark:text-gray-200", nil}
+  }
 
-  attr(:tone, :atom, default: :gray)
+  attr(:tone, :atom, default: :gray, values: Map.keys(@badges))
   slot(:inner_block, required: true)
 
   def badge(assigns) do
-    assigns = assign(assigns, :classes, badge_tone(assigns.tone))
+    {colors, shape} = @badges[assigns.tone]
+    assigns = assign(assigns, colors: colors, shape: shape)
 
     ~H"""
     <span class={[
       "inline-flex items-center gap-x-1.5 rounded-md px-2 py-0.5 text-xs font-medium whitespace-nowrap",
-      @classes
+      @colors
     ]}>
-      <.mark tone={@tone} /><%= render_slot(@inner_block) %>
+      <svg :if={@shape} class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
+        <path d={@shape} fill="none" stroke="currentColor" stroke-width="1.6" />
+      </svg>
+      <%= render_slot(@inner_block) %>
     </span>
     """
   end
 
-  defp badge_tone(:green),
-    do: "bg-green-100 text-green-900 dark:bg-green-900/50 dark:text-green-100"
-
-  defp badge_tone(:red), do: "bg-red-100 text-red-900 dark:bg-red-900/50 dark:text-red-100"
-
-  defp badge_tone(:yellow),
-    do: "bg-yellow-100 text-yellow-900 dark:bg-yellow-900/50 dark:text-yellow-100"
-
-  defp badge_tone(:gray), do: "bg-gray-100 text-gray-800 dark:bg-gray-700 dark:text-gray-100"
-
-  defp badge_tone(:plain),
-    do: "border border-gray-300 text-gray-700 dark:border-gray-600 dark:text-gray-200"
-
-  # A shape for each, for eyes that do not tell the colours.
-  defp mark(%{tone: :green} = assigns) do
-    ~H"""
-    <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
-      <path d="M1.5 5.5l2.5 2.5 4.5-6" fill="none" stroke="currentColor" stroke-width="1.8" />
-    </svg>
-    """
-  end
-
-  defp mark(%{tone: :red} = assigns) do
-    ~H"""
-    <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
-      <path d="M2 2l6 6M8 2l-6 6" fill="none" stroke="currentColor" stroke-width="1.8" />
-    </svg>
-    """
-  end
-
-  defp mark(%{tone: :yellow} = assigns) do
-    ~H"""
-    <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
-      <circle cx="5" cy="5" r="3.6" fill="none" stroke="currentColor" stroke-width="1.4" /><path
-        d="M5 3v2.2l1.4 1"
-        fill="none"
-        stroke="currentColor"
-        stroke-width="1.2"
-      />
-    </svg>
-    """
-  end
-
-  defp mark(%{tone: :gray} = assigns) do
-    ~H"""
-    <svg class="h-2.5 w-2.5" viewBox="0 0 10 10" aria-hidden="true">
-      <path d="M3.2 2v6M6.8 2v6" fill="none" stroke="currentColor" stroke-width="1.6" />
-    </svg>
-    """
-  end
-
-  defp mark(assigns), do: ~H""
-
   attr(:text, :any, required: true)
   attr(:class, :string, default: "")
 
-  # What strangers wrote: apart from the text around it, whatever its direction.
+  # Text from outside, which keeps its direction to itself.
   def foreign(assigns) do
-    assigns = assign(assigns, :shown, Safe.line(assigns.text))
-
-    ~H"""
-    <bdi class={@class}><%= @shown %></bdi>
-    """
+    ~H|<bdi class={@class}><%= ForeignText.line(@text) %></bdi>|
   end
 
   # --- fields
@@ -282,6 +241,49 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
       aria-describedby={described(@id, @help, @error, @describe)}
       {@rest}
     />
+    """
+  end
+
+  attr(:id, :string, required: true)
+  attr(:label, :string, required: true)
+  attr(:help, :string, default: nil)
+  attr(:error, :string, default: nil)
+  attr(:class, :string, default: "")
+
+  attr(:rest, :global,
+    include:
+      ~w(type name value describe autocomplete form inputmode maxlength placeholder required)
+  )
+
+  slot(:inner_block, doc: "what follows the field")
+
+  def text_field(assigns) do
+    ~H"""
+    <.field id={@id} label={@label} help={@help} error={@error} class={@class}>
+      <.input id={@id} help={@help != nil} error={@error} {@rest} />
+      <%= render_slot(@inner_block) %>
+    </.field>
+    """
+  end
+
+  attr(:id, :string, required: true)
+  attr(:label, :string, required: true)
+  attr(:help, :string, default: nil)
+  attr(:error, :string, default: nil)
+  attr(:error_id, :string, default: nil)
+  slot(:inner_block, required: true)
+
+  # Fields that belong together.
+  def fields(assigns) do
+    ~H"""
+    <fieldset id={@id} aria-describedby={@help && "#{@id}-help"}>
+      <legend class="text-sm font-medium text-gray-900 dark:text-gray-100"><%= @label %></legend>
+      <p :if={@help} id={"#{@id}-help"} class="mt-0.5 text-sm text-gray-600 dark:text-gray-300">
+        <%= @help %>
+      </p>
+      <div class="mt-1"><%= render_slot(@inner_block) %></div>
+      <.error id={@error_id || "#{@id}-error"} text={@error} />
+    </fieldset>
     """
   end
 
@@ -357,7 +359,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     if ids != [], do: Enum.join(ids, " ")
   end
 
-  # --- what is to be copied
+  # --- texts to copy
 
   attr(:id, :string, required: true)
   attr(:label, :string, required: true)
@@ -393,7 +395,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
   attr(:label, :string, required: true)
   attr(:value, :string, required: true)
   attr(:copy?, :boolean, required: true)
-  attr(:rows, :integer, default: nil)
 
   def copy_block(assigns) do
     assigns = assign(assigns, :classes, [@code, @focus, "whitespace-pre overflow-x-auto"])
@@ -409,7 +410,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
       <textarea
         id={@id}
         readonly
-        rows={@rows || rows(@value)}
+        rows={rows(@value)}
         wrap="off"
         spellcheck="false"
         dir="ltr"
@@ -419,17 +420,22 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     """
   end
 
-  attr(:id, :string, required: true)
-  attr(:label, :string, required: true)
-
+  # The script of priv/static/webhooks_copy.js fills the status.
   defp copy_button(assigns) do
     ~H"""
-    <.button
-      phx-click={JS.dispatch("webhooks:copy", to: "##{@id}")}
-      aria-label={"#{t(:copy)}: #{@label}"}
-    >
-      <%= t(:copy) %>
-    </.button>
+    <span class="inline-flex items-center gap-x-2">
+      <span
+        id={"#{@id}-copied"}
+        role="status"
+        phx-update="ignore"
+        data-copied="Copied"
+        class="text-sm text-gray-600 dark:text-gray-300"
+      >
+      </span>
+      <.button phx-click={JS.dispatch("webhooks:copy", to: "##{@id}")} aria-label={"Copy: #{@label}"}>
+        Copy
+      </.button>
+    </span>
     """
   end
 
@@ -439,9 +445,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
   attr(:label, :string, required: true)
   attr(:text, :string, required: true)
 
-  # Text of a stranger, in lines; can be scrolled by keyboard.
+  # Text from outside in lines, scrollable by keyboard.
   def foreign_block(assigns) do
-    assigns = assign(assigns, shown: Safe.block(assigns.text), focus_class: @focus)
+    assigns = assign(assigns, shown: ForeignText.block(assigns.text), focus_class: @focus)
 
     ~H"""
     <div>
@@ -463,19 +469,19 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     """
   end
 
-  attr(:rows, :list, required: true, doc: "`{term, text}`, the text may be `Hidden`")
+  attr(:rows, :list, required: true, doc: "`{term, text}`, the text may be `Redacted`")
 
   def facts(assigns) do
     ~H"""
     <dl class="text-sm divide-y divide-gray-200 dark:divide-gray-700">
       <div
         :for={{name, text} <- @rows}
-        :if={Hidden.shown(text) not in [nil, ""]}
+        :if={Redacted.unwrap(text) not in [nil, ""]}
         class="py-2 sm:grid sm:grid-cols-4 sm:gap-4"
       >
         <dt class="font-medium text-gray-900 dark:text-gray-100"><%= name %></dt>
         <dd class="sm:col-span-3 min-w-0 break-words text-gray-700 dark:text-gray-200">
-          <bdi><%= text |> Hidden.shown() |> Safe.line() %></bdi>
+          <.foreign text={Redacted.unwrap(text)} />
         </dd>
       </div>
     </dl>

@@ -1,24 +1,25 @@
 defmodule PlausibleWeb.Live.WebhookSettings.Context do
   @moduledoc false
-  # Whose page it is and who looks at it, out of the session. It is signed, and yet
-  # only what exists and has the right callbacks is taken from it.
+  # The site, the actor and the settings of a page, from its session. The session is signed.
+  # Even so, only modules that exist and have the right callbacks are taken from it.
 
   alias Plausible.Webhooks.Runtime.Instance
 
   @enforce_keys [:instance, :site_id, :actor]
-  defstruct [:instance, :site_id, :actor, :pubsub, copy?: false]
+  defstruct [:instance, :site_id, :actor, :pubsub, :copy, :nonce]
 
   @type t :: %__MODULE__{
           instance: atom(),
           site_id: integer(),
           actor: Plausible.Webhooks.Host.actor(),
           pubsub: atom() | nil,
-          copy?: boolean()
+          copy: :host | :page | nil,
+          nonce: String.t() | nil
         }
 
   @doc """
-  `:not_found` for nobody, `:unavailable` while the instance is not running: its
-  host cannot be asked who may see what.
+  Returns `:not_found` without an actor, and `:unavailable` while the instance is not
+  running: without it nobody can be asked for permissions.
   """
   @spec from(map(), Phoenix.LiveView.Socket.t()) ::
           {:ok, t()} | {:error, :not_found | :unavailable}
@@ -43,11 +44,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.Context do
       site_id: site_id,
       actor: actor,
       pubsub: pubsub(session["pubsub"]),
-      copy?: session["copy"] == true
+      copy: %{true => :host, "page" => :page}[session["copy"]],
+      nonce: session["nonce"]
     }
   end
 
-  # One that is not running cannot be subscribed to; the page asks by itself then.
+  # Without a running PubSub the page polls.
   defp pubsub(name) do
     with {:ok, pubsub} <- module(name), true <- is_pid(Process.whereis(pubsub)) do
       pubsub
@@ -56,7 +58,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Context do
     end
   end
 
-  # With or without the prefix of an alias, and with the colon of a plain atom.
+  # As `inspect/1` or `Atom.to_string/1` prints a module or an atom.
   defp module(":" <> name), do: existing(name)
   defp module("Elixir." <> _ = name), do: existing(name)
   defp module(name) when is_binary(name), do: existing("Elixir." <> name)

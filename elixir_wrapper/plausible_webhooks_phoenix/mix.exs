@@ -31,12 +31,10 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:ecto_sql, "~> 3.12"},
       {:postgrex, "~> 0.19"},
       {:telemetry, "~> 1.0"},
-      {:oban, "~> 2.17", optional: true},
-      {:phoenix_pubsub, "~> 2.1", optional: true},
-      # The settings page, where the host has LiveView.
-      {:phoenix_live_view, "~> 0.20 or ~> 1.0", optional: true},
-      # Ecto's for JSON, which Oban's tables have.
-      {:jason, "~> 1.4", optional: true},
+      {:phoenix_pubsub, "~> 2.1"},
+      {:phoenix_live_view, "~> 0.20 or ~> 1.0"},
+      # The format of LiveView's messages, unless the host configures another library.
+      {:jason, "~> 1.4"},
       # Serves the page in tests and in the demo; what LiveView's tests read HTML with.
       {:bandit, "~> 1.2", only: [:dev, :test]},
       {html_parser(), ">= 0.1.0", only: :test},

@@ -1,10 +1,10 @@
-# Writes events.ndjson: a Monday of two sites, as their trackers sent it.
+# Writes events.ndjson: the events of two sites on one Monday.
 #
 #     elixir examples/generate.exs > examples/events.ndjson
 #
-# The same every time. Two articles reach a front page (09:30 and 10:20), in
-# between the traffic is back to normal; at 10:45 a release breaks the site, which
-# is noticed when twelve hours have seen hardly anyone, and mended at 23:05.
+# The output is the same every time. Two articles reach a front page (at 09:30 and
+# 10:20); traffic is normal in between. At 10:45 a release breaks the site. The traffic
+# drop shows it once twelve hours have had hardly any visitors. At 23:05 it is mended.
 
 defmodule Generate do
   @site "example.com"
@@ -160,43 +160,15 @@ defmodule Generate do
     |> Map.merge(more)
   end
 
-  # Some as the tracker sends them, some as the Events API takes them, some as
-  # they are stored.
   defp order(%{at: at} = event) do
     time = at |> DateTime.from_unix!() |> DateTime.to_iso8601()
     url = "https://#{event.domain}#{URI.encode(event.page)}"
-    who = [at: time, visitor: event.visitor]
-    from = for key <- [:country, :device, :browser, :os], do: {key, event[key]}
 
-    what =
-      case rem(at, 3) do
-        0 ->
-          [n: event.name, u: url, d: event.domain] ++
-            some(event, r: :referrer, p: :props, sd: :scroll_depth, "$": :revenue)
-
-        1 ->
-          [name: event.name, url: url, domain: event.domain] ++
-            some(event,
-              referrer: :referrer,
-              props: :props,
-              scroll_depth: :scroll_depth,
-              revenue: :revenue
-            )
-
-        2 ->
-          [name: event.name, domain: event.domain, hostname: event.domain, pathname: event.page] ++
-            some(event,
-              referrer: :referrer,
-              props: :props,
-              scroll_depth: :scroll_depth,
-              revenue: :revenue
-            )
-      end
-
-    who ++ what ++ from
+    [at: time, visitor: event.visitor, name: event.name, url: url, domain: event.domain] ++
+      for key <- [:referrer, :props, :scroll_depth, :revenue, :country, :device, :browser, :os],
+          event[key] != nil,
+          do: {key, event[key]}
   end
-
-  defp some(event, names), do: for({to, from} <- names, event[from] != nil, do: {to, event[from]})
 
   defp at(time) do
     {:ok, at, 0} = DateTime.from_iso8601("2026-11-23T#{time}Z")

@@ -4,6 +4,8 @@
 #
 # Signed POSTs of 656 bytes to one receiver, 64 in flight, keep-alive. Prints
 # deliveries per second and the CPU time of this VM per 1 000 deliveries.
+Code.require_file("../../examples/host/host.ex", __DIR__)
+
 alias Plausible.Webhooks
 alias Plausible.Webhooks.{Delivery, Native}
 
@@ -163,18 +165,14 @@ case kind do
     dir = Path.join(System.tmp_dir!(), "webhooks-bench-#{System.pid()}")
     File.mkdir_p!(dir)
 
-    File.write!(
-      Path.join(dir, "sites.json"),
-      ~s({"sites":[{"id":1,"domain":"example.com","goals":[{"id":1,"event_name":"Signup"}]}]})
-    )
-
     {:ok, supervisor} =
       Supervisor.start_link(
         [
-          {Webhooks.Host.File, path: Path.join(dir, "sites.json"), name: Bench.Sites},
+          {Demo.Host,
+           sites: [%{id: 1, domain: "example.com", goals: [%{id: 1, event_name: "Signup"}]}]},
           {Webhooks,
            store: {Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
-           host: {Webhooks.Host.File, Bench.Sites},
+           host: {Demo.Host, Demo.Host},
            vault: {:file, Path.join(dir, "webhooks.key")},
            policy: policy,
            lane_in_flight_max: Bench.in_flight(),

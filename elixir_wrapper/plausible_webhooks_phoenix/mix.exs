@@ -9,6 +9,7 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
   @core "../plausible_webhooks"
   # A host for the settings page, for the demo and for tests.
   @web Path.expand("../../examples/web", __DIR__)
+  @host Path.expand("../../examples/host", __DIR__)
 
   def project do
     [
@@ -39,9 +40,9 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:ecto_sql, "~> 3.12"},
       {:postgrex, "~> 0.19"},
       {:telemetry, "~> 1.0"},
-      {:oban, "~> 2.17", optional: true},
       {:phoenix_pubsub, "~> 2.1"},
       {:phoenix_live_view, "~> 0.20 or ~> 1.0"},
+      # The format of LiveView's messages, unless the host configures another library.
       {:jason, "~> 1.4"},
       # Serves the page in tests and in the demo; what LiveView's tests read HTML with.
       {:bandit, "~> 1.2", only: [:dev, :test]},
@@ -62,10 +63,11 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
     support = Path.expand("#{@core}/test/support", __DIR__)
 
     names =
-      ~w(store_contract.ex store_contract test_host.ex http_receiver.ex json_schema.ex peer.ex)
+      ~w(store_contract.ex store_contract scenarios.ex scenarios test_host.ex http_receiver.ex
+         json_schema.ex peer.ex)
 
     shared = for name <- names, do: Path.join(support, name)
-    ["lib", "test/support", @web] ++ shared
+    ["lib", "test/support", @web, @host] ++ shared
   end
 
   defp elixirc_paths(:dev), do: ["lib", @web]

@@ -1,14 +1,14 @@
-# The main job, live: events come in, goals are completed, signed webhooks leave,
-# are verified by a receiver, retried where it refuses, and are on record.
-# Run by script/demo; see there for the options.
-for file <- ~w(screen.ex receiver.ex narrator.ex), do: Code.require_file(file, __DIR__)
+# Replays events into the small host of examples/host, which tells the webhooks. A receiver
+# verifies every POST and refuses some, so that retries are seen. script/demo runs this;
+# its header lists the options.
+for file <- ~w(host/http host/events host/sites host/host host/ingestion
+               demo/screen demo/receiver demo/narrator),
+    do: Code.require_file("../#{file}.ex", __DIR__)
 
 defmodule Demo do
   alias Demo.{Narrator, Receiver, Screen}
   alias Plausible.Webhooks
-  alias Plausible.Webhooks.{Native, Ndjson}
   alias Plausible.Webhooks.Ingest.{Dedup, Directory, Goals, Traffic}
-  alias Plausible.Webhooks.Host.File, as: Sites
 
   @examples Path.expand("..", __DIR__)
   @options [
@@ -60,7 +60,7 @@ defmodule Demo do
     if settings[:port] && settings.port not in 0..65_535, do: refuse("--port: is no port")
 
     case File.mkdir_p(settings.keep) do
-      :ok -> settings
+      :ok -> Map.put(settings, :site_list, sites(settings))
       {:error, :eexist} -> refuse("--keep #{settings.keep}: is not a folder")
       {:error, reason} -> refuse("--keep #{settings.keep}: #{:file.format_error(reason)}")
     end
@@ -73,6 +73,13 @@ defmodule Demo do
       {:ok, %{access: access}} when access in [:read, :read_write] -> :ok
       {:ok, _stat} -> refuse("--events #{path}: permission denied")
       {:error, reason} -> refuse("--events #{path}: #{:file.format_error(reason)}")
+    end
+  end
+
+  defp sites(settings) do
+    case Demo.Sites.read(settings[:sites] || Path.join(@examples, "sites.json")) do
+      {:ok, sites} -> sites
+      {:error, message} -> refuse("--sites #{message}")
     end
   end
 
@@ -100,20 +107,17 @@ defmodule Demo do
   # --- what runs
 
   defp start!(%{keep: dir} = settings) do
-    sites = sites_path(settings)
-
     if settings[:web], do: start_page_apps()
 
     children = [
-      {Sites, path: sites, name: Demo.Sites, on_change: &Webhooks.goals_changed/1},
+      {Demo.Host, sites: settings.site_list},
       {
         Webhooks,
-        # The receiver is on this machine. A real instance keeps the defaults:
-        # https only, public addresses only.
-        # Shortened, so that you need not wait for minutes.
-        # The day is replayed in seconds; its minutes are evaluated by hand.
+        # The receiver is on this machine. A real instance keeps the default policy:
+        # HTTPS only, public addresses only. The retry delays are short, so that the demo
+        # takes seconds. It evaluates the traffic itself, minute by minute of the day.
         store: {Plausible.Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
-        host: {Sites, Demo.Sites},
+        host: {Demo.Host, Demo.Host},
         vault: {:file, Path.join(dir, "webhooks.key")},
         policy: %{https_only: false, allow_private: true},
         retry_delays_ms:
@@ -129,9 +133,6 @@ defmodule Demo do
          ) do
       {:ok, _pid} ->
         :ok
-
-      {:error, {:shutdown, {:failed_to_start_child, _child, {:invalid_file, message}}}} ->
-        refuse("--sites #{message}")
 
       {:error, {:shutdown, {:failed_to_start_child, Demo.Web, _reason}}} ->
         refuse("--port #{port(settings)}: cannot be listened on")
@@ -167,21 +168,13 @@ defmodule Demo do
   defp served(settings) do
     {:ok, {_ip, port}} = Demo.Web.Endpoint.server_info(:http)
 
-    for %{"id" => id, "domain" => domain} <- sites(settings),
+    for %{id: id, domain: domain} <- settings.site_list,
         do: Screen.line("", "page", :magenta, "http://127.0.0.1:#{port}/sites/#{id} (#{domain})")
   end
 
   defp stay do
     Screen.plain("\nThe day is over. The page stays; ^C ends it.")
     Process.sleep(:infinity)
-  end
-
-  defp sites_path(settings), do: settings[:sites] || Path.join(@examples, "sites.json")
-
-  # The sites as the file has them; what is wrong with it stopped the start.
-  defp sites(settings) do
-    {:ok, %{"sites" => sites}} = settings |> sites_path() |> File.read!() |> Native.decode()
-    sites
   end
 
   # --- who subscribed
@@ -205,8 +198,8 @@ defmodule Demo do
   defp webhooks(settings, port) do
     wishes =
       case settings do
-        %{url: url} -> all(sites(settings), fn _id -> {nil, "Your endpoint", url} end)
-        %{sites: _path} -> all(sites(settings), &at_receiver(&1, port))
+        %{url: url} -> all(settings.site_list, fn _id -> {nil, "Your endpoint", url} end)
+        %{sites: _path} -> all(settings.site_list, &at_receiver(&1, port))
         _recorded -> ours(port)
       end
 
@@ -264,14 +257,13 @@ defmodule Demo do
     {path, "Site #{site_id}", "http://127.0.0.1:#{port}#{path}"}
   end
 
-  # Every site, all goals. A drop is one from what was usual: only a site with a
-  # history has that.
+  # A drop is a drop from the usual traffic, so only sites with a history get one.
   defp all(sites, endpoint) do
-    for %{"id" => id} = site <- sites do
+    for %{id: id} = site <- sites do
       {path, name, url} = endpoint.(id)
       attributes = %{name: name, url: url, goals: :all, spike_threshold: 40}
 
-      if site["history"] in [nil, []] do
+      if site.history == [] do
         {id, path, Map.put(attributes, :events, ["goal.completed", "traffic.spike"])}
       else
         events = ["goal.completed", "traffic.spike", "traffic.drop"]
@@ -284,24 +276,23 @@ defmodule Demo do
 
   defp replay(settings) do
     pause_ms = settings[:pause] || if(settings[:web], do: @web_pause_ms, else: 8)
-    site = &Sites.site_by_domain(Demo.Sites, &1)
+    site = &Demo.Host.site_by_domain(Demo.Host, &1)
     told = Dedup.new()
     Screen.plain("")
 
     settings
     |> lines()
-    |> Ndjson.stream(site)
+    |> Demo.Events.stream(site)
     |> Enum.reduce(%{events: 0, broken: 0, goals: 0, minute: nil}, fn
-      {:ok, event}, tally ->
+      {_line, {:ok, event}}, tally ->
         if pause_ms > 0, do: Process.sleep(pause_ms)
         tally = minutes(tally, at_ms(event))
         goals = tell(event, told)
-        Sites.observe(Demo.Sites, event)
-        :ok = Webhooks.events_buffered([event])
+        :ok = Demo.Ingestion.keep(Demo.Host, Webhooks, event)
         %{tally | events: tally.events + 1, goals: tally.goals + goals}
 
-      {:error, error}, tally ->
-        Screen.line("", "SKIPPED", :red, Ndjson.message(error))
+      {line, {:error, message}}, tally ->
+        Screen.line("", "SKIPPED", :red, "line #{line}: #{message}")
         %{tally | broken: tally.broken + 1}
     end)
   end

@@ -109,7 +109,7 @@ async function owner() {
   await page.click("button:has-text('Edit')");
   await page.fill("#webhook-name", "Sales");
   await page.click("button[type=submit]");
-  await message(page, "Saved. It counts from the next event.");
+  await message(page, "Saved. The change applies from the next event.");
   assert.equal((await page.textContent("#webhook-title")).trim(), "Sales");
   step("US3.2 edited");
 
@@ -117,7 +117,7 @@ async function owner() {
   await list(page);
   await add(page, "/missing", "Wrong path");
   await sendTest(page, "Not delivered: error status 404");
-  await page.locator("#webhook-test-result", { hasText: "this path is not" }).waitFor();
+  await page.locator("#webhook-test-result", { hasText: "this path does not" }).waitFor();
   await checked(page, "a test that fails");
   await picture(page, "test-failed");
   step("US4.2 a test that fails, explained");

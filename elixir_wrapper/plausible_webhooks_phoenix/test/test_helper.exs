@@ -1,9 +1,7 @@
 # One PostgreSQL for all tests; gone with this VM.
 alias Plausible.Webhooks.Test.{Postgres, Repo}
 
-# Optional, and so the host's to start.
-for app <- [:phoenix_live_view, :bandit, :phoenix_pubsub, :oban],
-    do: {:ok, _apps} = Application.ensure_all_started(app)
+{:ok, _apps} = Application.ensure_all_started(:bandit)
 
 cluster = Postgres.start!()
 :persistent_term.put(Postgres, cluster)

@@ -461,7 +461,8 @@ defmodule Plausible.Webhooks.Host.Plausible do
       "site_id" => site.id,
       "domain" => site.domain,
       "auth" => Atom.to_string(__MODULE__),
-      "pubsub" => Atom.to_string(Plausible.PubSub)
+      "pubsub" => Atom.to_string(Plausible.PubSub),
+      "copy" => "page"
     }
   end
 

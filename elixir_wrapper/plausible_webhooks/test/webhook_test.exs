@@ -296,7 +296,7 @@ defmodule Plausible.Webhooks.WebhookTest do
             Integer.pow(10, 100)
           ] do
         assert errors(%{field => bad, :events => [type]})[field] =~
-                 "must be a whole number from 1"
+                 "must be an integer from 1"
       end
     end
 

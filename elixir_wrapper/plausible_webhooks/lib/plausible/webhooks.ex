@@ -148,7 +148,7 @@ defmodule Plausible.Webhooks do
       Plausible.Webhooks.goals_changed(goal.site_id)
   """
   @spec goals_changed(instance(), site_id()) :: :ok
-  def goals_changed(instance \\ __MODULE__, site_id), do: Hooks.goals_changed(instance, site_id)
+  def goals_changed(instance \\ __MODULE__, site_id), do: Changes.goals_changed(instance, site_id)
 
   @doc """
   The webhook has been changed in the store by other ways than these functions:

@@ -20,7 +20,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
 
       alias Plausible.Webhooks.{Attempt, Delivery, Store, Webhook}
       alias Plausible.Webhooks.Accept.Outbox
-      alias Plausible.Webhooks.Deliver.{Engine, Recorder, Sweeper}
+      alias Plausible.Webhooks.Deliver.{Endpoints, Engine, Handover, Owners, Recorder, Sweeper}
       alias Plausible.Webhooks.Runtime.Instance
 
       alias Plausible.Webhooks.Test.{HttpReceiver, SwitchStore, TestHost}

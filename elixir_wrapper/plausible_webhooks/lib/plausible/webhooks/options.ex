@@ -1,4 +1,6 @@
 defmodule Plausible.Webhooks.Options do
+  # Not an alias: this module would then depend on the one that starts everything.
+  @default_name :"Elixir.Plausible.Webhooks"
   @hours 3_600_000
   @days 24 * @hours
 
@@ -121,7 +123,7 @@ defmodule Plausible.Webhooks.Options do
   """
 
   alias __MODULE__
-  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Terms, Vault}
+  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Vault}
 
   @type t :: %Options{}
   @type error :: {:invalid_option, atom(), String.t()}
@@ -129,7 +131,7 @@ defmodule Plausible.Webhooks.Options do
   defstruct [
               :store,
               :host,
-              name: Plausible.Webhooks,
+              name: @default_name,
               vault: nil,
               policy: %{https_only: true, allow_private: false, allow: [], ports: []},
               ca_file: nil,
@@ -165,7 +167,7 @@ defmodule Plausible.Webhooks.Options do
 
   # Two instances with a file each must not meet in the name of a process.
   defp named(%Options{name: name, store: {Store.SQLite, options}} = all)
-       when name != Plausible.Webhooks do
+       when name != @default_name do
     options = Keyword.put_new(options, :name, Module.concat(name, "SQLite"))
     %{all | store: {Store.SQLite, options}}
   end
@@ -340,7 +342,8 @@ defmodule Plausible.Webhooks.Options do
   defp policy_part?(:ports, ports), do: list_of?(ports, &(&1 in 1..65_535))
   defp policy_part?(_key, _value), do: false
 
-  defp list_of?(list, check), do: Terms.proper_list?(list) and Enum.all?(list, check)
+  defp list_of?(list, check),
+    do: is_list(list) and not List.improper?(list) and Enum.all?(list, check)
 
   # As whoever judges by it reads it.
   defp judged(policy) do

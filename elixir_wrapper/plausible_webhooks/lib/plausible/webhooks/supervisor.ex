@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.Supervisor do
   alias Plausible.Webhooks.Deliver.{Engine, Health, Recorder, Sweeper}
   alias Plausible.Webhooks.Ingest.{Directory, Hooks}
   alias Plausible.Webhooks.Manage.Changes
-  alias Plausible.Webhooks.Runtime.{Instance, Observers, Registration}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated, Observers, Registration}
   alias Plausible.Webhooks.Store.Keeper
 
   alias Plausible.Webhooks.Ingest.Traffic.Evaluator
@@ -57,12 +57,13 @@ defmodule Plausible.Webhooks.Supervisor do
     children =
       [
         {Registration, name},
+        {Isolated, name},
         store(instance)
       ] ++
         observers(options) ++
         [
           {Observers, name},
-          {Health, name},
+          {Health, {name, &Changes.disable/4}},
           {Recorder, name},
           {Engine, instance},
           {Outbox, name}

@@ -16,23 +16,18 @@ defmodule Plausible.Webhooks.Webhook do
   """
 
   alias __MODULE__
-  alias Plausible.Webhooks.{Id, Native}
-  alias Plausible.Webhooks.Webhook.Attributes
+  alias Plausible.Webhooks.Id
+  alias Plausible.Webhooks.Webhook.{Attributes, Secrets}
 
   @type id :: String.t()
   @type event_type :: String.t()
-  @type secret :: %{
-          key: String.t(),
-          created_at_ms: integer(),
-          expires_at_ms: integer() | nil
-        }
+  @type secret :: Secrets.secret()
   @type disabled_reason :: :gone | :failing
 
   @typedoc "Visitors; or `:notifier`, as the host's own notifier says."
   @type threshold :: pos_integer() | :notifier | nil
 
-  @typedoc "What is wrong, by attribute; an unknown attribute under the name it came with."
-  @type errors :: %{(atom() | String.t()) => String.t()}
+  @type errors :: Attributes.errors()
 
   @type t :: %Webhook{
           id: id(),
@@ -79,9 +74,7 @@ defmodule Plausible.Webhooks.Webhook do
     version: 0
   ]
 
-  @secrets_max 10
   @day_ms 86_400_000
-  @overlap_ms_max 7 * @day_ms
 
   # What the stores' integer columns hold.
   @doc false
@@ -131,6 +124,7 @@ defmodule Plausible.Webhooks.Webhook do
     webhook = %Webhook{
       id: opts[:id],
       site_id: site_id,
+      url: "",
       inserted_at_ms: opts[:now_ms],
       updated_at_ms: opts[:now_ms]
     }
@@ -138,9 +132,9 @@ defmodule Plausible.Webhooks.Webhook do
     required = [:url, :events]
 
     with {:ok, changes} <- Attributes.cast(webhook, attrs, opts[:policy], required, [:secret]),
-         {secret, changes} = Map.pop(changes, :secret),
-         {:ok, key} <- given_or_generated(secret) do
-      {:ok, struct!(webhook, Map.put(changes, :secrets, [secret(key, opts[:now_ms])]))}
+         {key, changes} = Map.pop(changes, :secret),
+         {:ok, secret} <- Secrets.new(key, opts[:now_ms]) do
+      {:ok, struct!(webhook, Map.put(changes, :secrets, [secret]))}
     else
       {:error, errors} when is_map(errors) -> {:error, errors}
       {:error, _reason} -> {:error, %{secret: "could not be generated"}}
@@ -214,60 +208,18 @@ defmodule Plausible.Webhooks.Webhook do
         now_ms \\ System.system_time(:millisecond),
         key \\ nil
       ) do
-    with :ok <- check_overlap(overlap_ms),
-         :ok <- check_secret(key),
-         older = expire(live_keys(webhook, now_ms), now_ms, now_ms + overlap_ms),
-         :ok <- check_room(older),
-         {:ok, key} <- given_or_generated(key),
-         :ok <- check_duplicate(older, key) do
-      {:ok, %{webhook | secrets: [secret(key, now_ms) | older], updated_at_ms: now_ms}}
-    end
+    with {:ok, secrets} <- Secrets.rotate(webhook.secrets, overlap_ms, now_ms, key),
+         do: {:ok, %{webhook | secrets: secrets, updated_at_ms: now_ms}}
   end
 
   @doc "The secrets that sign now, newest first."
   @spec live_keys(t(), integer()) :: [secret()]
   def live_keys(%Webhook{secrets: secrets}, now_ms) when is_integer(now_ms),
-    do: Enum.filter(secrets, &(&1.expires_at_ms == nil or &1.expires_at_ms > now_ms))
+    do: Secrets.live(secrets, now_ms)
 
-  defp expire(secrets, now_ms, at_ms) do
-    # In Erlang's term order nil is greater than any number: never is latest.
-    for %{expires_at_ms: expires_at_ms} = secret <- secrets,
-        at_ms = min(expires_at_ms, at_ms),
-        at_ms > now_ms,
-        do: %{secret | expires_at_ms: at_ms}
-  end
-
-  defp check_overlap(overlap_ms) when overlap_ms in 0..@overlap_ms_max, do: :ok
-  defp check_overlap(_overlap_ms), do: {:error, :invalid_overlap}
-
-  defp check_secret(nil), do: :ok
-  defp check_secret(key), do: if(secret?(key), do: :ok, else: {:error, :invalid_secret})
-
-  defp check_room(older),
-    do: if(length(older) < @secrets_max, do: :ok, else: {:error, :too_many_secrets})
-
-  defp check_duplicate(older, key),
-    do: if(Enum.any?(older, &(&1.key == key)), do: {:error, :duplicate_secret}, else: :ok)
-
-  @doc """
-  Is this a secret in the form that receivers' libraries take: `whsec_` and the
-  standard, padded Base64 of 24 to 64 bytes?
-  """
+  @doc "Whether this is a secret in the form that receivers' libraries take."
   @spec secret?(term()) :: boolean()
-  def secret?("whsec_" <> encoded) do
-    case Base.decode64(encoded) do
-      # Encoded anew, for there is more than one way to write the last bits.
-      {:ok, raw} -> byte_size(raw) in 24..64 and Base.encode64(raw) == encoded
-      :error -> false
-    end
-  end
-
-  def secret?(_other), do: false
-
-  defp given_or_generated(nil), do: Native.generate_secret()
-  defp given_or_generated(key), do: {:ok, key}
-
-  defp secret(key, now_ms), do: %{key: key, created_at_ms: now_ms, expires_at_ms: nil}
+  defdelegate secret?(term), to: Secrets, as: :valid?
 end
 
 defimpl Inspect, for: Plausible.Webhooks.Webhook do

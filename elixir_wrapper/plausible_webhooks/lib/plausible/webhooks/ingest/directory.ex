@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     * `refresh/2` reads one site anew from store and host and returns when that is
       in force. Whatever changes a webhook or a goal calls it, on every node
       (`Plausible.Webhooks.Cluster`).
-    * `changed/2` does the same and reads the site twice more, `again_ms` later: who
+    * `changed/2` does the same and reads the site twice more, `reread_ms` later: who
       tells of a change within a transaction of its own tells of what nobody else sees
       before the commit.
     * As the net under that, every `refresh_ms` all webhooks are compared by one
@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   start waits for the first reading of everything, but no longer than
   `start_wait_ms`.
 
-  Options of `start_link/1`: `:instance` (its name), the limits above (60 000, [2 000, 15 000] for `again_ms`, 200, 4,
+  Options of `start_link/1`: `:instance` (its name), the limits above (60 000, [2 000, 15 000] for `reread_ms`, 200, 4,
   5 000, 5 000),
   `:dedup_entries_max`, and `:compare`, a function that gets all webhooks each time
   they have been read: whoever else keeps something of them can look what is old.
@@ -41,22 +41,13 @@ defmodule Plausible.Webhooks.Ingest.Directory do
 
   alias Plausible.Webhooks.Ingest.{Dedup, Subscriptions}
   alias Plausible.Webhooks.Runtime.Isolated
-  alias Plausible.Webhooks.Ingest.Directory.{Again, Loader, Table}
+  alias Plausible.Webhooks.Ingest.Directory.{Loader, Rereads, Table}
 
   @type instance :: atom()
-  @typedoc "What a traffic alert has to know of a webhook."
-  @type traffic_webhook :: %{
-          id: String.t(),
-          status: Subscriptions.status(),
-          events: [String.t()],
-          spike_threshold: Plausible.Webhooks.Webhook.threshold(),
-          drop_threshold: Plausible.Webhooks.Webhook.threshold(),
-          min_interval_s: non_neg_integer()
-        }
 
   @defaults [
     refresh_ms: 60_000,
-    again_ms: [2_000, 15_000],
+    reread_ms: [2_000, 15_000],
     sites_per_refresh: 200,
     concurrency: 4,
     load_timeout_ms: 5_000,
@@ -84,11 +75,11 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   # --- for everyone else
 
   @doc "The sites that have a webhook for traffic alerts, with those webhooks."
-  @spec traffic(instance()) :: [{site_id :: integer(), [traffic_webhook()]}]
+  @spec traffic(instance()) :: [{site_id :: integer(), [Table.traffic_webhook()]}]
   defdelegate traffic(instance), to: Table
 
   @doc "The webhooks of one site that are for traffic alerts."
-  @spec traffic(instance(), integer()) :: [traffic_webhook()]
+  @spec traffic(instance(), integer()) :: [Table.traffic_webhook()]
   defdelegate traffic(instance, site_id), to: Table
 
   @doc """
@@ -155,7 +146,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   #   order; running: the reading under way, by the monitor of its process. Where a
   #   site's reading has a generation, that of all webhooks has the scope: which
   #   sites are to be read besides those that have changed.
-  # again: the later readings after a change, see Again.
+  # rereads: the later readings after a change, see Rereads.
   # sweeps: callers of refresh_all, and the sites they still wait for.
   @impl true
   def init({tables, opts}) do
@@ -170,7 +161,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
        queue: :queue.new(),
        running: %{},
        failures: %{},
-       again: %{},
+       rereads: %{},
        sweeps: [],
        log_at_ms: now_ms(),
        turn_at_ms: now_ms() + Dedup.window_ms()
@@ -182,8 +173,10 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     do: {:noreply, state |> want(site_id, [from], :urgent) |> pump()}
 
   def handle_call({:changed, site_id}, from, state) do
-    again = Enum.reduce(state.opts.again_ms, state.again, &Again.note(&2, site_id, &1, now_ms()))
-    handle_call({:refresh, site_id}, from, %{state | again: again})
+    rereads =
+      Enum.reduce(state.opts.reread_ms, state.rereads, &Rereads.note(&2, site_id, &1, now_ms()))
+
+    handle_call({:refresh, site_id}, from, %{state | rereads: rereads})
   end
 
   def handle_call(:refresh_all, from, state), do: {:noreply, read_all(state, [from])}
@@ -202,17 +195,17 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     {:noreply, turn_dedup(state)}
   end
 
-  def handle_info({:again, site_id}, state),
+  def handle_info({:retry, site_id}, state),
     do: {:noreply, state |> want(site_id, [], :background) |> pump()}
 
   def handle_info({:changed, site_id, delay_ms}, state) do
-    state = %{state | again: Again.due(state.again, site_id, delay_ms, now_ms())}
+    state = %{state | rereads: Rereads.due(state.rereads, site_id, delay_ms, now_ms())}
     # A site that has no webhooks is read when it gets one.
     known? = is_map_key(state.sites, site_id) or is_map_key(state.failures, site_id)
     {:noreply, if(known?, do: state |> want(site_id, [], :urgent) |> pump(), else: state)}
   end
 
-  def handle_info(:read_all_again, state), do: {:noreply, read_all(state, [])}
+  def handle_info(:read_all, state), do: {:noreply, read_all(state, [])}
 
   def handle_info({:sweep, site_id, generation}, state) do
     Table.delete_rows(state.table, site_id, generation)
@@ -222,7 +215,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   def handle_info({:too_slow, ref}, state) do
     case state.running do
       %{^ref => job} ->
-        Process.exit(job.pid, :kill)
+        _ = Task.shutdown(job.task, :brutal_kill)
         {:noreply, ended(state, ref, {:error, :timeout})}
 
       _over ->
@@ -230,8 +223,11 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     end
   end
 
+  def handle_info({ref, result}, state) when is_reference(ref),
+    do: {:noreply, ended(state, ref, result)}
+
   def handle_info({:DOWN, ref, :process, _pid, reason}, state),
-    do: {:noreply, ended(state, ref, Isolated.result(reason))}
+    do: {:noreply, ended(state, ref, {:error, {:crashed, reason}})}
 
   def handle_info(_other, state), do: {:noreply, state}
 
@@ -300,18 +296,11 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   end
 
   defp start_job(state, {what, generation}, waiters, fun) do
-    {pid, ref} = Isolated.start(fun, Enum.map(waiters, fn {pid, _tag} -> pid end))
-    timer = Process.send_after(self(), {:too_slow, ref}, state.opts.load_timeout_ms)
-
-    job = %{
-      what: what,
-      pid: pid,
-      timer: timer,
-      waiters: waiters,
-      generation: generation
-    }
-
-    put_in(state.running[ref], job)
+    callers = Enum.map(waiters, fn {pid, _tag} -> pid end)
+    task = Isolated.start(state.opts.instance, fun, callers)
+    timer = Process.send_after(self(), {:too_slow, task.ref}, state.opts.load_timeout_ms)
+    job = %{what: what, task: task, timer: timer, waiters: waiters, generation: generation}
+    put_in(state.running[task.ref], job)
   end
 
   defp ended(state, ref, result) do
@@ -404,7 +393,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     Table.delete_rows(state.table, site_id, job.generation)
     failures = Map.get(state.failures, site_id, 0) + 1
     wait_ms = retry_ms(failures)
-    Process.send_after(self(), {:again, site_id}, wait_ms)
+    Process.send_after(self(), {:retry, site_id}, wait_ms)
 
     state = put_in(state.failures[site_id], failures)
     log_failure(state, site_id, reason)
@@ -479,7 +468,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     Enum.each(job.waiters, &GenServer.reply(&1, {:error, reason}))
 
     # With nothing in force yet a whole period is too long to wait.
-    if state.sites == %{}, do: Process.send_after(self(), :read_all_again, 1_000)
+    if state.sites == %{}, do: Process.send_after(self(), :read_all, 1_000)
     state
   end
 

@@ -56,9 +56,6 @@ defmodule Plausible.Webhooks.Ingest.Goals do
         }
   @type completion :: %{goal: goal(), webhooks: [Subscriptions.subscriber()]}
 
-  @typedoc "Which rows there are for one kind of path goal."
-  @type paths :: %{exact: boolean(), any: boolean(), bits: binary() | nil, mask: integer()}
-  @type index :: %{event: boolean(), page: paths() | nil, scroll: paths() | nil}
   @type row :: {{integer(), pos_integer(), atom(), term()}, [term()]}
 
   @multiplier 0x9E3779B1
@@ -72,7 +69,7 @@ defmodule Plausible.Webhooks.Ingest.Goals do
   Compiles the goals that at least one webhook wants into an index and the rows
   to put into the table. A goal that is neither an event's nor a page's is left out.
   """
-  @spec compile(scope(), [Host.goal()], [wish()]) :: {index(), [row()]}
+  @spec compile(scope(), [Host.goal()], [wish()]) :: {Subscriptions.index(), [row()]}
   def compile({site_id, generation}, goals, wishes) do
     wishes = Enum.map(wishes, fn {id, wanted} -> {id, wanted_set(wanted)} end)
 

@@ -7,7 +7,6 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
   alias Plausible.Webhooks.{Delivery, Id, Store}
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Ingest.{Directory, Goals, Payload, Subscriptions, Traffic}
-  alias Plausible.Webhooks.Manage.Changes
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
   require Logger
@@ -160,7 +159,7 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
   end
 
   @doc "The host's own notifier has found a spike or a drop."
-  @spec traffic_change(Instance.name(), Traffic.kind(), integer() | map(), map()) :: :ok
+  @spec traffic_change(Instance.name(), :spike | :drop, integer() | map(), map()) :: :ok
   def traffic_change(name, kind, site, info) do
     with_instance(name, fn instance ->
       context = %{
@@ -184,13 +183,6 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
 
     Observers.dropped(instance, :hook_error, 1)
   end
-
-  @doc "The goals of a site have changed."
-  @spec goals_changed(Instance.name(), integer()) :: :ok
-  def goals_changed(name, site_id) when is_integer(site_id),
-    do: with_instance(name, fn instance -> Changes.goals_changed(instance, site_id) end)
-
-  def goals_changed(_name, _not_a_site), do: :ok
 
   defp with_instance(name, fun) do
     case Instance.get(name) do

@@ -65,13 +65,6 @@ defmodule Plausible.Webhooks.Ingest.Payload do
           optional(:dashboard_url) => String.t() | nil
         }
 
-  @typedoc "What may be told: all properties or those that are keys; revenue or none."
-  @type tells :: %{
-          required(:props) => :all | %{String.t() => true},
-          required(:revenue) => boolean(),
-          optional(:events) => boolean()
-        }
-
   @typedoc """
   The `completion` member, in JSON, and when it was found, twice. `cut` is the one with
   its property values cut, where `json` may be too large; otherwise `nil`.
@@ -106,7 +99,8 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   What an ingested event tells, whatever goal it completes. Made once for all of
   them; `now_ms` is when they were found. `{:error, reason}` is the encoder's.
   """
-  @spec completion(map(), integer(), tells()) :: {:ok, completion()} | {:error, term()}
+  @spec completion(map(), integer(), Subscriptions.tells()) ::
+          {:ok, completion()} | {:error, term()}
   def completion(%{clickhouse_event: event}, now_ms, tells \\ @everything) do
     told = %{
       event_name: event.name,
@@ -226,7 +220,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
           site(),
           Plausible.Webhooks.Host.goal() | nil,
           integer(),
-          tells()
+          Subscriptions.tells()
         ) :: Event.t()
   def sample(type, site, goal, now_ms, tells \\ @everything)
 

@@ -6,13 +6,17 @@ defmodule Plausible.Webhooks.Manage.Changes do
   # the old way by this node; the others have been told.
 
   alias Plausible.Webhooks.{Cluster, Store, Webhook}
-  alias Plausible.Webhooks.Deliver.{Handover, Health}
-  alias Plausible.Webhooks.Ingest.{Directory, Traffic}
-  alias Plausible.Webhooks.Runtime.{Instance, Observers}
+  alias Plausible.Webhooks.Deliver.{Endpoints, Health}
+  alias Plausible.Webhooks.Ingest.Directory
+  alias Plausible.Webhooks.Ingest.Traffic.Rules
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated, Observers}
+
+  require Logger
 
   @type kind :: :created | :updated | :deleted | :disabled | :enabled
   @tries 5
   @waiting_reason "webhook_disabled"
+  @tell_owner_ms 10_000
 
   @spec insert(Instance.t(), Webhook.t()) :: :ok | {:error, term()}
   def insert(instance, webhook) do
@@ -65,7 +69,7 @@ defmodule Plausible.Webhooks.Manage.Changes do
   # and another one begun: what is seen next is news. Where the store cannot be asked,
   # that is so after a while (`Plausible.Webhooks.Ingest.Traffic`).
   defp rearm(instance, before, stored) do
-    newly = &(Traffic.watched?(stored, &1) and not Traffic.watched?(before, &1))
+    newly = &(Rules.watched?(stored, &1) and not Rules.watched?(before, &1))
 
     with [_ | _] = kinds <- Enum.filter([:spike, :drop], newly),
          {:ok, states} <- Store.alert_states(instance, [stored.id]) do
@@ -79,20 +83,68 @@ defmodule Plausible.Webhooks.Manage.Changes do
   def delete(instance, webhook) do
     with :ok <- Store.delete_webhook(instance, webhook.site_id, webhook.id) do
       Health.forget(instance, webhook.id)
-      Handover.deleted(instance, webhook.id)
-      Cluster.tell(instance, {:webhook_changed, webhook.site_id, webhook.id})
+      Endpoints.deleted(instance, webhook.id)
+      tell_nodes(instance, {:webhook_changed, webhook.site_id, webhook.id})
       _ = Directory.refresh(instance.name, webhook.site_id)
       Observers.changed(instance, webhook.site_id, webhook.id, :deleted)
     end
   end
 
-  @doc "The goals of a site have changed; the host has them already."
-  @spec goals_changed(Instance.t(), integer()) :: :ok
-  def goals_changed(instance, site_id) do
-    Cluster.tell(instance, {:goals_changed, site_id})
-    _ = Directory.changed(instance.name, site_id)
+  @doc """
+  Disables a webhook whose receiver is gone. The host tells the webhook's owner. What waits
+  is cancelled and can be recovered, and further events are recorded as cancelled.
+  """
+  @spec disable(Instance.t(), Webhook.id(), :gone | :failing, integer() | nil) ::
+          :ok | {:error, term()}
+  def disable(instance, id, reason, failing_for_ms) do
+    changes = fn
+      %Webhook{disabled_reason: nil} = webhook ->
+        {:ok, %{webhook | disabled_reason: reason, disabled_at_ms: Instance.now_ms()}}
+
+      %Webhook{} ->
+        :unchanged
+    end
+
+    case update(instance, id, changes, :disabled) do
+      {:ok, webhook} ->
+        Health.forget(instance, id)
+        tell_owner(instance, webhook)
+        Observers.disabled(instance, webhook, failing_for_ms)
+
+      result when result in [:unchanged, {:error, :not_found}] ->
+        Health.forget(instance, id)
+
+      {:error, _reason} = error ->
+        error
+    end
+  end
+
+  # The host may send mail, which takes time, and may fail.
+  defp tell_owner(instance, webhook) do
+    tell = fn ->
+      Instance.host(instance, :webhook_disabled, [webhook, webhook.disabled_reason])
+    end
+
+    with {:error, reason} <- Isolated.run(instance, tell, @tell_owner_ms) do
+      Logger.error(
+        "webhooks: the host could not be told that #{webhook.id} was disabled: " <>
+          inspect(reason, limit: 5, printable_limit: 200)
+      )
+    end
+  end
+
+  @doc "The goals of a site have changed; the host has them already. Never raises."
+  @spec goals_changed(Instance.name(), integer()) :: :ok
+  def goals_changed(name, site_id) when is_integer(site_id) do
+    with %Instance{} = instance <- Instance.get(name) do
+      tell_nodes(instance, {:goals_changed, site_id})
+      _ = Directory.changed(name, site_id)
+    end
+
     :ok
   end
+
+  def goals_changed(_name, _not_a_site), do: :ok
 
   # --- what another node has changed; the store, or the host, has it already
 
@@ -103,14 +155,14 @@ defmodule Plausible.Webhooks.Manage.Changes do
       case Store.get_webhook(instance, id) do
         {:ok, %Webhook{site_id: ^site_id} = webhook} ->
           if webhook.failing_since_ms == nil, do: Health.forget(instance, id)
-          Handover.changed(instance, webhook)
+          Endpoints.changed(instance, webhook)
 
         {:ok, _of_another_site} ->
           :ok
 
         {:error, :not_found} ->
           Health.forget(instance, id)
-          Handover.deleted(instance, id)
+          Endpoints.deleted(instance, id)
 
         {:error, _reason} = error ->
           error
@@ -141,14 +193,29 @@ defmodule Plausible.Webhooks.Manage.Changes do
   def compare(name, webhooks) do
     case Instance.get(name) do
       nil -> :ok
-      instance -> Handover.compare(instance, webhooks)
+      instance -> Endpoints.compare(instance, webhooks)
     end
   end
 
   defp announce(instance, webhook, kind) do
-    Handover.changed(instance, webhook)
-    Cluster.tell(instance, {:webhook_changed, webhook.site_id, webhook.id})
+    Endpoints.changed(instance, webhook)
+    tell_nodes(instance, {:webhook_changed, webhook.site_id, webhook.id})
     _ = Directory.refresh(instance.name, webhook.site_id)
     Observers.changed(instance, webhook.site_id, webhook.id, kind)
+  end
+
+  # The change has been made: that other nodes could not be told is no reason to fail.
+  @spec tell_nodes(Instance.t(), Cluster.message()) :: :ok
+  defp tell_nodes(%Instance{options: %{cluster: nil}}, _message), do: :ok
+
+  defp tell_nodes(
+         %Instance{name: name, options: %{cluster: {module, options}}} = instance,
+         message
+       ) do
+    case Isolated.guard(fn -> module.tell(name, options, message) end) do
+      :ok -> :ok
+      {:error, reason} -> Observers.cluster_failed(instance, reason)
+      other -> Observers.cluster_failed(instance, other)
+    end
   end
 end

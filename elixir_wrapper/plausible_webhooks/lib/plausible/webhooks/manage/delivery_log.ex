@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
   # The delivery log: reading it, and sending again what is in it.
   # `Plausible.Webhooks` documents what each function does.
 
-  alias Plausible.Webhooks.{Event, Store, Terms, Webhook}
+  alias Plausible.Webhooks.{Event, Store, Webhook}
   alias Plausible.Webhooks.Deliver.Sweeper
   alias Plausible.Webhooks.Manage.{Access, Webhooks}
   alias Plausible.Webhooks.Runtime.Instance
@@ -119,9 +119,10 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
 
   defp some_of(values, known) do
     # Each once: what is asked of the store has a bound then.
-    if Terms.proper_list?(values) and values != [] and Enum.all?(values, &(&1 in known)),
-      do: {:ok, Enum.uniq(values)},
-      else: {:error, "must be a list of some of #{inspect(known)}"}
+    if is_list(values) and not List.improper?(values) and values != [] and
+         Enum.all?(values, &(&1 in known)),
+       do: {:ok, Enum.uniq(values)},
+       else: {:error, "must be a list of some of #{inspect(known)}"}
   end
 
   defp page(:after, nil), do: {:ok, nil}

@@ -15,11 +15,11 @@ defmodule Plausible.Webhooks.Manage.Overview do
   """
 
   alias Plausible.Webhooks.{Delivery, Host, Native, Punycode, Store, Webhook}
-  alias Plausible.Webhooks.Ingest.{Goals, Traffic}
+  alias Plausible.Webhooks.Ingest.Goals
   alias Plausible.Webhooks.Manage.{Access, DeliveryLog, TestDelivery}
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
-  alias Plausible.Webhooks.Ingest.Traffic.Facts
+  alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
   alias Plausible.Webhooks.Webhook.URL
 
   @type hour :: %{
@@ -226,7 +226,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
     asked(name, actor, site_id, fn instance ->
       kinds = [:spike, :drop]
       now_ms = Instance.now_ms()
-      windows = Enum.map(kinds, &Traffic.window(&1, now_ms))
+      windows = Enum.map(kinds, &Rules.window(&1, now_ms))
 
       case Facts.visitors(instance.name, site_id, windows) do
         {:ok, [_, _] = counts} ->
@@ -249,7 +249,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
     instance = Instance.fetch!(name)
 
     with :ok <- Access.check(instance, actor, :read, site_id),
-         do: Isolated.run(fn -> fun.(instance) end, @host_ms)
+         do: Isolated.run(instance, fn -> fun.(instance) end, @host_ms)
   end
 
   @doc """

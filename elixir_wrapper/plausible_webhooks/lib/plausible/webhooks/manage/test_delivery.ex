@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
 
   alias Plausible.Webhooks.{Delivery, Event, Host, Id}
   alias Plausible.Webhooks.Accept.Outbox
-  alias Plausible.Webhooks.Deliver.{Engine, Handover, Recorder}
+  alias Plausible.Webhooks.Deliver.{Endpoints, Owners, Recorder}
   alias Plausible.Webhooks.Ingest.Payload
   alias Plausible.Webhooks.Manage.{Access, Webhooks}
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
@@ -23,7 +23,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
          {:ok, engine} <- engine(instance),
          # Last: what is refused for another reason does not count.
          :ok <- rate(instance, site_id),
-         :ok <- Handover.put_for_test(instance, engine, webhook),
+         :ok <- Endpoints.put_for_test(instance, engine, webhook),
          {:ok, attempt} <- attempt(instance, delivery) do
       if attempt.state == :delivered and webhook.disabled_reason != nil,
         do: Webhooks.revive(instance, webhook.id)
@@ -52,7 +52,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
   end
 
   defp engine(instance) do
-    case Engine.current(instance) do
+    case Owners.engine(instance) do
       nil -> {:error, :unavailable}
       engine -> {:ok, engine}
     end
@@ -79,7 +79,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
 
   # The host may hang or raise: who asks is looking at a page.
   defp body(instance, webhook, type),
-    do: Isolated.run(fn -> made(instance, webhook, type) end, @host_ms)
+    do: Isolated.run(instance, fn -> made(instance, webhook, type) end, @host_ms)
 
   defp made(instance, webhook, type) do
     now_ms = Instance.now_ms()

@@ -22,14 +22,15 @@ defmodule Plausible.Webhooks.Runtime.Instance do
 
   @processes %{
     supervisor: "Supervisor",
-    store_keeper: "StoreKeeper",
-    notifier: "Notifier",
+    tasks: "Tasks",
+    store: "Store",
+    observers: "Observers",
     health: "Health",
     recorder: "Recorder",
     engine: "Engine",
     outbox: "Outbox",
     directory: "Directory",
-    cluster: "Cluster",
+    inbox: "Inbox",
     sweeper: "Sweeper",
     traffic: "Traffic"
   }

@@ -11,7 +11,6 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   use GenServer
 
   alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
-  alias Plausible.Webhooks.Deliver.{Engine, Handover}
   alias Plausible.Webhooks.Runtime.Instance
 
   require Logger
@@ -19,6 +18,8 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   @waiting_max 10_000
   @report_ms 1_000
   @repeat_ms 10_000
+  @attempt_keys [:delivery_id, :webhook_id, :site_id, :host, :number, :state, :status, :error] ++
+                  [:next_at_ms]
   @terminal [:delivered, :failed, :cancelled]
 
   # --- what happened
@@ -71,8 +72,8 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   end
 
   @doc "Other nodes could not be told of a change."
-  @spec untold(Instance.t(), term()) :: :ok
-  def untold(instance, reason), do: tell(instance, {:untold, reason})
+  @spec cluster_failed(Instance.t(), term()) :: :ok
+  def cluster_failed(instance, reason), do: tell(instance, {:cluster_failed, reason})
 
   @spec changed(Instance.t(), integer(), String.t(), atom()) :: :ok
   def changed(instance, site_id, webhook_id, change) do
@@ -95,12 +96,12 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     end
   end
 
-  defp tell(instance, message), do: Instance.tell(instance, :notifier, message)
+  defp tell(instance, message), do: Instance.tell(instance, :observers, message)
 
   # --- the process
 
   def start_link(name),
-    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :notifier))
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :observers))
 
   def child_spec(name), do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}}
 
@@ -138,9 +139,9 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     {:noreply, state}
   end
 
-  def handle_info({:untold, reason}, state) do
+  def handle_info({:cluster_failed, reason}, state) do
     state =
-      say(state, :untold, fn ->
+      say(state, :cluster_failed, fn ->
         Logger.warning(
           "webhooks: other nodes could not be told of a change, they will find out: " <>
             inspect(reason, limit: 5, printable_limit: 200)
@@ -175,10 +176,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     do: emit(instance, event, measurements, metadata)
 
   defp emit_attempt(instance, attempt) do
-    metadata =
-      attempt
-      |> Map.take([:delivery_id, :webhook_id, :number, :state, :status, :error, :next_at_ms])
-      |> Map.merge(where(instance, attempt.webhook_id))
+    metadata = Map.take(attempt, @attempt_keys)
 
     if attempt.number > 0 do
       timings = Map.take(attempt, [:total_us, :dns_us, :connect_us, :tls_us, :first_byte_us])
@@ -187,13 +185,6 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
     if attempt.state in @terminal,
       do: emit(instance, :delivery_finished, %{attempts: attempt.number}, metadata)
-  end
-
-  defp where(instance, webhook_id) do
-    case Handover.known(Engine.current(instance), webhook_id) do
-      {site_id, host} -> %{site_id: site_id, host: host}
-      nil -> %{site_id: nil, host: nil}
-    end
   end
 
   defp tell_disabled(instance, webhook, failing_for_ms) do

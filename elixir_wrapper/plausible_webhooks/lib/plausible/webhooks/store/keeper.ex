@@ -20,7 +20,7 @@ defmodule Plausible.Webhooks.Store.Keeper do
   @start_wait_ms 10_000
 
   def start_link(name),
-    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :store_keeper))
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :store))
 
   @impl true
   def init(name) do

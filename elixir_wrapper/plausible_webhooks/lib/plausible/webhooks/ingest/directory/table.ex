@@ -15,10 +15,19 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   # through all processes.
 
   alias Plausible.Webhooks.Webhook
-  alias Plausible.Webhooks.Ingest.{Dedup, Directory, Subscriptions}
+  alias Plausible.Webhooks.Ingest.{Dedup, Subscriptions}
 
   @facts [:domain, :events, :props, :revenue]
 
+  @typedoc "What a traffic alert has to know of a webhook."
+  @type traffic_webhook :: %{
+          id: String.t(),
+          status: Subscriptions.status(),
+          events: [String.t()],
+          spike_threshold: Webhook.threshold(),
+          drop_threshold: Webhook.threshold(),
+          min_interval_s: non_neg_integer()
+        }
   @type tables :: %{table: :ets.table(), traffic: :ets.table(), dedup: Dedup.t()}
 
   @doc false
@@ -97,7 +106,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   end
 
   @doc false
-  @spec traffic(atom()) :: [{integer(), [Directory.traffic_webhook()]}]
+  @spec traffic(atom()) :: [{integer(), [traffic_webhook()]}]
   def traffic(instance) do
     :ets.tab2list(:persistent_term.get({__MODULE__, instance}).traffic)
   rescue
@@ -105,7 +114,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   end
 
   @doc false
-  @spec traffic(atom(), integer()) :: [Directory.traffic_webhook()]
+  @spec traffic(atom(), integer()) :: [traffic_webhook()]
   def traffic(instance, site_id) do
     case :ets.lookup(:persistent_term.get({__MODULE__, instance}).traffic, site_id) do
       [{_site_id, webhooks}] -> webhooks

@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
   @moduledoc """
   The process that looks at the traffic every minute.
 
-  Options of `start_link/1`: `:instance`, `:deliver` and the limits of `t:Plausible.Webhooks.Ingest.Traffic.context/0`, and
+  Options of `start_link/1`: `:instance`, `:deliver` and the limits of `t:Plausible.Webhooks.Ingest.Traffic.Round.context/0`, and
 
     * `:tick_ms` - the pause between two evaluations, 60 000; `:infinity` leaves it
       to who calls `Plausible.Webhooks.Ingest.Traffic.evaluate/2` (a scheduled job).
@@ -20,7 +20,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
 
   use GenServer
 
-  alias Plausible.Webhooks.Ingest.{Directory, Traffic}
+  alias Plausible.Webhooks.Ingest.Directory
+  alias Plausible.Webhooks.Ingest.Traffic.Round
   alias Plausible.Webhooks.Store.PeriodicLease
 
   require Logger
@@ -43,7 +44,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
 
   @doc false
   @spec evaluate(atom(), integer()) ::
-          {:ok, Traffic.summary()} | {:error, :not_running | :taken | term()}
+          {:ok, Round.summary()} | {:error, :not_running | :taken | term()}
   def evaluate(instance, now_ms) do
     GenServer.call(server(instance), {:evaluate, now_ms}, :infinity)
   catch
@@ -101,7 +102,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
       |> Directory.traffic()
       |> Enum.sort_by(fn {site_id, _webhooks} -> Map.get(evaluated, site_id, 0) end)
 
-    evaluate = fn -> Traffic.evaluate_sites(context, sites, now_ms, callers) end
+    evaluate = fn -> Round.evaluate(context, sites, now_ms, callers) end
 
     case PeriodicLease.run(
            context.instance,

@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   # per site and kind, and only when there is a notice. What the host cannot say, or
   # not in time, is missing; the notice goes out all the same.
 
-  alias Plausible.Webhooks.Ingest.Traffic
+  alias Plausible.Webhooks.Ingest.Traffic.Rules
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @week_s 7 * 24 * 3_600
@@ -27,7 +27,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   @spec ask(
           Instance.name(),
           Plausible.Webhooks.Host.site(),
-          Traffic.kind(),
+          Rules.kind(),
           non_neg_integer(),
           integer(),
           %{optional(:sources) => [map()] | nil, optional(:pages) => [map()] | nil}
@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
       url: fn -> dashboard_url(instance, site) end
     }
 
-    answers = answers(questions)
+    answers = answers(instance, questions)
     %{sources: sources, pages: pages} = known(answers.tops) || %{sources: [], pages: []}
 
     %{
@@ -51,14 +51,11 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
     }
   end
 
-  defp answers(questions) do
-    questions
-    |> Isolated.map(fn {_what, ask} -> ask.() end,
-      concurrency: map_size(questions),
-      timeout_ms: @ask_ms,
-      deadline_ms: System.monotonic_time(:millisecond) + @ask_ms,
-      callers: [self() | Process.get(:"$callers", [])]
-    )
+  defp answers(instance, questions) do
+    options = [concurrency: map_size(questions), timeout_ms: @ask_ms]
+
+    instance
+    |> Isolated.map(Map.to_list(questions), fn {_what, ask} -> ask.() end, options)
     |> Map.new(fn {{what, _ask}, answer} -> {what, answer} end)
   end
 
@@ -68,7 +65,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
           {:ok, [non_neg_integer()]} | {:error, term()}
   def visitors(instance, site_id, windows) do
     with {:ok, counts} <- Instance.host(instance, :visitors, [site_id, windows]) do
-      if Enum.all?(counts, &Traffic.visitors?/1),
+      if Enum.all?(counts, &Rules.visitors?/1),
         do: {:ok, counts},
         else: {:error, :invalid_visitors}
     end
@@ -92,7 +89,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
        do: {:ok, nil}
 
   defp tops(instance, site, :spike, at_ms, _known) do
-    window = Traffic.window(:spike, at_ms)
+    window = Rules.window(:spike, at_ms)
 
     case Isolated.guard(fn -> Instance.host(instance, :breakdown, [site.id, window, @top]) end) do
       {:ok, %{sources: sources, pages: pages}} when is_list(sources) and is_list(pages) ->
@@ -112,7 +109,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
 
       windows ->
         case Isolated.guard(fn -> visitors(instance, site.id, windows) end) do
-          {:ok, [_ | _] = samples} -> {:ok, Traffic.compare(current, samples)}
+          {:ok, [_ | _] = samples} -> {:ok, Rules.compare(current, samples)}
           other -> {:error, other}
         end
     end
@@ -122,7 +119,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
 
   defp windows(kind, %{stats_start_at_ms: start_ms} = site, at_ms) do
     for weeks <- 1..4,
-        {from_ms, _to_ms} = window = Traffic.window(kind, weeks_before(at_ms, weeks, site)),
+        {from_ms, _to_ms} = window = Rules.window(kind, weeks_before(at_ms, weeks, site)),
         from_ms >= start_ms,
         do: window
   end

@@ -180,7 +180,9 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
       assert HttpReceiver.count(context.receiver) == 1
       assert {:ok, %{state: :cancelled}} = Store.get_delivery(context.instance, late)
-      assert {:error, :not_found} = API.delivery(context.name, :owner, 1, context.id)
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.delivery(context.name, :owner, 1, context.id)
     end
   end
 

@@ -244,8 +244,13 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert_receive {:deliveries_accepted, %{count: 1}, %{instance: ^name, sites: %{1 => 1}}}
       assert_receive {:attempt, %{total_us: total}, %{delivery_id: ^id, number: 1} = first}
 
-      assert %{state: :pending, status: 500, error: :http_status, host: "127.0.0.1", site_id: 1} =
-               first
+      assert %{
+               state: :pending,
+               status: 500,
+               error: :http_status,
+               destination: "127.0.0.1",
+               site_id: 1
+             } = first
 
       assert total > 0 and is_integer(first.next_at_ms)
       assert_receive {:attempt, _, %{delivery_id: ^id, number: 2, state: :delivered}}, 5_000
@@ -309,7 +314,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}, 3_000
 
       assert_receive {:webhook_disabled, _,
-                      %{reason: :gone, host: "127.0.0.1", webhook_id: ^webhook_id}}
+                      %{reason: :gone, destination: "127.0.0.1", webhook_id: ^webhook_id}}
 
       {:ok, disabled} = API.get_webhook(context.name, :owner, 1, webhook_id)
       assert %{enabled: true, disabled_reason: :gone} = disabled
@@ -339,8 +344,11 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert HttpReceiver.count(context.receiver) == count
 
       # A redelivery has to wait until it is on again.
-      assert {:error, :webhook_disabled} = API.redeliver(context.name, :owner, 1, id)
-      assert {:error, :webhook_disabled} = API.recover(context.name, :owner, 1, webhook_id, 0)
+      assert {:error, %Error{reason: :webhook_disabled}} =
+               API.redeliver(context.name, :owner, 1, id)
+
+      assert {:error, %Error{reason: :webhook_disabled}} =
+               API.recover(context.name, :owner, 1, webhook_id, 0)
 
       HttpReceiver.script(context.receiver, "/gone", [200])
       {:ok, %{disabled_reason: nil}} = API.enable_webhook(context.name, :owner, 1, webhook_id)

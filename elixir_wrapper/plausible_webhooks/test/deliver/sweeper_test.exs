@@ -175,7 +175,10 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       failed = delivery(webhook, state: :failed, finished_at_ms: now_ms)
       :ok = Store.accept(context.instance, [failed])
       SwitchStore.set(context.switch, {:lost, [:redeliver]})
-      assert {:error, :connection_lost} = API.redeliver(context.name, :owner, 1, failed.id)
+
+      assert {:error, %Error{reason: :connection_lost}} =
+               API.redeliver(context.name, :owner, 1, failed.id)
+
       eventually(fn -> done?(context, [failed.id]) end)
     end
   end

@@ -58,14 +58,14 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
 
       for {action, call} <- calls(context) do
         flush()
-        assert {:error, :forbidden} = call.(:nobody, 1)
+        assert {:error, %Error{reason: :forbidden}} = call.(:nobody, 1)
         assert_received {:host, :can?, :nobody, ^action, 1}
-        assert {:error, :forbidden} = call.(nil, 1)
+        assert {:error, %Error{reason: :forbidden}} = call.(nil, 1)
         # What is not exactly true is no.
-        assert {:error, :forbidden} = call.(:confused, 1)
+        assert {:error, %Error{reason: :forbidden}} = call.(:confused, 1)
         # A right for another site is none for this one.
-        assert {:error, :forbidden} = call.(:other, 1)
-        if action == :manage, do: assert({:error, :forbidden} = call.(:viewer, 1))
+        assert {:error, %Error{reason: :forbidden}} = call.(:other, 1)
+        if action == :manage, do: assert({:error, %Error{reason: :forbidden}} = call.(:viewer, 1))
         if action == :read, do: assert({:ok, _} = call.(:viewer, 1))
       end
 
@@ -84,7 +84,7 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
           {:ok, [%{name: "Signup"} = goal]} -> assert goal.id == 22
           {:ok, %{spike: %{visitors: visitors}}} -> assert visitors == 0
           {:ok, nothing} when nothing in [[], %{}] -> :ok
-          other -> assert other == {:error, :not_found}
+          other -> assert other == {:error, %Error{reason: :not_found}}
         end
       end
 

@@ -34,7 +34,10 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
 
       for list <- [[:failed | :failed], ["goal.completed" | "x"]],
           key <- [:states, :types],
-          do: assert({:error, {:invalid, %{^key => _}}} = page(context, %{key => list}))
+          do:
+            assert(
+              {:error, %Error{reason: {:invalid, %{^key => _}}}} = page(context, %{key => list})
+            )
     end
 
     test "is filtered and paged", context do
@@ -66,7 +69,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
             {%{}, %{after: 7}, :after},
             {%{}, %{page: 2}, :page}
           ] do
-        assert {:error, {:invalid, %{^field => _}}} = page(context, filters, page)
+        assert {:error, %Error{reason: {:invalid, %{^field => _}}}} = page(context, filters, page)
       end
 
       assert {:error, _} = page(context, %{}, %{after: "garbage"})
@@ -76,9 +79,15 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
       {:ok, %{entries: [%{id: id} | _]}} = page(context, %{states: [:failed]})
       assert %{body: ~s({"type":"goal.completed"})} = logged(context, id)
       assert [%Attempt{number: 1, status: 500, error: :http_status}] = attempts(context, id)
-      assert {:error, :not_found} = API.delivery(context.name, :owner, 1, "msg_none")
-      assert {:error, :not_found} = API.attempts(context.name, :owner, 1, "msg_none")
-      assert {:error, :not_found} = API.redeliver(context.name, :owner, 1, "msg_none")
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.delivery(context.name, :owner, 1, "msg_none")
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.attempts(context.name, :owner, 1, "msg_none")
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.redeliver(context.name, :owner, 1, "msg_none")
     end
 
     test "recover brings back what failed since then, bounded", context do
@@ -104,10 +113,11 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
       eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :delivered)) end)
       assert HttpReceiver.ids(context.receiver, "/bad") == ids
 
-      assert {:error, {:invalid, %{since: _}}} =
+      assert {:error, %Error{reason: {:invalid, %{since: _}}}} =
                API.recover(context.name, :owner, 1, context.bad.id, "today")
 
-      assert {:error, :not_found} = API.recover(context.name, :owner, 1, "wh_none", 0)
+      assert {:error, %Error{reason: :not_found}} =
+               API.recover(context.name, :owner, 1, "wh_none", 0)
     end
 
     test "what fails again is brought back once by one recover", context do

@@ -40,7 +40,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
             assert {:ok, %{url: same, host_unicode: nil}} = API.check_url(context.name, url)
             assert same == webhook.url
 
-          {:error, {:invalid, %{url: text}}} ->
+          {:error, %Error{reason: {:invalid, %{url: text}}}} ->
             assert API.check_url(context.name, url) == {:error, text}
         end
       end
@@ -132,9 +132,15 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       sent = delivery(webhook)
       :ok = Outbox.accept(context.instance, [sent])
       recorded(context, sent)
-      assert API.request(context.name, :viewer, 1, sent.id) == {:error, :forbidden}
-      assert API.request(context.name, :owner, 2, sent.id) == {:error, :not_found}
-      assert API.request(context.name, :owner, 1, "msg_none") == {:error, :not_found}
+
+      assert API.request(context.name, :viewer, 1, sent.id) ==
+               {:error, %Error{reason: :forbidden}}
+
+      assert API.request(context.name, :owner, 2, sent.id) == {:error, %Error{reason: :not_found}}
+
+      assert API.request(context.name, :owner, 1, "msg_none") ==
+               {:error, %Error{reason: :not_found}}
+
       of_nobody = delivery(%{webhook | id: "wh_gone"}, state: :failed, finished_at_ms: 1)
       # And one whose webhook has gone to another site.
       {:ok, other} =
@@ -144,7 +150,11 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       :ok = Outbox.accept(context.instance, [of_nobody, of_another])
 
       for delivery <- [of_nobody, of_another],
-          do: assert(API.request(context.name, :owner, 1, delivery.id) == {:error, :not_found})
+          do:
+            assert(
+              API.request(context.name, :owner, 1, delivery.id) ==
+                {:error, %Error{reason: :not_found}}
+            )
     end
   end
 
@@ -167,16 +177,16 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       assert {:ok, body} = API.sample(context.name, :owner, 1, webhook.id, "goal.completed")
       assert body =~ "Signup" and not (body =~ "Other")
 
-      assert {:error, {:invalid, %{type: _}}} =
+      assert {:error, %Error{reason: {:invalid, %{type: _}}}} =
                API.sample(context.name, :owner, 1, webhook.id, "nonsense")
 
       assert API.sample(context.name, :owner, 1, "wh_none", "webhook.test") ==
-               {:error, :not_found}
+               {:error, %Error{reason: :not_found}}
 
       TestHost.put(context.host, {:site, 1}, nil)
 
       assert API.sample(context.name, :owner, 1, webhook.id, "webhook.test") ==
-               {:error, :not_found}
+               {:error, %Error{reason: :not_found}}
     end
 
     # Times of the two are some milliseconds apart.

@@ -119,7 +119,8 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
       assert API.waiting(context.name, :owner, 1, webhook.id) ==
                {:ok, %{count: 8, more?: false}}
 
-      assert API.waiting(context.name, :owner, 1, "wh_none") == {:error, :not_found}
+      assert API.waiting(context.name, :owner, 1, "wh_none") ==
+               {:error, %Error{reason: :not_found}}
 
       # It says what happens.
       {:ok, _webhook} = API.disable_webhook(context.name, :owner, 1, webhook.id)
@@ -145,14 +146,16 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
       assert count.(DateTime.utc_now()) == {:ok, %{count: 0, more?: false}}
       assert count.(two_hours_ago) == {:ok, %{count: 5, more?: true}}
       assert count.(0) == {:ok, %{count: 5, more?: true}}
-      assert {:error, {:invalid, %{since: _}}} = count.("today")
+      assert {:error, %Error{reason: {:invalid, %{since: _}}}} = count.("today")
       {:ok, _webhook} = API.enable_webhook(context.name, :owner, 1, webhook.id)
 
       assert API.recover(context.name, :owner, 1, webhook.id, two_hours_ago) ==
                {:ok, %{count: 5, more?: true}}
 
       eventually(fn -> count.(two_hours_ago) == {:ok, %{count: 1, more?: false}} end)
-      assert {:error, :not_found} = API.recoverable(context.name, :owner, 1, "wh_none", 0)
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.recoverable(context.name, :owner, 1, "wh_none", 0)
     end
   end
 
@@ -161,9 +164,9 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
       context = start!(context)
       assert {:ok, %{id: 1, domain: "site1.example"}} = API.site(context.name, :viewer, 1)
       TestHost.put(context.host, {:site, 1}, nil)
-      assert API.site(context.name, :viewer, 1) == {:error, :not_found}
+      assert API.site(context.name, :viewer, 1) == {:error, %Error{reason: :not_found}}
       TestHost.put(context.host, {:site, 1}, :no_site)
-      assert {:error, {:raised, _text}} = API.site(context.name, :viewer, 1)
+      assert {:error, %Error{reason: {:raised, _text}}} = API.site(context.name, :viewer, 1)
     end
 
     test "has goals, by name, and nothing else among them", context do
@@ -187,7 +190,7 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
       TestHost.put(context.host, {:goals, 1}, [])
       assert API.goals(context.name, :viewer, 1) == {:ok, []}
       TestHost.put(context.host, {:goals, 1}, :none)
-      assert {:error, {:raised, _text}} = API.goals(context.name, :viewer, 1)
+      assert {:error, %Error{reason: {:raised, _text}}} = API.goals(context.name, :viewer, 1)
     end
 
     defp goal(id, name), do: TestHost.event_goal(id, name)
@@ -205,11 +208,15 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
 
       for wrong <- [{:ok, [1]}, {:ok, [1, 2, 3]}, {:ok, [1, -1]}, {:ok, [1, "2"]}] do
         TestHost.put(context.host, :visitors, wrong)
-        assert API.figures(context.name, :viewer, 1) == {:error, :invalid_visitors}
+
+        assert API.figures(context.name, :viewer, 1) ==
+                 {:error, %Error{reason: :invalid_visitors}}
       end
 
       TestHost.put(context.host, :visitors, {:error, :statistics_are_away})
-      assert API.figures(context.name, :viewer, 1) == {:error, :statistics_are_away}
+
+      assert API.figures(context.name, :viewer, 1) ==
+               {:error, %Error{reason: :statistics_are_away}}
     end
 
     test "whose host raises, exits or dies is an error, and nothing else", context do
@@ -252,7 +259,7 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
       {micros, results} =
         :timer.tc(fn -> calls |> Enum.map(&Task.async/1) |> Task.await_many(20_000) end)
 
-      assert results == List.duplicate({:error, :timeout}, 4)
+      assert results == List.duplicate({:error, %Error{reason: :timeout}}, 4)
       assert micros in 10_000_000..13_000_000
     end
   end
@@ -308,14 +315,14 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
     ]
 
     SwitchStore.set(context.switch, :away)
-    for call <- calls, do: assert({:error, :away} = call.())
+    for call <- calls, do: assert({:error, %Error{reason: :away}} = call.())
     SwitchStore.set(context.switch, :exit)
-    for call <- calls, do: assert({:error, :store_unavailable} = call.())
+    for call <- calls, do: assert({:error, %Error{reason: :store_unavailable}} = call.())
 
     # Whichever of its questions it is.
     for function <- [:list_webhooks, :activity, :waiting] do
       SwitchStore.set(context.switch, {:only, [function], :raise})
-      assert API.activity(name, :owner, 1) == {:error, :store_raised}
+      assert API.activity(name, :owner, 1) == {:error, %Error{reason: :store_raised}}
     end
 
     SwitchStore.set(context.switch, {:only, [:now_ms], :away})

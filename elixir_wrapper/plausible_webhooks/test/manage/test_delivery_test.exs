@@ -63,10 +63,10 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
         assert logged(context, attempt.delivery_id).type == type
       end
 
-      assert {:error, {:invalid, %{type: _}}} =
+      assert {:error, %Error{reason: {:invalid, %{type: _}}}} =
                API.send_test(context.name, :owner, 1, webhook.id, "nonsense")
 
-      assert {:error, {:invalid, %{type: _}}} =
+      assert {:error, %Error{reason: {:invalid, %{type: _}}}} =
                API.send_test(context.name, :owner, 1, webhook.id, nil)
     end
 
@@ -155,12 +155,12 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
           do:
             assert({:ok, _} = API.send_test(context.name, :owner, 1, webhook.id, "webhook.test"))
 
-      assert {:error, {:rate_limited, retry_in_ms}} =
+      assert {:error, %Error{reason: {:rate_limited, retry_in_ms}}} =
                API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
 
       assert retry_in_ms in 1..60_000
       # What is refused for another reason does not count, and other sites do not care.
-      assert {:error, :not_found} =
+      assert {:error, %Error{reason: :not_found}} =
                API.send_test(context.name, :owner, 1, "wh_none", "webhook.test")
 
       assert {:ok, _} = API.send_test(context.name, :owner, 2, other.id, "webhook.test")
@@ -175,7 +175,7 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       assert {:ok, %{status: 200}} = test.()
       assert_received {:host, :check_rate, "test:1", 60_000, 7}
       TestHost.put(context.host, :rate, {:error, 1_234})
-      assert test.() == {:error, {:rate_limited, 1_234}}
+      assert test.() == {:error, %Error{reason: {:rate_limited, 1_234}}}
       assert HttpReceiver.count(context.receiver) == 1
     end
 
@@ -198,7 +198,7 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       webhook = webhook!(context, "/hook")
       SwitchStore.set(context.switch, {:only, [:accept], :away})
 
-      assert {:error, :timeout} =
+      assert {:error, %Error{reason: :timeout}} =
                API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
 
       SwitchStore.set(context.switch, :on)

@@ -25,8 +25,12 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       assert updated.version == created.version + 1
       assert %{name: "ERP", url: "http://127.0.0.1:8000/"} = updated
       assert :ok = API.delete_webhook(context.name, :owner, 1, created.id)
-      assert {:error, :not_found} = API.get_webhook(context.name, :owner, 1, created.id)
-      assert {:error, :not_found} = API.delete_webhook(context.name, :owner, 1, created.id)
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.get_webhook(context.name, :owner, 1, created.id)
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.delete_webhook(context.name, :owner, 1, created.id)
 
       for entry <- [:webhook_created, :webhook_updated, :webhook_deleted] do
         assert_received {:host, :audit, :owner, ^entry, %Webhook{secrets: [%{key: nil}]}}
@@ -47,7 +51,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
             {%{"url" => "http://127.0.0.1/", "events" => ["goal.completed"], "color" => "red"},
              "color"}
           ] do
-        assert {:error, {:invalid, %{^field => text}}} =
+        assert {:error, %Error{reason: {:invalid, %{^field => text}}}} =
                  API.create_webhook(context.name, :owner, 1, attributes)
 
         assert is_binary(text)
@@ -56,7 +60,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
       webhook = webhook!(context, "/hook")
 
-      assert {:error, {:invalid, %{url: _}}} =
+      assert {:error, %Error{reason: {:invalid, %{url: _}}}} =
                API.update_webhook(context.name, :owner, 1, webhook.id, %{url: "x"})
 
       {:ok, unchanged} = API.get_webhook(context.name, :owner, 1, webhook.id)
@@ -67,7 +71,9 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       context = start!(context, webhooks_per_site_max: 25)
       for n <- 1..25, do: webhook!(context, "/#{n}")
       attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
-      assert {:error, :limit_reached} = API.create_webhook(context.name, :owner, 1, attributes)
+
+      assert {:error, %Error{reason: :limit_reached}} =
+               API.create_webhook(context.name, :owner, 1, attributes)
     end
 
     test "a wrong type is an ArgumentError and hurts nobody", context do
@@ -121,15 +127,23 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       context = start!(context, webhooks_per_site_max: 3)
       for n <- 1..3, do: webhook!(context, "/#{n}")
       attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
-      assert {:error, :limit_reached} = API.create_webhook(context.name, :owner, 1, attributes)
+
+      assert {:error, %Error{reason: :limit_reached}} =
+               API.create_webhook(context.name, :owner, 1, attributes)
+
       assert {:ok, _} = API.create_webhook(context.name, :owner, 2, attributes)
 
       stop!(context)
       context = start!(context)
       for n <- 4..20, do: webhook!(context, "/#{n}")
-      assert {:error, :limit_reached} = API.create_webhook(context.name, :owner, 1, attributes)
+
+      assert {:error, %Error{reason: :limit_reached}} =
+               API.create_webhook(context.name, :owner, 1, attributes)
+
       TestHost.put(context.host, {:site, 1}, nil)
-      assert {:error, :not_found} = API.create_webhook(context.name, :owner, 1, attributes)
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.create_webhook(context.name, :owner, 1, attributes)
     end
 
     test "changes at the same time are all made", context do
@@ -176,11 +190,14 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
             fn -> API.deliveries(context.name, :owner, 1, %{}, %{}) end,
             fn -> API.recover(context.name, :owner, 1, webhook.id, 0) end
           ] do
-        assert {:error, :away} = call.()
+        assert {:error, %Error{reason: :away}} = call.()
       end
 
       SwitchStore.set(context.switch, :exit)
-      assert {:error, :store_unavailable} = API.list_webhooks(context.name, :owner, 1)
+
+      assert {:error, %Error{reason: :store_unavailable}} =
+               API.list_webhooks(context.name, :owner, 1)
+
       SwitchStore.set(context.switch, :on)
     end
 
@@ -189,7 +206,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       webhook = webhook!(context, "/hook")
 
       for wrong <- [-1, 8 * 86_400_000, "1", nil] do
-        assert {:error, :invalid_overlap} =
+        assert {:error, %Error{reason: :invalid_overlap}} =
                  API.rotate_secret(context.name, :owner, 1, webhook.id, wrong)
       end
 

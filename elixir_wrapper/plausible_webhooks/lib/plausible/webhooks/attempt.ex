@@ -25,7 +25,7 @@ defmodule Plausible.Webhooks.Attempt do
     * `response_body` - at most 16 KiB as received (any bytes).
     * `gone` - the receiver answered 410: the webhook is to be disabled.
     * `owner` - the node's engine that made it; `nil` in the log.
-    * `site_id`, `host` - of its webhook, where observers are told of it; otherwise `nil`.
+    * `site_id`, `destination` - of its webhook, where observers are told of it; otherwise `nil`.
   """
 
   @errors ~w(http_status redirect gone dns_error dns_timeout blocked_address connection_refused
@@ -58,7 +58,7 @@ defmodule Plausible.Webhooks.Attempt do
           gone: boolean(),
           owner: String.t() | nil,
           site_id: integer() | nil,
-          host: String.t() | nil
+          destination: String.t() | nil
         }
 
   defstruct [
@@ -80,7 +80,7 @@ defmodule Plausible.Webhooks.Attempt do
     :next_at_ms,
     :owner,
     :site_id,
-    :host,
+    :destination,
     response_body: "",
     response_truncated: false,
     gone: false

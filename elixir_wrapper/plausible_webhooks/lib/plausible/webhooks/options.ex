@@ -21,9 +21,9 @@ defmodule Plausible.Webhooks.Options do
     {:response_body_bytes_max, 16_384, {0, 1_048_576}, "how much of an answer is kept"},
     {:lane_in_flight_max, 8, {1, 1_024}, "requests at the same time to one webhook"},
     {:lane_rate_per_s, 50, {1, 100_000}, "requests per second to one webhook"},
-    {:host_in_flight_max, 64, {1, 4_096},
+    {:destination_in_flight_max, 64, {1, 4_096},
      "requests at the same time to one destination, over all webhooks"},
-    {:host_rate_per_s, 200, {1, 1_000_000}, "requests per second to one destination"},
+    {:destination_rate_per_s, 200, {1, 1_000_000}, "requests per second to one destination"},
     {:in_flight_max, 4_096, {1, 65_536}, "requests at the same time in all"},
     {:descriptors_max, 0, {0, 10_000_000},
      "sockets that the engine may hold, half of them in flight, half idle; " <>

@@ -36,12 +36,15 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
     Enum.map(attempts, &Map.merge(&1, place(engine, &1.webhook_id)))
   end
 
-  defp place(nil, _webhook_id), do: %{site_id: nil, host: nil}
+  defp place(nil, _webhook_id), do: %{site_id: nil, destination: nil}
 
   defp place(engine, webhook_id) do
     case row(engine, webhook_id) do
-      [{_id, _version, _status, _checked, site_id, host}] -> %{site_id: site_id, host: host}
-      [] -> place(nil, webhook_id)
+      [{_id, _version, _status, _checked, site_id, destination}] ->
+        %{site_id: site_id, destination: destination}
+
+      [] ->
+        place(nil, webhook_id)
     end
   catch
     :stopped -> place(nil, webhook_id)
@@ -117,7 +120,7 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
     now_ms = System.monotonic_time(:millisecond)
 
     case row(engine, webhook_id) do
-      [{_id, _version, status, checked_at_ms, _site, _host}]
+      [{_id, _version, status, checked_at_ms, _site, _destination}]
       when checked_at_ms > now_ms - @fresh_ms ->
         status
 
@@ -135,7 +138,7 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
         forget(engine, webhook_id)
         :missing
 
-      {{:error, _reason}, [{_id, _version, status, _checked, _site, _host}]} ->
+      {{:error, _reason}, [{_id, _version, status, _checked, _site, _destination}]} ->
         status
 
       {{:error, _reason}, []} ->
@@ -195,8 +198,8 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
   # In one step, so that an older version never overwrites a newer one.
   defp enter(%{endpoints: table}, webhook, status) do
     checked_at_ms = System.monotonic_time(:millisecond)
-    host = Webhook.host(webhook)
-    row = {webhook.id, webhook.version, status, checked_at_ms, webhook.site_id, host}
+    destination = Webhook.destination(webhook)
+    row = {webhook.id, webhook.version, status, checked_at_ms, webhook.site_id, destination}
     older = {{webhook.id, :"$1", :_, :_, :_, :_}, [{:"=<", :"$1", webhook.version}]}
 
     in_table(fn ->

@@ -86,7 +86,8 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   @doc "The engine's options as the native side takes them."
   @spec native_options(map()) :: map()
   def native_options(options) do
-    Map.take(options, [
+    options
+    |> Map.take([
       :policy,
       :retry_delays_ms,
       :jitter_percent,
@@ -100,14 +101,15 @@ defmodule Plausible.Webhooks.Deliver.Engine do
       :dns_timeout_ms,
       :response_header_bytes_max,
       :waiting_max,
-      :host_in_flight_max,
-      :host_rate_per_s,
       :lane_in_flight_max,
       :lane_rate_per_s,
       :response_body_bytes_max,
       :ca_file,
       :user_agent
     ])
+    # The core calls the destination a host.
+    |> Map.put(:host_in_flight_max, options.destination_in_flight_max)
+    |> Map.put(:host_rate_per_s, options.destination_rate_per_s)
   end
 
   @doc false

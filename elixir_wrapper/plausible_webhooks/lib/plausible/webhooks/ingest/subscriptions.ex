@@ -1,11 +1,11 @@
 defmodule Plausible.Webhooks.Ingest.Subscriptions do
   @moduledoc """
-  What one site's webhooks want to know, compiled for the path of an ingestion
-  request: `Plausible.Webhooks.Ingest.Directory.lookup/2` returns it by one ETS read.
+  What one site's webhooks want to know, compiled for the path of an ingestion request.
+  `Plausible.Webhooks.Ingest.Directory.lookup/2` returns it by one ETS read.
 
-  It is small whatever the site has. The goals themselves are rows of `table`,
-  found by key (see `Plausible.Webhooks.Ingest.Goals`), because an ETS read copies what
-  it returns and a copy of 1 000 goals would cost more than matching them.
+  It is small whatever the site has. The goals are rows of `table`, found by key
+  (`Plausible.Webhooks.Ingest.Goals`), because an ETS read copies what it returns, and to copy
+  1 000 goals would cost more than to match them.
   """
 
   @typedoc "`:disabled`: we disabled it, its events are kept as cancelled."

@@ -1,9 +1,9 @@
 defmodule Plausible.Webhooks.Manage.Changes do
   @moduledoc false
-  # The one way in which a webhook changes: first the store, then everyone who
-  # keeps something of it (what waits, the engine, the other nodes, the directory,
-  # the observers). When this returns, no event is matched and no request is sent
-  # the old way by this node; the others have been told.
+  # The one way in which a webhook changes: first in the store, then for everyone who keeps a
+  # part of it (what waits, the engine, the other nodes, the directory, the observers). When a
+  # function here returns, this node matches no event and sends no request the old way, and
+  # the other nodes have been told.
 
   alias Plausible.Webhooks.{Cluster, Store, Webhook}
   alias Plausible.Webhooks.Deliver.{Endpoints, Health}
@@ -26,8 +26,8 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   @doc """
-  Applies `fun` to the stored webhook. `fun` is called again when somebody else
-  was faster; it answers `{:ok, webhook}`, `:unchanged` or an error.
+  Applies `fun` to the stored webhook, and again when somebody else was faster. `fun` answers
+  `{:ok, webhook}`, `:unchanged` or an error.
   """
   @spec update(
           Instance.t(),
@@ -55,8 +55,8 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   defp after_update(instance, before, stored, kind) do
-    # Before the engine ends them: so the log says why. Whatever is missed here
-    # (the store may be away again) ends when its turn comes.
+    # Before the engine ends them, so that the log says why. What is missed here, because the
+    # store is away again, ends when the engine comes to it.
     if Webhook.active?(before) and not Webhook.active?(stored),
       do: Store.cancel_waiting(instance, stored.id, @waiting_reason)
 
@@ -65,9 +65,9 @@ defmodule Plausible.Webhooks.Manage.Changes do
     announce(instance, stored, kind)
   end
 
-  # While a kind of traffic was not watched for this webhook, a breach may have ended
-  # and another one begun: what is seen next is news. Where the store cannot be asked,
-  # that is so after a while (`Plausible.Webhooks.Ingest.Traffic`).
+  # While a kind of traffic was not watched for this webhook, a breach may have ended and
+  # another one begun: the next one to be seen counts as new. When the store cannot be asked
+  # that happens after a while (`Plausible.Webhooks.Ingest.Traffic`).
   defp rearm(instance, before, stored) do
     newly = &(Rules.watched?(stored, &1) and not Rules.watched?(before, &1))
 
@@ -148,7 +148,7 @@ defmodule Plausible.Webhooks.Manage.Changes do
 
   # --- what another node has changed; the store, or the host, has it already
 
-  @doc "An error: the store did not answer, call again."
+  @doc "After an error the store did not answer, and the call is to be repeated."
   @spec changed_elsewhere(Instance.t(), integer(), Webhook.id()) :: :ok | {:error, term()}
   def changed_elsewhere(instance, site_id, id) do
     result =
@@ -178,11 +178,11 @@ defmodule Plausible.Webhooks.Manage.Changes do
     :ok
   end
 
-  @doc "Nobody knows what has changed. An error: the store did not answer, call again."
+  @doc "Reads everything, since it is not known what has changed. Errors as above."
   @spec everything_elsewhere(Instance.t()) :: :ok | {:error, term()}
   def everything_elsewhere(instance) do
     case Directory.refresh_everything(instance.name) do
-      # It goes on by itself; one that is not running reads everything at its start.
+      # The directory goes on by itself, and reads everything at its start.
       {:error, reason} when reason in [:timeout, :not_running] -> :ok
       other -> other
     end

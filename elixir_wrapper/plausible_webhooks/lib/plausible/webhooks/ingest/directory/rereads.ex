@@ -1,16 +1,15 @@
 defmodule Plausible.Webhooks.Ingest.Directory.Rereads do
   @moduledoc false
-  # The later readings of a site after a change, as `{:changed, site_id, delay_ms}` to
-  # the calling process. However often a site changes, one message for each delay is on
-  # its way; it comes again when there was a change since it was sent, so that there is
-  # always a reading which is that much later than the last change.
+  # The later readings of a site after a change, as `{:changed, site_id, delay_ms}` to the
+  # calling process. However often a site changes, one message for each delay is on its way.
+  # It is sent once more if there was a change since it was sent, so that there is always a
+  # reading that is this much later than the last change.
   #
-  # Bounded: of more sites at a time no more are noted. The periodic reading finds
-  # those, as it finds what nobody told of.
+  # Bounded: beyond this number of sites none is noted. The periodic reading finds those.
 
   @noted_max 10_000
 
-  # When the message is to come once more, if it is.
+  # When the message is to be sent once more, if it is.
   @type t :: %{{integer(), pos_integer()} => integer() | nil}
 
   @doc false

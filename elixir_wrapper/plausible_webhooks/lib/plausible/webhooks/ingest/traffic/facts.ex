@@ -1,15 +1,15 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   @moduledoc false
-  # What a notice tells beside the figures that caused it. Asked of the host once
-  # per site and kind, and only when there is a notice. What the host cannot say, or
-  # not in time, is missing; the notice goes out all the same.
+  # What a notice tells besides the figures that caused it. The host is asked once per site and
+  # kind, and only when there is a notice. What it cannot say in time is missing, and the
+  # notice goes out all the same.
 
   alias Plausible.Webhooks.Ingest.Traffic.Rules
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @week_s 7 * 24 * 3_600
   @top 3
-  # Less than what a site may take by far: the notice is still to be accepted.
+  # Much less than what a site may take: the notice is still to be accepted.
   @ask_ms 4_000
 
   @type t :: %{
@@ -21,8 +21,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
         }
 
   @doc """
-  Everything at the same time. `known` has the top sources and pages when they are
-  known already: then the host is not asked for them.
+  Asks everything at the same time. The host is not asked for top sources and pages that
+  `known` has already.
   """
   @spec ask(
           Instance.name(),
@@ -81,7 +81,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   def known({:ok, value}), do: value
   def known({:error, _reason}), do: nil
 
-  # Who drops has none that would say anything.
+  # For a drop they would say nothing.
   defp tops(_instance, _site, :drop, _at_ms, _known), do: {:ok, nil}
 
   defp tops(_instance, _site, _kind, _at_ms, %{sources: sources, pages: pages})
@@ -124,8 +124,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
         do: window
   end
 
-  # By the site's own clocks, which may have been set forward or back meanwhile; by UTC
-  # where nobody knows the zone.
+  # By the site's clocks, which may have been set forward or back meanwhile; by UTC where the
+  # time zone is not known.
   defp weeks_before(at_ms, weeks, site) do
     with zone when is_binary(zone) <- Map.get(site, :timezone),
          {:ok, local} <- DateTime.shift_zone(DateTime.from_unix!(at_ms, :millisecond), zone),
@@ -137,7 +137,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
     end
   end
 
-  # An hour that there was twice, and one that there was not.
+  # An hour that happens twice when clocks change, and one that does not happen.
   defp there({:ok, time}), do: time
   defp there({:ambiguous, first, _second}), do: first
   defp there({:gap, _before, behind}), do: behind

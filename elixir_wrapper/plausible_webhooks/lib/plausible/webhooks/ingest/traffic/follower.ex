@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Follower do
   @moduledoc false
-  # Alerts that the host's own notifier found, for webhooks that follow it. They
-  # have no state here: the notifier keeps its own.
+  # Alerts that the host's own notifier found, for the webhooks that follow it. They have no
+  # state here, since the notifier keeps its own.
 
   alias Plausible.Webhooks.Id
   alias Plausible.Webhooks.Ingest.{Directory, Payload}

@@ -1,8 +1,8 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   @moduledoc false
-  # One evaluation: the sites in processes of their own, the webhooks of a site one
-  # after the other. `site` is what is known of the site in this round and grows
-  # (facts are asked once); `done` is what was done.
+  # One evaluation: each site in a task, and the webhooks of a site one after the other. `site`
+  # is what is known of the site in this round; it grows, since facts are asked once. `done` is
+  # what was done.
 
   alias Plausible.Webhooks.{Id, Store}
   alias Plausible.Webhooks.Ingest.Payload
@@ -76,10 +76,9 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # Each site's process is given what it needs and no more: it is a copy.
+  # The site's task gets a copy of what it needs, and no more.
   defp of_site(states, webhooks),
-    do:
-      Map.take(states, for(webhook <- webhooks, kind <- [:spike, :drop], do: {webhook.id, kind}))
+    do: Map.take(states, for(w <- webhooks, kind <- [:spike, :drop], do: {w.id, kind}))
 
   defp summary(sites),
     do: %{sites: length(sites), fired: 0, resolved: 0, incomplete: 0, failed: []}
@@ -172,7 +171,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # So that it is known, after a pause, for how long nobody has looked.
+  # So that after a pause it is known for how long nobody has looked.
   defp note(state, site, done) do
     case put_state(site, %{state | seen_at_ms: site.now_ms}) do
       :ok -> {site, done}
@@ -180,13 +179,13 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # On record before anything is sent: after a crash it is known what was begun.
+  # Recorded before anything is sent: after a crash it is known what was begun.
   defp fire(%{kind: kind, threshold: threshold, webhook: webhook} = watch, site, done) do
     state = %{
       webhook_id: webhook.id,
       kind: kind,
       state: :firing,
-      # By the real clock, not by now_ms: ids sort by when they were made.
+      # By the clock and not by now_ms: ids sort by the time at which they were made.
       alert_id: Id.alert(),
       visitors: site.current[kind],
       threshold: threshold,
@@ -201,7 +200,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # The figures are those of the breach, which may be over when it is told late.
+  # The figures are those of the breach, which may be over by the time it is told.
   defp notify(%{kind: kind, webhook: webhook} = watch, state, site, done) do
     current = state.visitors || site.current[kind]
     {facts, site} = facts(kind, current, state.changed_at_ms, site)
@@ -255,7 +254,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
 
   defp error(done, reason), do: %{done | errors: [reason | done.errors]}
 
-  # --- shared with alerts that the host found
+  # --- also for alerts that the host found
 
   @doc false
   @spec alert(Rules.kind(), pos_integer() | nil, map(), non_neg_integer()) :: Payload.alert()

@@ -284,7 +284,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
       options = %{prefix: inspect(prefix), concurrently: true}
 
       add = fn ->
-        Migrations.index(options, "webhook_colour", "webhook_deliveries (goal_id, seq)")
+        Migrations.Index.create(options, "webhook_colour", "webhook_deliveries (goal_id, seq)")
       end
 
       valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"

@@ -1,14 +1,13 @@
 defmodule Plausible.Webhooks.Store.Ecto.Claims do
   @moduledoc false
-  # Who works on what: leases, what a dead owner has left, what is due, what is
-  # given back and what is to be sent again.
+  # Leases, and the owners of deliveries: claimed, reclaimed, released and redelivered.
 
   alias Plausible.Webhooks.{Delivery, Store}
   alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
 
   @type store :: Store.Ecto.handle()
 
-  @columns Enum.map_join(Rows.delivery_columns(), ", ", fn
+  @columns Enum.map_join(Rows.delivery(), ", ", fn
              {"next_at_ms", _type} -> SQL.to_node("delivery.next_at_ms") <> " AS next_at_ms"
              {name, _type} -> "delivery.#{name}"
            end)
@@ -30,8 +29,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   # --- leases
 
   # Kept with the leases of owners. The end of the lease is the token: nobody gets a
-  # lease before the last one has ended, so no two tokens are the same. Who waits for
-  # another one's row looks at it again afterwards.
+  # lease before the last one has ended, so no two tokens are the same. A statement that
+  # waited for the row checks it again.
   @take_lease """
   INSERT INTO PREFIX.webhook_owners AS lease (owner, until_ms)
   VALUES ($1, #{SQL.now_ms()} + $2::bigint)
@@ -54,17 +53,15 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   # --- claim
 
-  # Locked rows are somebody else's in this moment and are skipped, so that a claim
-  # waits for nobody. Each source gives as many as may be claimed, the oldest due
-  # of all are taken; the rest is unlocked by the commit.
+  # A claim skips locked rows, so it never waits. Each of the three sources yields up to the
+  # limit, and the oldest due of all are taken; the commit unlocks the rest.
   #
-  # The dead owners are locked against a renewal of their lease: it comes before
-  # and is respected, or afterwards.
+  # Dead owners are locked against a renewal of their lease: it happens before, and is
+  # respected, or after.
   #
-  # Planned with its values: with a limit that it does not know the planner sorts
-  # all that is parked. OFFSET 0 keeps it from turning the question of each owner
-  # into a search through all that is pending, and an order that names the owner is
-  # the index's.
+  # Planned with its values: with an unknown limit the planner sorts everything parked.
+  # OFFSET 0 keeps the planner from turning the check of each owner into a search through
+  # everything pending. An order that names the owner is that of the index.
   @claim """
   WITH #{SQL.clock(1)},
   dead AS MATERIALIZED (
@@ -83,7 +80,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
       SELECT * FROM (
         SELECT id, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
         WHERE state = 0 AND owner IS NULL
-        ORDER BY owner, #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS nobodys
+        ORDER BY owner, #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS unowned
       UNION ALL
       SELECT left_behind.* FROM dead CROSS JOIN LATERAL (
         SELECT id, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate

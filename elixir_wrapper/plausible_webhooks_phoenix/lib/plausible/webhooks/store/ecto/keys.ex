@@ -1,8 +1,7 @@
 defmodule Plausible.Webhooks.Store.Ecto.Keys do
   @moduledoc false
-  # Makes sure, at the start, that the vault's keys are those of the tables, and
-  # encrypts anew what an older key has encrypted, so that the older key may be
-  # dropped.
+  # Checks at the start that the vault has the keys of the tables. Encrypts again what an
+  # older key has encrypted, so that the older key can be dropped.
 
   alias Plausible.Webhooks.{Store, Vault}
   alias Plausible.Webhooks.Store.Ecto.{Database, Text}
@@ -22,7 +21,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Keys do
          do: reseal(store, rows, old)
   end
 
-  # The first node to start. Of several at the same moment one is first.
+  # Written by the first node that starts.
   defp mark(store) do
     sql =
       "INSERT INTO PREFIX.webhook_vault_checks (id, sealed) VALUES (1, $1) ON CONFLICT DO NOTHING"
@@ -51,7 +50,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Keys do
     end)
   end
 
-  # Only where it is still what was read: it may have been changed in between.
+  # Only if the row is still the one that was read.
   defp reseal(store, [[mark]], old) do
     webhooks = """
     UPDATE PREFIX.webhooks AS webhook SET sealed = given.new

@@ -38,7 +38,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogView do
   def refresh(%{assigns: %{log: %LogQuery{} = query}} = socket), do: read(socket, query)
 
   defp read(socket, query) do
-    arguments = LogQuery.arguments(query, socket.assigns.site.timezone)
+    arguments = LogQuery.arguments(query, socket.assigns.zone)
 
     socket
     |> assign(log: query)

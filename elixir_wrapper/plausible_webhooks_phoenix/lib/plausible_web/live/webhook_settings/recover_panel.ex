@@ -53,7 +53,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.RecoverPanel do
   def loaded(_other_webhook, _result, socket), do: socket
 
   def handle("recover_count", %{"since" => since}, socket, state, %{id: id}) do
-    case Format.from_local(since, socket.assigns.site.timezone) do
+    case Format.from_local(since, socket.assigns.zone) do
       {:ok, since_ms} ->
         tag = {:recoverable, id, since_ms}
 

@@ -19,13 +19,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
     View
   }
 
-  @type t :: %__MODULE__{
-          type: String.t(),
-          running?: boolean(),
-          result: Attempt.t() | nil,
-          wait_until_ms: integer() | nil,
-          sample: binary() | nil
-        }
+  @type t :: %__MODULE__{}
 
   @derive {Inspect, only: [:type, :running?]}
   defstruct type: "webhook.test", running?: false, result: nil, wait_until_ms: nil, sample: nil

@@ -146,7 +146,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
 
   # --- markup
 
-  def render(%{webhook: nil} = assigns) do
+  def render(%{webhook: state} = assigns) do
+    assigns = assign(assigns, state: state, webhook: Assigns.webhook(assigns, state.id))
+    if assigns.webhook, do: shown(assigns), else: gone(assigns)
+  end
+
+  defp gone(assigns) do
     ~H"""
     <div>
       <.notice theme={:yellow}><%= Assigns.error(:not_found) %></.notice>
@@ -157,7 +162,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
     """
   end
 
-  def render(assigns) do
+  defp shown(assigns) do
     ~H"""
     <div>
       <.text_button phx-click="page.list">← All webhooks</.text_button>

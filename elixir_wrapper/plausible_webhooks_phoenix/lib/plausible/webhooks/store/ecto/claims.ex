@@ -13,6 +13,19 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
            end)
   @due "coalesce(candidate.next_at_ms, candidate.created_at_ms)"
 
+  # Makes parameter 2 the owner of the rows `chosen`, and registers that owner.
+  @take """
+  known AS (
+    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
+    SELECT $2, 0 WHERE EXISTS (SELECT 1 FROM chosen) ON CONFLICT DO NOTHING),
+  delivery AS (
+    UPDATE PREFIX.webhook_deliveries AS taken SET state = 0, owner = $2 MORE
+    FROM chosen WHERE taken.id = chosen.id RETURNING taken.*)
+  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
+  """
+  @take_oldest String.replace(@take, "MORE", "") <>
+                 "ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id"
+
   # --- leases
 
   @heartbeat """
@@ -21,12 +34,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   """
 
   @spec heartbeat(store(), Store.owner(), pos_integer()) :: :ok | {:error, term()}
-  def heartbeat(store, owner, lease_ms) do
-    params = [Text.encode(owner), lease_ms]
-    with {:ok, _rows} <- Database.query(store, :heartbeat, @heartbeat, params), do: :ok
-  end
-
-  # --- leases
+  def heartbeat(store, owner, lease_ms),
+    do: Database.run(store, :heartbeat, @heartbeat, [Text.encode(owner), lease_ms])
 
   # Kept with the leases of owners. The end of the lease is the token: nobody gets a
   # lease before the last one has ended, so no two tokens are the same. A statement that
@@ -87,21 +96,13 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
         WHERE state = 0 AND candidate.owner = dead.owner
         ORDER BY #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS left_behind) AS waiting
     ORDER BY due_ms, id LIMIT $3),
-  known AS (
-    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
-    SELECT $2, 0 WHERE EXISTS (SELECT 1 FROM chosen) ON CONFLICT DO NOTHING),
-  delivery AS (
-    UPDATE PREFIX.webhook_deliveries AS taken SET state = 0, owner = $2
-    FROM chosen WHERE taken.id = chosen.id RETURNING taken.*)
-  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
-  ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id
+  #{@take_oldest}
   """
 
   @spec claim(store(), Store.owner(), pos_integer()) :: {:ok, [Delivery.t()]} | {:error, term()}
   def claim(store, owner, limit) do
-    with {:ok, rows} <-
-           Database.query(store, nil, @claim, [store.clock.(), Text.encode(owner), limit]),
-         do: {:ok, Enum.map(rows, &Rows.to_delivery_with_body/1)}
+    params = [store.clock.(), Text.encode(owner), limit]
+    Database.all(store, @claim, params, &Rows.to_delivery_with_body/1)
   end
 
   # --- reclaim
@@ -112,30 +113,21 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
     SELECT id FROM PREFIX.webhook_deliveries AS candidate
     WHERE state = 0 AND owner = $3 AND #{SQL.durably()}
     ORDER BY #{@due} LIMIT $4 FOR UPDATE SKIP LOCKED),
-  known AS (
-    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
-    SELECT $2, 0 WHERE EXISTS (SELECT 1 FROM chosen) ON CONFLICT DO NOTHING),
-  delivery AS (
-    UPDATE PREFIX.webhook_deliveries AS taken SET owner = $2
-    FROM chosen WHERE taken.id = chosen.id RETURNING taken.*)
-  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
-  ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id
+  #{@take_oldest}
   """
 
   @spec reclaim(store(), Store.owner(), Store.owner(), pos_integer()) ::
           {:ok, [Delivery.t()]} | {:error, term()}
   def reclaim(store, owner, from, limit) do
     params = [store.clock.(), Text.encode(owner), Text.encode(from), limit]
-
-    with {:ok, rows} <- Database.query(store, nil, @reclaim, params),
-         do: {:ok, Enum.map(rows, &Rows.to_delivery_with_body/1)}
+    Database.all(store, @reclaim, params, &Rows.to_delivery_with_body/1)
   end
 
   # --- release
 
   @release """
   WITH #{SQL.clock(1)},
-  #{SQL.locked(2, "state + 0 = 0 AND owner = $3")}
+  #{SQL.locked("locked", 2, "state + 0 = 0 AND owner = $3")}
   UPDATE PREFIX.webhook_deliveries AS delivery SET
     state = 1, owner = NULL, next_at_ms = #{SQL.to_database("$4::bigint")}
   FROM locked WHERE delivery.id = locked.id
@@ -146,23 +138,18 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   def release(store, owner, ids, next_at_ms) do
     params = [store.clock.(), in_order(ids), Text.encode(owner), next_at_ms]
-    with {:ok, _rows} <- Database.query(store, nil, @release, params), do: :ok
+    Database.run(store, nil, @release, params)
   end
 
   # --- redeliver
 
+  @restart ", schedule_from = attempts, manual = true, next_at_ms = NULL, " <>
+             "finished_at_ms = NULL, reason = NULL"
+
   @redeliver """
   WITH #{SQL.clock(1)},
-  #{SQL.locked(2, "state + 0 <> 2 OR $4::boolean")},
-  known AS (
-    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
-    SELECT $3, 0 WHERE EXISTS (SELECT 1 FROM locked) ON CONFLICT DO NOTHING),
-  delivery AS (
-    UPDATE PREFIX.webhook_deliveries AS again SET
-      state = 0, owner = $3, schedule_from = attempts, manual = true,
-      next_at_ms = NULL, finished_at_ms = NULL, reason = NULL
-    FROM locked WHERE again.id = locked.id RETURNING again.*)
-  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
+  #{SQL.locked("chosen", 3, "state + 0 <> 2 OR $4::boolean")},
+  #{String.replace(@take, "MORE", @restart)}
   """
 
   @spec redeliver(store(), Store.owner(), [String.t()]) ::
@@ -171,15 +158,14 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   def redeliver(store, owner, ids) do
     ids = Enum.uniq(ids)
-    params = [store.clock.(), in_order(ids), Text.encode(owner), match?([_only], ids)]
+    params = [store.clock.(), Text.encode(owner), in_order(ids), match?([_only], ids)]
 
-    with {:ok, rows} <- Database.query(store, nil, @redeliver, params) do
-      found = Map.new(rows, &with_id(Rows.to_delivery_with_body(&1)))
+    with {:ok, deliveries} <-
+           Database.all(store, @redeliver, params, &Rows.to_delivery_with_body/1) do
+      found = Map.new(deliveries, &{&1.id, &1})
       {:ok, for(id <- ids, delivery = found[id], do: delivery)}
     end
   end
-
-  defp with_id(delivery), do: {delivery.id, delivery}
 
   defp in_order(ids), do: ids |> Enum.map(&Text.encode/1) |> Enum.uniq() |> Enum.sort()
 end

@@ -42,8 +42,19 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
   """
   @spec query(store(), name(), String.t(), [term()]) :: result()
   def query(store, name, sql, params) do
-    guarded(store, @tries, fn -> run(store, name, sql, params) end)
+    guarded(store, @tries, fn -> execute(store, name, sql, params) end)
   end
+
+  @doc "Runs one statement for its effect."
+  @spec run(store(), name(), String.t(), [term()]) :: :ok | {:error, term()}
+  def run(store, name, sql, params),
+    do: with({:ok, _rows} <- query(store, name, sql, params), do: :ok)
+
+  @doc "Runs one statement. Returns each row as `fun` maps it."
+  @spec all(store(), String.t(), [term()], ([term()] -> item)) :: {:ok, [item]} | {:error, term()}
+        when item: term()
+  def all(store, sql, params, fun),
+    do: with({:ok, rows} <- query(store, nil, sql, params), do: {:ok, Enum.map(rows, fun)})
 
   @doc """
   Runs `fun` in a transaction. It calls `query!/4`, which rolls back on an error.
@@ -56,7 +67,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
   @doc "Within `transaction/2`: the rows of one statement."
   @spec query!(store(), name(), String.t(), [term()]) :: [[term()]]
   def query!(%{repo: repo} = store, name, sql, params) do
-    case run(store, name, sql, params) do
+    case execute(store, name, sql, params) do
       {:ok, rows} -> rows
       {:error, reason} -> repo.rollback(reason)
     end
@@ -72,7 +83,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Database do
     _error -> {:error, :invalid_value}
   end
 
-  defp run(%{repo: repo} = store, name, sql, params) do
+  defp execute(%{repo: repo} = store, name, sql, params) do
     sql = String.replace(sql, "PREFIX", store.prefix)
 
     with {:ok, %{rows: rows}} <- repo.query(sql, params, cached(name, sql) ++ options(store)),

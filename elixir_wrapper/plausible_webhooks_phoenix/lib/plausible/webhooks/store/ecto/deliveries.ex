@@ -70,9 +70,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   @spec write([{Database.name(), String.t(), [term()]}], store()) :: :ok | {:error, term()}
   def write([], _store), do: :ok
 
-  def write([{name, sql, params}], store) do
-    with {:ok, _rows} <- Database.query(store, name, sql, params), do: :ok
-  end
+  def write([{name, sql, params}], store), do: Database.run(store, name, sql, params)
 
   def write(statements, store) do
     result =
@@ -130,11 +128,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
 
   @spec get(store(), String.t()) :: {:ok, Delivery.t()} | {:error, term()}
   def get(store, id) do
-    case Database.query(store, nil, @get, [Text.encode(id)]) do
-      {:ok, [row]} -> {:ok, Rows.to_delivery_with_body(row)}
-      {:ok, []} -> {:error, :not_found}
-      {:error, _reason} = error -> error
-    end
+    with {:ok, rows} <-
+           Database.all(store, @get, [Text.encode(id)], &Rows.to_delivery_with_body/1),
+         do: if(rows == [], do: {:error, :not_found}, else: {:ok, hd(rows)})
   end
 
   @attempts """
@@ -145,8 +141,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
 
   @spec attempts(store(), String.t()) :: {:ok, [Attempt.t()]} | {:error, term()}
   def attempts(store, id) do
-    with {:ok, rows} <- Database.query(store, nil, @attempts, [Text.encode(id)]),
-         do: {:ok, Enum.map(rows, &Rows.to_attempt(&1, id))}
+    Database.all(store, @attempts, [Text.encode(id)], &Rows.to_attempt(&1, id))
   end
 
   @due "coalesce(next_at_ms, created_at_ms)"

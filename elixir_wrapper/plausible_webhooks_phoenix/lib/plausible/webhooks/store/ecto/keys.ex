@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Keys do
   # older key has encrypted, so that the older key can be dropped.
 
   alias Plausible.Webhooks.{Store, Vault}
-  alias Plausible.Webhooks.Store.Ecto.{Database, Text}
+  alias Plausible.Webhooks.Store.Ecto.{Database, SQL, Text}
   alias Plausible.Webhooks.Webhook.Sealed
 
   @context "vault_check"
@@ -26,7 +26,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Keys do
     sql =
       "INSERT INTO PREFIX.webhook_vault_checks (id, sealed) VALUES (1, $1) ON CONFLICT DO NOTHING"
 
-    with {:ok, _rows} <- Database.query(store, nil, sql, [sealed_mark(store.vault)]), do: :ok
+    Database.run(store, nil, sql, [sealed_mark(store.vault)])
   end
 
   defp sealed_mark(vault), do: Vault.encrypt(vault, "", @context)
@@ -65,17 +65,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Keys do
         [id, sealed, Vault.encrypt(store.vault, plain, Sealed.context(Text.decode(id)))]
       end
 
-    with {:ok, _rows} <- unless_empty(rows, &Database.query(store, nil, webhooks, &1)),
-         {:ok, _rows} <- renew(store, checks, mark),
-         do: :ok
-  end
-
-  defp unless_empty([], _write), do: {:ok, []}
-  defp unless_empty(rows, write), do: write.(Enum.zip_with(rows, & &1))
-
-  defp renew(store, sql, mark) do
-    if Vault.current?(store.vault, mark),
-      do: {:ok, []},
-      else: Database.query(store, nil, sql, [sealed_mark(store.vault), mark])
+    with :ok <- Database.run(store, nil, webhooks, SQL.columns(rows, 3)) do
+      if Vault.current?(store.vault, mark),
+        do: :ok,
+        else: Database.run(store, nil, checks, [sealed_mark(store.vault), mark])
+    end
   end
 end

@@ -38,9 +38,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
           {:ok, [String.t()]} | {:error, term()}
   def recoverable(store, webhook_id, since_ms, limit) do
     params = [Text.encode(webhook_id), since_ms, limit]
-
-    with {:ok, rows} <- Database.query(store, nil, @recoverable, params),
-         do: {:ok, Enum.map(rows, fn [id] -> Text.decode(id) end)}
+    Database.all(store, @recoverable, params, fn [id] -> Text.decode(id) end)
   end
 
   # --- filters

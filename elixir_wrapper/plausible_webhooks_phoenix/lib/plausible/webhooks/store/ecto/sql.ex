@@ -107,7 +107,7 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
 
   @doc """
   The deliveries with the ids in parameter `at`, which are in order, that meet the condition;
-  locked one after the other in that order. Needs `clock/1`.
+  locked one after the other in that order. A table expression of that name; needs `clock/1`.
 
   The planner never turns a lateral subquery with a lock into another kind of join, so each
   row is looked up by its id, however little the planner knows about the table.
@@ -116,10 +116,10 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
   example of pending deliveries, may look as good as the index of ids when it was small at
   the last ANALYZE. Measured: all 20 000 deliveries of an owner read for each id.
   """
-  @spec locked(pos_integer(), String.t()) :: String.t()
-  def locked(at, condition) do
+  @spec locked(String.t(), pos_integer(), String.t()) :: String.t()
+  def locked(name, at, condition) do
     """
-    locked AS MATERIALIZED (
+    #{name} AS MATERIALIZED (
       SELECT delivery.id FROM unnest($#{at}::text[]) AS given (id)
       CROSS JOIN LATERAL (
         SELECT id FROM PREFIX.webhook_deliveries AS candidate

@@ -117,11 +117,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   @spec get(store(), Webhook.id()) :: {:ok, Webhook.t()} | {:error, term()}
   def get(store, id) do
-    case select(store, @get, [Text.encode(id)]) do
-      {:ok, [webhook]} -> {:ok, webhook}
-      {:ok, []} -> {:error, :not_found}
-      {:error, _reason} = error -> error
-    end
+    with {:ok, webhooks} <- select(store, @get, [Text.encode(id)]),
+         do: if(webhooks == [], do: {:error, :not_found}, else: {:ok, hd(webhooks)})
   end
 
   @list @select <> " WHERE site_id = $2 ORDER BY webhooks.inserted_at_ms, id"
@@ -172,10 +169,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   @spec alert_states(store(), [Webhook.id()]) :: {:ok, [Store.alert_state()]} | {:error, term()}
   def alert_states(store, ids) do
     params = [store.clock.(), Enum.map(ids, &Text.encode/1)]
-
-    with {:ok, rows} <- Database.query(store, nil, @alerts, params) do
-      {:ok, Enum.map(rows, &Rows.to_alert_state/1)}
-    end
+    Database.all(store, @alerts, params, &Rows.to_alert_state/1)
   end
 
   @put_alert """
@@ -190,10 +184,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   def put_alert_state(store, state) do
     params = [store.clock.() | Rows.from_alert_state(state)]
 
-    case Database.query(store, nil, @put_alert, params) do
-      {:ok, _rows} -> :ok
-      {:error, {:postgres, :foreign_key_violation, _constraint}} -> {:error, :not_found}
-      {:error, _reason} = error -> error
-    end
+    with {:error, {:postgres, :foreign_key_violation, _constraint}} <-
+           Database.run(store, nil, @put_alert, params),
+         do: {:error, :not_found}
   end
 end

@@ -42,13 +42,13 @@ defmodule Plausible.Webhooks.PromEx do
 
   @prefix [:plausible, :webhooks]
   @poll_rate_ms 10_000
+  @queue_rate_ms 60_000
   @buckets_ms [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 15_000]
 
   @doc "Counters and distributions of events."
   @spec event_metrics(keyword()) :: term()
-  def event_metrics(_options) do
-    [Event.build(:plausible_webhooks_event_metrics, attempts() ++ deliveries() ++ failures())]
-  end
+  def event_metrics(_options),
+    do: [Event.build(:plausible_webhooks_event_metrics, attempts() ++ counts())]
 
   @doc "Gauges of this node, and of the queue over all nodes."
   @spec polling_metrics(keyword()) :: term()
@@ -57,14 +57,22 @@ defmodule Plausible.Webhooks.PromEx do
     poll_rate_ms = Keyword.get(options, :poll_rate, @poll_rate_ms)
     measure = &{Plausible.Webhooks.Telemetry, &1, [instance]}
 
+    node =
+      gauges(
+        [:node, :measured],
+        for(name <- [:outbox, :journal, :waiting, :in_flight], do: {[:node, name], name})
+      )
+
+    queue =
+      gauges([:queue, :measured], [
+        {[:queue, :pending], :pending},
+        {[:queue, :parked], :parked},
+        {[:queue, :overdue, :milliseconds], :overdue_ms}
+      ])
+
     [
-      Polling.build(
-        :plausible_webhooks_node_metrics,
-        poll_rate_ms,
-        measure.(:measure),
-        node_gauges()
-      ),
-      Polling.build(:plausible_webhooks_queue_metrics, 60_000, measure.(:queue), queue_gauges())
+      Polling.build(:plausible_webhooks_node_metrics, poll_rate_ms, measure.(:measure), node),
+      Polling.build(:plausible_webhooks_queue_metrics, @queue_rate_ms, measure.(:queue), queue)
     ]
   end
 
@@ -82,32 +90,27 @@ defmodule Plausible.Webhooks.PromEx do
         reporter_options: [buckets: @buckets_ms],
         description: "The duration of attempts."
       ),
-      Metrics.counter(@prefix ++ [:attempts, :total],
-        event_name: @prefix ++ [:attempt, :stop],
-        tags: [:status_class, :error],
-        description: "Attempts by their result."
-      )
+      counter([:attempts], [:attempt, :stop], [:status_class, :error], "Attempts by their result."),
+      counter([:deliveries, :finished], [:delivery, :stop], [:state], "Deliveries that ended.")
     ]
   end
 
-  defp deliveries do
+  defp counts do
     [
-      Metrics.counter(@prefix ++ [:deliveries, :finished, :total],
-        event_name: @prefix ++ [:delivery, :stop],
-        tags: [:state],
-        description: "Deliveries that reached a terminal state."
-      ),
       sum([:deliveries, :accepted], [:deliveries, :accepted], [], "Deliveries accepted."),
       sum([:deliveries, :dropped], [:deliveries, :dropped], [:reason], "Deliveries dropped."),
-      sum([:deliveries, :given_back], [:engine, :overloaded], [], "Given back to the store.")
+      sum([:deliveries, :given_back], [:engine, :overloaded], [], "Given back to the store."),
+      sum([:store, :failures], [:store, :failed], [:operation], "Failures of the store."),
+      sum([:webhooks, :disabled], [:webhook, :disabled], [:reason], "Webhooks disabled.")
     ]
   end
 
-  defp failures do
-    [
-      sum([:store, :failures], [:store, :failed], [:operation], "The store failed."),
-      sum([:webhooks, :disabled], [:webhook, :disabled], [:reason], "Webhooks disabled.")
-    ]
+  defp counter(name, event, tags, description) do
+    Metrics.counter(@prefix ++ name ++ [:total],
+      event_name: @prefix ++ event,
+      tags: tags,
+      description: description
+    )
   end
 
   defp sum(name, event, tags, description) do
@@ -119,25 +122,13 @@ defmodule Plausible.Webhooks.PromEx do
     )
   end
 
-  defp queue_gauges do
-    for {name, measurement} <- [
-          {[:queue, :pending], :pending},
-          {[:queue, :parked], :parked},
-          {[:queue, :overdue, :milliseconds], :overdue_ms}
-        ],
-        do: gauge(name, [:queue, :measured], measurement)
-  end
-
-  defp node_gauges do
-    for name <- [:outbox, :journal, :waiting, :in_flight],
-        do: gauge([:node, name], [:node, :measured], name)
-  end
-
-  defp gauge(name, event, measurement) do
-    Metrics.last_value(@prefix ++ name,
-      event_name: @prefix ++ event,
-      measurement: measurement,
-      description: "See Plausible.Webhooks.Telemetry."
-    )
+  defp gauges(event, names) do
+    for {name, measurement} <- names do
+      Metrics.last_value(@prefix ++ name,
+        event_name: @prefix ++ event,
+        measurement: measurement,
+        description: "See Plausible.Webhooks.Telemetry."
+      )
+    end
   end
 end

@@ -170,10 +170,8 @@ defmodule PlausibleWeb.Live.WebhookSettings do
   defp page("delivery", %{"id" => id}, socket), do: DeliveryView.open(socket, id)
 
   defp page("webhook", %{"id" => id}, socket) when is_binary(id) do
-    case Assigns.call(socket, :get_webhook, [id]) do
-      {:ok, webhook} -> Assigns.open(socket, {:webhook, webhook})
-      {:error, reason} -> Assigns.failed(socket, reason)
-    end
+    result = Assigns.call(socket, :get_webhook, [id])
+    Assigns.continue(socket, result, &Assigns.open(socket, {:webhook, &1}))
   end
 
   defp page("cancel_form", _params, %{assigns: %{form: %{id: id}}} = socket) when id != nil,

@@ -80,11 +80,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
   end
 
   def loaded({:sample, id, type}, result, %{assigns: %{webhook: %{id: id} = state}} = socket) do
-    case result do
-      {:ok, body} when state.test.type == type -> put(socket, state, sample: body)
-      {:ok, _of_another_type} -> socket
-      {:error, reason} -> Assigns.failed(socket, reason)
-    end
+    Assigns.continue(socket, result, fn body ->
+      if state.test.type == type, do: put(socket, state, sample: body), else: socket
+    end)
   end
 
   def loaded(_other_webhook, {:error, :forbidden}, socket), do: Assigns.lost(socket)

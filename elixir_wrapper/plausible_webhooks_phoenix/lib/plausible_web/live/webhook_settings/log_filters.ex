@@ -1,4 +1,4 @@
-defmodule PlausibleWeb.Live.WebhookSettings.LogQuery do
+defmodule PlausibleWeb.Live.WebhookSettings.LogFilters do
   @moduledoc false
   # The filters and pages of the delivery log, from the form to
   # `Plausible.Webhooks.deliveries/5`.

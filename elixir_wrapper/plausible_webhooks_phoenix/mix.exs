@@ -1,7 +1,11 @@
 defmodule Plausible.Webhooks.Phoenix.MixProject do
   use Mix.Project
 
-  @version "0.1.0"
+  # A Hex package has its own VERSION; in the repository it is at the top.
+  @packaged File.regular?(Path.join(__DIR__, "VERSION"))
+  @version Path.join(__DIR__, if(@packaged, do: "VERSION", else: "../../VERSION"))
+           |> File.read!()
+           |> String.trim()
   @core "../plausible_webhooks"
   # A host for the settings page, for the demo and for tests.
   @web Path.expand("../../examples/web", __DIR__)
@@ -13,8 +17,13 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
       start_permanent: Mix.env() == :prod,
-      description: "Plausible.Webhooks on Ecto and PostgreSQL, for more than one node",
-      deps: deps()
+      # For the same reason as in the first project: this one is compiled inside its
+      # host's commands.
+      prune_code_paths: false,
+      description: "Plausible.Webhooks on Ecto and PostgreSQL, with a settings page",
+      package: package(),
+      docs: &docs/0,
+      deps: deps() ++ docs_deps(System.get_env("WEBHOOKS_DOCS"))
     ]
   end
 
@@ -26,13 +35,13 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
 
   defp deps do
     [
-      {:plausible_webhooks, path: @core},
+      {:plausible_webhooks, if(@packaged, do: "== #{@version}", else: [path: @core])},
       {:ecto_sql, "~> 3.12"},
       {:postgrex, "~> 0.19"},
       {:telemetry, "~> 1.0"},
       {:phoenix_pubsub, "~> 2.1"},
       {:phoenix_live_view, "~> 0.20 or ~> 1.0"},
-      # The format of LiveView's messages, unless the host configures another library.
+      # Indents JSON on the settings page; the format of LiveView's messages by default.
       {:jason, "~> 1.4"},
       # Serves the page in tests and in the demo; what LiveView's tests read HTML with.
       {:bandit, "~> 1.2", only: [:dev, :test]},
@@ -61,4 +70,31 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
 
   defp elixirc_paths(:dev), do: ["lib", @web]
   defp elixirc_paths(_env), do: ["lib"]
+
+  defp docs_deps(nil), do: []
+  defp docs_deps(_docs), do: [{:ex_doc, "~> 0.30", only: :dev, runtime: false}]
+
+  # script/package puts these files together.
+  defp package do
+    [
+      licenses: ["MIT"],
+      links: %{
+        "Plausible Analytics" => "https://plausible.io",
+        "Standard Webhooks" => "https://www.standardwebhooks.com"
+      },
+      files: ~w(lib priv mix.exs .formatter.exs VERSION README.md CHANGELOG.md LICENSE)
+    ]
+  end
+
+  defp docs do
+    [
+      main: "Plausible.Webhooks.Host.Plausible",
+      groups_for_modules: [
+        Store: ~r/Plausible\.Webhooks\.(Store|Migrations)/,
+        Host: ~r/Plausible\.Webhooks\.Host/,
+        Page: ~r/PlausibleWeb/
+      ],
+      extras: Path.wildcard(Path.expand("../../docs/*.md", __DIR__))
+    ]
+  end
 end

@@ -6,24 +6,16 @@ defmodule Plausible.Webhooks.MixCompiler.CMake do
   alias Mix.Task.Compiler.Diagnostic
 
   @target "plausible_webhooks_nif"
-  # What CMake cannot name itself when it is missing.
-  @packages %{
-    cmake: {"CMake 3.22 or newer", "cmake", "cmake"},
-    generator: {"Ninja or Make", "ninja-build", "ninja"},
-    compiler: {"a C++20 compiler (GCC 11 or Clang 14, or newer)", "g++", "g++"},
-    erl_nif: {"erl_nif.h, from the Erlang that runs Mix", "erlang-dev", "erlang-dev"}
-  }
 
   @doc """
-  Configures and builds the NIF of `wanted` from `source` in `dir`. With `keep?`,
-  what an earlier build left in `dir` is used as far as it serves.
+  Configures and builds the NIF of `wanted`. With `keep?`, what an earlier build left
+  in its folder is used as far as it serves.
   """
-  @spec build(Path.t(), Path.t(), map(), boolean()) ::
-          {:ok, [Diagnostic.t()]} | {:error, [Diagnostic.t()]}
-  def build(source, dir, wanted, keep?) do
+  @spec build(map(), boolean()) :: {:ok, [Diagnostic.t()]} | {:error, [Diagnostic.t()]}
+  def build(wanted, keep?) do
     with :ok <- check_tools(wanted),
-         :ok <- configure(source, dir, wanted, keep?) do
-      compile(dir)
+         :ok <- configure(wanted, keep?) do
+      compile(wanted)
     end
   end
 
@@ -43,33 +35,32 @@ defmodule Plausible.Webhooks.MixCompiler.CMake do
     {:error, diagnostics ++ [diagnostic(:error, message)]}
   end
 
+  # What CMake cannot name itself when it is missing.
   defp check_tools(wanted) do
-    found = [
-      cmake: System.find_executable("cmake"),
-      generator: generator(),
-      compiler: compiler(),
-      erl_nif: wanted.nif_include
+    needs = [
+      {System.find_executable("cmake"), "CMake 3.22 or newer", "cmake", "cmake"},
+      {generator(), "Ninja or Make", "ninja-build", "ninja"},
+      {compiler(), "a C++20 compiler (GCC 11 or Clang 14, or newer)", "g++", "g++"},
+      {wanted.nif_include, "erl_nif.h, from the Erlang that runs Mix", "erlang-dev", "erlang-dev"}
     ]
 
-    case for {need, nil} <- found, do: missing(@packages[need]) do
-      [] ->
-        :ok
+    missing =
+      for {nil, what, debian, alpine} <- needs do
+        """
+          #{what}
+            Debian, Ubuntu:  apt-get install #{debian}
+            Alpine:          apk add #{alpine}
+        """
+      end
 
-      missing ->
-        fail(
-          [],
-          "plausible_webhooks is built from C++ and needs what this machine does not have:\n" <>
-            Enum.join(missing)
-        )
+    if missing == [] do
+      :ok
+    else
+      message =
+        "plausible_webhooks is built from C++ and needs what this machine does not have:\n"
+
+      fail([], message <> Enum.join(missing))
     end
-  end
-
-  defp missing({what, debian, alpine}) do
-    """
-      #{what}
-        Debian, Ubuntu:  apt-get install #{debian}
-        Alpine:          apk add #{alpine}
-    """
   end
 
   defp compiler do
@@ -86,24 +77,25 @@ defmodule Plausible.Webhooks.MixCompiler.CMake do
     end
   end
 
-  defp configure(source, dir, wanted, keep?) do
+  defp configure(%{cmake_dir: dir} = wanted, keep?) do
     kept? = keep? and File.regular?(Path.join(dir, "CMakeCache.txt"))
     if not kept?, do: File.rm_rf!(dir)
     File.mkdir_p!(dir)
-    Mix.shell().info("Building #{@target}.so (CMake, #{generator()})")
+    often = if kept?, do: "", else: "; the first time takes a minute or more"
+    Mix.shell().info("Building #{@target}.so (CMake, #{generator()}#{often})")
 
     args =
-      ["-S", source, "-B", dir, "-G", generator(), "-DWEBHOOKS_BUILD_NIF=ON"] ++
+      ["-S", wanted.source, "-B", dir, "-G", generator(), "-DWEBHOOKS_BUILD_NIF=ON"] ++
         ["-DERL_NIF_INCLUDE_DIR=#{wanted.nif_include}"] ++
         ["-DWEBHOOKS_WERROR=#{if wanted.werror, do: "ON", else: "OFF"}"] ++ wanted.args
 
-    case run(args) do
+    case run(wanted, args) do
       {0, _lines} ->
         :ok
 
       # What the cache remembers may be gone.
       {_status, _lines} when kept? ->
-        configure(source, dir, wanted, false)
+        configure(wanted, false)
 
       {_status, lines} ->
         from_error = Enum.drop_while(lines, &(not String.starts_with?(&1, "CMake Error")))
@@ -115,13 +107,10 @@ defmodule Plausible.Webhooks.MixCompiler.CMake do
     end
   end
 
-  defp compile(dir) do
-    parallel =
-      if System.get_env("CMAKE_BUILD_PARALLEL_LEVEL"),
-        do: [],
-        else: ["--parallel", to_string(System.schedulers_online())]
-
-    {status, lines} = run(["--build", dir, "--target", @target] ++ parallel)
+  defp compile(wanted) do
+    jobs = System.get_env("CMAKE_BUILD_PARALLEL_LEVEL") || "#{System.schedulers_online()}"
+    args = ["--build", wanted.cmake_dir, "--target", @target, "--parallel", jobs]
+    {status, lines} = run(wanted, args)
     told = Enum.reject(lines, &progress?/1)
     diagnostics = Enum.flat_map(told, &parse_diagnostic/1)
 
@@ -140,13 +129,13 @@ defmodule Plausible.Webhooks.MixCompiler.CMake do
 
   # CMake has a lock of its own: it outlives a mix that is killed, and the next
   # mix must not start a second one in the same folder.
-  defp run(args) do
+  defp run(wanted, args) do
     cmake = System.find_executable("cmake")
 
     {executable, args} =
       case System.find_executable("flock") do
         nil -> {cmake, args}
-        flock -> {flock, [lock_path("cmake"), cmake | args]}
+        flock -> {flock, [lock_path(wanted.cache, "cmake"), cmake | args]}
       end
 
     port =
@@ -195,20 +184,20 @@ defmodule Plausible.Webhooks.MixCompiler.CMake do
   end
 
   @doc """
-  Runs `fun` while no other mix builds in this build path.
+  Runs `fun` while no other mix builds in `cache`.
 
-  Mix has such a lock since 1.18. flock(1) serves the older ones too, and the
-  kernel lets go of its lock however the holder ends. Without flock we go on: a
-  lock file that a killed mix leaves behind would be worse.
+  The lock that Mix has since 1.18 is one per environment. The kernel lets go of the
+  lock of flock(1) however the holder ends. Without flock we go on: a lock file that
+  a killed mix leaves behind would be worse.
   """
-  @spec with_lock((() -> result)) :: result when result: term()
-  def with_lock(fun) do
+  @spec with_lock(Path.t(), (() -> result)) :: result when result: term()
+  def with_lock(cache, fun) do
     case System.find_executable("flock") do
       nil ->
         fun.()
 
       flock ->
-        args = [lock_path("mix"), "sh", "-c", "echo locked; exec cat >/dev/null"]
+        args = [lock_path(cache, "mix"), "sh", "-c", "echo locked; exec cat >/dev/null"]
         port = Port.open({:spawn_executable, flock}, [:binary, :exit_status, args: args])
         await_lock(port, 1_000)
 
@@ -232,10 +221,10 @@ defmodule Plausible.Webhooks.MixCompiler.CMake do
     end
   end
 
-  # Outside the folder that mix clean removes: a lock must not be replaced by a
-  # new file while somebody holds it.
-  defp lock_path(whose) do
-    File.mkdir_p!(Mix.Project.build_path())
-    Path.join(Mix.Project.build_path(), ".#{@target}.#{whose}.lock")
+  # Beside the folders that mix clean removes: a lock must not be replaced by a new
+  # file while somebody holds it.
+  defp lock_path(cache, whose) do
+    File.mkdir_p!(cache)
+    Path.join(cache, ".#{whose}.lock")
   end
 end

@@ -5,15 +5,21 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
   `plausible_webhooks_sqlite.so`, for the embedded store, where SQLite is found.
 
   `mix.exs` loads this file, because a compiler must exist before the project it
-  compiles; the usual answer, `elixir_make`, is a Hex package. Nothing runs while
-  the sources, the CMake files, the compiler, the libraries that CMake found, the
-  options and Erlang are the ones of the last build.
+  compiles; the usual answer, `elixir_make`, is a Hex package.
+
+  All environments of a project share one build. It is kept in
+  `_build/plausible_webhooks_native`, beside the folders of the environments: CMake's
+  folder, and the libraries by the digest of sources, options and Erlang. They serve
+  as long as the compiler and the libraries that CMake found are the same files.
 
   `--force` builds from scratch; `--warnings-as-errors` counts for C++ too.
   Environment:
 
+    * `WEBHOOKS_NATIVE_CACHE` - another folder for what is shared, which may serve
+      several projects
     * `WEBHOOKS_CMAKE_ARGS` - more arguments for CMake, as in a shell, for
-      example `-DWEBHOOKS_SANITIZE=address,undefined`
+      example `-DCMAKE_BUILD_TYPE=RelWithDebInfo` (`Release`, the default, has no
+      symbols)
     * `CC`, `CXX`, `CXXFLAGS`, `LDFLAGS`, `CMAKE_*`, `CURL_ROOT`, `OPENSSL_ROOT_DIR`,
       `simdjson_ROOT` - as CMake reads them
     * `CMAKE_BUILD_PARALLEL_LEVEL` - parallel jobs; default: the schedulers online
@@ -30,7 +36,9 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
 
   @library "plausible_webhooks_nif.so"
   @optional_library "plausible_webhooks_sqlite.so"
-  @manifest_version 1
+  @manifest_version 2
+  # How many builds stay: one with sanitizers beside the usual one, and one to spare.
+  @kept 3
   @project_dir Path.expand("..", __DIR__)
   @env_names ~w(CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS CROSSCOMPILE CPATH
                 CPLUS_INCLUDE_PATH LIBRARY_PATH PKG_CONFIG_PATH PKG_CONFIG_LIBDIR
@@ -38,17 +46,12 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
 
   @impl true
   def run(args) do
-    wanted = wanted(args)
-    force? = "--force" in args or "--force-webhooks_native" in args
+    wanted = wanted("--warnings-as-errors" in args)
 
-    if not force? and fresh?(wanted) do
-      :noop
-    else
-      load_cmake()
-
-      CMake.with_lock(fn ->
-        if not force? and fresh?(wanted), do: :noop, else: build(wanted, force?)
-      end)
+    cond do
+      "--force" in args -> locked(wanted, fn -> build(wanted, false) end)
+      fresh?(wanted) -> :noop
+      true -> locked(wanted, fn -> if fresh?(wanted), do: :noop, else: serve(wanted) end)
     end
   end
 
@@ -57,26 +60,43 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
 
   @impl true
   def clean do
-    load_cmake()
+    wanted = wanted(false)
 
-    CMake.with_lock(fn ->
-      File.rm_rf!(cmake_dir())
-      File.rm(manifest_path())
-      File.rm(library_path())
-      File.rm(Path.join(priv_dir(), @optional_library))
+    locked(wanted, fn ->
+      for path <- [wanted.cmake_dir, wanted.stored, manifest_path()], do: File.rm_rf!(path)
+      for name <- [@library, @optional_library], do: File.rm(Path.join(priv_dir(), name))
     end)
   end
 
-  defp load_cmake, do: Code.require_file("cmake.exs", __DIR__)
+  defp locked(wanted, fun) do
+    Code.require_file("cmake.exs", __DIR__)
+    CMake.with_lock(wanted.cache, fun)
+  end
 
-  # Places
+  # What is to be built, and where
 
-  defp cmake_dir, do: Path.join(Mix.Project.app_path(), "cmake")
-  defp priv_dir, do: Path.join(Mix.Project.app_path(), "priv")
-  defp library_path, do: Path.join(priv_dir(), @library)
+  defp wanted(werror?) do
+    source = source_root()
 
-  defp manifest_path,
-    do: Path.join(Mix.Project.manifest_path(), "compile.webhooks_native")
+    setup = %{
+      args: OptionParser.split(System.get_env("WEBHOOKS_CMAKE_ARGS", "")),
+      env: env(),
+      nif_include: nif_include(),
+      nif_version: :erlang.system_info(:nif_version)
+    }
+
+    key = digest({@manifest_version, setup, source && contents(source)})
+    cache = cache_dir()
+
+    Map.merge(setup, %{
+      source: source,
+      werror: werror?,
+      key: key,
+      cache: cache,
+      cmake_dir: Path.join(cache, "cmake-" <> digest({setup, source})),
+      stored: Path.join(cache, "lib-" <> key)
+    })
+  end
 
   # In the repository the C++ sources are two levels up; a package carries them
   # in native/.
@@ -85,18 +105,17 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
   defp source_root,
     do: Enum.find(source_roots(), &File.regular?(Path.join(&1, "c_src/nif/CMakeLists.txt")))
 
-  # What is to be built
+  # Read at every command: times are no proof, since a second is long enough for two
+  # edits and a checkout touches what it does not change. It is less than a megabyte.
+  defp contents(source) do
+    for pattern <- ["{VERSION,CMakeLists.txt}", "{cmake,c_src,include}/**/*"],
+        path <- Path.wildcard(Path.join(source, pattern)),
+        {:ok, bytes} <- [File.read(path)],
+        do: {Path.relative_to(path, source), bytes}
+  end
 
-  defp wanted(args) do
-    %{
-      source: source_root(),
-      dir: cmake_dir(),
-      werror: "--warnings-as-errors" in args,
-      args: OptionParser.split(System.get_env("WEBHOOKS_CMAKE_ARGS", "")),
-      env: env(),
-      nif_include: nif_include(),
-      nif_version: :erlang.system_info(:nif_version)
-    }
+  defp digest(term) do
+    :erlang.term_to_binary(term, [:deterministic]) |> :erlang.md5() |> Base.encode16(case: :lower)
   end
 
   defp env do
@@ -119,65 +138,41 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
     |> Enum.find(&(&1 && File.regular?(Path.join(&1, "erl_nif.h"))))
   end
 
+  # The folders of all environments have this one in common, a dependency's and a
+  # project's own.
+  defp cache_dir do
+    Path.expand(
+      System.get_env("WEBHOOKS_NATIVE_CACHE") ||
+        Path.join(Path.dirname(Mix.Project.build_path()), "plausible_webhooks_native")
+    )
+  end
+
+  defp priv_dir, do: Path.join(Mix.Project.app_path(), "priv")
+
+  defp manifest_path,
+    do: Path.join(Mix.Project.manifest_path(), "compile.webhooks_native")
+
   # Whether that is what stands there
 
-  defp fresh?(wanted) do
-    manifest = read_manifest()
+  defp fresh?(wanted),
+    do: serves?(manifest_path(), wanted) and File.regular?(Path.join(priv_dir(), @library))
 
-    # A library built with warnings as errors serves those who do not ask for
-    # it: the flag changes no code, and without this the two would build in turn.
-    same_setup?(manifest, wanted) and (manifest.wanted.werror or not wanted.werror) and
-      File.regular?(library_path()) and same_sources?(manifest)
-  end
-
-  defp same_setup?(nil, _wanted), do: false
-
-  defp same_setup?(%{wanted: built, toolchain: toolchain}, wanted) do
-    Map.delete(built, :werror) == Map.delete(wanted, :werror) and
-      Enum.all?(toolchain, fn {path, stat} -> stat(path) == stat end)
-  end
-
-  defp same_sources?(%{wanted: %{source: root}, sources: sources, started_at: started_at}) do
-    paths = source_paths(root)
-
-    map_size(sources) == length(paths) and
-      Enum.all?(paths, &same_source?(&1, sources[&1], started_at))
-  end
-
-  defp same_source?(_path, nil, _started_at), do: false
-
-  # The times settle it, unless they are no proof: a second is long enough for
-  # two edits, and a checkout touches what it does not change.
-  defp same_source?(path, {stat, digest}, started_at) do
-    case stat(path) do
-      {mtime, _size} = ^stat when mtime < started_at -> true
-      _ -> digest(path) == digest
+  # A library built with warnings as errors serves those who do not ask for it: the
+  # flag changes no code, and without this the two would build in turn.
+  defp serves?(path, %{key: key, werror: werror?}) do
+    case read_manifest(path) do
+      %{key: ^key} = manifest -> (manifest.werror or not werror?) and same_toolchain?(manifest)
+      _other -> false
     end
   end
 
-  defp source_paths(root) do
-    ["CMakeLists.txt", "{cmake,c_src,include}/**/*.{txt,cmake,cpp,hpp,h,map}"]
-    |> Enum.flat_map(&Path.wildcard(Path.join(root, &1)))
-  end
-
-  defp stat(path) do
-    case File.stat(path, time: :posix) do
-      {:ok, %{mtime: mtime, size: size}} -> {mtime, size}
-      {:error, _} -> nil
-    end
-  end
-
-  defp digest(path) do
-    case File.read(path) do
-      {:ok, bytes} -> :erlang.md5(bytes)
-      {:error, _} -> nil
-    end
-  end
+  defp same_toolchain?(%{toolchain: toolchain}),
+    do: Enum.all?(toolchain, fn {path, stat} -> stat(path) == stat end)
 
   # What CMake found, out of its cache: tools and libraries are files, packages
   # with a CMake configuration are folders with a version file.
-  defp toolchain(nif_include) do
-    cache = File.read!(Path.join(cmake_dir(), "CMakeCache.txt"))
+  defp toolchain(wanted) do
+    cache = File.read!(Path.join(wanted.cmake_dir, "CMakeCache.txt"))
     files = for [_, path] <- Regex.scan(~r/^\w+:FILEPATH=(\/.+)$/m, cache), do: path
 
     versions =
@@ -185,12 +180,18 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
           path <- Path.wildcard(dir <> "/*onfig{V,-v}ersion.cmake"),
           do: path
 
-    header = Path.join(nif_include, "erl_nif.h")
+    header = Path.join(wanted.nif_include, "erl_nif.h")
     for path <- [header | files ++ versions], stat = stat(path), into: %{}, do: {path, stat}
   end
 
-  defp read_manifest do
-    with {:ok, bytes} <- File.read(manifest_path()),
+  defp stat(path) do
+    with {:ok, %{mtime: mtime, size: size}} <- File.stat(path, time: :posix),
+         do: {mtime, size},
+         else: (_error -> nil)
+  end
+
+  defp read_manifest(path) do
+    with {:ok, bytes} <- File.read(path),
          {@manifest_version, manifest} <- :erlang.binary_to_term(bytes, [:safe]) do
       manifest
     else
@@ -202,7 +203,20 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
 
   # The build
 
-  defp build(%{source: nil}, _force?) do
+  defp serve(%{stored: stored} = wanted) do
+    manifest = Path.join(stored, "manifest")
+
+    if serves?(manifest, wanted) do
+      # Used lately: what was not goes first.
+      File.touch!(manifest)
+      install(stored, read_manifest(manifest))
+      {:ok, []}
+    else
+      build(wanted, true)
+    end
+  end
+
+  defp build(%{source: nil}, _keep?) do
     message =
       "The C++ sources of plausible_webhooks are neither in " <>
         Enum.join(source_roots(), " nor in ") <>
@@ -213,29 +227,44 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
     {:error, [CMake.diagnostic(:error, message)]}
   end
 
-  defp build(wanted, force?) do
-    keep? = not force? and same_setup?(read_manifest(), wanted)
-    # Taken before the compiler reads them: an edit during the build counts.
-    started_at = System.os_time(:second)
-    sources = Map.new(source_paths(wanted.source), &{&1, {stat(&1), digest(&1)}})
+  defp build(%{cmake_dir: dir} = wanted, keep?) do
+    previous = read_manifest(Path.join(dir, "manifest"))
+    keep? = keep? and previous != nil and same_toolchain?(previous)
 
-    with {:ok, warnings} <- CMake.build(wanted.source, wanted.dir, wanted, keep?) do
-      install()
-      toolchain = toolchain(wanted.nif_include)
-
+    with {:ok, warnings} <- CMake.build(wanted, keep?) do
       manifest = %{
-        wanted: wanted,
-        sources: sources,
-        started_at: started_at,
-        toolchain: toolchain
+        # Sources that were edited meanwhile are not known to be what was built.
+        key: if(wanted(false).key == wanted.key, do: wanted.key),
+        werror: wanted.werror,
+        toolchain: toolchain(wanted)
       }
 
-      write_manifest(manifest)
+      write_manifest(Path.join(dir, "manifest"), manifest)
+      store(wanted, manifest)
+      install(Path.join(dir, "c_src/nif"), manifest)
       {:ok, warnings}
     end
   end
 
-  defp install do
+  # Without SQLite it is not kept: CMake is to look again, which takes seconds, since
+  # somebody may have installed it for the next build.
+  defp store(%{cmake_dir: dir, stored: stored, cache: cache}, manifest) do
+    built = Path.join(dir, "c_src/nif")
+
+    if manifest.key && File.regular?(Path.join(built, @optional_library)) do
+      copy_libraries(built, stored)
+      write_manifest(Path.join(stored, "manifest"), manifest)
+    end
+
+    for {kind, mine} <- [cmake: dir, lib: stored] do
+      (Path.wildcard(Path.join(cache, "#{kind}-*")) -- [mine])
+      |> Enum.sort_by(&stat(Path.join(&1, "manifest")), :desc)
+      |> Enum.drop(@kept - 1)
+      |> Enum.each(&File.rm_rf!/1)
+    end
+  end
+
+  defp install(from, manifest) do
     priv = priv_dir()
 
     # Mix links priv to the one in the sources, if there is one: all
@@ -246,26 +275,30 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
       File.cp_r!(Path.expand(link, Path.dirname(priv)), priv)
     end
 
-    File.mkdir_p!(priv)
-    replace_file(library_path(), &File.cp!(built(@library), &1))
-    optional = Path.join(priv, @optional_library)
-
-    if File.regular?(built(@optional_library)),
-      do: replace_file(optional, &File.cp!(built(@optional_library), &1)),
-      else: File.rm(optional)
+    copy_libraries(from, priv)
+    write_manifest(manifest_path(), manifest)
   end
 
-  defp built(library), do: Path.join([cmake_dir(), "c_src/nif", library])
+  defp copy_libraries(from, to) do
+    for name <- [@library, @optional_library] do
+      built = Path.join(from, name)
+      path = Path.join(to, name)
 
-  defp write_manifest(manifest) do
-    File.mkdir_p!(Path.dirname(manifest_path()))
+      if name == @library or File.regular?(built),
+        do: replace_file(path, &File.cp!(built, &1)),
+        else: File.rm(path)
+    end
+  end
+
+  defp write_manifest(path, manifest) do
     bytes = :erlang.term_to_binary({@manifest_version, manifest})
-    replace_file(manifest_path(), &File.write!(&1, bytes))
+    replace_file(path, &File.write!(&1, bytes))
   end
 
   # Another mix, or a VM that has the library mapped, sees the old file or the
   # new one, never half of it.
   defp replace_file(path, write) do
+    File.mkdir_p!(Path.dirname(path))
     temporary = "#{path}.#{System.pid()}"
     write.(temporary)
     File.rename!(temporary, path)

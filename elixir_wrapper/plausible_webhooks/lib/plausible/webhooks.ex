@@ -88,11 +88,15 @@ defmodule Plausible.Webhooks do
   end
 
   @doc """
-  Starts an instance. `{:error, {:invalid_option, name, text}}` for an option that
-  is wrong, before anything was started.
+  Starts an instance.
+
+  Errors before anything starts: `{:invalid_option, name, text}`, and
+  `{:native_library, text}` where the native library cannot be loaded. The text names
+  what is missing and its package.
   """
   @spec start_link(keyword()) ::
-          Supervisor.on_start() | {:error, Plausible.Webhooks.Options.error()}
+          Supervisor.on_start()
+          | {:error, Plausible.Webhooks.Options.error() | {:native_library, String.t()}}
   def start_link(options), do: Plausible.Webhooks.Supervisor.start_link(options)
 
   # --- the host's hooks

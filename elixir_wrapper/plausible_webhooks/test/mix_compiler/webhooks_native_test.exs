@@ -59,7 +59,8 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
 
   setup %{root: root, repo: repo, project: project} do
     fake = Path.join(root, "fake")
-    for dir <- [fake, "#{project}/build", "#{repo}/c_src"], do: File.rm_rf!(dir)
+    made = Path.wildcard("#{project}/{build*,plausible_webhooks_native}")
+    for dir <- [fake, "#{root}/cache", "#{repo}/c_src" | made], do: File.rm_rf!(dir)
     for dir <- ["#{fake}/bin", "#{repo}/c_src/nif"], do: File.mkdir_p!(dir)
     File.write!("#{repo}/CMakeLists.txt", "top")
     File.write!("#{repo}/c_src/nif/CMakeLists.txt", "nif")
@@ -73,6 +74,7 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
     put_env("FAKE", fake)
     put_env("MIX_BUILD_PATH", Path.join(project, "build"))
     put_env("WEBHOOKS_CMAKE_ARGS", nil)
+    put_env("WEBHOOKS_NATIVE_CACHE", nil)
     put_env("CXX", nil)
     shell = Mix.shell()
     Mix.shell(Mix.Shell.Process)
@@ -107,6 +109,24 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
 
   defp builds(fake), do: Enum.count(calls(fake), &String.starts_with?(&1, "--build"))
 
+  @sqlite "plausible_webhooks_sqlite.so"
+  defp with_sqlite(fake) do
+    script = ~s(mkdir -p "$2/c_src/nif" && touch "$2/c_src/nif/#{@sqlite}")
+    File.write!("#{fake}/hook", script)
+  end
+
+  defp cached(project, kind),
+    do: Path.wildcard(Path.join(project, "plausible_webhooks_native/#{kind}-*"))
+
+  # In CMake's folder, which is removed for a build from scratch.
+  defp mark(project),
+    do: for(dir <- cached(project, "cmake"), do: File.write!(Path.join(dir, "marker"), ""))
+
+  defp marked?(calls) do
+    ["-S", _source, "-B", dir | _] = calls |> hd() |> String.split()
+    File.exists?(Path.join(dir, "marker"))
+  end
+
   defp errors(acc \\ []) do
     receive do
       {:mix_shell, :error, [text]} -> errors([text | acc])
@@ -127,21 +147,98 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
 
   test "the library of the embedded store is there where it was built", context do
     %{project: project, fake: fake, library: library} = context
-    sqlite = Path.join(Path.dirname(library), "plausible_webhooks_sqlite.so")
+    sqlite = Path.join(Path.dirname(library), @sqlite)
     {:ok, []} = run(project)
     refute File.exists?(sqlite)
 
-    File.write!(
-      "#{fake}/hook",
-      ~s(mkdir -p "$2/c_src/nif" && touch "$2/c_src/nif/plausible_webhooks_sqlite.so")
-    )
-
+    with_sqlite(fake)
     {:ok, []} = run(project, ["--force"])
     assert File.exists?(sqlite)
 
     File.rm!("#{fake}/hook")
     {:ok, []} = run(project, ["--force"])
     refute File.exists?(sqlite)
+  end
+
+  describe "builds are shared:" do
+    test "the second environment compiles nothing", %{project: project, fake: fake} = context do
+      with_sqlite(fake)
+      {:ok, []} = run(project)
+      calls(fake)
+
+      put_env("MIX_BUILD_PATH", Path.join(project, "build_prod"))
+      assert {:ok, []} = run(project)
+      assert calls(fake) == []
+      other = Path.join([project, "build_prod", @library])
+      assert File.read!(other) == File.read!(context.library)
+      assert File.exists?(Path.join(Path.dirname(other), @sqlite))
+      assert :noop = run(project)
+
+      put_env("MIX_BUILD_PATH", Path.join(project, "build_test"))
+      File.write!("#{fake}/compiler", "version 2")
+      assert {:ok, []} = run(project)
+      assert builds(fake) == 1
+    end
+
+    test "sources that come back are not compiled again", context do
+      %{project: project, repo: repo, fake: fake} = context
+      with_sqlite(fake)
+
+      for text <- ["int a;", "int b;"] do
+        File.write!("#{repo}/#{@source}", text)
+        {:ok, []} = run(project)
+      end
+
+      calls(fake)
+      File.write!("#{repo}/#{@source}", "int a;")
+      assert {:ok, []} = run(project)
+      assert calls(fake) == []
+    end
+
+    test "without SQLite CMake looks for it again, in its old folder", context do
+      %{project: project, fake: fake} = context
+      {:ok, []} = run(project)
+      calls(fake)
+      mark(project)
+      put_env("MIX_BUILD_PATH", Path.join(project, "build_prod"))
+      assert {:ok, []} = run(project)
+      assert [_configure, _build] = calls = calls(fake)
+      assert marked?(calls)
+    end
+
+    test "in a folder of one's own, by several projects", context do
+      %{project: project, fake: fake, root: root} = context
+      with_sqlite(fake)
+      put_env("WEBHOOKS_NATIVE_CACHE", Path.join(root, "cache"))
+      {:ok, []} = run(project)
+      assert cached(project, "cmake") == []
+      calls(fake)
+      put_env("MIX_BUILD_PATH", Path.join(root, "cache/elsewhere/build"))
+      assert {:ok, []} = run(project)
+      assert calls(fake) == []
+    end
+
+    test "the oldest are removed", %{project: project, fake: fake} do
+      with_sqlite(fake)
+
+      for n <- 1..5 do
+        put_env("WEBHOOKS_CMAKE_ARGS", "-DN=#{n}")
+        {:ok, []} = run(project)
+        time = 1_700_000_000 + n
+
+        for kind <- ~w(cmake lib), dir <- cached(project, kind) do
+          manifest = Path.join(dir, "manifest")
+          if File.stat!(manifest, time: :posix).mtime > time, do: File.touch!(manifest, time)
+        end
+      end
+
+      assert length(cached(project, "cmake")) == 3
+      assert length(cached(project, "lib")) == 3
+      calls(fake)
+      put_env("MIX_BUILD_PATH", Path.join(project, "build_prod"))
+      assert {:ok, []} = run(project)
+      assert calls(fake) == []
+    end
   end
 
   test "a new time is no new content, a new content is one at any time", context do
@@ -154,14 +251,13 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
     time = System.os_time(:second) + 60
     File.touch!("#{repo}/#{@source}", time)
     {:ok, []} = run(project, ["--force"])
-    marker = Path.join(project, "build/lib/native_fixture/cmake/marker")
-    File.write!(marker, "")
+    mark(project)
     calls(fake)
     File.write!("#{repo}/#{@source}", "int b;")
     File.touch!("#{repo}/#{@source}", time)
     assert {:ok, []} = run(project)
-    assert File.exists?(marker), "a source that changed is no reason to start afresh"
-    assert builds(fake) == 1
+    assert [_configure, _build] = calls = calls(fake)
+    assert marked?(calls), "a source that changed is no reason to start afresh"
   end
 
   test "a file that comes or goes is a change", %{project: project, repo: repo} do
@@ -184,9 +280,19 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
     assert :noop = run(project)
   end
 
+  test "what was edited while the compiler ran serves neither version", context do
+    %{project: project, repo: repo, fake: fake} = context
+    hook = "echo 'int c;' > #{repo}/#{@source}; rm $FAKE/hook"
+    File.write!("#{fake}/hook", hook <> "; mkdir -p $2/c_src/nif; touch $2/c_src/nif/#{@sqlite}")
+    assert {:ok, []} = run(project)
+    calls(fake)
+    File.write!("#{repo}/#{@source}", "int a;")
+    assert {:ok, []} = run(project)
+    assert builds(fake) == 1
+  end
+
   test "another compiler, other options, another environment start afresh", context do
     %{project: project, fake: fake} = context
-    marker = Path.join(project, "build/lib/native_fixture/cmake/marker")
     {:ok, []} = run(project)
 
     changes = [
@@ -196,16 +302,20 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
       fn -> put_env("CMAKE_BUILD_TYPE", "Debug") end
     ]
 
-    for change <- changes do
-      File.write!(marker, "")
-      assert :noop = run(project)
-      change.()
-      assert {:ok, []} = run(project)
-      refute File.exists?(marker)
-      assert :noop = run(project)
-    end
+    said =
+      for change <- changes do
+        mark(project)
+        calls(fake)
+        assert :noop = run(project)
+        change.()
+        assert {:ok, []} = run(project)
+        assert [configure, _build] = calls = calls(fake)
+        refute marked?(calls)
+        assert :noop = run(project)
+        configure
+      end
 
-    assert Enum.any?(calls(fake), &(&1 =~ "-DA=1 -DB=two words"))
+    assert Enum.any?(said, &(&1 =~ "-DA=1 -DB=two words"))
   end
 
   test "warnings as errors: asked for, it builds; not asked for, it keeps", context do
@@ -279,6 +389,16 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
     assert message =~ "subdir:"
   end
 
+  test "in a package the C++ sources are in native/", %{project: project, repo: repo} = context do
+    native = Path.join(project, "native")
+    on_exit(fn -> File.rm_rf!(native) end)
+    File.mkdir_p!(native)
+    File.rename!(Path.join(repo, "c_src"), Path.join(native, "c_src"))
+    assert {:ok, []} = run(project)
+    assert ["-S " <> configure, _build] = calls(context.fake)
+    assert String.starts_with?(configure, native <> " ")
+  end
+
   test "two at once build once", %{project: project, fake: fake} do
     File.write!("#{fake}/hook", "sleep 0.5")
 
@@ -295,12 +415,13 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
 
   test "a lost library is built again; clean leaves nothing", context do
     %{project: project, library: library} = context
+    with_sqlite(context.fake)
     {:ok, []} = run(project)
     File.rm!(library)
     assert {:ok, []} = run(project)
     in_fixture(project, fn -> @compiler.clean() end)
     refute File.exists?(library)
-    refute File.exists?(Path.join(project, "build/lib/native_fixture/cmake"))
+    assert cached(project, "cmake") ++ cached(project, "lib") == []
 
     assert in_fixture(project, fn -> Enum.any?(@compiler.manifests(), &File.exists?/1) end) ==
              false

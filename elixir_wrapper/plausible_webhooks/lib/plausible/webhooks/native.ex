@@ -3,19 +3,19 @@ defmodule Plausible.Webhooks.Native do
   # Stubs of the NIF, nothing else. A wrong type raises ArgumentError; what goes
   # wrong at run time is {:error, reason}.
 
+  alias Plausible.Webhooks.Runtime.NativeLibrary
+
   @compile {:autoload, false}
   @on_load :load
   @abi 1
 
   @doc false
   def load do
-    path = :filename.join(:code.priv_dir(:plausible_webhooks), ~c"plausible_webhooks_nif")
-
-    case :erlang.load_nif(path, @abi) do
-      :ok -> :ok
-      {:error, {reason, text}} -> raise "cannot load #{path}.so: #{reason}, #{text}"
-    end
+    path = NativeLibrary.path("plausible_webhooks_nif")
+    NativeLibrary.loaded(__MODULE__, path, :erlang.load_nif(path, @abi))
   end
+
+  defp missing, do: :erlang.nif_error(NativeLibrary.exception(__MODULE__))
 
   @doc """
   The value of the `webhook-signature` header: one Standard Webhooks signature per
@@ -32,7 +32,7 @@ defmodule Plausible.Webhooks.Native do
   """
   @spec sign([String.t()], String.t(), integer(), binary()) ::
           {:ok, String.t()} | {:error, atom()}
-  def sign(_keys, _id, _unix_seconds, _body), do: :erlang.nif_error(:not_loaded)
+  def sign(_keys, _id, _unix_seconds, _body), do: missing()
 
   @doc """
   Whether `header` carries a signature of `body` by one of `keys`, made within
@@ -49,20 +49,20 @@ defmodule Plausible.Webhooks.Native do
   @spec verify([String.t()], String.t(), integer(), String.t(), binary(), integer(), integer()) ::
           :ok | {:error, atom()}
   def verify(_keys, _id, _unix_seconds, _header, _body, _now, _tolerance_s),
-    do: :erlang.nif_error(:not_loaded)
+    do: missing()
 
   @doc """
   A new `whsec_` secret of 32 random bytes. Errors: `:crypto`, `:stopped`.
   """
   @spec generate_secret() :: {:ok, String.t()} | {:error, atom()}
-  def generate_secret, do: :erlang.nif_error(:not_loaded)
+  def generate_secret, do: missing()
 
   @doc """
   A new Ed25519 pair, `{"whsk_..." to sign, "whpk_..." to verify}`. Errors: `:crypto`,
   `:stopped`.
   """
   @spec generate_keypair() :: {:ok, {String.t(), String.t()}} | {:error, atom()}
-  def generate_keypair, do: :erlang.nif_error(:not_loaded)
+  def generate_keypair, do: missing()
 
   @doc """
   The term as JSON (RFC 8259), without white space of its own.
@@ -109,7 +109,7 @@ defmodule Plausible.Webhooks.Native do
   copied by the VM before its size can be asked.
   """
   @spec encode(term()) :: {:ok, binary()} | {:error, {atom(), [String.t() | non_neg_integer()]}}
-  def encode(_term), do: :erlang.nif_error(:not_loaded)
+  def encode(_term), do: missing()
 
   @doc """
   The JSON document (RFC 8259) as a term: objects are maps with binary keys, `null`
@@ -133,7 +133,7 @@ defmodule Plausible.Webhooks.Native do
   Anything but a binary raises `ArgumentError`.
   """
   @spec decode(binary()) :: {:ok, term()} | {:error, {atom(), non_neg_integer()}}
-  def decode(_json), do: :erlang.nif_error(:not_loaded)
+  def decode(_json), do: missing()
 
   @doc """
   Judges the URL of a webhook, and normalizes it with the parser that will dial it:
@@ -160,7 +160,7 @@ defmodule Plausible.Webhooks.Native do
   @spec check_url(String.t(), map()) ::
           {:ok, %{url: String.t(), scheme: String.t(), host: String.t(), port: 1..65_535}}
           | {:error, atom()}
-  def check_url(_url, _policy), do: :erlang.nif_error(:not_loaded)
+  def check_url(_url, _policy), do: missing()
 
   @doc """
   Judges the request headers a user adds to a webhook: at most 20, 12 KiB together,
@@ -175,27 +175,27 @@ defmodule Plausible.Webhooks.Native do
   """
   @spec check_headers([{String.t(), String.t()}]) ::
           :ok | {:error, {atom(), non_neg_integer()}}
-  def check_headers(_headers), do: :erlang.nif_error(:not_loaded)
+  def check_headers(_headers), do: missing()
 
   @spec engine_start(map()) :: {:ok, reference()} | {:error, atom()}
-  def engine_start(_options), do: :erlang.nif_error(:not_loaded)
+  def engine_start(_options), do: missing()
 
   @spec put_endpoint(reference(), map()) :: :ok | {:error, atom()}
-  def put_endpoint(_engine, _endpoint), do: :erlang.nif_error(:not_loaded)
+  def put_endpoint(_engine, _endpoint), do: missing()
 
   @spec delete_endpoint(reference(), String.t()) :: :ok | {:error, atom()}
-  def delete_endpoint(_engine, _webhook_id), do: :erlang.nif_error(:not_loaded)
+  def delete_endpoint(_engine, _webhook_id), do: missing()
 
   @spec submit(reference(), [map()]) ::
           {:ok, non_neg_integer()} | {:error, :overloaded | :stopped}
-  def submit(_engine, _deliveries), do: :erlang.nif_error(:not_loaded)
+  def submit(_engine, _deliveries), do: missing()
 
   @spec run_once(reference(), non_neg_integer()) :: {:ok, [map()]} | {:error, atom()}
-  def run_once(_engine, _max_wait_ms), do: :erlang.nif_error(:not_loaded)
+  def run_once(_engine, _max_wait_ms), do: missing()
 
   @spec stats(reference()) :: map()
-  def stats(_engine), do: :erlang.nif_error(:not_loaded)
+  def stats(_engine), do: missing()
 
   @spec engine_stop(reference(), non_neg_integer()) :: {:ok, [String.t()]} | {:error, atom()}
-  def engine_stop(_engine, _drain_ms), do: :erlang.nif_error(:not_loaded)
+  def engine_stop(_engine, _drain_ms), do: missing()
 end

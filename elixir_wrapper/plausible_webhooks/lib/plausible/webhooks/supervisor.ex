@@ -24,12 +24,12 @@ defmodule Plausible.Webhooks.Supervisor do
 
   use Supervisor
 
-  alias Plausible.Webhooks.Options
+  alias Plausible.Webhooks.{Native, Options}
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Deliver.{Engine, Health, Recorder, Sweeper}
   alias Plausible.Webhooks.Ingest.{Directory, Hooks}
   alias Plausible.Webhooks.Manage.Changes
-  alias Plausible.Webhooks.Runtime.{Instance, Observers, Registration}
+  alias Plausible.Webhooks.Runtime.{Instance, NativeLibrary, Observers, Registration}
   alias Plausible.Webhooks.Store.Keeper
 
   alias Plausible.Webhooks.Ingest.Traffic.Evaluator
@@ -37,15 +37,19 @@ defmodule Plausible.Webhooks.Supervisor do
   # Options hold keys and perhaps a password. Supervisors print the arguments of
   # their children, but not what a function has closed over.
   @spec start_link(keyword() | (() -> keyword())) ::
-          Supervisor.on_start() | {:error, Options.error()}
+          Supervisor.on_start() | {:error, Options.error() | {:native_library, String.t()}}
   def start_link(options) when is_function(options, 0), do: start_link(options.())
 
   def start_link(options) do
-    with {:ok, options} <- Options.new(options) do
+    with :ok <- native_library(), {:ok, options} <- Options.new(options) do
       Supervisor.start_link(__MODULE__, fn -> options end,
         name: Instance.process(options.name, :supervisor)
       )
     end
+  end
+
+  defp native_library do
+    with {:error, text} <- NativeLibrary.check(Native), do: {:error, {:native_library, text}}
   end
 
   @impl true

@@ -31,9 +31,8 @@ defmodule Plausible.Webhooks.Store.SQLite do
   headers are found (Debian: `libsqlite3-dev`, Alpine: `sqlite-dev`). One dirty IO
   scheduler is busy while a statement runs.
 
-  Errors at the start: `:sqlite_not_available` (built without SQLite; with the
-  headers there, `mix compile --force`), `{:sqlite_too_old, version}` (3.38 is
-  needed), `:locked`, `:not_a_database`, `:foreign_database`,
+  Errors at the start: `{:sqlite_not_available, text}` (the text names what is missing
+  and its package), `{:sqlite_too_old, version}` (3.38 is needed), `:locked`, `:not_a_database`, `:foreign_database`,
   `{:newer_schema, version}`, `:corrupt`, `:read_only`, `:disk_full`, `:io_error`,
   `{:folder | :file, path, reason}`, `{:key_file, path, reason}`,
   `{:wrong_vault_keys, reason}`, `{:unreadable_webhook, id, reason}`. Nothing is

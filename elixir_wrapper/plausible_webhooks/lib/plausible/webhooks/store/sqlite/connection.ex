@@ -12,6 +12,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
 
   use GenServer
 
+  alias Plausible.Webhooks.Runtime.NativeLibrary
   alias Plausible.Webhooks.Store.SQLite.{Native, Schema}
   alias Plausible.Webhooks.Vault
 
@@ -20,7 +21,6 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
 
   # A caller waits that long; a request that is older is not begun any more.
   @timeout_ms 30_000
-  @library "priv/plausible_webhooks_sqlite.so"
   @int64_max 9_223_372_036_854_775_807
 
   @doc "Runs the statements as one transaction. The rows of each."
@@ -153,15 +153,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     with {:ok, _rows} <- run.("DELETE FROM owners"), do: :ok
   end
 
-  # Looked for first: a module whose library is not there warns at every attempt
-  # to load it.
   defp load_native do
-    with true <- File.regular?(Application.app_dir(:plausible_webhooks, @library)),
-         {:module, Native} <- Code.ensure_loaded(Native) do
-      :ok
-    else
-      _not_built_or_not_loadable -> {:error, :sqlite_not_available}
-    end
+    with {:error, text} <- NativeLibrary.check(Native),
+         do: {:error, {:sqlite_not_available, text}}
   end
 
   # Made here and not by SQLite: it would be readable by everyone for a moment.

@@ -1,11 +1,14 @@
 defmodule Plausible.Webhooks.Store.SQLite.Native do
   @moduledoc false
-  # Stubs of the NIF over libsqlite3, nothing else. It is a library of its own,
-  # built where SQLite is found: who keeps deliveries elsewhere needs none.
+  # Stubs of the NIF over libsqlite3, nothing else. The library is built only where
+  # SQLite is found: a host that keeps deliveries elsewhere needs no SQLite.
   #
-  # A connection is one process's: with its death what is running is interrupted,
-  # and every further call is `{:error, :closed}`. A wrong type raises ArgumentError; errors of SQLite are `{:error, {code, text}}` with
-  # the primary result code, https://www.sqlite.org/rescode.html.
+  # A connection belongs to one process: the death of that process interrupts the
+  # running statement, and every further call returns `{:error, :closed}`. A wrong
+  # type raises ArgumentError; errors of SQLite are `{:error, {code, text}}` with the
+  # primary result code, https://www.sqlite.org/rescode.html.
+
+  alias Plausible.Webhooks.Runtime.NativeLibrary
 
   @compile {:autoload, false}
   @on_load :load
@@ -20,16 +23,18 @@ defmodule Plausible.Webhooks.Store.SQLite.Native do
 
   @doc false
   def load do
-    path = :filename.join(:code.priv_dir(:plausible_webhooks), ~c"plausible_webhooks_sqlite")
-    :erlang.load_nif(path, @abi)
+    path = NativeLibrary.path("plausible_webhooks_sqlite")
+    NativeLibrary.loaded(__MODULE__, path, :erlang.load_nif(path, @abi))
   end
+
+  defp missing, do: :erlang.nif_error(NativeLibrary.exception(__MODULE__))
 
   @doc """
   Opens an existing file (an empty one is a new database). The caller is the
   owner. Nothing is read yet: what is no database shows at the first statement.
   """
   @spec open(Path.t()) :: {:ok, connection()} | error()
-  def open(_path), do: :erlang.nif_error(:not_loaded)
+  def open(_path), do: missing()
 
   @doc """
   Runs one statement, with as many parameters as it has, at most 64. Statements
@@ -37,12 +42,12 @@ defmodule Plausible.Webhooks.Store.SQLite.Native do
   inside.
   """
   @spec execute(connection(), String.t(), [param()]) :: {:ok, [tuple()]} | error()
-  def execute(_connection, _sql, _params), do: :erlang.nif_error(:not_loaded)
+  def execute(_connection, _sql, _params), do: missing()
 
   @doc """
   Closes the file; twice is once. A connection that is collected without it is
   closed too, but leaves the write-ahead log to the next one.
   """
   @spec close(connection()) :: :ok | error()
-  def close(_connection), do: :erlang.nif_error(:not_loaded)
+  def close(_connection), do: missing()
 end

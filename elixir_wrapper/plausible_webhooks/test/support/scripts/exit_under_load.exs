@@ -15,7 +15,7 @@ policy = %{https_only: true, allow: ["127.0.0.0/8"]}
     ca_file: ca_file,
     lane_in_flight_max: 16,
     lane_rate_per_s: 1_000_000,
-    host_rate_per_s: 1_000_000
+    destination_rate_per_s: 1_000_000
   })
 
 {:ok, secret} = Native.generate_secret()

@@ -105,11 +105,10 @@ defmodule Plausible.Webhooks.Deliver.Engine do
       :lane_rate_per_s,
       :response_body_bytes_max,
       :ca_file,
-      :user_agent
+      :user_agent,
+      :destination_in_flight_max,
+      :destination_rate_per_s
     ])
-    # The core calls the destination a host.
-    |> Map.put(:host_in_flight_max, options.destination_in_flight_max)
-    |> Map.put(:host_rate_per_s, options.destination_rate_per_s)
   end
 
   @doc false

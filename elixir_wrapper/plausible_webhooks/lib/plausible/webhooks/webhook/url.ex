@@ -1,11 +1,7 @@
 defmodule Plausible.Webhooks.Webhook.URL do
   @moduledoc false
-<<<<<<< HEAD
-  # Judges a URL that a user typed in, with error texts for that user.
-=======
   # Judges the text that a user typed as a URL. No message repeats the path, which may
   # hold a token.
->>>>>>> layers
 
   alias Plausible.Webhooks.Native
 
@@ -34,24 +30,16 @@ defmodule Plausible.Webhooks.Webhook.URL do
 
   @spec check(term(), map()) :: {:ok, checked()} | {:error, String.t()}
   def check(text, policy) when is_binary(text) do
-<<<<<<< HEAD
     case Native.check_url(text, policy) do
       {:ok, url} -> {:ok, %{url | host_unicode: readable(url.host_unicode)}}
-      {:error, reason} -> {:error, Words.url(reason)}
+      {:error, reason} -> {:error, Map.get(@messages, reason, "is not valid (#{reason})")}
     end
   end
 
-  def check(_no_text, _policy), do: {:error, "must be text"}
+  def check(_other, _policy), do: {:error, "must be text"}
 
   # IDNA also allows joiners and some punctuation, which a reader cannot see or may
   # mistake for a dot or a slash.
   defp readable(nil), do: nil
   defp readable(host), do: if(host =~ ~r/\A[\p{L}\p{M}\p{N}._-]+\z/u, do: host)
-=======
-    with {:error, reason} <- Native.check_url(text, policy),
-         do: {:error, Map.get(@messages, reason, "is not valid (#{reason})")}
-  end
-
-  def check(_other, _policy), do: {:error, "must be text"}
->>>>>>> layers
 end

@@ -37,15 +37,15 @@ defmodule Plausible.Webhooks.ClusterTest do
 
   # As another node does it: in the store, without a word to anyone here.
   defp change_elsewhere(context, webhook, changes) do
-    {:ok, stored} = Instance.store(context.instance, :get_webhook, [webhook.id])
+    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
 
-    {:ok, changed} = Instance.store(context.instance, :update_webhook, [struct!(stored, changes)])
+    {:ok, changed} = Store.update_webhook(context.instance, struct!(stored, changes))
 
     changed
   end
 
   defp delete_elsewhere(context, webhook),
-    do: :ok = Instance.store(context.instance, :delete_webhook, [1, webhook.id])
+    do: :ok = Store.delete_webhook(context.instance, 1, webhook.id)
 
   # One that waits in the engine for its second attempt.
   defp waiting!(context, webhook, path) do
@@ -280,7 +280,7 @@ defmodule Plausible.Webhooks.ClusterTest do
     test "leaves alone what is newer than its reading", context do
       context = start_node!(context, cluster: nil)
       old = webhook!(context, "/old")
-      {:ok, before} = Instance.store(context.instance, :all_webhooks, [])
+      {:ok, before} = Store.all_webhooks(context.instance)
 
       {:ok, _} =
         API.update_webhook(context.name, :owner, 1, old.id, %{

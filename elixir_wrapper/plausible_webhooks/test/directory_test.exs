@@ -18,8 +18,8 @@ defmodule Plausible.Webhooks.DirectoryTest do
     assert Directory.refresh(:no_such_instance, 1) == {:error, :not_running}
   end
 
-  test "after the stop a lookup finds nothing", %{instance: i} = context do
-    child = {Directory, instance: i, store: {World, context.world}, host: {World, context.world}}
+  test "after the stop a lookup finds nothing", %{instance: i} do
+    child = {Directory, instance: i}
     supervisor = start_supervised!({DynamicSupervisor, strategy: :one_for_one})
     {:ok, _pid} = DynamicSupervisor.start_child(supervisor, child)
     assert Directory.lookup(i, 1)

@@ -184,9 +184,9 @@ defmodule Plausible.Webhooks.EngineTest do
     eventually(fn -> state(context, id) == :delivered end)
 
     # As another node would do it.
-    {:ok, stored} = Instance.store(context.instance, :get_webhook, [webhook.id])
+    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
     url = HttpReceiver.url(context.receiver, "/moved")
-    {:ok, _} = Instance.store(context.instance, :update_webhook, [%{stored | url: url}])
+    {:ok, _} = Store.update_webhook(context.instance, %{stored | url: url})
     assert :ok = API.webhook_changed(context.name, 1, webhook.id)
     push(context, [delivery(webhook)])
     assert [_] = HttpReceiver.await(context.receiver, "/moved", 1)
@@ -196,10 +196,9 @@ defmodule Plausible.Webhooks.EngineTest do
     context = start!(context)
     webhook = webhook!(context, "/hook")
     # Stored when the policy still allowed it.
-    {:ok, stored} = Instance.store(context.instance, :get_webhook, [webhook.id])
+    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
 
-    {:ok, _} =
-      Instance.store(context.instance, :update_webhook, [%{stored | url: "http://224.0.0.1/"}])
+    {:ok, _} = Store.update_webhook(context.instance, %{stored | url: "http://224.0.0.1/"})
 
     API.webhook_changed(context.name, 1, webhook.id)
     [id] = push(context, [delivery(webhook)])
@@ -431,7 +430,7 @@ defmodule Plausible.Webhooks.EngineTest do
   test "who comes late with an old webhook does not put it", context do
     context = start!(context)
     old = webhook!(context, "/old")
-    {:ok, old} = Instance.store(context.instance, :get_webhook, [old.id])
+    {:ok, old} = Store.get_webhook(context.instance, old.id)
     new = %{url: HttpReceiver.url(context.receiver, "/new")}
     {:ok, _} = API.update_webhook(context.name, :owner, 1, old.id, new)
     :ok = Plausible.Webhooks.Deliver.Handover.changed(context.instance, old)

@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.OptionsTest do
   use ExUnit.Case, async: true
 
   alias Plausible.Webhooks.Vault
-  alias Plausible.Webhooks.Runtime.Options
+  alias Plausible.Webhooks.Options
   alias Plausible.Webhooks.Test.{SwitchStore, TestHost}
 
   doctest Options

@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
 
   alias Plausible.Webhooks, as: API
   alias Plausible.Webhooks.Ingest.Traffic
-  alias Plausible.Webhooks.Store.{PeriodicLease, Proxy}
+  alias Plausible.Webhooks.Store.PeriodicLease
 
   @retention_ms 60_000
 
@@ -11,7 +11,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
     webhook = webhook!(context, "/hook")
     long_ago = System.system_time(:millisecond) - 2 * @retention_ms
     old = delivery(webhook, state: :failed, created_at_ms: long_ago, finished_at_ms: long_ago)
-    :ok = Instance.store(context.instance, :accept, [[old]])
+    :ok = Store.accept(context.instance, [old])
     old
   end
 
@@ -19,8 +19,6 @@ defmodule Plausible.Webhooks.PeriodicTest do
     webhook!(context, "/spike", %{events: ["traffic.spike"], spike_threshold: 5})
     TestHost.put(context.host, :visitors, fn -> {:ok, [9]} end)
   end
-
-  defp store(context), do: {Proxy, context.name}
 
   test "local: this node's own timers", context do
     context =
@@ -36,11 +34,11 @@ defmodule Plausible.Webhooks.PeriodicTest do
     HttpReceiver.await(context.receiver, "/spike", 1)
   end
 
-  test "local: a node keeps its turns until it stops", context do
+  test "local: a node keeps its leases until it stops", context do
     context = start!(context, prune_interval_ms: 300, traffic: [tick_ms: 20])
 
-    for turn <- ["retention", "traffic"] do
-      eventually(fn -> PeriodicLease.take(store(context), turn, 1, nil) == {:error, :taken} end)
+    for lease <- ["retention", "traffic"] do
+      eventually(fn -> Store.take_lease(context.name, lease, 1, nil) == {:error, :taken} end)
     end
 
     # Given back at the stop: nobody waits for a lease to end.
@@ -49,11 +47,11 @@ defmodule Plausible.Webhooks.PeriodicTest do
 
     Process.sleep(5)
 
-    for turn <- ["retention", "traffic"],
-        do: assert({:ok, _token} = PeriodicLease.take(store(context), turn, 60_000, nil))
+    for lease <- ["retention", "traffic"],
+        do: assert({:ok, _token} = Store.take_lease(context.name, lease, 60_000, nil))
   end
 
-  test "another node's turn holds up both", context do
+  test "another node's lease holds up both", context do
     # The timers wait for long enough to take the turns before them.
     context =
       start!(context,
@@ -62,8 +60,8 @@ defmodule Plausible.Webhooks.PeriodicTest do
         traffic: [tick_ms: 300]
       )
 
-    {:ok, retention} = PeriodicLease.take(store(context), "retention", 60_000, nil)
-    {:ok, traffic} = PeriodicLease.take(store(context), "traffic", 60_000, nil)
+    {:ok, retention} = Store.take_lease(context.name, "retention", 60_000, nil)
+    {:ok, traffic} = Store.take_lease(context.name, "traffic", 60_000, nil)
     old = old!(context)
     traffic!(context)
     Process.sleep(700)
@@ -71,8 +69,8 @@ defmodule Plausible.Webhooks.PeriodicTest do
     assert HttpReceiver.count(context.receiver, "/spike") == 0
     assert Traffic.evaluate(context.name, System.system_time(:millisecond)) == {:error, :taken}
 
-    :ok = PeriodicLease.give_back(store(context), "retention", retention)
-    :ok = PeriodicLease.give_back(store(context), "traffic", traffic)
+    :ok = PeriodicLease.give_back(context.name, "retention", retention)
+    :ok = PeriodicLease.give_back(context.name, "traffic", traffic)
     eventually(fn -> logged(context, old.id).state == nil end)
     HttpReceiver.await(context.receiver, "/spike", 1)
   end
@@ -104,7 +102,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
     assert {:ok, %{fired: 1}} = Traffic.evaluate(context.name, now_ms)
     # The turn is free for the next job, wherever it runs.
     Process.sleep(5)
-    assert {:ok, _token} = PeriodicLease.take(store(context), "traffic", 1, nil)
+    assert {:ok, _token} = Store.take_lease(context.name, "traffic", 1, nil)
   end
 
   test "oban: parked deliveries come back all the same", context do
@@ -112,10 +110,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
     webhook = webhook!(context, "/hook")
     due = System.system_time(:millisecond) - 1
 
-    :ok =
-      Instance.store(context.instance, :accept, [
-        [delivery(webhook, state: :parked, next_at_ms: due)]
-      ])
+    :ok = Store.accept(context.instance, [delivery(webhook, state: :parked, next_at_ms: due)])
 
     HttpReceiver.await(context.receiver, "/hook", 1)
     assert :ok = API.sweep(context.name)
@@ -127,18 +122,12 @@ defmodule Plausible.Webhooks.PeriodicTest do
     assert {:ok, %{pending: 0, parked: 0, overdue_ms: 0}} = API.queue(context.name)
     later = System.system_time(:millisecond) + 60_000
 
-    :ok =
-      Instance.store(context.instance, :accept, [
-        [delivery(webhook, state: :parked, next_at_ms: later)]
-      ])
+    :ok = Store.accept(context.instance, [delivery(webhook, state: :parked, next_at_ms: later)])
 
     assert {:ok, %{parked: 1, overdue_ms: 0}} = API.queue(context.name)
     due = System.system_time(:millisecond) - 5_000
 
-    :ok =
-      Instance.store(context.instance, :accept, [
-        [delivery(webhook, state: :parked, next_at_ms: due)]
-      ])
+    :ok = Store.accept(context.instance, [delivery(webhook, state: :parked, next_at_ms: due)])
 
     assert {:ok, %{parked: 2, overdue_ms: overdue_ms}} = API.queue(context.name)
     assert overdue_ms in 5_000..10_000

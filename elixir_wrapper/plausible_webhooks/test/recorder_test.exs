@@ -14,6 +14,8 @@ defmodule Plausible.Webhooks.RecorderTest do
     def handle_event(_event, _measurements, _metadata, :raise), do: raise("as always")
     def handle_event(_event, _measurements, _metadata, :exit), do: exit(:as_always)
 
+    def handle_event(:store_call, _measurements, _metadata, {:hang, _test}), do: :ok
+
     def handle_event(event, _measurements, _metadata, {:hang, test}) do
       send(test, {:hanging, event, self()})
       Process.sleep(:infinity)
@@ -34,7 +36,7 @@ defmodule Plausible.Webhooks.RecorderTest do
   end
 
   defp stored(context, webhook) do
-    {:ok, stored} = Instance.store(context.instance, :get_webhook, [webhook.id])
+    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
     stored
   end
 
@@ -413,11 +415,7 @@ defmodule Plausible.Webhooks.RecorderTest do
     defp failing_since(context, ms_ago) do
       since_ms = System.system_time(:millisecond) - ms_ago
 
-      :ok =
-        Instance.store(context.instance, :put_health, [
-          context.webhook.id,
-          %{failing_since_ms: since_ms}
-        ])
+      :ok = Store.put_health(context.instance, context.webhook.id, %{failing_since_ms: since_ms})
     end
 
     test "is noted with its first failure, cleared by a success", context do

@@ -78,7 +78,7 @@ defmodule Plausible.Webhooks.SweeperTest do
     HttpReceiver.await(context.receiver, "/hook", 1)
 
     # Owned by the living engine, and not in it.
-    :ok = Instance.store(context.instance, :accept, [[orphan]])
+    :ok = Store.accept(context.instance, [orphan])
     Process.sleep(200)
     assert HttpReceiver.count(context.receiver) == 1
     kill!(context, :sweeper)
@@ -99,7 +99,7 @@ defmodule Plausible.Webhooks.SweeperTest do
 
       SwitchStore.set(context.switch, {:lost, [:claim]})
       parked = for delivery <- deliveries(webhook, 300), do: %{delivery | state: :parked}
-      :ok = Instance.store(context.instance, :accept, [parked])
+      :ok = Store.accept(context.instance, parked)
 
       eventually(fn ->
         Enum.any?(all_deliveries(context), &(&1.id != held and &1.state == :pending))
@@ -115,7 +115,7 @@ defmodule Plausible.Webhooks.SweeperTest do
       webhook = webhook!(context, "/hook")
       SwitchStore.set(context.switch, {:lost, [:claim, :reclaim]})
       parked = for delivery <- deliveries(webhook, 300), do: %{delivery | state: :parked}
-      :ok = Instance.store(context.instance, :accept, [parked])
+      :ok = Store.accept(context.instance, parked)
       eventually(fn -> SwitchStore.calls(context.switch, :reclaim) > 3 end)
       SwitchStore.set(context.switch, :on)
       eventually(fn -> done?(context, Enum.map(parked, & &1.id)) end)
@@ -135,7 +135,7 @@ defmodule Plausible.Webhooks.SweeperTest do
       SwitchStore.set(context.switch, {:only, [:reclaim], :away})
       Instance.tell(context.instance, :sweeper, :unsure)
       eventually(fn -> Engine.former_owners(context.instance) == [former] end)
-      :ok = Instance.store(context.instance, :heartbeat, [former, 1])
+      :ok = Store.heartbeat(context.instance, former, 1)
       Process.sleep(1_000)
       assert logged(context, id).owner == former
       SwitchStore.set(context.switch, :on)
@@ -152,17 +152,17 @@ defmodule Plausible.Webhooks.SweeperTest do
       HttpReceiver.await(context.receiver, "/hook", 5)
       owner = Engine.current(context.instance).owner
       SwitchStore.set(context.switch, {:lost, [:claim]})
-      :ok = Instance.store(context.instance, :accept, [[%{delivery(webhook) | state: :parked}]])
+      :ok = Store.accept(context.instance, [%{delivery(webhook) | state: :parked}])
       eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :pending)) end)
       SwitchStore.set(context.switch, :on)
 
       eventually(fn ->
-        assert {:ok, []} = Instance.store(context.instance, :claim, ["other", 100])
+        assert {:ok, []} = Store.claim(context.instance, "other", 100)
         Engine.current(context.instance).owner != owner
       end)
 
       for _ <- 1..20,
-          do: assert({:ok, []} = Instance.store(context.instance, :claim, ["other", 100]))
+          do: assert({:ok, []} = Store.claim(context.instance, "other", 100))
 
       eventually(fn -> done?(context, ids) end)
       eventually(fn -> Engine.former_owners(context.instance) == [] end)
@@ -173,7 +173,7 @@ defmodule Plausible.Webhooks.SweeperTest do
       webhook = webhook!(context, "/hook")
       now_ms = System.system_time(:millisecond)
       failed = delivery(webhook, state: :failed, finished_at_ms: now_ms)
-      :ok = Instance.store(context.instance, :accept, [[failed]])
+      :ok = Store.accept(context.instance, [failed])
       SwitchStore.set(context.switch, {:lost, [:redeliver]})
       assert {:error, :connection_lost} = API.redeliver(context.name, :owner, 1, failed.id)
       eventually(fn -> done?(context, [failed.id]) end)
@@ -183,9 +183,9 @@ defmodule Plausible.Webhooks.SweeperTest do
   test "renews the lease, and takes nothing from an owner that lives", context do
     context = start!(context, lease_ms: 1_000)
     webhook = webhook!(context, "/hook")
-    :ok = Instance.store(context.instance, :heartbeat, ["other", 60_000])
+    :ok = Store.heartbeat(context.instance, "other", 60_000)
     theirs = delivery(webhook, owner: "other")
-    :ok = Instance.store(context.instance, :accept, [[theirs]])
+    :ok = Store.accept(context.instance, [theirs])
     before = SwitchStore.calls(context.switch, :heartbeat)
     started_ms = System.monotonic_time(:millisecond)
     renewals = fn -> SwitchStore.calls(context.switch, :heartbeat) - before end
@@ -196,7 +196,7 @@ defmodule Plausible.Webhooks.SweeperTest do
     assert HttpReceiver.count(context.receiver) == 0
 
     # And it is not renewed when the engine is gone for long.
-    :ok = Instance.store(context.instance, :heartbeat, ["other", 1])
+    :ok = Store.heartbeat(context.instance, "other", 1)
     eventually(fn -> done?(context, [theirs.id]) end)
   end
 
@@ -204,14 +204,14 @@ defmodule Plausible.Webhooks.SweeperTest do
     context = start!(context, lease_ms: 1_500)
     webhook = webhook!(context, "/hook")
     theirs = delivery(webhook, owner: "other")
-    :ok = Instance.store(context.instance, :heartbeat, ["other", 1_000])
-    :ok = Instance.store(context.instance, :accept, [[theirs]])
+    :ok = Store.heartbeat(context.instance, "other", 1_000)
+    :ok = Store.accept(context.instance, [theirs])
     SwitchStore.set(context.switch, {:only, [:heartbeat], :away})
     Process.sleep(1_700)
     SwitchStore.set(context.switch, :on)
     # They are a little slower than we.
     Process.sleep(200)
-    :ok = Instance.store(context.instance, :heartbeat, ["other", 3_000])
+    :ok = Store.heartbeat(context.instance, "other", 3_000)
     Process.sleep(2_000)
     assert logged(context, theirs.id).owner == "other"
     # And who does not come back is dead.
@@ -246,7 +246,7 @@ defmodule Plausible.Webhooks.SweeperTest do
       end
 
     fresh = delivery(webhook, state: :cancelled, finished_at_ms: System.system_time(:millisecond))
-    :ok = Instance.store(context.instance, :accept, [[fresh | old]])
+    :ok = Store.accept(context.instance, [fresh | old])
     assert {:ok, 1_200} = Sweeper.prune(context.instance)
     assert SwitchStore.calls(context.switch, :prune) >= 3
     assert Enum.sort(Enum.map(all_deliveries(context), & &1.id)) == Enum.sort([waiting, fresh.id])
@@ -258,7 +258,7 @@ defmodule Plausible.Webhooks.SweeperTest do
     webhook = webhook!(context, "/hook")
     long_ago = System.system_time(:millisecond) - 120_000
     old = for _ <- 1..600, do: delivery(webhook, state: :failed, finished_at_ms: long_ago)
-    :ok = Instance.store(context.instance, :accept, [old])
+    :ok = Store.accept(context.instance, old)
     eventually(fn -> all_deliveries(context) == [] end)
   end
 
@@ -313,7 +313,7 @@ defmodule Plausible.Webhooks.SweeperTest do
       done =
         delivery(context.webhook, state: :failed, finished_at_ms: System.system_time(:millisecond))
 
-      :ok = Instance.store(context.instance, :accept, [[done]])
+      :ok = Store.accept(context.instance, [done])
       push(context, deliveries(stuck, 30))
       HttpReceiver.await(context.receiver, "/stuck", 1)
       # One has left the queue for the receiver since it was full.
@@ -343,7 +343,7 @@ defmodule Plausible.Webhooks.SweeperTest do
     webhook = webhook!(context, "/hook")
     now_ms = System.system_time(:millisecond)
     failed = for _ <- 1..300, do: delivery(webhook, state: :failed, finished_at_ms: now_ms)
-    :ok = Instance.store(context.instance, :accept, [failed])
+    :ok = Store.accept(context.instance, failed)
 
     results =
       1..4

@@ -83,10 +83,10 @@ defmodule Plausible.Webhooks.ClusterListenerTest do
           :sys.suspend(listener)
           terminate!(options)
           # Said while nobody listens.
-          {:ok, stored} = Instance.store(context.instance, :get_webhook, [webhook.id])
+          {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
 
           {:ok, _} =
-            Instance.store(context.instance, :update_webhook, [%{stored | enabled: false}])
+            Store.update_webhook(context.instance, %{stored | enabled: false})
 
           notify!(options, "1 other webhook 1 #{webhook.id}")
           :sys.resume(listener)

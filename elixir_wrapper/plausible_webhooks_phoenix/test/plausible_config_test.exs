@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
 
   alias Plausible.Webhooks.Host.Plausible.Config
   alias Plausible.Webhooks.{Native, Vault}
-  alias Plausible.Webhooks.Runtime.Options
+  alias Plausible.Webhooks.Options
 
   @secret "a secret of these tests, and long enough for one of Plausible"
 

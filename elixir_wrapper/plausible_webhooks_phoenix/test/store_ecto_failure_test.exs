@@ -25,7 +25,7 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       record: [[failed(delivery, 1), an_attempt(delivery, number: 2)]],
       claim: ["b", 10],
       reclaim: ["b", "a", 10],
-      take_turn: ["prune", 60_000, nil],
+      take_lease: ["prune", 60_000, nil],
       release: ["a", [delivery.id], 1],
       heartbeat: ["a", 60_000],
       redeliver: ["a", [delivery.id]],

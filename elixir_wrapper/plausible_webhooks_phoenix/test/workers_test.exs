@@ -7,7 +7,8 @@ defmodule Plausible.Webhooks.WorkersTest do
 
   alias Plausible.Webhooks.Test.ObanTables
   alias Plausible.Webhooks.Workers
-  alias Plausible.Webhooks.Store.{PeriodicLease, Proxy}
+  alias Plausible.Webhooks.Store
+  alias Plausible.Webhooks.Store.PeriodicLease
 
   @retention_ms 60_000
 
@@ -24,8 +25,6 @@ defmodule Plausible.Webhooks.WorkersTest do
     webhook!(context, "/spike", %{events: ["traffic.spike"], spike_threshold: 5})
     TestHost.put(context.host, :visitors, fn -> {:ok, [9]} end)
   end
-
-  defp store(context), do: {Proxy, context.name}
 
   def tell(_name, measurements, %{instance: name}, {pid, name}),
     do: send(pid, {:measured, measurements})
@@ -47,9 +46,9 @@ defmodule Plausible.Webhooks.WorkersTest do
     test "is left to the node that is at it", context do
       context = start_oban!(context)
       spike!(context)
-      {:ok, token} = PeriodicLease.take(store(context), "traffic", 60_000, nil)
+      {:ok, token} = Store.take_lease(context.name, "traffic", 60_000, nil)
       assert {:ok, :taken} = Workers.Traffic.perform(job(context))
-      PeriodicLease.give_back(store(context), "traffic", token)
+      PeriodicLease.give_back(context.name, "traffic", token)
       assert HttpReceiver.count(context.receiver) == 0
     end
 
@@ -57,7 +56,7 @@ defmodule Plausible.Webhooks.WorkersTest do
       context = start_oban!(context, traffic: false)
       assert {:snooze, _seconds} = Workers.Traffic.perform(job(context))
       Process.sleep(5)
-      assert {:ok, _token} = PeriodicLease.take(store(context), "traffic job", 1_000, nil)
+      assert {:ok, _token} = Store.take_lease(context.name, "traffic job", 1_000, nil)
     end
   end
 
@@ -69,10 +68,10 @@ defmodule Plausible.Webhooks.WorkersTest do
       ended = [state: :failed, created_at_ms: old_ms, finished_at_ms: old_ms]
       old = for _ <- 1..3, do: delivery(webhook, ended)
       new = delivery(webhook, state: :failed)
-      :ok = Instance.store(context.instance, :accept, [[new | old]])
+      :ok = Store.accept(context.instance, [new | old])
       assert {:ok, 3} = Workers.Retention.perform(job(context))
       assert {:ok, 0} = Workers.Retention.perform(job(context))
-      assert {:ok, _there} = Instance.store(context.instance, :get_delivery, [new.id])
+      assert {:ok, _there} = Store.get_delivery(context.instance, new.id)
     end
   end
 
@@ -83,7 +82,7 @@ defmodule Plausible.Webhooks.WorkersTest do
       now_ms = System.system_time(:millisecond)
       due = delivery(webhook, state: :parked, next_at_ms: now_ms - 10)
       later = delivery(webhook, state: :parked, next_at_ms: now_ms + 60_000)
-      :ok = Instance.store(context.instance, :accept, [[due, later]])
+      :ok = Store.accept(context.instance, [due, later])
       assert {:ok, %{parked: 1} = queue} = Workers.Sweep.perform(job(context))
       assert queue.overdue_ms < 60_000
       HttpReceiver.await(context.receiver, "/hook", 1)

@@ -20,7 +20,7 @@ defmodule Plausible.Webhooks do
         MyApp.Endpoint
       ]
 
-  All options: `Plausible.Webhooks.Runtime.Options`.
+  All options: `Plausible.Webhooks.Options`.
 
   The host calls `events_buffered/2`, `traffic_change/4` and `goals_changed/2`; the
   settings page and operators call the rest:
@@ -72,7 +72,7 @@ defmodule Plausible.Webhooks do
           {:error,
            :forbidden | :not_found | {:invalid, %{(atom() | String.t()) => String.t()}} | term()}
 
-  @doc "Starts an instance under a supervisor; see `Plausible.Webhooks.Runtime.Options`."
+  @doc "Starts an instance under a supervisor; see `Plausible.Webhooks.Options`."
   @spec child_spec(keyword()) :: Supervisor.child_spec()
   def child_spec(options) do
     %{
@@ -92,7 +92,7 @@ defmodule Plausible.Webhooks do
   is wrong, before anything was started.
   """
   @spec start_link(keyword()) ::
-          Supervisor.on_start() | {:error, Plausible.Webhooks.Runtime.Options.error()}
+          Supervisor.on_start() | {:error, Plausible.Webhooks.Options.error()}
   def start_link(options), do: Plausible.Webhooks.Supervisor.start_link(options)
 
   # --- the host's hooks
@@ -195,8 +195,8 @@ defmodule Plausible.Webhooks do
           {:ok, %{atom() => non_neg_integer()}} | {:error, :not_running | term()}
   def queue(instance \\ __MODULE__) do
     if_running(instance, fn instance ->
-      with {:ok, counts} <- Instance.store(instance, :counts, []),
-           now_ms when is_integer(now_ms) <- Instance.store(instance, :now_ms, []) do
+      with {:ok, counts} <- Store.counts(instance),
+           now_ms = Store.now_ms(instance) do
         {due_ms, counts} = Map.pop(counts, :oldest_due_ms)
         {:ok, Map.put(counts, :overdue_ms, max(now_ms - (due_ms || now_ms), 0))}
       end

@@ -6,6 +6,7 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
 
   alias Plausible.Webhooks.Webhook
   alias Plausible.Webhooks.Ingest.{Directory, Goals}
+  alias Plausible.Webhooks.Test.InstanceStub
 
   # Store and host in one: an Agent whose state answers, and counts who asked.
   # A function as an answer is called (to raise, to hang).
@@ -84,13 +85,12 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
       })
 
     instance = Module.concat(context.module, "I#{System.unique_integer([:positive])}")
+    start_supervised!({InstanceStub, {instance, {World, world}, {World, world}}})
     %{world: world, instance: instance}
   end
 
-  def start(%{world: world, instance: instance}, opts \\ []) do
-    defaults = [instance: instance, store: {World, world}, host: {World, world}]
-    start_supervised!({Directory, Keyword.merge(defaults, opts)})
-  end
+  def start(%{instance: instance}, opts \\ []),
+    do: start_supervised!({Directory, [instance: instance] ++ opts})
 
   def completed(instance, site_id, name) do
     case Directory.lookup(instance, site_id) do

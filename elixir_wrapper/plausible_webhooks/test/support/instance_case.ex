@@ -18,7 +18,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
     quote do
       import Plausible.Webhooks.Test.InstanceCase
 
-      alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
+      alias Plausible.Webhooks.{Attempt, Delivery, Store, Webhook}
       alias Plausible.Webhooks.Accept.Outbox
       alias Plausible.Webhooks.Deliver.{Engine, Recorder, Sweeper}
       alias Plausible.Webhooks.Runtime.Instance

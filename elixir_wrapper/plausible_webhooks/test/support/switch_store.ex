@@ -87,7 +87,7 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
     reclaim: 3,
     release: 3,
     heartbeat: 2,
-    take_turn: 3,
+    take_lease: 3,
     redeliver: 2,
     recoverable: 3,
     cancel_waiting: 2,

@@ -8,6 +8,7 @@ defmodule Plausible.Webhooks.TrafficCase do
 
   alias Plausible.Webhooks.{JsonSchema, Webhook}
   alias Plausible.Webhooks.Ingest.{Directory, Payload, Traffic}
+  alias Plausible.Webhooks.Test.InstanceStub
 
   # Store, host and receiver in one. `fail` holds functions that are called instead
   # of what they are named after; the log says what was done, in order.
@@ -57,8 +58,8 @@ defmodule Plausible.Webhooks.TrafficCase do
     end
 
     # For the lease alone: nobody else is there.
-    def take_turn(world, name, lease_ms, token) do
-      case get(world, :fail)[:take_turn] do
+    def take_lease(world, name, lease_ms, token) do
+      case get(world, :fail)[:take_lease] do
         nil -> {:ok, token || 1}
         fun -> fun.(name, lease_ms, token)
       end
@@ -117,11 +118,10 @@ defmodule Plausible.Webhooks.TrafficCase do
     {:ok, world} = World.start_link([])
     instance = Module.concat(__MODULE__, "I#{System.unique_integer([:positive])}")
     site(world, 1)
+    start_supervised!({InstanceStub, {instance, {World, world}, {World, world}}})
 
     context = %{
       instance: instance,
-      store: {World, world},
-      host: {World, world},
       deliver: &World.deliver(world, &1)
     }
 
@@ -186,9 +186,7 @@ defmodule Plausible.Webhooks.TrafficCase do
     World.put(context.world, :webhooks, webhooks)
     opts = Keyword.merge(Map.to_list(context.traffic), opts)
 
-    ExUnit.Callbacks.start_supervised!(
-      {Directory, Keyword.take(opts, [:instance, :store, :host])}
-    )
+    ExUnit.Callbacks.start_supervised!({Directory, Keyword.take(opts, [:instance])})
 
     ExUnit.Callbacks.start_supervised!({Traffic, Keyword.put_new(opts, :tick_ms, :infinity)})
   end

@@ -42,8 +42,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.HostileTest do
     webhook = webhook!(context, "/hook")
 
     for name <- [@markup, @bidi, @control] do
-      {:ok, stored} = Instance.store(context.instance, :get_webhook, [webhook.id])
-      {:ok, _} = Instance.store(context.instance, :update_webhook, [%{stored | name: name}])
+      {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
+      {:ok, _} = Store.update_webhook(context.instance, %{stored | name: name})
       view = page!(context)
       harmless!(render(view))
 

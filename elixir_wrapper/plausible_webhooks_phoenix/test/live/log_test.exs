@@ -11,7 +11,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
 
   defp accept!(context, webhook, attributes) do
     delivery = delivery(webhook, attributes)
-    :ok = Instance.store(context.instance, :accept, [[delivery]])
+    :ok = Store.accept(context.instance, [delivery])
     delivery.id
   end
 

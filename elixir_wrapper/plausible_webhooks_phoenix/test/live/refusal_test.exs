@@ -77,13 +77,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
     context = start_page!(context)
     webhook = webhook!(context, "/hook", %{name: @name})
     delivery = delivery(webhook, state: :failed, reason: "x")
-    :ok = Instance.store(context.instance, :accept, [[delivery]])
+    :ok = Store.accept(context.instance, [delivery])
     {context, webhook, delivery}
   end
 
   defp everything(context) do
-    {:ok, webhooks} = Instance.store(context.instance, :list_webhooks, [1])
-    {:ok, page} = Instance.store(context.instance, :deliveries, [1, %{}, %{}])
+    {:ok, webhooks} = Store.list_webhooks(context.instance, 1)
+    {:ok, page} = Store.deliveries(context.instance, 1, %{}, %{})
     {webhooks, page.entries}
   end
 
@@ -148,8 +148,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
     {context, webhook, _delivery} = set_up(context)
     view = page!(context)
     TestHost.put(context.host, {:role, :owner}, :nobody)
-    {:ok, stored} = Instance.store(context.instance, :get_webhook, [webhook.id])
-    {:ok, _} = Instance.store(context.instance, :update_webhook, [%{stored | name: "Renamed"}])
+    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
+    {:ok, _} = Store.update_webhook(context.instance, %{stored | name: "Renamed"})
     send(view.pid, {:plausible_webhooks, :webhook_changed, %{}})
     shows!(view, @lost)
     refute render(view) =~ "Renamed"
@@ -208,7 +208,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
       })
 
     delivery = delivery(%{theirs | site_id: 2}, state: :failed, reason: "x")
-    :ok = Instance.store(context.instance, :accept, [[delivery]])
+    :ok = Store.accept(context.instance, [delivery])
     view = page!(context)
 
     assert forge(view, "page.webhook", %{"id" => theirs.id}) =~

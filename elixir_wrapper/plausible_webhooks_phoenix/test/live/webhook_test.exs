@@ -14,7 +14,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
 
   defp accept!(context, webhook, attributes) do
     delivery = delivery(webhook, attributes)
-    :ok = Instance.store(context.instance, :accept, [[delivery]])
+    :ok = Store.accept(context.instance, [delivery])
     delivery
   end
 

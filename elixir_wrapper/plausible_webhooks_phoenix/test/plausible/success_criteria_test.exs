@@ -87,7 +87,7 @@ defmodule Plausible.Webhooks.Plausible.SuccessCriteriaTest do
     assert [%{attempts: 4, last_status: 500}] = await_log(context, :failed, 1)
     Process.sleep(500)
     assert HttpReceiver.count(context.receiver, "/failing") == 4
-    assert length(%Plausible.Webhooks.Runtime.Options{}.retry_delays_ms) == 3
+    assert length(%Plausible.Webhooks.Options{}.retry_delays_ms) == 3
   end
 
   defp default_evaluator,

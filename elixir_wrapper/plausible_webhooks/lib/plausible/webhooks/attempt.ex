@@ -27,6 +27,14 @@ defmodule Plausible.Webhooks.Attempt do
     * `owner` - whose engine made it, while it is reported; `nil` in the log.
   """
 
+  @errors ~w(http_status redirect gone dns_error dns_timeout blocked_address connection_refused
+             connection_reset network_unreachable connect_timeout tls_error tls_timeout timeout
+             response_too_large protocol_error cancelled unknown_webhook internal)a
+
+  @doc "Every error class."
+  @spec errors() :: [atom()]
+  def errors, do: @errors
+
   @type t :: %__MODULE__{
           delivery_id: String.t(),
           webhook_id: String.t(),

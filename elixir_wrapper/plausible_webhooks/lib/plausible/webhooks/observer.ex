@@ -31,6 +31,7 @@ defmodule Plausible.Webhooks.Observer do
   | `:deliveries_accepted` | `count` | `sites`: how many of them are of which site, `%{site_id => count}` |
   | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:site_share` (one site's part of the Outbox is full), `:fan_out` (more than `:deliveries_per_event_max`), `:refused_by_store`, `:payload` (too large, not encodable), `:malformed_event` (no `:clickhouse_event` with a `:site_id`), `:hook_error`, `:stopping` |
   | `:engine_overloaded` | `count` of deliveries given back to the store | |
+  | `:store_call` | `duration_us` | `operation` (a function of `Plausible.Webhooks.Store`), `error` (`nil` if it succeeded) |
   | `:store_failed` | | `operation`, `reason` |
   | `:cluster_failed` | | `reason`: other nodes could not be told of a change |
   | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`; on the node that has changed it |
@@ -48,6 +49,7 @@ defmodule Plausible.Webhooks.Observer do
           | :deliveries_accepted
           | :deliveries_dropped
           | :engine_overloaded
+          | :store_call
           | :store_failed
           | :cluster_failed
           | :webhook_changed

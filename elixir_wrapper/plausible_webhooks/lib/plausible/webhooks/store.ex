@@ -1,58 +1,72 @@
 defmodule Plausible.Webhooks.Store do
-  @moduledoc """
-  Where webhooks, deliveries, attempts and alert states are kept: the one place
-  whose word counts after a crash.
-
-  Given at the start as `store: {module, options}`. The process of `child_spec/1`
-  is started first, then `init/1` is called (again after a restart of that
-  process). Every callback gets the handle that `init/1` returned. One contract
-  test suite (`Plausible.Webhooks.StoreContract`) runs on every implementation.
-
-  A callback that answers `:ok` or `{:ok, _}` to a write has committed it
-  durably. `{:error, reason}` means nothing of that call was written, with two
-  exceptions:
-
-    * Reasons of `unknown?/1`, such as `:timeout` and `:connection_lost`: it may be
-      done, or be done a while from now. `accept/2` and `record/2` may simply be
-      repeated; after `claim/3`, `reclaim/4` and `redeliver/3` the owner may have
-      deliveries that it does not know of.
-    * `delete_webhook/3`, `cancel_waiting/3` and `prune/3` may have much to do and
-      work in slices, so that others are not kept waiting. Part of it may be
-      done; repeating the call does the rest.
-
-  Any other reason than those of `away?/1` says of `accept/2` and `record/2` that a
-  row is such that it can never be written; it is given up then, where it alone is
-  to blame.
-
-  No callback raises for what is in the data or for a store that is away. Any
-  bytes may be in a body, an answer, a detail or a name; they come back as they
-  were.
-
-  Times are Unix milliseconds by the store's clock (`now_ms/1`): with several
-  nodes the database's clock decides.
-  """
-
-  alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
-
   @away ~w(timeout connection_lost queue_timeout store_unavailable not_started locked
            disk_full read_only io_error cannot_open corrupt not_a_database)a
 
+  @moduledoc """
+  Keeps webhooks, deliveries, attempts and alert states. After a crash, only what the
+  store holds counts.
+
+  This module is two things: the behaviour that a store implements, and the facade
+  through which everything else calls the store of an instance.
+
+  ## Implementing a store
+
+  A store is given at the start as `store: {module, options}`. The process of
+  `c:child_spec/1` is started first. Then `c:init/1` is called, and called again after
+  that process was restarted. Every other callback gets the handle that `c:init/1`
+  returned. One contract test suite (`Plausible.Webhooks.StoreContract`) runs against
+  every implementation.
+
+  A callback that answers a write with `:ok` or `{:ok, _}` has committed it durably.
+  `{:error, reason}` means that nothing of the call was written, with two exceptions:
+
+    * After an error for which `outcome_unknown?/1` is true, the write may have been
+      done, or may still be done. `accept/2` and `record/2` may be repeated. After
+      `claim/3`, `reclaim/4` and `redeliver/3` the owner may own deliveries that it does
+      not know of.
+    * `delete_webhook/3`, `cancel_waiting/3` and `prune/3` work in slices, so that other
+      callers need not wait. A part may be done. Repeating the call does the rest.
+
+  Of `accept/2` and `record/2`, an error for which `away?/1` is false says that a row can
+  never be written. That row is given up once it alone is known to be the cause.
+
+  A callback does not raise because of the data or because the database is away. It
+  answers within its own time limit. Bodies, answers, details and names may hold any
+  bytes and come back unchanged. Times are Unix milliseconds by the store's clock
+  (`c:now_ms/1`): with several nodes that is the database's clock.
+
+  ## Calling the store
+
+  Each function takes the instance, or its name, in place of the handle. It never raises:
+  a store that is not open yet answers `{:error, :store_unavailable}`, an instance that
+  does not run `{:error, :stopped}`, and a store that raises `{:error, :store_raised}`.
+  Observers get each call with its duration as `:store_call`
+  (`Plausible.Webhooks.Observer`).
+  """
+
+  alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
+  alias Plausible.Webhooks.Runtime.{Instance, Observers}
+
+  require Logger
+
+  @type instance :: Instance.t() | Instance.name()
   @type handle :: term()
   @type error :: {:error, term()}
+  @type site_id :: integer()
   @typedoc """
-  Who works on pending deliveries: one engine. An owner without a lease in force
-  (`heartbeat/3`) counts as dead.
+  A node's engine, which owns the pending deliveries it works on. An owner whose lease
+  (`heartbeat/3`) has ended counts as dead.
   """
   @type owner :: String.t()
 
-  @typedoc "Shows that a turn is one's own."
+  @typedoc "Proof that the caller holds a lease of `take_lease/4`."
   @type token :: integer()
 
   @typedoc """
-  Filters of the log. All that are given must hold. `states`: any of; `types`:
-  any of (an empty list: none); `status_class`: 2..5 by the last answer, or
-  `:none` for deliveries that were tried and got no answer the last time;
-  `since_ms`/`until_ms` by creation time, half-open. Another key or value is
+  Filters of the log, all of which must hold. `states` and `types` match any of their
+  entries; an empty list matches nothing. `status_class` is the class of the last answer,
+  2..5, or `:none` for deliveries whose last attempt got no answer. `since_ms` (inclusive)
+  and `until_ms` (exclusive) limit the time of creation. Anything else is
   `{:error, {:invalid_filter, key}}`.
   """
   @type filters :: %{
@@ -66,31 +80,28 @@ defmodule Plausible.Webhooks.Store do
         }
 
   @typedoc """
-  Keyset paging, newest first: `after` is the opaque cursor of the last page
-  (`nil` for the first); `{:error, :invalid_cursor}` for anything else. `limit`
-  1..200, default 50; otherwise `{:error, :invalid_limit}`.
+  Which page of the log. `after` is the `next` of the page before, `nil` for the first
+  page; anything else is `{:error, :invalid_cursor}`. `limit` is 1..200, 50 by default;
+  anything else is `{:error, :invalid_limit}`.
   """
   @type page :: %{optional(:after) => String.t() | nil, optional(:limit) => 1..200}
 
   @typedoc """
-  `next` is `nil` when there is nothing after these entries. What is added while
-  somebody turns pages is newer than all of them and disturbs none.
+  A page of the log, newest first. Deliveries created while somebody turns pages are
+  newer than all of them.
 
-  A page may be shorter than `limit`, even empty, and have a `next` all the same:
-  what the filters ask for is rare, and one call looks at so many deliveries and no
-  more (100 000, or what a second is enough for). `next` goes on from there, maybe
-  to find nothing more. Whoever has to know all, or whether there is any, turns
-  pages until `next` is `nil`.
+  `next` is `nil` when nothing follows. A page with a `next` may be shorter than `limit`,
+  even empty: a call looks at a bounded number of deliveries (100 000, or as many as it
+  can in a second), and matches may be rare.
   """
   @type page_of(item) :: %{entries: [item], next: String.t() | nil}
 
   @typedoc """
-  What became of a webhook's deliveries. `finished`: how many ended as what, by the
-  whole UTC hour (its beginning) in which they did. `complete?`: not when some hour had
-  more than a call looks at (10 000; fewer where many webhooks of a site have that
-  many); then it is so many at least. `last`: the newest delivery, without body; `nil`
-  when there is none, or none among so many of the site's newest (100 000) as a store
-  that knows no shorter way looks at.
+  How a webhook's deliveries ended. `finished` counts them by state and by the UTC hour
+  in which they ended. `complete?` is false when some hour had more than a call counts
+  (10 000, or fewer for a site with many such webhooks); the counts are then lower
+  bounds. `last` is the newest delivery, without body; `nil` when there is none, or none
+  among the site's newest 100 000 for a store that has to look through those.
   """
   @type activity :: %{
           finished: %{{hour_ms :: integer(), Delivery.state()} => pos_integer()},
@@ -98,15 +109,22 @@ defmodule Plausible.Webhooks.Store do
           last: Delivery.t() | nil
         }
 
-  @typedoc """
-  At most 10 000 are counted. `more?`: there are more, or there may be: a call looks
-  at so much and no more.
-  """
+  @typedoc "At most 10 000 are counted; `more?` says that there are, or may be, more."
   @type waiting :: %{count: 0..10_000, more?: boolean()}
 
+  @typedoc "How many deliveries are in each state, and when the first one that waits is due."
+  @type counts :: %{
+          pending: non_neg_integer(),
+          parked: non_neg_integer(),
+          delivered: non_neg_integer(),
+          failed: non_neg_integer(),
+          cancelled: non_neg_integer(),
+          oldest_due_ms: integer() | nil
+        }
+
   @typedoc """
-  `visitors` and `threshold` are those of the breach; `seen_at_ms`: when it was last
-  seen to go on.
+  `visitors` and `threshold` are those of the breach. `seen_at_ms` is when the breach was
+  last seen to hold.
   """
   @type alert_state :: %{
           webhook_id: Webhook.id(),
@@ -120,195 +138,332 @@ defmodule Plausible.Webhooks.Store do
           seen_at_ms: integer() | nil
         }
 
+  # --- the behaviour
+
   @doc """
-  Opens the store, creating or migrating it. The options are those that were given
-  with it, and `:vault` and `:webhooks_per_site_max` of the instance where they were
-  not. The error stops the start, except that `:connection_lost`, `:queue_timeout`
-  and `:timeout` get some seconds. A store
-  made by a newer version, by somebody else, or with other keys is an error, and
-  is left as it is.
+  Opens the store, and creates or migrates its tables.
+
+  Gets the options that were given with the store. `:vault` and `:webhooks_per_site_max`
+  are those of the instance unless they are given. An error stops the start;
+  `:connection_lost`, `:queue_timeout` and `:timeout` are tried again for some seconds
+  first. A store that a newer version or somebody else made, or that was encrypted with
+  other keys, is an error and is left unchanged.
   """
   @callback init(keyword()) :: {:ok, handle()} | error()
-  @doc "A child to supervise, or `nil` when the host already runs the store."
+  @doc "A child to supervise, or `nil` when the host already runs the database."
   @callback child_spec(keyword()) :: Supervisor.child_spec() | nil
   @callback now_ms(handle()) :: integer()
 
-  # --- webhooks
   @doc """
-  Adds a webhook. `:limit_reached` when the site has as many as it may (an option
-  of the store, default 20), `:already_exists` for an id that is taken.
+  Adds a webhook. `:limit_reached` when the site has `:webhooks_per_site_max` (20),
+  `:already_exists` when the id is taken.
   """
   @callback insert_webhook(handle(), Webhook.t()) ::
               :ok | {:error, :limit_reached | :already_exists} | error()
   @doc """
-  Replaces the webhook (all of it, except `site_id` and `inserted_at_ms`) if
-  `version` is still the stored one, and stores `version + 1`. `{:error, :stale}`
-  otherwise, `{:error, :not_found}` if it is gone or belongs to another site.
-  Returns what is stored now.
+  Replaces all of a webhook but `site_id` and `inserted_at_ms`, if `version` is still the
+  stored one, and stores `version + 1`. Returns what is stored now. `:stale` for another
+  version, `:not_found` for a webhook that is gone or of another site.
   """
   @callback update_webhook(handle(), Webhook.t()) ::
               {:ok, Webhook.t()} | {:error, :stale | :not_found} | error()
   @doc """
-  Removes the webhook of that site, its alert states and its log; the engine
-  cancels what waits. Of a long log a part may be left to `prune/3`.
+  Deletes the site's webhook with its alert states and its log. A part of a long log may
+  be left to `prune/3`. The engine cancels what waits.
   """
-  @callback delete_webhook(handle(), integer(), Webhook.id()) ::
+  @callback delete_webhook(handle(), site_id(), Webhook.id()) ::
               :ok | {:error, :not_found} | error()
   @callback get_webhook(handle(), Webhook.id()) ::
               {:ok, Webhook.t()} | {:error, :not_found} | error()
   @doc "The site's webhooks, oldest first."
-  @callback list_webhooks(handle(), integer()) :: {:ok, [Webhook.t()]} | error()
+  @callback list_webhooks(handle(), site_id()) :: {:ok, [Webhook.t()]} | error()
   @callback all_webhooks(handle()) :: {:ok, [Webhook.t()]} | error()
-  @doc "Merges health fields without touching `version`."
+  @doc "Sets health fields and leaves `version` as it is."
   @callback put_health(handle(), Webhook.id(), %{
               optional(:failing_since_ms) => integer() | nil
             }) :: :ok | {:error, :not_found} | error()
 
-  # --- deliveries
   @doc """
-  The moment of acceptance: inserts the deliveries as they are, in one
-  transaction. A delivery whose id is there already is left as it is. Only a
-  pending one keeps an owner; a terminal one without `finished_at_ms` gets the
-  time of the call. The webhook need not exist (it may just have been deleted).
+  The moment of acceptance: inserts the deliveries in one transaction. A delivery whose
+  id is stored already stays as it is. Only a pending one keeps its owner. A terminal one
+  without `finished_at_ms` gets the time of the call. The webhook need not exist: it may
+  just have been deleted.
   """
   @callback accept(handle(), [Delivery.t()]) :: :ok | error()
 
   @doc """
-  Writes attempts and moves their deliveries, one after the other as listed, in
-  one transaction. An attempt of an unknown delivery is skipped.
+  Writes attempts and moves their deliveries, in the given order and in one transaction.
+  An attempt of an unknown delivery is skipped.
 
-    * An attempt with `number` 0 is not written; it only moves the delivery.
-    * Of several with the same number the first one stays.
+    * An attempt with `number` 0 is not stored. It only moves the delivery.
+    * Of several attempts with the same number, the first one stays.
     * The delivery moves to the attempt's state if it is not terminal yet and the
       attempt is new (its number is 0 or greater than the delivery's `attempts`).
-      Otherwise it stays where it is, except that `:delivered` wins over
-      everything, at any number. So recording something twice changes nothing.
-    * `:pending` and `:parked` set `next_at_ms`; `:pending` keeps the owner,
-      everything else clears it. A terminal state sets `finished_at_ms`, and, for
-      `:failed` and `:cancelled`, `reason`: the attempt's error, or with number 0
-      its detail if there is one.
-    * `attempts`, `last_status` and `last_error` follow the attempt with the
-      greatest number, also after the end (unless that was `:delivered`).
-    * With an attempt that is neither `:delivered` nor `:pending` an engine lets go
-      of the delivery. When such a one is not new (another engine was faster, which
-      took over or was taken over from), not recorded before, and by the owner of
-      a pending delivery (`owner`), that has no owner any more and can be claimed.
+      Otherwise it stays, except that `:delivered` always wins. So recording something
+      twice changes nothing.
+    * `:pending` and `:parked` set `next_at_ms`. `:pending` keeps the owner, every other
+      state clears it. A terminal state sets `finished_at_ms`; `:failed` and `:cancelled`
+      also set `reason`: the attempt's error, or its detail if the number is 0 and there
+      is one.
+    * `attempts`, `last_status` and `last_error` follow the attempt with the greatest
+      number, after the end too, unless that was `:delivered`.
+    * An engine lets go of a delivery with an attempt that is neither `:delivered` nor
+      `:pending`. When such an attempt is not new and was not recorded before (another
+      engine had taken the delivery over and was faster), and its `owner` owns the pending
+      delivery, the delivery loses its owner and can be claimed.
   """
   @callback record(handle(), [Attempt.t()]) :: :ok | error()
 
   @doc """
-  Takes over at most `limit` deliveries for `owner`: parked ones whose time has
-  come and pending ones whose owner's lease is over (or is nobody's), oldest due
-  first (by `next_at_ms`, or creation when that is `nil`). They come back
-  `:pending`, with body. No two owners get the same one. What is pending for
-  `owner` itself is in its engine and never comes back by this.
+  Makes `owner` the owner of at most `limit` deliveries: parked ones that are due, and
+  pending ones whose owner has no lease. The oldest due come first (by `next_at_ms`, or
+  by creation when that is `nil`). They come back `:pending`, with body. No two owners
+  get the same one. What is pending for `owner` already is in its engine and is not
+  returned.
   """
   @callback claim(handle(), owner(), limit :: pos_integer()) :: {:ok, [Delivery.t()]} | error()
 
   @doc """
-  Takes over at most `limit` of the pending deliveries of `from`, oldest due first,
-  whether its lease is in force or not: for an engine that goes on under another
-  name. They come back with body. Fewer than `limit`: nothing is left, except what
-  somebody else was changing in this moment.
+  Makes `owner` the owner of at most `limit` pending deliveries of `from`, oldest due
+  first, whether or not the lease of `from` holds: the same engine goes on under another
+  name. They come back with body. Fewer than `limit` means that nothing is left, except
+  rows that somebody else was changing at that moment.
   """
   @callback reclaim(handle(), owner(), from :: owner(), limit :: pos_integer()) ::
               {:ok, [Delivery.t()]} | error()
 
   @doc """
-  Gives pending deliveries of this owner back: `:parked`, due at `next_at_ms`, no
-  owner. Others are left alone.
+  Makes pending deliveries of this owner `:parked`, due at `next_at_ms` and owned by
+  nobody. Others are left alone.
   """
   @callback release(handle(), owner(), [String.t()], next_at_ms :: integer()) :: :ok | error()
 
-  @doc """
-  Renews the owner's lease; all its pending deliveries live by it. A lease of 1 ms
-  ends it.
-  """
+  @doc "Renews the lease under which the owner holds its deliveries. 1 ms ends it."
   @callback heartbeat(handle(), owner(), lease_ms :: pos_integer()) :: :ok | error()
 
   @doc """
-  Takes a turn at what only one at a time may do, for `lease_ms` from now:
-  `{:error, :taken}` while somebody else has it. With the token of the last time a
-  turn is renewed, also after its end, unless somebody else has had it since. A
-  lease of 1 ms ends it. The name says what the turn is at, and is no owner's.
+  Takes the lease with this name, for what one node at a time may do. `{:error, :taken}`
+  while another node holds it. With its token a lease is renewed, also after its end
+  unless another node has held it since. 1 ms ends it. Names of leases and owners do not
+  meet.
   """
-  @callback take_turn(handle(), name :: String.t(), lease_ms :: pos_integer(), token() | nil) ::
+  @callback take_lease(handle(), name :: String.t(), lease_ms :: pos_integer(), token() | nil) ::
               {:ok, token()} | {:error, :taken} | error()
 
   @doc """
-  Makes `failed` and `cancelled` deliveries `:pending` again for `owner`, same id,
-  `schedule_from` set to `attempts`, `manual` true; `next_at_ms`, `finished_at_ms`
-  and `reason` are cleared. A parked or pending one is taken over too: a manual
-  redelivery replaces the pending retry. A delivered one only when it is the only
-  id given: in a recovery it has arrived in the meantime. Unknown ids are skipped.
-  Returns them with body, in the order of the ids.
+  Makes `failed` and `cancelled` deliveries `:pending` again for `owner`, under the same
+  id. Sets `schedule_from` to `attempts` and `manual` to true, and clears `next_at_ms`,
+  `finished_at_ms` and `reason`.
+
+  A parked or pending delivery is taken over too: a manual redelivery replaces the
+  pending retry. A delivered one is taken only if its id is the only one given: in a
+  recovery it has arrived in the meantime. Unknown ids are skipped. Returns the
+  deliveries with body, in the order of the ids.
   """
   @callback redeliver(handle(), owner(), [String.t()]) :: {:ok, [Delivery.t()]} | error()
 
   @doc """
-  Ids, oldest first, of the webhook's `failed` and `cancelled` deliveries created
-  since then; at most `limit`.
+  The ids of at most `limit` of the webhook's `failed` and `cancelled` deliveries created
+  since then, oldest first.
   """
   @callback recoverable(handle(), Webhook.id(), since_ms :: integer(), limit :: pos_integer()) ::
               {:ok, [String.t()]} | error()
 
-  @doc "Cancels the webhook's pending and parked deliveries; returns how many."
+  @doc "Cancels the webhook's pending and parked deliveries; returns their number."
   @callback cancel_waiting(handle(), Webhook.id(), reason :: String.t()) ::
               {:ok, non_neg_integer()} | error()
 
-  @doc "The log of a site, newest first, without bodies (`nil`)."
-  @callback deliveries(handle(), integer(), filters(), page()) ::
+  @doc "A page of the site's log, newest first, without bodies (`nil`)."
+  @callback deliveries(handle(), site_id(), filters(), page()) ::
               {:ok, page_of(Delivery.t())} | error()
   @callback get_delivery(handle(), String.t()) ::
               {:ok, Delivery.t()} | {:error, :not_found} | error()
   @doc "Every attempt of a delivery, oldest first."
   @callback attempts(handle(), String.t()) :: {:ok, [Attempt.t()]} | error()
-
-  @doc "How many deliveries are in each state, and when the oldest waiting is due."
-  @callback counts(handle()) ::
-              {:ok,
-               %{
-                 pending: non_neg_integer(),
-                 parked: non_neg_integer(),
-                 delivered: non_neg_integer(),
-                 failed: non_neg_integer(),
-                 cancelled: non_neg_integer(),
-                 oldest_due_ms: integer() | nil
-               }}
-              | error()
+  @callback counts(handle()) :: {:ok, counts()} | error()
 
   @doc """
-  What became of the deliveries of these webhooks, which are all of one site, in the 24
-  hours that begin with `since_ms`, the beginning of an hour; what ended after them is
-  there, too. An entry for each id. Bounded, however many deliveries there are: asked
-  whenever somebody looks at the page.
+  How the deliveries of these webhooks, all of one site, ended in the 24 hours from
+  `since_ms`, the beginning of an hour, and after them. Returns an entry for each id. The
+  cost is bounded whatever the log holds: this is called whenever somebody opens the page.
   """
-  @callback activity(handle(), integer(), [Webhook.id()], since_ms :: integer()) ::
+  @callback activity(handle(), site_id(), [Webhook.id()], since_ms :: integer()) ::
               {:ok, %{Webhook.id() => activity()}} | error()
 
-  @doc "How many deliveries of these webhooks are pending or parked; an entry for each id."
+  @doc "How many deliveries of each of these webhooks are pending or parked."
   @callback waiting(handle(), [Webhook.id()]) :: {:ok, %{Webhook.id() => waiting()}} | error()
 
   @doc """
-  Deletes terminal deliveries (and their attempts) finished before; at most
-  `limit`. Returns how many; fewer than `limit` when nothing is left to delete.
-  What deleted webhooks have left behind is deleted too, and may count.
+  Deletes at most `limit` terminal deliveries that finished before then, with their
+  attempts. Returns the number deleted; fewer than `limit` means that none is left. Also
+  deletes, and may count, what deleted webhooks have left behind.
   """
   @callback prune(handle(), before_ms :: integer(), limit :: pos_integer()) ::
               {:ok, non_neg_integer()} | error()
 
-  # --- traffic alerts
-  @doc "What is known of these webhooks; one without a state is not in the list."
+  @doc "The alert states of these webhooks; a webhook may have none."
   @callback alert_states(handle(), [Webhook.id()]) :: {:ok, [alert_state()]} | error()
-  @doc "Puts or replaces the state of one webhook and kind."
+  @doc "Puts or replaces the alert state of one webhook and kind."
   @callback put_alert_state(handle(), alert_state()) :: :ok | {:error, :not_found} | error()
+
+  # --- the facade: see the callback of the same name
+
+  @doc "The time by the store's clock; by this node's own while the store does not answer."
+  @spec now_ms(instance()) :: integer()
+  def now_ms(instance) do
+    with {:error, _reason} <- call(instance, :now_ms, []), do: Instance.now_ms()
+  end
+
+  @spec insert_webhook(instance(), Webhook.t()) :: :ok | error()
+  def insert_webhook(instance, webhook), do: call(instance, :insert_webhook, [webhook])
+
+  @spec update_webhook(instance(), Webhook.t()) :: {:ok, Webhook.t()} | error()
+  def update_webhook(instance, webhook), do: call(instance, :update_webhook, [webhook])
+
+  @spec delete_webhook(instance(), site_id(), Webhook.id()) :: :ok | error()
+  def delete_webhook(instance, site_id, id), do: call(instance, :delete_webhook, [site_id, id])
+
+  @spec get_webhook(instance(), Webhook.id()) :: {:ok, Webhook.t()} | error()
+  def get_webhook(instance, id), do: call(instance, :get_webhook, [id])
+
+  @spec list_webhooks(instance(), site_id()) :: {:ok, [Webhook.t()]} | error()
+  def list_webhooks(instance, site_id), do: call(instance, :list_webhooks, [site_id])
+
+  @spec all_webhooks(instance()) :: {:ok, [Webhook.t()]} | error()
+  def all_webhooks(instance), do: call(instance, :all_webhooks, [])
+
+  @spec put_health(instance(), Webhook.id(), map()) :: :ok | error()
+  def put_health(instance, id, health), do: call(instance, :put_health, [id, health])
+
+  @spec accept(instance(), [Delivery.t()]) :: :ok | error()
+  def accept(instance, deliveries), do: call(instance, :accept, [deliveries])
+
+  @spec record(instance(), [Attempt.t()]) :: :ok | error()
+  def record(instance, attempts), do: call(instance, :record, [attempts])
+
+  @spec claim(instance(), owner(), pos_integer()) :: {:ok, [Delivery.t()]} | error()
+  def claim(instance, owner, limit), do: call(instance, :claim, [owner, limit])
+
+  @spec reclaim(instance(), owner(), owner(), pos_integer()) :: {:ok, [Delivery.t()]} | error()
+  def reclaim(instance, owner, from, limit), do: call(instance, :reclaim, [owner, from, limit])
+
+  @spec release(instance(), owner(), [String.t()], integer()) :: :ok | error()
+  def release(instance, owner, ids, next_at_ms),
+    do: call(instance, :release, [owner, ids, next_at_ms])
+
+  @spec heartbeat(instance(), owner(), pos_integer()) :: :ok | error()
+  def heartbeat(instance, owner, lease_ms), do: call(instance, :heartbeat, [owner, lease_ms])
+
+  @spec take_lease(instance(), String.t(), pos_integer(), token() | nil) ::
+          {:ok, token()} | error()
+  def take_lease(instance, name, lease_ms, token),
+    do: call(instance, :take_lease, [name, lease_ms, token])
+
+  @spec redeliver(instance(), owner(), [String.t()]) :: {:ok, [Delivery.t()]} | error()
+  def redeliver(instance, owner, ids), do: call(instance, :redeliver, [owner, ids])
+
+  @spec recoverable(instance(), Webhook.id(), integer(), pos_integer()) ::
+          {:ok, [String.t()]} | error()
+  def recoverable(instance, webhook_id, since_ms, limit),
+    do: call(instance, :recoverable, [webhook_id, since_ms, limit])
+
+  @spec cancel_waiting(instance(), Webhook.id(), String.t()) ::
+          {:ok, non_neg_integer()} | error()
+  def cancel_waiting(instance, webhook_id, reason),
+    do: call(instance, :cancel_waiting, [webhook_id, reason])
+
+  @spec deliveries(instance(), site_id(), filters(), page()) ::
+          {:ok, page_of(Delivery.t())} | error()
+  def deliveries(instance, site_id, filters, page),
+    do: call(instance, :deliveries, [site_id, filters, page])
+
+  @spec get_delivery(instance(), String.t()) :: {:ok, Delivery.t()} | error()
+  def get_delivery(instance, id), do: call(instance, :get_delivery, [id])
+
+  @spec attempts(instance(), String.t()) :: {:ok, [Attempt.t()]} | error()
+  def attempts(instance, delivery_id), do: call(instance, :attempts, [delivery_id])
+
+  @spec counts(instance()) :: {:ok, counts()} | error()
+  def counts(instance), do: call(instance, :counts, [])
+
+  @spec activity(instance(), site_id(), [Webhook.id()], integer()) ::
+          {:ok, %{Webhook.id() => activity()}} | error()
+  def activity(instance, site_id, webhook_ids, since_ms),
+    do: call(instance, :activity, [site_id, webhook_ids, since_ms])
+
+  @spec waiting(instance(), [Webhook.id()]) :: {:ok, %{Webhook.id() => waiting()}} | error()
+  def waiting(instance, webhook_ids), do: call(instance, :waiting, [webhook_ids])
+
+  @spec prune(instance(), integer(), pos_integer()) :: {:ok, non_neg_integer()} | error()
+  def prune(instance, before_ms, limit), do: call(instance, :prune, [before_ms, limit])
+
+  @spec alert_states(instance(), [Webhook.id()]) :: {:ok, [alert_state()]} | error()
+  def alert_states(instance, webhook_ids), do: call(instance, :alert_states, [webhook_ids])
+
+  @spec put_alert_state(instance(), alert_state()) :: :ok | error()
+  def put_alert_state(instance, state), do: call(instance, :put_alert_state, [state])
+
+  @doc false
+  # The Keeper has opened the store.
+  @spec opened(Instance.t(), module(), handle()) :: :ok
+  def opened(%Instance{tables: %{meta: meta}}, module, handle) do
+    :ets.insert(meta, {:store, module, handle})
+    :ok
+  end
+
+  @doc false
+  @spec opened?(Instance.t()) :: boolean()
+  def opened?(%Instance{tables: %{meta: meta}}), do: :ets.member(meta, :store)
+
+  defp call(%Instance{} = instance, function, arguments) do
+    case open(instance) do
+      {module, handle} ->
+        began = System.monotonic_time()
+        result = guarded(module, function, [handle | arguments])
+        Observers.store_called(instance, function, System.monotonic_time() - began, result)
+        result
+
+      nil ->
+        {:error, :store_unavailable}
+    end
+  end
+
+  defp call(name, function, arguments) do
+    case Instance.get(name) do
+      nil -> {:error, :stopped}
+      instance -> call(instance, function, arguments)
+    end
+  end
+
+  defp open(%Instance{tables: %{meta: meta}}) do
+    case :ets.lookup(meta, :store) do
+      [{:store, module, handle}] -> {module, handle}
+      [] -> nil
+    end
+  rescue
+    # The tables are gone: the instance has just been stopped.
+    ArgumentError -> nil
+  end
+
+  # In the caller's process. A process of its own, which could be killed when the store
+  # hangs, would have to copy every batch; the stores have time limits of their own.
+  defp guarded(module, function, arguments) do
+    apply(module, function, arguments)
+  rescue
+    error ->
+      # Only the kind: a message may quote what was to be stored.
+      Logger.error("webhooks: the store raised #{inspect(error.__struct__)} in #{function}")
+      {:error, :store_raised}
+  catch
+    :exit, _reason -> {:error, :store_unavailable}
+    :throw, _value -> {:error, :store_raised}
+  end
 
   # --- errors
 
   @doc """
-  Does the reason only say that the store is away, in whatever way? Then it says
-  nothing about what was to be written: the same may be written the next time, and
-  none of it is given up.
+  Whether the reason only says that the store cannot be reached. Nothing is wrong with
+  what was to be written then, and it is written later.
 
   These are #{Enum.map_join(@away, ", ", &"`#{inspect(&1)}`")}, and whatever a store
   puts into `{:away, reason}`.
@@ -317,12 +472,8 @@ defmodule Plausible.Webhooks.Store do
   def away?({:away, _reason}), do: true
   def away?(reason), do: reason in @away
 
-  @doc """
-  May what failed for this reason be done all the same?
-  """
-  @spec unknown?(term()) :: boolean()
-  def unknown?({:raised, _exception}), do: true
-
-  def unknown?(reason),
+  @doc "Whether a write that failed for this reason may have been done all the same."
+  @spec outcome_unknown?(term()) :: boolean()
+  def outcome_unknown?(reason),
     do: reason in [:timeout, :connection_lost, :store_unavailable, :store_raised]
 end

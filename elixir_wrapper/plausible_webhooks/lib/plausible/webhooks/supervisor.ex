@@ -24,12 +24,13 @@ defmodule Plausible.Webhooks.Supervisor do
 
   use Supervisor
 
+  alias Plausible.Webhooks.Options
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Deliver.{Engine, Health, Recorder, Sweeper}
   alias Plausible.Webhooks.Ingest.{Directory, Hooks}
   alias Plausible.Webhooks.Manage.Changes
-  alias Plausible.Webhooks.Runtime.{Instance, Observers, Options, Registration}
-  alias Plausible.Webhooks.Store.{Keeper, Proxy}
+  alias Plausible.Webhooks.Runtime.{Instance, Observers, Registration}
+  alias Plausible.Webhooks.Store.Keeper
 
   alias Plausible.Webhooks.Ingest.Traffic.Evaluator
 
@@ -126,18 +127,15 @@ defmodule Plausible.Webhooks.Supervisor do
   def start_part(Directory, name) do
     options = Instance.fetch!(name).options
     compare = &Changes.compare(name, &1)
-    Directory.start_link(parts(name, options) ++ [compare: compare] ++ options.directory)
+    Directory.start_link([instance: name, compare: compare] ++ options.directory)
   end
 
   def start_part(Evaluator, name) do
     options = Instance.fetch!(name).options
     deliver = &Hooks.deliver_notice(name, &1)
     traffic = if options.periodic == :local, do: options.traffic, else: untimed(options.traffic)
-    Evaluator.start_link(parts(name, options) ++ [deliver: deliver] ++ traffic)
+    Evaluator.start_link([instance: name, deliver: deliver] ++ traffic)
   end
 
   defp untimed(traffic), do: Keyword.put(traffic, :tick_ms, :infinity)
-
-  defp parts(name, options),
-    do: [instance: name, store: {Proxy, name}, host: options.host]
 end

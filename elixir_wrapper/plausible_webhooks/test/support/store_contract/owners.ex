@@ -217,32 +217,32 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
   # --- turns
 
   promise "a turn is one's own until its lease is over, and then the next one's", %{store: store} do
-    assert {:ok, token} = take_turn(store, "a", 200, nil)
+    assert {:ok, token} = take_lease(store, "a", 200, nil)
     assert is_integer(token)
-    assert take_turn(store, "a", 200, nil) == {:error, :taken}
-    assert take_turn(store, "a", 200, token + 1) == {:error, :taken}
-    assert {:ok, _token} = take_turn(store, "b", 200, nil)
+    assert take_lease(store, "a", 200, nil) == {:error, :taken}
+    assert take_lease(store, "a", 200, token + 1) == {:error, :taken}
+    assert {:ok, _token} = take_lease(store, "b", 200, nil)
     Process.sleep(250)
-    assert {:ok, next} = take_turn(store, "a", 60_000, nil)
+    assert {:ok, next} = take_lease(store, "a", 60_000, nil)
     assert next != token
     # Whoever had it before has not noticed.
-    assert take_turn(store, "a", 60_000, token) == {:error, :taken}
+    assert take_lease(store, "a", 60_000, token) == {:error, :taken}
   end
 
   promise "a turn is renewed by its token, also late, and ended by it", %{store: store} do
-    {:ok, token} = take_turn(store, "a", 100, nil)
-    {:ok, token} = take_turn(store, "a", 100, token)
+    {:ok, token} = take_lease(store, "a", 100, nil)
+    {:ok, token} = take_lease(store, "a", 100, token)
     Process.sleep(150)
-    {:ok, token} = take_turn(store, "a", 60_000, token)
-    assert take_turn(store, "a", 1, nil) == {:error, :taken}
-    assert {:ok, _token} = take_turn(store, "a", 1, token)
+    {:ok, token} = take_lease(store, "a", 60_000, token)
+    assert take_lease(store, "a", 1, nil) == {:error, :taken}
+    assert {:ok, _token} = take_lease(store, "a", 1, token)
     Process.sleep(10)
-    assert {:ok, _token} = take_turn(store, "a", 60_000, nil)
+    assert {:ok, _token} = take_lease(store, "a", 60_000, nil)
   end
 
   promise "of many who ask for a turn at the same moment one gets it", %{store: store} do
     for turn <- 1..5 do
-      answers = at_once(for _ <- 1..10, do: fn -> take_turn(store, "t#{turn}", 60_000, nil) end)
+      answers = at_once(for _ <- 1..10, do: fn -> take_lease(store, "t#{turn}", 60_000, nil) end)
       assert Enum.count(answers, &match?({:ok, _token}, &1)) == 1
       assert Enum.count(answers, &(&1 == {:error, :taken})) == 9
     end
@@ -250,9 +250,9 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
 
   promise "a turn is no owner, and no owner has a turn", %{store: store} do
     accept!(store, owner: "a")
-    {:ok, _token} = take_turn(store, "a", 60_000, nil)
+    {:ok, _token} = take_lease(store, "a", 60_000, nil)
     assert {:ok, [%{owner: "b"}]} = claim(store, "b", 10)
     heartbeat(store, "c", 60_000)
-    assert {:ok, _token} = take_turn(store, "c", 60_000, nil)
+    assert {:ok, _token} = take_lease(store, "c", 60_000, nil)
   end
 end

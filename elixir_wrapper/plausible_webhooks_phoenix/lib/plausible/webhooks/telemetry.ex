@@ -30,6 +30,7 @@ defmodule Plausible.Webhooks.Telemetry do
   | `[:plausible, :webhooks, :deliveries, :accepted]` | `count` | |
   | `[:plausible, :webhooks, :deliveries, :dropped]` | `count` | `reason`: `:outbox_full`, `:site_share`, `:fan_out`, `:refused_by_store`, `:payload`, `:malformed_event`, `:hook_error`, `:stopping` |
   | `[:plausible, :webhooks, :engine, :overloaded]` | `count` of deliveries given back to the store | |
+  | `[:plausible, :webhooks, :store, :stop]` | `duration` | `operation` (a function of `Plausible.Webhooks.Store`), `error` (`nil` if it succeeded) |
   | `[:plausible, :webhooks, :store, :failed]` | `count` (1) | `operation`, `reason` |
   | `[:plausible, :webhooks, :cluster, :failed]` | `count` (1) | `reason` |
   | `[:plausible, :webhooks, :webhook, :changed]` | `count` (1) | `site_id`, `webhook_id`, `change` |
@@ -85,6 +86,12 @@ defmodule Plausible.Webhooks.Telemetry do
 
   defp translate(:engine_overloaded, %{count: count}, metadata),
     do: {[:engine, :overloaded], %{count: count}, Map.take(metadata, [:instance])}
+
+  defp translate(:store_call, %{duration_us: duration_us}, metadata) do
+    shown = Map.take(metadata, [:instance, :operation, :error])
+    duration = System.convert_time_unit(duration_us, :microsecond, :native)
+    {[:store, :stop], %{duration: duration}, Map.update!(shown, :error, &plain/1)}
+  end
 
   defp translate(:store_failed, _measurements, metadata) do
     shown = Map.take(metadata, [:instance, :operation, :reason])

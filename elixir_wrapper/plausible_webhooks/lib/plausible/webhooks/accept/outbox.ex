@@ -324,7 +324,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
     rows = Enum.map(rows, &own(&1, engine, doubt))
 
     write = fn rows ->
-      Instance.store(instance, :accept, [Enum.map(rows, &elem(&1, 1))])
+      Store.accept(instance, Enum.map(rows, &elem(&1, 1)))
     end
 
     case Batch.write(rows, write, failed_before?) do
@@ -338,7 +338,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
         :ok
 
       {:error, reason} = error ->
-        if Store.unknown?(reason), do: doubt(instance, rows)
+        if Store.outcome_unknown?(reason), do: doubt(instance, rows)
         error
     end
   end

@@ -23,7 +23,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
 
   use GenServer
 
-  alias Plausible.Webhooks.{Delivery, Native}
+  alias Plausible.Webhooks.{Delivery, Native, Store}
   alias Plausible.Webhooks.Deliver.{Handover, Recorder}
   alias Plausible.Webhooks.Runtime.Instance
 
@@ -113,7 +113,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   @doc "Ends the lease of an owner that is no more, and forgets it."
   @spec end_lease(Instance.t(), String.t()) :: :ok | {:error, term()}
   def end_lease(%Instance{tables: %{meta: meta}} = instance, owner) do
-    with :ok <- Instance.store(instance, :heartbeat, [owner, 1]) do
+    with :ok <- Store.heartbeat(instance, owner, 1) do
       :ets.delete(meta, {:dead_owner, owner})
       :ets.delete(meta, {:former_owner, owner})
       :ok
@@ -130,7 +130,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   end
 
   @doc "The engine's options as the native side takes them."
-  @spec native_options(Plausible.Webhooks.Runtime.Options.t()) :: map()
+  @spec native_options(map()) :: map()
   def native_options(options) do
     Map.take(options, [
       :policy,
@@ -269,7 +269,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   defp take_charge(state), do: state
 
   defp lease(instance, owner),
-    do: Instance.store(instance, :heartbeat, [owner, instance.options.lease_ms])
+    do: Store.heartbeat(instance, owner, instance.options.lease_ms)
 
   defp publish(instance, state) do
     engine = Map.take(state, [:ref, :owner, :endpoints, :time_offset_ms])

@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.Deliver.Handover do
   #   {webhook_id, version, status, checked_at_ms, site_id, host}   (monotonic time)
   # A deleted webhook has the version :deleted, which is greater than any integer.
 
-  alias Plausible.Webhooks.{Attempt, Delivery, Native, Webhook}
+  alias Plausible.Webhooks.{Attempt, Delivery, Native, Store, Webhook}
   alias Plausible.Webhooks.Deliver.{Engine, Recorder}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
@@ -132,7 +132,7 @@ defmodule Plausible.Webhooks.Deliver.Handover do
   """
   @spec release(Instance.t(), String.t(), [String.t()]) :: :ok
   def release(instance, owner, ids) do
-    case Instance.store(instance, :release, [owner, ids, Instance.now_ms()]) do
+    case Store.release(instance, owner, ids, Instance.now_ms()) do
       :ok ->
         :ok
 
@@ -249,7 +249,7 @@ defmodule Plausible.Webhooks.Deliver.Handover do
   end
 
   defp read(instance, engine, webhook_id, rows, rereads \\ 3) do
-    case Instance.store(instance, :get_webhook, [webhook_id]) do
+    case Store.get_webhook(instance, webhook_id) do
       {:ok, webhook} ->
         put(instance, engine, webhook, rereads)
 

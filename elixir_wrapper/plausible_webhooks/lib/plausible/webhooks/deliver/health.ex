@@ -13,7 +13,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
 
   use GenServer
 
-  alias Plausible.Webhooks.{Attempt, Webhook}
+  alias Plausible.Webhooks.{Attempt, Store, Webhook}
   alias Plausible.Webhooks.Manage.Changes
   alias Plausible.Webhooks.Runtime.{Instance, Isolated, Observers}
 
@@ -82,7 +82,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
   def handle_continue(:load, state) do
     instance = Instance.fetch!(state.name)
 
-    case Instance.store(instance, :all_webhooks, []) do
+    case Store.all_webhooks(instance) do
       {:ok, webhooks} ->
         for %Webhook{failing_since_ms: since} = webhook when since != nil <- webhooks do
           :ets.insert_new(instance.tables.meta, {{:failing, webhook.id}, since})
@@ -141,9 +141,9 @@ defmodule Plausible.Webhooks.Deliver.Health do
   end
 
   defp first_failure(%Instance{tables: %{meta: meta}} = instance, id) do
-    case Instance.store(instance, :get_webhook, [id]) do
+    case Store.get_webhook(instance, id) do
       {:ok, %Webhook{failing_since_ms: nil}} ->
-        now_ms = Instance.store_now_ms(instance)
+        now_ms = Store.now_ms(instance)
 
         with :ok <- put_failing(instance, id, now_ms) do
           :ets.insert(meta, {{:failing, id}, now_ms})
@@ -165,13 +165,13 @@ defmodule Plausible.Webhooks.Deliver.Health do
   # Our own clock only says when it is worth asking.
   defp failed_again(instance, id, since_ms) do
     if Instance.now_ms() - since_ms >= instance.options.disable_after_ms,
-      do: disable_failing(instance, id, Instance.store_now_ms(instance)),
+      do: disable_failing(instance, id, Store.now_ms(instance)),
       else: :ok
   end
 
   # Another node may have seen what we have not: the store has the last word.
   defp disable_failing(%Instance{tables: %{meta: meta}} = instance, id, now_ms) do
-    with {:ok, webhook} <- Instance.store(instance, :get_webhook, [id]),
+    with {:ok, webhook} <- Store.get_webhook(instance, id),
          {:ok, delivered?} <- delivered_since?(instance, webhook) do
       cond do
         webhook.failing_since_ms == nil ->
@@ -204,7 +204,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
   defp any?(instance, site_id, filters, cursor) do
     page = %{limit: 1, after: cursor}
 
-    case Instance.store(instance, :deliveries, [site_id, filters, page]) do
+    case Store.deliveries(instance, site_id, filters, page) do
       {:ok, %{entries: [_ | _]}} -> {:ok, true}
       {:ok, %{next: nil}} -> {:ok, false}
       {:ok, %{next: next}} -> any?(instance, site_id, filters, next)
@@ -213,7 +213,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
   end
 
   defp put_failing(instance, id, since_ms) do
-    case Instance.store(instance, :put_health, [id, %{failing_since_ms: since_ms}]) do
+    case Store.put_health(instance, id, %{failing_since_ms: since_ms}) do
       {:error, :not_found} -> :ok
       other -> other
     end

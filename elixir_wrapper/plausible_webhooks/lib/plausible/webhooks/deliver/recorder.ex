@@ -207,7 +207,7 @@ defmodule Plausible.Webhooks.Deliver.Recorder do
   end
 
   defp record(instance, rows, failed_before?) do
-    write = fn rows -> Instance.store(instance, :record, [Enum.map(rows, &attempt/1)]) end
+    write = fn rows -> Store.record(instance, Enum.map(rows, &attempt/1)) end
 
     with {:ok, written, refused} <- Batch.write(rows, write, failed_before?) do
       # Told before forgotten: whoever dies in between is told twice, not never.
@@ -265,7 +265,7 @@ defmodule Plausible.Webhooks.Deliver.Recorder do
         detail: nil
     }
 
-    case Instance.store(instance, :record, [[short]]) do
+    case Store.record(instance, [short]) do
       :ok ->
         tell(instance, [short])
         give_up(instance, row)

@@ -18,8 +18,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   former lease is kept up until that is done, so that no other node sends the same.
 
   Every `:prune_interval_ms` it deletes finished deliveries older than
-  `:retention_ms`, a slice at a time, if it is this node's turn and nobody else's
-  business (`:periodic`).
+  `:retention_ms`, a slice at a time, if this node holds the lease for it and no job of the
+  host does it (`:periodic`).
   """
 
   use GenServer
@@ -27,7 +27,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   alias Plausible.Webhooks.{Native, Store}
   alias Plausible.Webhooks.Deliver.{Engine, Handover, Recorder}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
-  alias Plausible.Webhooks.Store.{PeriodicLease, Proxy}
+  alias Plausible.Webhooks.Store.PeriodicLease
 
   @claim_max 250
   # Bodies come along: a slice must not fill the memory.
@@ -36,8 +36,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   # New events must find room too.
   @fill_percent 80
   @call_ms 15_000
-  @turn "retention"
-  @turn_ms_max 600_000
+  @lease "retention"
+  @lease_ms_max 600_000
 
   @doc "Sends deliveries again; returns the ids that are on their way."
   @spec redeliver(Instance.t(), [String.t()]) :: {:ok, [String.t()]} | {:error, term()}
@@ -87,7 +87,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
        hold_until: nil,
        succession: :open,
        unsure: false,
-       turn: nil
+       lease: nil
      }}
   end
 
@@ -130,7 +130,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   def handle_info(:prune, state) do
     instance = Instance.fetch!(state.name)
     old_rates(instance)
-    {ours?, state} = turn(instance, state)
+    {ours?, state} = take_lease(instance, state)
 
     # One slice at a time: a backlog must not keep deliveries waiting.
     next_ms =
@@ -147,7 +147,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
 
   @impl true
   def terminate(_reason, state),
-    do: PeriodicLease.give_back({Proxy, state.name}, @turn, state.turn)
+    do: PeriodicLease.give_back(state.name, @lease, state.lease)
 
   defp flush_messages(message) do
     receive do
@@ -157,7 +157,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     end
   end
 
-  defp lost?({:error, reason}), do: Store.unknown?(reason)
+  defp lost?({:error, reason}), do: Store.outcome_unknown?(reason)
   defp lost?(_result), do: false
 
   # --- sweeping
@@ -209,9 +209,9 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     due? = state.leased_at == nil or now - state.leased_at >= div(lease_ms, 3)
 
     if due? or state.leased_owner != engine.owner do
-      with :ok <- Instance.store(instance, :heartbeat, [engine.owner, lease_ms]) do
+      with :ok <- Store.heartbeat(instance, engine.owner, lease_ms) do
         for owner <- Engine.former_owners(instance),
-            do: Instance.store(instance, :heartbeat, [owner, lease_ms])
+            do: Store.heartbeat(instance, owner, lease_ms)
 
         {:ok, hold(%{state | leased_at: now, leased_owner: engine.owner}, state, lease_ms)}
       end
@@ -277,7 +277,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
       limit > 0 and
         Engine.submit_again(instance, fn ->
           with :ok <- Recorder.flush(instance, 2_000),
-               do: Instance.store(instance, :reclaim, [engine.owner, former, limit])
+               do: Store.reclaim(instance, engine.owner, former, limit)
         end)
 
     with {:ok, deliveries} <- result do
@@ -291,7 +291,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
 
   defp claim(instance, engine) do
     limit = min(room(instance, engine, @fill_percent), @claim_max)
-    result = if limit > 0, do: Instance.store(instance, :claim, [engine.owner, limit])
+    result = if limit > 0, do: Store.claim(instance, engine.owner, limit)
 
     case result do
       {:ok, deliveries} ->
@@ -324,7 +324,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
         ids
         |> Enum.chunk_every(@redeliver_max)
         |> Enum.reduce_while({:ok, []}, fn slice, {:ok, sent} ->
-          case Instance.store(instance, :redeliver, [engine.owner, slice]) do
+          case Store.redeliver(instance, engine.owner, slice) do
             {:ok, deliveries} ->
               Handover.submit_or_release(instance, engine, deliveries)
               {:cont, {:ok, sent ++ Enum.map(deliveries, & &1.id)}}
@@ -346,22 +346,22 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     end
   end
 
-  # Kept until the next time: the same node goes on.
-  defp turn(%Instance{options: %{periodic: :local} = options}, state) do
-    lease_ms = min(2 * options.prune_interval_ms, @turn_ms_max)
+  # Kept until the next time, so that the same node goes on.
+  defp take_lease(%Instance{options: %{periodic: :local} = options} = instance, state) do
+    lease_ms = min(2 * options.prune_interval_ms, @lease_ms_max)
 
-    case PeriodicLease.take({Proxy, state.name}, @turn, lease_ms, state.turn) do
-      {:ok, token} -> {true, %{state | turn: token}}
-      {:error, :taken} -> {false, %{state | turn: nil}}
+    case Store.take_lease(instance, @lease, lease_ms, state.lease) do
+      {:ok, token} -> {true, %{state | lease: token}}
+      {:error, :taken} -> {false, %{state | lease: nil}}
       {:error, _away} -> {false, state}
     end
   end
 
-  defp turn(_instance, state), do: {false, state}
+  defp take_lease(_instance, state), do: {false, state}
 
   defp prune_slice(instance) do
     before_ms = Instance.now_ms() - instance.options.retention_ms
-    Instance.store(instance, :prune, [before_ms, @prune_max])
+    Store.prune(instance, before_ms, @prune_max)
   end
 
   defp old_rates(%Instance{tables: %{rates: rates}}) do

@@ -29,8 +29,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   start waits for the first reading of everything, but no longer than
   `start_wait_ms`.
 
-  Options of `start_link/1`: `:instance` (an atom), `:store` and `:host` (each
-  `{module, handle}`), the limits above (60 000, [2 000, 15 000] for `again_ms`, 200, 4,
+  Options of `start_link/1`: `:instance` (its name), the limits above (60 000, [2 000, 15 000] for `again_ms`, 200, 4,
   5 000, 5 000),
   `:dedup_entries_max`, and `:compare`, a function that gets all webhooks each time
   they have been read: whoever else keeps something of them can look what is old.
@@ -248,8 +247,8 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   # --- what is to be read, and by whom
 
   defp read_all(state, waiters, scope \\ :longest_unread) do
-    %{store: store, compare: compare} = state.opts
-    start_job(state, {:all, scope}, waiters, fn -> Loader.all(store, compare) end)
+    %{instance: instance, compare: compare} = state.opts
+    start_job(state, {:all, scope}, waiters, fn -> Loader.all(instance, compare) end)
   end
 
   defp want(state, site_id, waiters, urgency) do
@@ -290,8 +289,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     # Taken out here: the function is copied to its process with all it holds, and
     # that must not be the state of every site.
     job = %{
-      store: state.opts.store,
-      host: state.opts.host,
+      instance: state.opts.instance,
       table: state.table,
       site_id: site_id,
       generation: generation,

@@ -4,12 +4,11 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
   # an event that breaks something costs itself, is counted, and its request goes
   # on.
 
-  alias Plausible.Webhooks.{Delivery, Id}
+  alias Plausible.Webhooks.{Delivery, Id, Store}
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Ingest.{Directory, Goals, Payload, Subscriptions, Traffic}
   alias Plausible.Webhooks.Manage.Changes
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
-  alias Plausible.Webhooks.Store.Proxy
 
   require Logger
 
@@ -145,7 +144,7 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
   def deliver_notice(name, %{id: id, webhook_id: webhook_id, status: status, event: event}) do
     instance = Instance.fetch!(name)
 
-    case Instance.store(instance, :get_delivery, [id]) do
+    case Store.get_delivery(instance, id) do
       {:ok, _accepted_before} ->
         :ok
 
@@ -166,8 +165,6 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
     with_instance(name, fn instance ->
       context = %{
         instance: name,
-        store: {Proxy, name},
-        host: instance.options.host,
         deliver: &deliver_notice(name, &1)
       }
 

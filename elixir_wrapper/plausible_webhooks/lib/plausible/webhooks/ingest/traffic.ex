@@ -58,7 +58,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic do
   4 seconds is missing; the notice goes out all the same.
   """
 
-  alias Plausible.Webhooks.{Event, Source, Store}
+  alias Plausible.Webhooks.{Event, Store}
   alias Plausible.Webhooks.Ingest.{Directory, Payload}
 
   @spike_window_s 300
@@ -84,8 +84,6 @@ defmodule Plausible.Webhooks.Ingest.Traffic do
   """
   @type context :: %{
           required(:instance) => atom(),
-          required(:store) => Source.t(),
-          required(:host) => Source.t(),
           required(:deliver) => (notice() -> :ok | {:error, term()}),
           optional(:concurrency) => pos_integer(),
           optional(:site_timeout_ms) => pos_integer(),

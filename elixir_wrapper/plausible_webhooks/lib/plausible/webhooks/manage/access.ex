@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.Manage.Access do
   # Who may do what. Asked on every call; and what belongs to another site is not
   # found, whoever asks.
 
-  alias Plausible.Webhooks.{Delivery, Host, Webhook}
+  alias Plausible.Webhooks.{Delivery, Host, Store, Webhook}
   alias Plausible.Webhooks.Runtime.Instance
 
   @spec check(Instance.t(), Host.actor(), Host.action(), integer()) :: :ok | {:error, :forbidden}
@@ -27,7 +27,7 @@ defmodule Plausible.Webhooks.Manage.Access do
   def webhook(instance, site_id, id) do
     is_binary(id) || raise ArgumentError, "a webhook's id is a string"
 
-    case Instance.store(instance, :get_webhook, [id]) do
+    case Store.get_webhook(instance, id) do
       {:ok, %Webhook{site_id: ^site_id} = webhook} -> {:ok, webhook}
       {:ok, _of_another_site} -> {:error, :not_found}
       {:error, _reason} = error -> error
@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Manage.Access do
   def delivery(instance, site_id, id) do
     is_binary(id) || raise ArgumentError, "a delivery's id is a string"
 
-    case Instance.store(instance, :get_delivery, [id]) do
+    case Store.get_delivery(instance, id) do
       {:ok, %Delivery{site_id: ^site_id} = delivery} -> {:ok, delivery}
       {:ok, _of_another_site} -> {:error, :not_found}
       {:error, _reason} = error -> error

@@ -5,7 +5,7 @@ defmodule Plausible.Webhooks.Manage.Changes do
   # the observers). When this returns, no event is matched and no request is sent
   # the old way by this node; the others have been told.
 
-  alias Plausible.Webhooks.{Cluster, Webhook}
+  alias Plausible.Webhooks.{Cluster, Store, Webhook}
   alias Plausible.Webhooks.Deliver.{Handover, Health}
   alias Plausible.Webhooks.Ingest.{Directory, Traffic}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
@@ -16,7 +16,7 @@ defmodule Plausible.Webhooks.Manage.Changes do
 
   @spec insert(Instance.t(), Webhook.t()) :: :ok | {:error, term()}
   def insert(instance, webhook) do
-    with :ok <- Instance.store(instance, :insert_webhook, [webhook]) do
+    with :ok <- Store.insert_webhook(instance, webhook) do
       announce(instance, webhook, :created)
     end
   end
@@ -34,11 +34,9 @@ defmodule Plausible.Webhooks.Manage.Changes do
   def update(instance, id, fun, kind), do: update(instance, id, fun, kind, @tries)
 
   defp update(instance, id, fun, kind, tries) do
-    with {:ok, before} <- Instance.store(instance, :get_webhook, [id]),
+    with {:ok, before} <- Store.get_webhook(instance, id),
          {:ok, changed} <- fun.(before) do
-      case Instance.store(instance, :update_webhook, [
-             %{changed | updated_at_ms: Instance.now_ms()}
-           ]) do
+      case Store.update_webhook(instance, %{changed | updated_at_ms: Instance.now_ms()}) do
         {:ok, stored} ->
           after_update(instance, before, stored, kind)
           {:ok, stored}
@@ -56,7 +54,7 @@ defmodule Plausible.Webhooks.Manage.Changes do
     # Before the engine ends them: so the log says why. Whatever is missed here
     # (the store may be away again) ends when its turn comes.
     if Webhook.active?(before) and not Webhook.active?(stored),
-      do: Instance.store(instance, :cancel_waiting, [stored.id, @waiting_reason])
+      do: Store.cancel_waiting(instance, stored.id, @waiting_reason)
 
     if stored.failing_since_ms == nil, do: Health.forget(instance, stored.id)
     rearm(instance, before, stored)
@@ -70,16 +68,16 @@ defmodule Plausible.Webhooks.Manage.Changes do
     newly = &(Traffic.watched?(stored, &1) and not Traffic.watched?(before, &1))
 
     with [_ | _] = kinds <- Enum.filter([:spike, :drop], newly),
-         {:ok, states} <- Instance.store(instance, :alert_states, [[stored.id]]) do
+         {:ok, states} <- Store.alert_states(instance, [stored.id]) do
       for %{kind: kind, state: :firing} = state <- states,
           kind in kinds,
-          do: Instance.store(instance, :put_alert_state, [%{state | state: :armed}])
+          do: Store.put_alert_state(instance, %{state | state: :armed})
     end
   end
 
   @spec delete(Instance.t(), Webhook.t()) :: :ok | {:error, term()}
   def delete(instance, webhook) do
-    with :ok <- Instance.store(instance, :delete_webhook, [webhook.site_id, webhook.id]) do
+    with :ok <- Store.delete_webhook(instance, webhook.site_id, webhook.id) do
       Health.forget(instance, webhook.id)
       Handover.deleted(instance, webhook.id)
       Cluster.tell(instance, {:webhook_changed, webhook.site_id, webhook.id})
@@ -102,7 +100,7 @@ defmodule Plausible.Webhooks.Manage.Changes do
   @spec changed_elsewhere(Instance.t(), integer(), Webhook.id()) :: :ok | {:error, term()}
   def changed_elsewhere(instance, site_id, id) do
     result =
-      case Instance.store(instance, :get_webhook, [id]) do
+      case Store.get_webhook(instance, id) do
         {:ok, %Webhook{site_id: ^site_id} = webhook} ->
           if webhook.failing_since_ms == nil, do: Health.forget(instance, id)
           Handover.changed(instance, webhook)

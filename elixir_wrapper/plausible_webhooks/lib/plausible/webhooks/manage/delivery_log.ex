@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
   # The delivery log: reading it, and sending again what is in it.
   # `Plausible.Webhooks` documents what each function does.
 
-  alias Plausible.Webhooks.{Event, Terms, Webhook}
+  alias Plausible.Webhooks.{Event, Store, Terms, Webhook}
   alias Plausible.Webhooks.Deliver.Sweeper
   alias Plausible.Webhooks.Manage.{Access, Webhooks}
   alias Plausible.Webhooks.Runtime.Instance
@@ -15,7 +15,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
     with :ok <- Access.check(instance, actor, :read, site_id),
          {:ok, filters} <- pick(filters, &filter/2),
          {:ok, page} <- pick(page, &page/2) do
-      Instance.store(instance, :deliveries, [site_id, filters, page])
+      Store.deliveries(instance, site_id, filters, page)
     end
   end
 
@@ -26,7 +26,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
 
   def attempts(instance, actor, site_id, id) do
     with {:ok, _delivery} <- delivery(instance, actor, site_id, id),
-         do: Instance.store(instance, :attempts, [id])
+         do: Store.attempts(instance, id)
   end
 
   def redeliver(instance, actor, site_id, id) do
@@ -58,7 +58,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
     max = instance.options.recover_max
 
     with {:ok, since_ms} <- to_ms(since),
-         {:ok, ids} <- Instance.store(instance, :recoverable, [webhook_id, since_ms, max + 1]),
+         {:ok, ids} <- Store.recoverable(instance, webhook_id, since_ms, max + 1),
          do: {:ok, Enum.take(ids, max), length(ids) > max}
   end
 

@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   them from a process of their own.
   """
 
-  alias Plausible.Webhooks.{Delivery, Host, Native, Punycode, Source, Webhook}
+  alias Plausible.Webhooks.{Delivery, Host, Native, Punycode, Store, Webhook}
   alias Plausible.Webhooks.Ingest.{Goals, Traffic}
   alias Plausible.Webhooks.Manage.{Access, DeliveryLog, TestDelivery}
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
@@ -99,12 +99,12 @@ defmodule Plausible.Webhooks.Manage.Overview do
     instance = Instance.fetch!(name)
 
     with :ok <- Access.check(instance, actor, :read, site_id),
-         {:ok, webhooks} <- Instance.store(instance, :list_webhooks, [site_id]),
+         {:ok, webhooks} <- Store.list_webhooks(instance, site_id),
          ids = Enum.map(webhooks, & &1.id),
-         last_ms = div(Instance.store_now_ms(instance), @hour_ms) * @hour_ms,
+         last_ms = div(Store.now_ms(instance), @hour_ms) * @hour_ms,
          first_ms = last_ms - (@hours - 1) * @hour_ms,
-         {:ok, figures} <- Instance.store(instance, :activity, [site_id, ids, first_ms]),
-         {:ok, waiting} <- Instance.store(instance, :waiting, [ids]) do
+         {:ok, figures} <- Store.activity(instance, site_id, ids, first_ms),
+         {:ok, waiting} <- Store.waiting(instance, ids) do
       hours = for n <- 0..(@hours - 1), do: first_ms + n * @hour_ms
       {:ok, Map.new(ids, &{&1, of_one(hours, figures[&1], waiting[&1])})}
     end
@@ -154,7 +154,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
 
     with :ok <- Access.check(instance, actor, :manage, site_id),
          {:ok, _webhook} <- Access.webhook(instance, site_id, id),
-         {:ok, %{^id => waiting}} <- Instance.store(instance, :waiting, [[id]]),
+         {:ok, %{^id => waiting}} <- Store.waiting(instance, [id]),
          do: {:ok, waiting}
   end
 
@@ -191,8 +191,8 @@ defmodule Plausible.Webhooks.Manage.Overview do
   """
   @spec site(Instance.name(), Host.actor(), integer()) :: {:ok, Host.site()} | error()
   def site(name, actor, site_id) do
-    asked(name, actor, site_id, fn host ->
-      case Source.call(host, :site, [site_id]) do
+    asked(name, actor, site_id, fn instance ->
+      case Instance.host(instance, :site, [site_id]) do
         nil -> {:error, :not_found}
         %{domain: _domain} = site -> {:ok, site}
       end
@@ -207,8 +207,8 @@ defmodule Plausible.Webhooks.Manage.Overview do
   """
   @spec goals(Instance.name(), Host.actor(), integer()) :: {:ok, [Host.goal()]} | error()
   def goals(name, actor, site_id) do
-    asked(name, actor, site_id, fn host ->
-      goals = host |> Source.call(:goals, [site_id]) |> Enum.filter(&Goals.goal?/1)
+    asked(name, actor, site_id, fn instance ->
+      goals = instance |> Instance.host(:goals, [site_id]) |> Enum.filter(&Goals.goal?/1)
       {:ok, Enum.sort_by(goals, &{String.downcase(&1.name), &1.name, &1.id})}
     end)
   end
@@ -223,12 +223,12 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @spec figures(Instance.name(), Host.actor(), integer()) ::
           {:ok, figures()} | error()
   def figures(name, actor, site_id) do
-    asked(name, actor, site_id, fn host ->
+    asked(name, actor, site_id, fn instance ->
       kinds = [:spike, :drop]
       now_ms = Instance.now_ms()
       windows = Enum.map(kinds, &Traffic.window(&1, now_ms))
 
-      case Facts.visitors(host, site_id, windows) do
+      case Facts.visitors(instance.name, site_id, windows) do
         {:ok, [_, _] = counts} ->
           {:ok, Map.new(Enum.zip_with([kinds, windows, counts], &figure/1))}
 
@@ -249,7 +249,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
     instance = Instance.fetch!(name)
 
     with :ok <- Access.check(instance, actor, :read, site_id),
-         do: Isolated.run(fn -> fun.(instance.options.host) end, @host_ms)
+         do: Isolated.run(fn -> fun.(instance) end, @host_ms)
   end
 
   @doc """

@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
   # Webhooks as their owners see and change them. `Plausible.Webhooks` documents
   # what each function does.
 
-  alias Plausible.Webhooks.Webhook
+  alias Plausible.Webhooks.{Store, Webhook}
   alias Plausible.Webhooks.Manage.{Access, Changes}
   alias Plausible.Webhooks.Runtime.Instance
 
@@ -11,7 +11,7 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
 
   def list(instance, actor, site_id) do
     with :ok <- Access.check(instance, actor, :read, site_id),
-         {:ok, webhooks} <- Instance.store(instance, :list_webhooks, [site_id]) do
+         {:ok, webhooks} <- Store.list_webhooks(instance, site_id) do
       manages? = Access.check(instance, actor, :manage, site_id) == :ok
       {:ok, Enum.map(webhooks, &shown(&1, manages?))}
     end
@@ -118,7 +118,7 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
   # The store has the last word (two at the same time); this is for the operator
   # who wants fewer.
   defp room(instance, site_id) do
-    with {:ok, webhooks} <- Instance.store(instance, :list_webhooks, [site_id]) do
+    with {:ok, webhooks} <- Store.list_webhooks(instance, site_id) do
       if length(webhooks) < instance.options.webhooks_per_site_max,
         do: :ok,
         else: {:error, :limit_reached}
@@ -126,7 +126,7 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
   end
 
   defp reread(instance, webhook) do
-    case Instance.store(instance, :get_webhook, [webhook.id]) do
+    case Store.get_webhook(instance, webhook.id) do
       {:ok, stored} -> stored
       {:error, _reason} -> webhook
     end

@@ -15,10 +15,6 @@ defmodule Plausible.Webhooks.Runtime.Instance do
   #   rates    {key, count}               windows of rate limits
   #   shares   {site_id, count, bytes}    what each site has in the queue, about
 
-  alias Plausible.Webhooks.Runtime.Options
-
-  require Logger
-
   @type name :: atom()
   @type t :: %__MODULE__{}
 
@@ -49,8 +45,8 @@ defmodule Plausible.Webhooks.Runtime.Instance do
   }
 
   @doc "Makes the tables; they belong to the calling process."
-  @spec new(Options.t()) :: t()
-  def new(%Options{} = options) do
+  @spec new(options :: map()) :: t()
+  def new(%{name: _name} = options) do
     shared = [:public, read_concurrency: true]
 
     %__MODULE__{
@@ -141,57 +137,14 @@ defmodule Plausible.Webhooks.Runtime.Instance do
   def counts(%__MODULE__{counters: counters}),
     do: Map.new(@counters, fn {name, index} -> {name, :counters.get(counters, index)} end)
 
-  # --- the store and the host
+  # --- the host
 
-  @doc """
-  Calls the store. Whatever happens comes back as a value: a store that is away
-  must not take down who asks it.
-  """
-  @spec store(t(), atom(), [term()]) :: term()
-  def store(%__MODULE__{} = instance, function, arguments) do
-    case open_store(instance) do
-      {module, handle} -> call_store(module, function, [handle | arguments])
-      nil -> {:error, :store_unavailable}
-    end
-  end
-
-  defp open_store(%__MODULE__{tables: %{meta: meta}}) do
-    case :ets.lookup(meta, :store) do
-      [{:store, module, handle}] -> {module, handle}
-      [] -> nil
-    end
-  rescue
-    # The tables are gone: the instance has just been stopped.
-    ArgumentError -> nil
-  end
-
-  defp call_store(module, function, arguments) do
-    apply(module, function, arguments)
-  rescue
-    error ->
-      # Only the kind: a message may quote what was to be stored.
-      Logger.error("webhooks: the store raised #{inspect(error.__struct__)} in #{function}")
-      {:error, :store_raised}
-  catch
-    :exit, _reason -> {:error, :store_unavailable}
-  end
-
-  @doc """
-  The store's clock, which several nodes share; for what is compared over days and
-  nodes. Our own when it cannot be asked.
-  """
-  @spec store_now_ms(t()) :: integer()
-  def store_now_ms(instance) do
-    case store(instance, :now_ms, []) do
-      now_ms when is_integer(now_ms) -> now_ms
-      {:error, _reason} -> now_ms()
-    end
-  end
-
-  @doc "Calls the host."
-  @spec host(t(), atom(), [term()]) :: term()
+  @doc "Calls the host; it may raise, exit or hang (`Plausible.Webhooks.Runtime.Isolated`)."
+  @spec host(t() | name(), atom(), [term()]) :: term()
   def host(%__MODULE__{options: %{host: {module, argument}}}, function, arguments),
     do: apply(module, function, [argument | arguments])
+
+  def host(name, function, arguments), do: name |> fetch!() |> host(function, arguments)
 
   @doc "Is this the reason of a stop that is wanted, and not of a crash?"
   @spec stopping?(term()) :: boolean()

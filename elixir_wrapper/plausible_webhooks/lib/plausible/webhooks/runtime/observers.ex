@@ -59,6 +59,17 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   def store_failed(instance, operation, reason),
     do: tell(instance, {:store_failed, operation, reason})
 
+  @doc "A call of the store, however it ended."
+  @spec store_called(Instance.t(), atom(), integer(), term()) :: :ok
+  def store_called(%Instance{options: %{observers: []}}, _function, _native, _result), do: :ok
+
+  def store_called(instance, function, native, result) do
+    measurements = %{duration_us: System.convert_time_unit(native, :native, :microsecond)}
+    error = with {:error, reason} <- result, do: reason, else: (_ok -> nil)
+    metadata = %{operation: function, error: error}
+    notice(instance, 1, {:event, :store_call, measurements, metadata})
+  end
+
   @doc "Other nodes could not be told of a change."
   @spec untold(Instance.t(), term()) :: :ok
   def untold(instance, reason), do: tell(instance, {:untold, reason})

@@ -10,6 +10,7 @@ defmodule Plausible.Webhooks.Store.Keeper do
   use GenServer
 
   alias Plausible.Webhooks.Runtime.Instance
+  alias Plausible.Webhooks.Store
 
   require Logger
 
@@ -25,7 +26,7 @@ defmodule Plausible.Webhooks.Store.Keeper do
   def init(name) do
     instance = Instance.fetch!(name)
 
-    if opened_before?(instance) do
+    if Store.opened?(instance) do
       case open(instance) do
         :ok -> {:ok, {name, 0}}
         {:error, reason} -> {:ok, later({name, 0}, reason)}
@@ -67,12 +68,9 @@ defmodule Plausible.Webhooks.Store.Keeper do
     options = Keyword.put_new(options, :webhooks_per_site_max, ours.webhooks_per_site_max)
 
     with {:ok, handle} <- module.init(options) do
-      :ets.insert(instance.tables.meta, {:store, module, handle})
-      :ok
+      Store.opened(instance, module, handle)
     end
   end
-
-  defp opened_before?(instance), do: :ets.member(instance.tables.meta, :store)
 
   defp later({name, failures}, reason) do
     if rem(failures, @say_every) == 0,

@@ -180,7 +180,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
   @impl true
   defdelegate heartbeat(handle, owner, lease_ms), to: Deliveries
   @impl true
-  defdelegate take_turn(handle, name, lease_ms, token), to: Deliveries
+  defdelegate take_lease(handle, name, lease_ms, token), to: Deliveries
   @impl true
   defdelegate redeliver(handle, owner, ids), to: Deliveries
   @impl true

@@ -89,7 +89,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
   for other nodes and for the settings page, and over that what `config :plausible, Plausible.Webhooks` holds
   (`Plausible.Webhooks.Host.Plausible.Config`), and over that what is given. The key
   `:available?` is the host's (see above), every other one of
-  `Plausible.Webhooks.Runtime.Options`.
+  `Plausible.Webhooks.Options`.
 
       {Plausible.Webhooks, Plausible.Webhooks.Host.Plausible.options()}
   """

@@ -176,7 +176,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
   @impl true
   defdelegate heartbeat(store, owner, lease_ms), to: Claims
   @impl true
-  defdelegate take_turn(store, name, lease_ms, token), to: Claims
+  defdelegate take_lease(store, name, lease_ms, token), to: Claims
   @impl true
   defdelegate redeliver(store, owner, ids), to: Claims
   @impl true

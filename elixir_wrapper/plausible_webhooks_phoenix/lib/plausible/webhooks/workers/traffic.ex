@@ -24,9 +24,10 @@ if Code.ensure_loaded?(Oban.Worker) do
 
     alias Plausible.Webhooks.Workers
     alias Plausible.Webhooks.Ingest.Traffic
-    alias Plausible.Webhooks.Store.{PeriodicLease, Proxy}
+    alias Plausible.Webhooks.Store
+    alias Plausible.Webhooks.Store.PeriodicLease
 
-    @turn "traffic job"
+    @lease "traffic job"
     # Jobs that were held up come all at once.
     @pause_ms 30_000
 
@@ -41,10 +42,8 @@ if Code.ensure_loaded?(Oban.Worker) do
     def timeout(_job), do: :timer.seconds(330)
 
     defp evaluate(name) do
-      store = {Proxy, name}
-
-      case PeriodicLease.take(store, @turn, @pause_ms, nil) do
-        {:ok, token} -> name |> evaluate_now() |> give_back(store, token)
+      case Store.take_lease(name, @lease, @pause_ms, nil) do
+        {:ok, token} -> name |> evaluate_now() |> give_back(name, token)
         {:error, :taken} -> {:ok, :taken}
         {:error, :stopped} -> {:error, :not_running}
         {:error, _reason} = error -> error
@@ -57,11 +56,11 @@ if Code.ensure_loaded?(Oban.Worker) do
     end
 
     # Nothing was done: the next attempt may begin at once.
-    defp give_back({:error, _reason} = error, store, token) do
-      PeriodicLease.give_back(store, @turn, token)
+    defp give_back({:error, _reason} = error, name, token) do
+      PeriodicLease.give_back(name, @lease, token)
       error
     end
 
-    defp give_back(result, _store, _token), do: result
+    defp give_back(result, _name, _token), do: result
   end
 end

@@ -6,19 +6,19 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
 
   require Logger
 
-  alias Plausible.Webhooks.{Host, Source, Webhook}
+  alias Plausible.Webhooks.{Host, Store, Webhook}
   alias Plausible.Webhooks.Ingest.{Goals, Subscriptions}
-  alias Plausible.Webhooks.Runtime.Isolated
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Directory.Table
 
   @goals_max 10_000
 
   @doc false
   # A digest of each site's webhooks: what has changed is read again.
-  @spec all(Source.t(), nil | ([Webhook.t()] -> term())) ::
+  @spec all(Instance.name(), nil | ([Webhook.t()] -> term())) ::
           {:ok, %{integer() => binary()}} | {:error, term()}
-  def all(store, compare) do
-    with {:ok, webhooks} <- Source.call(store, :all_webhooks, []) do
+  def all(instance, compare) do
+    with {:ok, webhooks} <- Store.all_webhooks(instance) do
       if compare, do: Isolated.guard(fn -> compare.(webhooks) end)
 
       {:ok,
@@ -32,8 +32,8 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
   @doc false
   @spec site(map()) ::
           {:ok, map()} | :gone | {:error, {:host, term(), [Webhook.t()]}} | {:error, term()}
-  def site(%{store: store, site_id: site_id} = job) do
-    with {:ok, webhooks} <- Source.call(store, :list_webhooks, [site_id]),
+  def site(%{instance: instance, site_id: site_id} = job) do
+    with {:ok, webhooks} <- Store.list_webhooks(instance, site_id),
          [_ | _] = live <- Enum.filter(webhooks, &live?/1) do
       case Isolated.guard(fn -> facts(job, live) end) do
         {:ok, facts} -> {:ok, compile(job, live, facts)}
@@ -46,8 +46,8 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
     end
   end
 
-  defp facts(%{host: host, site_id: site_id}, live) do
-    case Source.call(host, :site, [site_id]) do
+  defp facts(%{instance: instance, site_id: site_id}, live) do
+    case Instance.host(instance, :site, [site_id]) do
       nil ->
         :gone
 
@@ -55,7 +55,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
         tells = Host.tells(site)
         wanting = if tells.events, do: live, else: []
         wishes = for w <- wanting, "goal.completed" in w.events, do: {w.id, w.goals}
-        goals = if wishes == [], do: [], else: Source.call(host, :goals, [site_id])
+        goals = if wishes == [], do: [], else: Instance.host(instance, :goals, [site_id])
         goals = Enum.take(goals, @goals_max)
         {:ok, %{domain: domain, tells: tells, wishes: wishes, goals: goals}}
     end

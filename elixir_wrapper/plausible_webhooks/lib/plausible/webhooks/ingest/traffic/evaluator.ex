@@ -2,8 +2,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
   @moduledoc """
   The process that looks at the traffic every minute.
 
-  Options of `start_link/1`: `:instance`, `:store`, `:host`, `:deliver` and the
-  limits of `t:Plausible.Webhooks.Ingest.Traffic.context/0`, and
+  Options of `start_link/1`: `:instance`, `:deliver` and the limits of `t:Plausible.Webhooks.Ingest.Traffic.context/0`, and
 
     * `:tick_ms` - the pause between two evaluations, 60 000; `:infinity` leaves it
       to who calls `Plausible.Webhooks.Ingest.Traffic.evaluate/2` (a scheduled job).
@@ -14,9 +13,9 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
   time. What was evaluated the longest ago comes first.
 
   Of several nodes that share a store one evaluates at a time, or two would tell of
-  the same breach: an evaluation takes a turn (`c:Plausible.Webhooks.Store.take_turn/4`)
-  and renews it as long as it takes. With a `tick_ms` a node keeps its turn until the
-  next tick; the others take over when it has stopped, or `lease_ms` after it died.
+  the same breach: an evaluation takes a lease (`c:Plausible.Webhooks.Store.take_lease/4`)
+  and renews it while it runs. With a `tick_ms` a node keeps its lease until the next
+  tick. Another node takes over when it has stopped, or `lease_ms` after it died.
   """
 
   use GenServer
@@ -27,7 +26,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
   require Logger
 
   @tick_ms 60_000
-  @turn "traffic"
+  @lease "traffic"
   @lease_ms 90_000
 
   @doc false
@@ -55,7 +54,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
 
   @impl true
   def init(opts) do
-    # To give the turn back at the stop.
+    # To give the lease back at the stop.
     Process.flag(:trap_exit, true)
     {tick_ms, opts} = Keyword.pop(opts, :tick_ms, @tick_ms)
     {lease_ms, opts} = Keyword.pop(opts, :lease_ms, @lease_ms)
@@ -64,8 +63,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
     {:ok, Map.merge(state, %{token: nil, round: 0, evaluated: %{}})}
   end
 
-  # Who calls may call another node the next time: the turn is given back, unless
-  # it is one that the ticks keep.
+  # The caller may call another node the next time: the lease is given back, unless the
+  # ticks keep it.
   @impl true
   def handle_call({:evaluate, now_ms}, {caller, _tag}, %{token: kept} = state) do
     {result, state} = round(state, now_ms, [caller])
@@ -85,7 +84,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
   def terminate(_reason, state), do: give_back(state)
 
   defp give_back(state) do
-    PeriodicLease.give_back(state.context.store, @turn, state.token)
+    PeriodicLease.give_back(state.context.instance, @lease, state.token)
     %{state | token: nil}
   end
 
@@ -104,7 +103,14 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
 
     evaluate = fn -> Traffic.evaluate_sites(context, sites, now_ms, callers) end
 
-    case PeriodicLease.run(context.store, @turn, state.lease_ms, state.token, evaluate, callers) do
+    case PeriodicLease.run(
+           context.instance,
+           @lease,
+           state.lease_ms,
+           state.token,
+           evaluate,
+           callers
+         ) do
       {:ok, summary, token} ->
         log(summary)
 
@@ -113,8 +119,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
 
       {:error, reason} ->
         log_error(reason)
-        # A store that was away may still have our turn.
-        token = if reason in [:taken, :turn_lost], do: nil, else: state.token
+        # A store that was away may still hold our lease.
+        token = if reason in [:taken, :lease_lost], do: nil, else: state.token
         {{:error, reason}, %{state | token: token}}
     end
   end

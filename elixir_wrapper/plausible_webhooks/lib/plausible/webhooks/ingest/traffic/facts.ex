@@ -4,9 +4,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   # per site and kind, and only when there is a notice. What the host cannot say, or
   # not in time, is missing; the notice goes out all the same.
 
-  alias Plausible.Webhooks.Source
   alias Plausible.Webhooks.Ingest.Traffic
-  alias Plausible.Webhooks.Runtime.Isolated
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @week_s 7 * 24 * 3_600
   @top 3
@@ -26,18 +25,18 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   known already: then the host is not asked for them.
   """
   @spec ask(
-          Source.t(),
+          Instance.name(),
           Plausible.Webhooks.Host.site(),
           Traffic.kind(),
           non_neg_integer(),
           integer(),
           %{optional(:sources) => [map()] | nil, optional(:pages) => [map()] | nil}
         ) :: t()
-  def ask(host, site, kind, current, at_ms, known \\ %{}) do
+  def ask(instance, site, kind, current, at_ms, known \\ %{}) do
     questions = %{
-      baseline: fn -> baseline(host, site, kind, current, at_ms) end,
-      tops: fn -> tops(host, site, kind, at_ms, known) end,
-      url: fn -> dashboard_url(host, site) end
+      baseline: fn -> baseline(instance, site, kind, current, at_ms) end,
+      tops: fn -> tops(instance, site, kind, at_ms, known) end,
+      url: fn -> dashboard_url(instance, site) end
     }
 
     answers = answers(questions)
@@ -65,10 +64,10 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
 
   @doc false
   # What the host counted, if these are counts.
-  @spec visitors(Source.t(), integer(), [Plausible.Webhooks.Host.window()]) ::
+  @spec visitors(Instance.name(), integer(), [Plausible.Webhooks.Host.window()]) ::
           {:ok, [non_neg_integer()]} | {:error, term()}
-  def visitors(host, site_id, windows) do
-    with {:ok, counts} <- Source.call(host, :visitors, [site_id, windows]) do
+  def visitors(instance, site_id, windows) do
+    with {:ok, counts} <- Instance.host(instance, :visitors, [site_id, windows]) do
       if Enum.all?(counts, &Traffic.visitors?/1),
         do: {:ok, counts},
         else: {:error, :invalid_visitors}
@@ -76,9 +75,9 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   end
 
   @doc false
-  @spec dashboard_url(Source.t(), map()) :: {:ok, String.t() | nil} | {:error, term()}
-  def dashboard_url(host, site),
-    do: Isolated.guard(fn -> {:ok, Source.call(host, :dashboard_url, [site.id])} end)
+  @spec dashboard_url(Instance.name(), map()) :: {:ok, String.t() | nil} | {:error, term()}
+  def dashboard_url(instance, site),
+    do: Isolated.guard(fn -> {:ok, Instance.host(instance, :dashboard_url, [site.id])} end)
 
   @doc false
   @spec known({:ok, value} | {:error, term()}) :: value | nil when value: term()
@@ -86,16 +85,16 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   def known({:error, _reason}), do: nil
 
   # Who drops has none that would say anything.
-  defp tops(_host, _site, :drop, _at_ms, _known), do: {:ok, nil}
+  defp tops(_instance, _site, :drop, _at_ms, _known), do: {:ok, nil}
 
-  defp tops(_host, _site, _kind, _at_ms, %{sources: sources, pages: pages})
+  defp tops(_instance, _site, _kind, _at_ms, %{sources: sources, pages: pages})
        when is_list(sources) and is_list(pages),
        do: {:ok, nil}
 
-  defp tops(host, site, :spike, at_ms, _known) do
+  defp tops(instance, site, :spike, at_ms, _known) do
     window = Traffic.window(:spike, at_ms)
 
-    case Isolated.guard(fn -> Source.call(host, :breakdown, [site.id, window, @top]) end) do
+    case Isolated.guard(fn -> Instance.host(instance, :breakdown, [site.id, window, @top]) end) do
       {:ok, %{sources: sources, pages: pages}} when is_list(sources) and is_list(pages) ->
         if Enum.all?(sources ++ pages, &match?(%{visitors: n} when is_integer(n), &1)),
           do: {:ok, %{sources: Enum.take(sources, @top), pages: Enum.take(pages, @top)}},
@@ -106,13 +105,13 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
     end
   end
 
-  defp baseline(host, site, kind, current, at_ms) do
+  defp baseline(instance, site, kind, current, at_ms) do
     case windows(kind, site, at_ms) do
       [] ->
         {:ok, nil}
 
       windows ->
-        case Isolated.guard(fn -> visitors(host, site.id, windows) end) do
+        case Isolated.guard(fn -> visitors(instance, site.id, windows) end) do
           {:ok, [_ | _] = samples} -> {:ok, Traffic.compare(current, samples)}
           other -> {:error, other}
         end

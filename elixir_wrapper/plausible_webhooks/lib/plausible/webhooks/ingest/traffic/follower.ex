@@ -3,9 +3,9 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Follower do
   # Alerts that the host's own notifier found, for webhooks that follow it. They
   # have no state here: the notifier keeps its own.
 
-  alias Plausible.Webhooks.{Id, Source}
+  alias Plausible.Webhooks.Id
   alias Plausible.Webhooks.Ingest.{Directory, Payload, Traffic}
-  alias Plausible.Webhooks.Runtime.Isolated
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Traffic.{Facts, Round}
 
   @spec change(Traffic.context(), Traffic.kind(), integer(), map()) ::
@@ -21,16 +21,16 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Follower do
     end
   end
 
-  defp tell(%{host: host} = context, kind, webhooks, site_id, info) do
+  defp tell(%{instance: instance} = context, kind, webhooks, site_id, info) do
     now_ms = at_ms(info)
 
-    case Source.call(host, :site, [site_id]) do
+    case Instance.host(instance, :site, [site_id]) do
       nil ->
         {:ok, 0}
 
       %{} = site ->
         known = %{sources: rows(info[:sources], :name), pages: rows(info[:pages], :path)}
-        facts = Facts.ask(host, site, kind, info.current_visitors, now_ms, known)
+        facts = Facts.ask(instance, site, kind, info.current_visitors, now_ms, known)
         site = %{id: site.id, domain: site.domain, dashboard_url: facts.dashboard_url}
         results = Enum.map(webhooks, &tell_one(&1, context, kind, site, facts, info, now_ms))
         told = Enum.count(results, &(&1 == :ok))

@@ -4,9 +4,9 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   # after the other. `site` is what is known of the site in this round and grows
   # (facts are asked once); `done` is what was done.
 
-  alias Plausible.Webhooks.{Id, Source}
+  alias Plausible.Webhooks.{Id, Store}
   alias Plausible.Webhooks.Ingest.{Payload, Traffic}
-  alias Plausible.Webhooks.Runtime.Isolated
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Traffic.Facts
 
   @limits %{concurrency: 4, site_timeout_ms: 20_000, round_timeout_ms: 300_000}
@@ -18,7 +18,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   def evaluate(context, sites, now_ms, callers) do
     context = Map.merge(@limits, context)
 
-    case states(context.store, sites) do
+    case states(context.instance, sites) do
       {:ok, states} ->
         sites
         |> Enum.map(fn {id, webhooks} -> {id, webhooks, of_site(states, webhooks)} end)
@@ -60,12 +60,12 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   defp failed(summary, site_id, reason),
     do: %{summary | failed: [{site_id, reason} | summary.failed]}
 
-  defp states(store, sites) do
+  defp states(instance, sites) do
     sites
     |> Enum.flat_map(fn {_site_id, webhooks} -> Enum.map(webhooks, & &1.id) end)
     |> Enum.chunk_every(@states_per_query)
     |> Enum.reduce_while({:ok, %{}}, fn ids, {:ok, states} ->
-      case Isolated.guard(fn -> Source.call(store, :alert_states, [ids]) end) do
+      case Store.alert_states(instance, ids) do
         {:ok, found} ->
           {:cont, {:ok, Enum.into(found, states, &{{&1.webhook_id, &1.kind}, &1})}}
 
@@ -75,11 +75,11 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end)
   end
 
-  defp evaluate_site(%{host: host} = context, {site_id, webhooks, states}, now_ms) do
-    with true <- Source.call(host, :alerts_allowed?, [site_id]),
-         %{} = facts <- Source.call(host, :site, [site_id]),
+  defp evaluate_site(%{instance: instance} = context, {site_id, webhooks, states}, now_ms) do
+    with true <- Instance.host(instance, :alerts_allowed?, [site_id]),
+         %{} = facts <- Instance.host(instance, :site, [site_id]),
          [_ | _] = watches <- watches(webhooks, facts, now_ms),
-         {:ok, current} <- current(host, site_id, watches, now_ms) do
+         {:ok, current} <- current(instance, site_id, watches, now_ms) do
       site = %{context: context, site: facts, now_ms: now_ms, current: current, facts: %{}}
 
       {_site, done} =
@@ -105,10 +105,10 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   defp whole_window?(%{stats_start_at_ms: nil}, _window), do: false
   defp whole_window?(%{stats_start_at_ms: start_ms}, {from_ms, _to_ms}), do: start_ms <= from_ms
 
-  defp current(host, site_id, watches, now_ms) do
+  defp current(instance, site_id, watches, now_ms) do
     kinds = watches |> Enum.map(& &1.kind) |> Enum.uniq()
 
-    case Facts.visitors(host, site_id, Enum.map(kinds, &Traffic.window(&1, now_ms))) do
+    case Facts.visitors(instance, site_id, Enum.map(kinds, &Traffic.window(&1, now_ms))) do
       {:ok, counts} when length(counts) == length(kinds) ->
         {:ok, Map.new(Enum.zip(kinds, counts))}
 
@@ -190,7 +190,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   end
 
   defp send_resolved(%{kind: kind, threshold: threshold, webhook: webhook}, state, site) do
-    url = Facts.known(Facts.dashboard_url(site.context.host, site.site))
+    url = Facts.known(Facts.dashboard_url(site.context.instance, site.site))
     alert = alert(kind, threshold, state, site.current[kind])
     event = Payload.traffic_resolved(site_of(site, url), alert, site.now_ms)
     deliver(site.context, webhook, Id.delivery(), event)
@@ -199,7 +199,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   defp facts(kind, current, at_ms, %{facts: known} = site) do
     facts =
       Map.get_lazy(known, {kind, current, at_ms}, fn ->
-        Facts.ask(site.context.host, site.site, kind, current, at_ms)
+        Facts.ask(site.context.instance, site.site, kind, current, at_ms)
       end)
 
     {facts, %{site | facts: Map.put(known, {kind, current, at_ms}, facts)}}
@@ -207,9 +207,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
 
   defp site_of(%{site: site}, url), do: %{id: site.id, domain: site.domain, dashboard_url: url}
 
-  defp put_state(%{context: %{store: store}}, state) do
-    with {:error, reason} <-
-           Isolated.guard(fn -> Source.call(store, :put_alert_state, [state]) end),
+  defp put_state(%{context: %{instance: instance}}, state) do
+    with {:error, reason} <- Store.put_alert_state(instance, state),
          do: {:error, {:store, reason}}
   end
 

@@ -9,6 +9,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
   # `@walk_rows_max` rows or `@walk_ms_max`. Each hour and each slice is a statement of
   # its own, so that nobody else waits for long.
 
+  alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.SQLite.{Connection, Deliveries, Rows}
 
   @slice 5_000
@@ -25,7 +26,6 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
   @id [{"id", :text}]
   # ?1 and ?2; what has no number of its own comes behind.
   @given "WITH given AS MATERIALIZED (#{Rows.select(@id)})"
-  @states %{2 => :delivered, 3 => :failed, 4 => :cancelled}
 
   def activity(_handle, _site_id, [], _since_ms), do: {:ok, %{}}
 
@@ -77,7 +77,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
   end
 
   defp add({id, hour_ms, state, count}, found) do
-    key = {hour_ms, Map.fetch!(@states, state)}
+    key = {hour_ms, Columns.state_name(state)}
     Map.update(found, id, %{key => count}, &Map.put(&1, key, count))
   end
 

@@ -3,25 +3,22 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   # The life of a delivery: accepted, recorded, claimed, released, redelivered,
   # cancelled. The log's pages are in Log, what is deleted in Retention.
 
-  alias Plausible.Webhooks.{Attempt, Delivery}
+  alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.SQLite.{Connection, Rows, Schema}
 
-  @states %{pending: 0, parked: 1, delivered: 2, failed: 3, cancelled: 4}
-  @state_names Map.new(@states, fn {name, code} -> {code, name} end)
-
   @accepted Enum.zip(
-              Schema.accepted(),
+              Columns.delivery() ++ ["body"],
               [:text, :text, :int, :text, :int, :int, :blob, :int, :int, :int, :int, :int] ++
                 [:text, :int, :text, :int, :int, :blob]
             )
   @recorded Enum.zip(
               Schema.recorded(),
               [:text, :int, :int, :int, :text, :blob, :int, :int, :int, :int, :int, :int] ++
-                [:text, :blob, :blob, :int, :int, :int, :blob, :int, :text]
+                [:text, :blob, :blob, :int, :int, :int, :blob, :text, :int]
             )
   @id [{"id", :text}]
 
-  @delivery Enum.map_join(Schema.accepted() -- ["body"], ", ", & &1)
+  @delivery Enum.join(Columns.delivery(), ", ")
   @body "(SELECT body FROM bodies WHERE delivery = seq)"
   @due "coalesce(next_at_ms, created_at_ms)"
 
@@ -29,85 +26,30 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   # Deliveries that one statement cancels: some ten milliseconds.
   @cancel_slice 1_000
 
-  # The atoms that error classes come back as. An atom is made of nothing else.
-  @errors Map.new(
-            ~w(http_status redirect gone dns_error dns_timeout blocked_address
-               connection_refused connection_reset network_unreachable connect_timeout
-               tls_error tls_timeout timeout response_too_large protocol_error cancelled
-               unknown_webhook internal)a,
-            &{Atom.to_string(&1), &1}
-          )
-
-  def state_code(state), do: Map.fetch(@states, state)
-
   # --- in
 
   def accept(handle, deliveries) do
     now_ms = System.system_time(:millisecond)
     statement = "INSERT INTO accepted (#{Rows.names(@accepted)}) #{Rows.select(@accepted)}"
-    write_all(handle, statement, Enum.map(deliveries, &accepted(&1, now_ms)), @accepted)
-  end
 
-  defp accepted(%Delivery{} = delivery, now_ms) do
-    code = Map.fetch!(@states, delivery.state)
-
-    [
-      delivery.id,
-      delivery.webhook_id,
-      delivery.site_id,
-      delivery.type,
-      delivery.goal_id,
-      code,
-      delivery.reason,
-      delivery.attempts,
-      delivery.schedule_from,
-      delivery.created_at_ms,
-      delivery.next_at_ms,
-      if(code >= 2, do: delivery.finished_at_ms || now_ms),
-      if(code == 0, do: delivery.owner),
-      delivery.last_status,
-      delivery.last_error,
-      delivery.manual,
-      delivery.retry,
-      delivery.body
-    ]
+    write_all(
+      handle,
+      statement,
+      Enum.map(deliveries, &Columns.from_delivery(&1, now_ms)),
+      @accepted
+    )
   end
 
   def record(handle, attempts) do
     now_ms = System.system_time(:millisecond)
     statement = "INSERT INTO recorded (#{Rows.names(@recorded)}) #{Rows.select(@recorded)}"
 
-    if Enum.all?(attempts, &(&1.number in 0..@number_max)),
-      do: write_all(handle, statement, Enum.map(attempts, &recorded(&1, now_ms)), @recorded),
-      else: {:error, :invalid_attempt_number}
-  end
-
-  defp recorded(%Attempt{} = attempt, now_ms) do
-    error = attempt.error && Atom.to_string(attempt.error)
-
-    [
-      attempt.delivery_id,
-      attempt.number,
-      Map.fetch!(@states, attempt.state),
-      attempt.status,
-      error,
-      attempt.detail,
-      attempt.started_at_ms,
-      attempt.dns_us,
-      attempt.connect_us,
-      attempt.tls_us,
-      attempt.first_byte_us,
-      attempt.total_us,
-      attempt.remote_ip,
-      attempt.response_content_type,
-      attempt.response_body,
-      attempt.response_truncated,
-      attempt.next_at_ms,
-      attempt.gone,
-      if(attempt.number == 0, do: attempt.detail || error, else: error),
-      now_ms,
-      attempt.owner
-    ]
+    if Enum.all?(attempts, &(&1.number in 0..@number_max)) do
+      rows = Enum.map(attempts, &(Columns.from_attempt(&1) ++ [now_ms]))
+      write_all(handle, statement, rows, @recorded)
+    else
+      {:error, :invalid_attempt_number}
+    end
   end
 
   defp write_all(handle, statement, rows, columns) do
@@ -214,20 +156,20 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     with {:ok, _results} <- Connection.write(handle.connection, [{statement, params}]), do: :ok
   end
 
-  # Kept with the leases of owners. The end of the lease is the token: nobody gets a
-  # turn before the last one has ended, so no two have had the same.
-  @take_turn """
+  # Kept with the leases of owners. The end of the lease is the token: nobody gets the lease
+  # before the last one has ended, so no two tokens are the same.
+  @take_lease """
   INSERT INTO owners (owner, until_ms) VALUES (?1, ?2)
   ON CONFLICT (owner) DO UPDATE SET until_ms = excluded.until_ms
   WHERE until_ms <= ?3 OR until_ms = ?4
   RETURNING until_ms
   """
 
-  def take_turn(handle, name, lease_ms, token) do
+  def take_lease(handle, name, lease_ms, token) do
     now_ms = System.system_time(:millisecond)
-    params = ["turn/" <> name, now_ms + lease_ms, now_ms, token]
+    params = ["lease/" <> name, now_ms + lease_ms, now_ms, token]
 
-    case Connection.write(handle.connection, [{@take_turn, params}]) do
+    case Connection.write(handle.connection, [{@take_lease, params}]) do
       {:ok, [[{until_ms}]]} -> {:ok, until_ms}
       {:ok, [[]]} -> {:error, :taken}
       {:error, _reason} = error -> error
@@ -289,16 +231,16 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   end
 
   def attempts(handle, id) do
-    columns = Schema.recorded() -- ["id", "number", "reason", "now_ms", "reporter"]
+    columns = Enum.map_join(Columns.attempt(), ", ", &"attempts.#{&1}")
 
     statement = """
-    SELECT deliveries.webhook_id, #{Schema.number_of("key")}, #{Enum.map_join(columns, ", ", &"attempts.#{&1}")}
+    SELECT deliveries.webhook_id, #{Schema.number_of("key")}, #{columns}
     FROM deliveries JOIN attempts ON attempts.#{Schema.attempts_of("deliveries.seq")}
     WHERE deliveries.id = ?1 ORDER BY key
     """
 
     with {:ok, [rows]} <- Connection.read(handle.connection, [{statement, [id]}]),
-         do: {:ok, Enum.map(rows, &attempt(&1, id))}
+         do: {:ok, Enum.map(rows, &Columns.to_attempt(Tuple.to_list(&1), id))}
   end
 
   def counts(handle) do
@@ -318,7 +260,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     statements = [{"SELECT state, n FROM state_counts", []}, {due, []}]
 
     with {:ok, [counts, [{due}]]} <- Connection.read(handle.connection, statements) do
-      counts = Map.new(counts, fn {code, n} -> {Map.fetch!(@state_names, code), n} end)
+      counts = Map.new(counts, fn {code, n} -> {Columns.state_name(code), n} end)
       {:ok, Map.put(counts, :oldest_due_ms, due)}
     end
   end
@@ -326,81 +268,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @doc "The columns of a delivery without body, in the order that `delivery/1` takes."
   def columns, do: @delivery
 
-  @doc "A row of `columns/0`, maybe with more behind."
-  def delivery(row) do
-    [
-      id,
-      webhook_id,
-      site_id,
-      type,
-      goal_id,
-      state,
-      reason,
-      attempts,
-      schedule_from,
-      created_at_ms,
-      next_at_ms,
-      finished_at_ms,
-      owner,
-      last_status,
-      last_error,
-      manual,
-      retry | _more
-    ] = Tuple.to_list(row)
+  @doc "The delivery of a row of `columns/0`; further values are ignored."
+  def delivery(row), do: row |> Tuple.to_list() |> Columns.to_delivery()
 
-    %Delivery{
-      id: id,
-      webhook_id: webhook_id,
-      site_id: site_id,
-      type: type,
-      goal_id: goal_id,
-      state: Map.fetch!(@state_names, state),
-      reason: reason,
-      attempts: attempts,
-      schedule_from: schedule_from,
-      created_at_ms: created_at_ms,
-      next_at_ms: next_at_ms,
-      finished_at_ms: finished_at_ms,
-      owner: owner,
-      last_status: last_status,
-      last_error: last_error,
-      manual: manual == 1,
-      retry: retry == 1
-    }
-  end
-
-  defp with_body(row) do
-    body = elem(row, tuple_size(row) - 1)
-    %{delivery(row) | body: body}
-  end
-
-  defp attempt(row, id) do
-    {webhook_id, number, state, status, error, detail, started_at_ms, dns_us, connect_us, tls_us,
-     first_byte_us, total_us, remote_ip, content_type, body, truncated, next_at_ms, gone} = row
-
-    %Attempt{
-      delivery_id: id,
-      webhook_id: webhook_id,
-      number: number,
-      state: Map.fetch!(@state_names, state),
-      status: status,
-      error: error(error),
-      detail: detail,
-      started_at_ms: started_at_ms,
-      dns_us: dns_us,
-      connect_us: connect_us,
-      tls_us: tls_us,
-      first_byte_us: first_byte_us,
-      total_us: total_us,
-      remote_ip: remote_ip,
-      response_content_type: content_type,
-      response_body: body,
-      response_truncated: truncated == 1,
-      next_at_ms: next_at_ms,
-      gone: gone == 1
-    }
-  end
-
-  defp error(nil), do: nil
-  defp error(text), do: Map.get(@errors, text, :internal)
+  defp with_body(row), do: %{delivery(row) | body: elem(row, tuple_size(row) - 1)}
 end

@@ -1,34 +1,21 @@
 defmodule Plausible.Webhooks.Store.SQLite.Log do
   @moduledoc false
-  # The log of a site, page by page, and what of it can be recovered.
-  #
-  # A filter may match nothing among a million rows. The site's deliveries are
-  # therefore walked along the index in slices, each a statement of its own: whoever
-  # asks for something rare waits, the others do not. A page ends after
-  # `@walk_rows_max` rows or `@walk_ms_max` with what was found, and its cursor is
-  # where the walk has got to.
+  # The log of a site, page by page, and what of it can be recovered. Walks along the
+  # site's index as `Plausible.Webhooks.Store.LogQuery` says.
 
+  alias Plausible.Webhooks.Store.LogQuery
   alias Plausible.Webhooks.Store.SQLite.{Connection, Deliveries}
 
-  @scan_slice 5_000
-  @walk_rows_max 100_000
-  @walk_ms_max 1_000
-  @limit_max 200
-  @limit_default 50
-  @types_max 32
-  @int64_max 9_223_372_036_854_775_807
-
-  @type place :: {created_at_ms :: integer(), seq :: integer()}
+  # Some ten milliseconds.
+  @slice {5_000, 5_000}
 
   def page(handle, site_id, filters, page) do
-    with {:ok, limit} <- limit(Map.get(page, :limit, @limit_default)),
-         {:ok, after_} <- place(Map.get(page, :after)),
-         {:ok, walk} <- walk(site_id, filters, :desc),
-         # One more than asked for, to know whether there is a next page.
-         walk = %{walk | columns: Deliveries.columns() <> ", created_at_ms, seq"},
-         {:ok, rows, stopped_at} <- rows(handle, walk, after_, limit + 1, bounds()) do
-      entries = rows |> Enum.take(limit) |> Enum.map(&Deliveries.delivery/1)
-      {:ok, %{entries: entries, next: next(rows, limit, stopped_at)}}
+    with {:ok, query} <- LogQuery.new(filters, page),
+         columns = Deliveries.columns() <> ", created_at_ms, seq",
+         walk = walk(site_id, query, :desc, columns),
+         # One more than asked for shows whether another page follows.
+         {:ok, rows, stopped_at} <- rows(handle, walk, query, query.limit + 1, :bounded) do
+      {:ok, LogQuery.page(query, rows, stopped_at, &place_of/1, &Deliveries.delivery/1)}
     end
   end
 
@@ -37,8 +24,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
 
     with {:ok, [[{site_id}]]} <- Connection.read(handle.connection, [site]),
          filters = %{webhook_id: webhook_id, states: [:failed, :cancelled], since_ms: since_ms},
-         {:ok, walk} <- walk(site_id, filters, :asc),
-         {:ok, rows, nil} <- rows(handle, %{walk | columns: "id"}, nil, limit, :to_the_end) do
+         {:ok, query} <- LogQuery.new(filters, %{}),
+         {:ok, rows, nil} <-
+           rows(handle, walk(site_id, query, :asc, "id"), query, limit, :unbounded) do
       {:ok, Enum.map(rows, &elem(&1, 0))}
     else
       {:ok, [[]]} -> {:ok, []}
@@ -46,125 +34,79 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
     end
   end
 
+  defp place_of(row) do
+    size = tuple_size(row)
+    {elem(row, size - 2), elem(row, size - 1)}
+  end
+
   # --- filters
 
-  defp walk(site_id, filters, direction) do
-    start = %{
+  # range: what the index narrows down; filters: what is asked of each row of it.
+  defp walk(site_id, query, direction, columns) do
+    walk = %{
       index: "deliveries_site",
       direction: direction,
-      columns: nil,
-      # What the index narrows down, and what each row is asked.
+      columns: columns,
       range: [{"site_id = ?", [site_id]}],
-      filters: [],
-      # An empty choice: no row can match, and no index helps to find none.
-      nothing?: false
+      filters: []
     }
 
-    Enum.reduce_while(filters, {:ok, start}, fn {key, value}, {:ok, walk} ->
-      case filter(key, value, walk) do
-        :error -> {:halt, {:error, {:invalid_filter, key}}}
-        walk -> {:cont, {:ok, walk}}
-      end
-    end)
+    Enum.reduce(query.filters, walk, &filter/2)
   end
 
-  defp filter(:webhook_id, id, walk) when is_binary(id), do: ask(walk, "webhook_id = ?", [id])
+  defp filter({:webhook_id, id}, walk), do: ask(walk, "webhook_id = ?", [id])
+  defp filter({:goal_id, id}, walk), do: ask(walk, "goal_id = ?", [id])
+  defp filter({:since_ms, ms}, walk), do: narrow(walk, "created_at_ms >= ?", [ms])
+  defp filter({:until_ms, ms}, walk), do: narrow(walk, "created_at_ms < ?", [ms])
 
-  defp filter(:goal_id, id, walk) when id in -@int64_max..@int64_max,
-    do: ask(walk, "goal_id = ?", [id])
-
-  defp filter(:since_ms, ms, walk) when ms in -@int64_max..@int64_max,
-    do: narrow(walk, "created_at_ms >= ?", [ms])
-
-  defp filter(:until_ms, ms, walk) when ms in -@int64_max..@int64_max,
-    do: narrow(walk, "created_at_ms < ?", [ms])
-
-  defp filter(:status_class, :none, walk),
+  defp filter({:status_class, :none}, walk),
     do: ask(walk, "last_status IS NULL AND attempts > 0", [])
 
-  defp filter(:status_class, class, walk) when class in 2..5,
+  defp filter({:status_class, class}, walk),
     do: ask(walk, "last_status BETWEEN ? AND ?", [class * 100, class * 100 + 99])
 
-  defp filter(key, [], walk) when key in [:types, :states], do: %{walk | nothing?: true}
+  defp filter({:types, types}, walk),
+    do: ask(walk, "type IN (#{Enum.map_join(types, ", ", fn _type -> "?" end)})", types)
 
-  defp filter(:types, types, walk) when is_list(types) do
-    types = Enum.uniq(types)
+  # What went wrong has an index of its own, since that is what people look for.
+  defp filter({:states, codes}, walk) do
+    walk = ask(walk, "state IN (#{Enum.join(codes, ", ")})", [])
 
-    if length(types) <= @types_max and Enum.all?(types, &is_binary/1),
-      do: ask(walk, "type IN (#{Enum.map_join(types, ", ", fn _type -> "?" end)})", types),
-      else: :error
+    if Enum.all?(codes, &(&1 >= 3)),
+      do: narrow(%{walk | index: "deliveries_failed"}, "state >= 3", []),
+      else: walk
   end
-
-  defp filter(:states, states, walk) when is_list(states) do
-    states = Enum.uniq(states)
-    codes = for state <- states, {:ok, code} <- [Deliveries.state_code(state)], do: code
-
-    cond do
-      length(codes) < length(states) -> :error
-      Enum.all?(codes, &(&1 >= 3)) -> failed(states(walk, codes))
-      true -> states(walk, codes)
-    end
-  end
-
-  defp filter(_key, _value, _walk), do: :error
-
-  defp states(walk, codes), do: ask(walk, "state IN (#{Enum.join(codes, ", ")})", [])
-
-  # An index of their own: what went wrong is what people look for.
-  defp failed(walk), do: narrow(%{walk | index: "deliveries_failed"}, "state >= 3", [])
 
   defp narrow(walk, sql, params), do: %{walk | range: [{sql, params} | walk.range]}
   defp ask(walk, sql, params), do: %{walk | filters: [{sql, params} | walk.filters]}
 
   # --- walking
 
-  defp bounds, do: {@walk_rows_max, System.monotonic_time(:millisecond) + @walk_ms_max}
+  defp rows(_handle, _walk, %{nothing?: true}, _wanted, _bounded), do: {:ok, [], nil}
 
-  # Rows that match, and where the walk was given up; nil when it has come to the
-  # end or there are enough.
-  defp rows(_handle, %{nothing?: true}, _place, _wanted, _bounds), do: {:ok, [], nil}
-
-  # With nothing to ask each row, the limit alone bounds the work.
-  defp rows(handle, %{filters: []} = walk, place, wanted, _bounds) do
-    with {:ok, rows} <- select(handle, walk, beyond(walk, place), wanted), do: {:ok, rows, nil}
+  # Without a filter the limit alone bounds the work.
+  defp rows(handle, %{filters: []} = walk, query, wanted, _bounded) do
+    with {:ok, rows} <- select(handle, walk, beyond(walk, query.after), wanted),
+         do: {:ok, rows, nil}
   end
 
-  defp rows(handle, walk, place, wanted, bounds),
-    do: slices(handle, walk, place, wanted, bounds, [])
+  defp rows(handle, walk, query, wanted, bounded),
+    do: LogQuery.walk(query.after, wanted, @slice, bounded, &slice(handle, walk, &1, &2, &3))
 
-  defp slices(handle, walk, place, wanted, bounds, found) do
+  defp slice(handle, walk, place, wanted, size) do
     range = beyond(walk, place)
 
-    with {:ok, slice_end} <- slice_end(handle, walk, range),
+    with {:ok, slice_end} <- slice_end(handle, walk, range, size),
          slice = if(slice_end, do: [up_to(walk, slice_end) | range], else: range),
-         {:ok, rows} <- select(handle, walk, slice ++ walk.filters, wanted) do
-      found = [rows | found]
-      bounds = one_less(bounds)
-
-      cond do
-        slice_end == nil or length(rows) == wanted -> {:ok, in_order(found), nil}
-        over?(bounds) -> {:ok, in_order(found), slice_end}
-        true -> slices(handle, walk, slice_end, wanted - length(rows), bounds, found)
-      end
-    end
+         {:ok, rows} <- select(handle, walk, slice ++ walk.filters, wanted),
+         do: {:ok, rows, slice_end}
   end
 
-  defp in_order(found), do: found |> Enum.reverse() |> Enum.concat()
+  defp slice_end(handle, walk, range, size) do
+    statement = statement(walk, "created_at_ms, seq", range, "LIMIT 1 OFFSET #{size - 1}")
 
-  defp one_less(:to_the_end), do: :to_the_end
-  defp one_less({rows, deadline}), do: {rows - @scan_slice, deadline}
-
-  defp over?(:to_the_end), do: false
-  defp over?({rows, deadline}), do: rows <= 0 or System.monotonic_time(:millisecond) >= deadline
-
-  defp slice_end(handle, walk, range) do
-    statement = statement(walk, "created_at_ms, seq", range, "LIMIT 1 OFFSET #{@scan_slice - 1}")
-
-    case Connection.read(handle.connection, [statement]) do
-      {:ok, [[place]]} -> {:ok, place}
-      {:ok, [[]]} -> {:ok, nil}
-      {:error, _reason} = error -> error
-    end
+    with {:ok, [places]} <- Connection.read(handle.connection, [statement]),
+         do: {:ok, List.first(places)}
   end
 
   defp select(handle, walk, conditions, wanted) do
@@ -174,56 +116,22 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
 
   defp statement(walk, columns, conditions, limit) do
     {sql, params} = Enum.unzip(conditions)
-    way = Atom.to_string(walk.direction)
 
     {"SELECT #{columns} FROM deliveries INDEXED BY #{walk.index} " <>
-       "WHERE #{Enum.join(sql, " AND ")} ORDER BY created_at_ms #{way}, seq #{way} #{limit}",
+       "WHERE #{Enum.join(sql, " AND ")} " <>
+       "ORDER BY created_at_ms #{walk.direction}, seq #{walk.direction} #{limit}",
      Enum.concat(params)}
   end
 
   defp beyond(walk, nil), do: walk.range
 
-  defp beyond(walk, {ms, seq}),
-    do: [{"(created_at_ms, seq) #{past(walk)} (?, ?)", [ms, seq]} | walk.range]
-
-  defp up_to(walk, {ms, seq}), do: {"(created_at_ms, seq) #{before(walk)} (?, ?)", [ms, seq]}
-
-  defp past(%{direction: :desc}), do: "<"
-  defp past(%{direction: :asc}), do: ">"
-  defp before(%{direction: :desc}), do: ">="
-  defp before(%{direction: :asc}), do: "<="
-
-  # --- pages
-
-  defp limit(limit) when limit in 1..@limit_max, do: {:ok, limit}
-  defp limit(_other), do: {:error, :invalid_limit}
-
-  defp next(rows, limit, stopped_at) do
-    case Enum.drop(rows, limit - 1) do
-      [last, _one_more] ->
-        size = tuple_size(last)
-        cursor({elem(last, size - 2), elem(last, size - 1)})
-
-      _no_more ->
-        stopped_at && cursor(stopped_at)
-    end
+  defp beyond(walk, {ms, seq}) do
+    past = if walk.direction == :desc, do: "<", else: ">"
+    [{"(created_at_ms, seq) #{past} (?, ?)", [ms, seq]} | walk.range]
   end
 
-  defp cursor({created_at_ms, seq}),
-    do: Base.url_encode64("#{created_at_ms}:#{seq}", padding: false)
-
-  defp place(nil), do: {:ok, nil}
-
-  defp place(cursor) when is_binary(cursor) do
-    with {:ok, text} <- Base.url_decode64(cursor, padding: false),
-         [ms, seq] <- String.split(text, ":"),
-         {ms, ""} when ms in -@int64_max..@int64_max <- Integer.parse(ms),
-         {seq, ""} when seq in 0..@int64_max <- Integer.parse(seq) do
-      {:ok, {ms, seq}}
-    else
-      _other -> {:error, :invalid_cursor}
-    end
+  defp up_to(walk, {ms, seq}) do
+    not_past = if walk.direction == :desc, do: ">=", else: "<="
+    {"(created_at_ms, seq) #{not_past} (?, ?)", [ms, seq]}
   end
-
-  defp place(_other), do: {:error, :invalid_cursor}
 end

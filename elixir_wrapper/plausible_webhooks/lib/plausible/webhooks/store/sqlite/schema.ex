@@ -22,6 +22,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   # no special care. They are made anew whenever the file is opened and therefore
   # always those of this version.
 
+  alias Plausible.Webhooks.Store.Columns
+
   @application_id 0x504C5748
   @number_bits 20
 
@@ -254,8 +256,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
       """
       CREATE TABLE alert_states (
         webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
-        kind INTEGER NOT NULL,
-        state INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        state TEXT NOT NULL,
         alert_id TEXT,
         visitors INTEGER,
         threshold INTEGER,
@@ -275,20 +277,12 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
     ]
   end
 
-  @delivery_columns ~w(id webhook_id site_id type goal_id state reason attempts schedule_from
-                       created_at_ms next_at_ms finished_at_ms owner last_status last_error
-                       manual retry)
-  @attempt_columns ~w(state status error detail started_at_ms dns_us connect_us tls_us
-                      first_byte_us total_us remote_ip response_content_type response_body
-                      response_truncated next_at_ms gone)
-
-  @doc "The columns of the view `accepted`."
-  @spec accepted() :: [String.t()]
-  def accepted, do: @delivery_columns ++ ["body"]
+  @delivery_columns Columns.delivery()
+  @attempt_columns Columns.attempt()
 
   @doc "The columns of the view `recorded`."
   @spec recorded() :: [String.t()]
-  def recorded, do: ["id", "number"] ++ @attempt_columns ++ ["reason", "now_ms", "reporter"]
+  def recorded, do: ["id", "number"] ++ @attempt_columns ++ ["reason", "reporter", "now_ms"]
 
   # changes() is what the statement before it in the same trigger has done.
   # The updates of `recorded` are the rule of the record callback: the first leaves
@@ -297,7 +291,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   # attempt that moved nothing.
   defp temporary do
     [
-      view("accepted", accepted()),
+      view("accepted", @delivery_columns ++ ["body"]),
       """
       CREATE TEMP TRIGGER accepted_insert INSTEAD OF INSERT ON accepted BEGIN
         INSERT INTO deliveries (#{Enum.join(@delivery_columns, ", ")})

@@ -4,33 +4,22 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
   # binary, bound to the webhook's id; of the URL only the host is in clear.
 
   alias Plausible.Webhooks.{Vault, Webhook}
-  alias Plausible.Webhooks.Webhook.Sealed
+  alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.SQLite.{Connection, Rows}
+  alias Plausible.Webhooks.Webhook.Sealed
 
-  @columns [
-    {"id", :text},
-    {"site_id", :int},
-    {"name", :text},
-    {"host", :text},
-    {"sealed", :blob},
-    {"enabled", :int},
-    {"events", :text},
-    {"goals", :text},
-    {"spike_threshold", :int},
-    {"drop_threshold", :int},
-    {"traffic_min_interval_s", :int},
-    {"disabled_reason", :text},
-    {"disabled_at_ms", :int},
-    {"failing_since_ms", :int},
-    {"version", :int},
-    {"inserted_at_ms", :int},
-    {"updated_at_ms", :int}
-  ]
+  # Lists of names and of ids are text, separated by commas.
+  @columns Enum.zip(
+             Columns.webhook(),
+             [:text, :int, :text, :text, :blob, :int, :text, :text, :int, :int, :int, :text] ++
+               [:int, :int, :int, :int, :int]
+           )
   @names Rows.names(@columns)
 
-  @disabled_reasons %{"gone" => :gone, "failing" => :failing}
-  @kinds %{spike: 0, drop: 1}
-  @states %{armed: 0, firing: 1}
+  @alert_state Enum.zip(
+                 Columns.alert_state(),
+                 [:text, :text, :text, :text, :int, :int, :int, :int, :int]
+               )
 
   def insert(handle, %Webhook{} = webhook) do
     statement = """
@@ -148,76 +137,26 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
   # --- rows
 
   defp row(vault, webhook) do
-    [
-      webhook.id,
-      webhook.site_id,
-      webhook.name,
-      Webhook.host(webhook),
-      Sealed.seal(vault, webhook),
-      webhook.enabled,
-      Enum.join(webhook.events, ","),
-      if(webhook.goals != :all, do: Enum.join(webhook.goals, ",")),
-      Webhook.threshold_to_store(webhook.spike_threshold),
-      Webhook.threshold_to_store(webhook.drop_threshold),
-      webhook.traffic_min_interval_s,
-      webhook.disabled_reason && Atom.to_string(webhook.disabled_reason),
-      webhook.disabled_at_ms,
-      webhook.failing_since_ms,
-      webhook.version,
-      webhook.inserted_at_ms,
-      webhook.updated_at_ms
-    ]
+    Enum.zip_with(Columns.webhook(), Columns.from_webhook(webhook, vault), fn
+      column, list when column in ["events", "goals"] and is_list(list) -> Enum.join(list, ",")
+      _column, value -> value
+    end)
   end
 
   defp decode(rows, vault) do
-    Enum.reduce_while(rows, {:ok, []}, fn row, {:ok, webhooks} ->
-      case webhook(row, vault) do
-        {:ok, webhook} -> {:cont, {:ok, [webhook | webhooks]}}
-        {:error, _reason} = error -> {:halt, error}
-      end
+    rows
+    |> Enum.map(fn row ->
+      Enum.zip_with(Columns.webhook(), Tuple.to_list(row), fn
+        "events", text -> String.split(text, ",", trim: true)
+        "goals", text when is_binary(text) -> goal_ids(text)
+        _column, value -> value
+      end)
     end)
-    |> case do
-      {:ok, webhooks} -> {:ok, Enum.reverse(webhooks)}
-      {:error, _reason} = error -> error
-    end
+    |> Columns.to_webhooks(vault)
   end
 
-  defp webhook(row, vault) do
-    {id, site_id, name, _host, sealed, enabled, events, goals, spike, drop, interval_s,
-     disabled_reason, disabled_at_ms, failing_since_ms, version, inserted_at_ms,
-     updated_at_ms} = row
-
-    case Sealed.open(vault, sealed, id) do
-      {:ok, %{url: url, headers: headers, secrets: secrets}} ->
-        {:ok,
-         %Webhook{
-           id: id,
-           site_id: site_id,
-           name: name,
-           url: url,
-           enabled: enabled == 1,
-           events: String.split(events, ",", trim: true),
-           goals: goals(goals),
-           spike_threshold: Webhook.threshold_from_store(spike),
-           drop_threshold: Webhook.threshold_from_store(drop),
-           traffic_min_interval_s: interval_s,
-           headers: headers,
-           secrets: secrets,
-           disabled_reason: Map.get(@disabled_reasons, disabled_reason),
-           disabled_at_ms: disabled_at_ms,
-           failing_since_ms: failing_since_ms,
-           version: version,
-           inserted_at_ms: inserted_at_ms,
-           updated_at_ms: updated_at_ms
-         }}
-
-      {:error, reason} ->
-        {:error, {:unreadable_webhook, id, reason}}
-    end
-  end
-
-  defp goals(nil), do: :all
-  defp goals(ids), do: ids |> String.split(",", trim: true) |> Enum.map(&String.to_integer/1)
+  defp goal_ids(text),
+    do: text |> String.split(",", trim: true) |> Enum.map(&String.to_integer/1)
 
   # --- keys
 
@@ -300,10 +239,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
 
     # Distinct first: an id given twice must not come twice.
     statement = """
-    SELECT webhook_id, kind, state, alert_id, visitors, threshold, changed_at_ms,
-      notified_at_ms, seen_at_ms
-    FROM alert_states WHERE webhook_id IN (#{Rows.select(columns)})
-    ORDER BY webhook_id, kind
+    SELECT #{Rows.names(@alert_state)} FROM alert_states
+    WHERE webhook_id IN (#{Rows.select(columns)}) ORDER BY webhook_id, kind
     """
 
     statements =
@@ -311,55 +248,15 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
           do: {statement, params}
 
     with {:ok, results} <- Connection.read(handle.connection, statements) do
-      {:ok, results |> Enum.concat() |> Enum.map(&alert_state/1)}
+      rows = Enum.concat(results)
+      {:ok, Enum.map(rows, &(&1 |> Tuple.to_list() |> Columns.to_alert_state()))}
     end
   end
 
-  defp alert_state(
-         {webhook_id, kind, state, alert_id, visitors, threshold, changed, notified, seen}
-       ) do
-    %{
-      webhook_id: webhook_id,
-      kind: if(kind == @kinds.spike, do: :spike, else: :drop),
-      state: if(state == @states.armed, do: :armed, else: :firing),
-      alert_id: alert_id,
-      visitors: visitors,
-      threshold: threshold,
-      changed_at_ms: changed,
-      notified_at_ms: notified,
-      seen_at_ms: seen
-    }
-  end
-
   def put_alert_state(handle, state) do
-    columns = [
-      {"webhook_id", :text},
-      {"kind", :int},
-      {"state", :int},
-      {"alert_id", :text},
-      {"visitors", :int},
-      {"threshold", :int},
-      {"changed_at_ms", :int},
-      {"notified_at_ms", :int},
-      {"seen_at_ms", :int}
-    ]
-
-    row = [
-      state.webhook_id,
-      Map.fetch!(@kinds, state.kind),
-      Map.fetch!(@states, state.state),
-      state.alert_id,
-      state.visitors,
-      state.threshold,
-      state.changed_at_ms,
-      state.notified_at_ms,
-      state.seen_at_ms
-    ]
-
-    [params] = Rows.pack([row], columns)
-
-    statement =
-      "INSERT OR REPLACE INTO alert_states (#{Rows.names(columns)}) #{Rows.select(columns)}"
+    [params] = Rows.pack([Columns.from_alert_state(state)], @alert_state)
+    names = Rows.names(@alert_state)
+    statement = "INSERT OR REPLACE INTO alert_states (#{names}) #{Rows.select(@alert_state)}"
 
     case Connection.write(handle.connection, [{statement, params}]) do
       {:ok, _results} -> :ok

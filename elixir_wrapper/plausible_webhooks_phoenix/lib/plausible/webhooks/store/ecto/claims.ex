@@ -27,25 +27,25 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
     with {:ok, _rows} <- Database.query(store, :heartbeat, @heartbeat, params), do: :ok
   end
 
-  # --- turns
+  # --- leases
 
   # Kept with the leases of owners. The end of the lease is the token: nobody gets a
-  # turn before the last one has ended, so no two have had the same. Who waits for
+  # lease before the last one has ended, so no two tokens are the same. Who waits for
   # another one's row looks at it again afterwards.
-  @take_turn """
-  INSERT INTO PREFIX.webhook_owners AS turn (owner, until_ms)
+  @take_lease """
+  INSERT INTO PREFIX.webhook_owners AS lease (owner, until_ms)
   VALUES ($1, #{SQL.now_ms()} + $2::bigint)
   ON CONFLICT (owner) DO UPDATE SET until_ms = excluded.until_ms
-  WHERE turn.until_ms <= #{SQL.now_ms()} OR turn.until_ms = $3::bigint
+  WHERE lease.until_ms <= #{SQL.now_ms()} OR lease.until_ms = $3::bigint
   RETURNING until_ms
   """
 
-  @spec take_turn(store(), String.t(), pos_integer(), Store.token() | nil) ::
+  @spec take_lease(store(), String.t(), pos_integer(), Store.token() | nil) ::
           {:ok, Store.token()} | {:error, :taken | term()}
-  def take_turn(store, name, lease_ms, token) do
-    params = [Text.encode("turn/" <> name), lease_ms, token]
+  def take_lease(store, name, lease_ms, token) do
+    params = [Text.encode("lease/" <> name), lease_ms, token]
 
-    case Database.query(store, :take_turn, @take_turn, params) do
+    case Database.query(store, :take_lease, @take_lease, params) do
       {:ok, [[until_ms]]} -> {:ok, until_ms}
       {:ok, []} -> {:error, :taken}
       {:error, _reason} = error -> error

@@ -1,4 +1,4 @@
-defmodule Plausible.Webhooks.Runtime.Options do
+defmodule Plausible.Webhooks.Options do
   @hours 3_600_000
   @days 24 * @hours
 
@@ -75,7 +75,7 @@ defmodule Plausible.Webhooks.Runtime.Options do
   @moduledoc """
   The options of an instance, checked before anything starts.
 
-      iex> Plausible.Webhooks.Runtime.Options.new([])
+      iex> Plausible.Webhooks.Options.new([])
       {:error, {:invalid_option, :store, "is required"}}
 
   Required:

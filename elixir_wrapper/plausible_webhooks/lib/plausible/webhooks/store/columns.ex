@@ -1,0 +1,346 @@
+defmodule Plausible.Webhooks.Store.Columns do
+  @moduledoc """
+  What every store writes the same way: the columns of its tables, in order, and the
+  values in them.
+
+  A store maps these values to what its database takes (`true` to 1, a list to an array or
+  to text), and back.
+  """
+
+  alias Plausible.Webhooks.{Attempt, Delivery, Vault, Webhook}
+  alias Plausible.Webhooks.Webhook.Sealed
+
+  @states %{pending: 0, parked: 1, delivered: 2, failed: 3, cancelled: 4}
+  @state_names Map.new(@states, fn {name, code} -> {code, name} end)
+
+  # Atoms are never made from stored text.
+  @errors Map.new(Attempt.errors(), &{Atom.to_string(&1), &1})
+  @disabled_reasons %{"gone" => :gone, "failing" => :failing}
+  @kinds %{"spike" => :spike, "drop" => :drop}
+  @alert_states %{"armed" => :armed, "firing" => :firing}
+
+  @doc "The number that stands for a delivery's state: terminal from 2, not delivered from 3."
+  @spec state_code(term()) :: {:ok, 0..4} | :error
+  def state_code(state), do: Map.fetch(@states, state)
+
+  @spec state_name(0..4) :: Delivery.state()
+  def state_name(code), do: Map.fetch!(@state_names, code)
+
+  # --- deliveries
+
+  @doc "The columns of a delivery, without its body."
+  @spec delivery() :: [String.t()]
+  def delivery do
+    ~w(id webhook_id site_id type goal_id state reason attempts schedule_from created_at_ms
+       next_at_ms finished_at_ms owner last_status last_error manual retry)
+  end
+
+  @doc """
+  The values of `delivery/0`, followed by the body. A terminal delivery without
+  `finished_at_ms` has finished at `now_ms`.
+  """
+  @spec from_delivery(Delivery.t(), integer() | nil) :: [term()]
+  def from_delivery(%Delivery{} = delivery, now_ms) do
+    code = Map.fetch!(@states, delivery.state)
+
+    [
+      delivery.id,
+      delivery.webhook_id,
+      delivery.site_id,
+      delivery.type,
+      delivery.goal_id,
+      code,
+      delivery.reason,
+      delivery.attempts,
+      delivery.schedule_from,
+      delivery.created_at_ms,
+      delivery.next_at_ms,
+      if(code >= 2, do: delivery.finished_at_ms || now_ms),
+      if(code == 0, do: delivery.owner),
+      delivery.last_status,
+      delivery.last_error,
+      delivery.manual,
+      delivery.retry,
+      delivery.body
+    ]
+  end
+
+  @doc "The delivery of a row of `delivery/0`; further values are ignored."
+  @spec to_delivery([term()]) :: Delivery.t()
+  def to_delivery([
+        id,
+        webhook_id,
+        site_id,
+        type,
+        goal_id,
+        state,
+        reason,
+        attempts,
+        schedule_from,
+        created_at_ms,
+        next_at_ms,
+        finished_at_ms,
+        owner,
+        last_status,
+        last_error,
+        manual,
+        retry | _more
+      ]) do
+    %Delivery{
+      id: id,
+      webhook_id: webhook_id,
+      site_id: site_id,
+      type: type,
+      goal_id: goal_id,
+      state: state_name(state),
+      reason: reason,
+      attempts: attempts,
+      schedule_from: schedule_from,
+      created_at_ms: created_at_ms,
+      next_at_ms: next_at_ms,
+      finished_at_ms: finished_at_ms,
+      owner: owner,
+      last_status: last_status,
+      last_error: last_error,
+      manual: true?(manual),
+      retry: true?(retry)
+    }
+  end
+
+  # --- attempts
+
+  @doc "The columns of an attempt, without delivery and number."
+  @spec attempt() :: [String.t()]
+  def attempt do
+    ~w(state status error detail started_at_ms dns_us connect_us tls_us first_byte_us total_us
+       remote_ip response_content_type response_body response_truncated next_at_ms gone)
+  end
+
+  @doc """
+  The delivery's id, the number, the values of `attempt/0`, the reason of a delivery that
+  ends with this attempt, and the owner whose engine reports it.
+  """
+  @spec from_attempt(Attempt.t()) :: [term()]
+  def from_attempt(%Attempt{} = attempt) do
+    error = attempt.error && Atom.to_string(attempt.error)
+
+    [
+      attempt.delivery_id,
+      attempt.number,
+      Map.fetch!(@states, attempt.state),
+      attempt.status,
+      error,
+      attempt.detail,
+      attempt.started_at_ms,
+      attempt.dns_us,
+      attempt.connect_us,
+      attempt.tls_us,
+      attempt.first_byte_us,
+      attempt.total_us,
+      attempt.remote_ip,
+      attempt.response_content_type,
+      attempt.response_body,
+      attempt.response_truncated,
+      attempt.next_at_ms,
+      attempt.gone,
+      if(attempt.number == 0, do: attempt.detail || error, else: error),
+      attempt.owner
+    ]
+  end
+
+  @doc "The attempt of a row of webhook id, number and the values of `attempt/0`."
+  @spec to_attempt([term()], String.t()) :: Attempt.t()
+  def to_attempt(
+        [
+          webhook_id,
+          number,
+          state,
+          status,
+          error,
+          detail,
+          started_at_ms,
+          dns_us,
+          connect_us,
+          tls_us,
+          first_byte_us,
+          total_us,
+          remote_ip,
+          content_type,
+          body,
+          truncated,
+          next_at_ms,
+          gone
+        ],
+        delivery_id
+      ) do
+    %Attempt{
+      delivery_id: delivery_id,
+      webhook_id: webhook_id,
+      number: number,
+      state: state_name(state),
+      status: status,
+      error: error && Map.get(@errors, error, :internal),
+      detail: detail,
+      started_at_ms: started_at_ms,
+      dns_us: dns_us,
+      connect_us: connect_us,
+      tls_us: tls_us,
+      first_byte_us: first_byte_us,
+      total_us: total_us,
+      remote_ip: remote_ip,
+      response_content_type: content_type,
+      response_body: body,
+      response_truncated: true?(truncated),
+      next_at_ms: next_at_ms,
+      gone: true?(gone)
+    }
+  end
+
+  # --- webhooks
+
+  @doc """
+  The columns of a webhook. `host` is for people who look into the table; `sealed` holds
+  URL, headers and secrets, encrypted.
+  """
+  @spec webhook() :: [String.t()]
+  def webhook do
+    ~w(id site_id name host sealed enabled events goals spike_threshold drop_threshold
+       traffic_min_interval_s disabled_reason disabled_at_ms failing_since_ms version
+       inserted_at_ms updated_at_ms)
+  end
+
+  @doc "The values of `webhook/0`: `events` as a list, `goals` as a list or `nil` for all."
+  @spec from_webhook(Webhook.t(), Vault.t()) :: [term()]
+  def from_webhook(%Webhook{} = webhook, vault) do
+    [
+      webhook.id,
+      webhook.site_id,
+      webhook.name,
+      Webhook.host(webhook),
+      Sealed.seal(vault, webhook),
+      webhook.enabled,
+      webhook.events,
+      if(webhook.goals != :all, do: webhook.goals),
+      threshold_code(webhook.spike_threshold),
+      threshold_code(webhook.drop_threshold),
+      webhook.traffic_min_interval_s,
+      webhook.disabled_reason && Atom.to_string(webhook.disabled_reason),
+      webhook.disabled_at_ms,
+      webhook.failing_since_ms,
+      webhook.version,
+      webhook.inserted_at_ms,
+      webhook.updated_at_ms
+    ]
+  end
+
+  @doc "The webhook of a row of `webhook/0`."
+  @spec to_webhook([term()], Vault.t()) ::
+          {:ok, Webhook.t()} | {:error, {:unreadable_webhook, Webhook.id(), term()}}
+  def to_webhook(
+        [
+          id,
+          site_id,
+          name,
+          _host,
+          sealed,
+          enabled,
+          events,
+          goals,
+          spike_threshold,
+          drop_threshold,
+          traffic_min_interval_s,
+          disabled_reason,
+          disabled_at_ms,
+          failing_since_ms,
+          version,
+          inserted_at_ms,
+          updated_at_ms
+        ],
+        vault
+      ) do
+    case Sealed.open(vault, sealed, id) do
+      {:ok, %{url: url, headers: headers, secrets: secrets}} ->
+        {:ok,
+         %Webhook{
+           id: id,
+           site_id: site_id,
+           name: name,
+           url: url,
+           enabled: true?(enabled),
+           events: events,
+           goals: goals || :all,
+           spike_threshold: threshold(spike_threshold),
+           drop_threshold: threshold(drop_threshold),
+           traffic_min_interval_s: traffic_min_interval_s,
+           headers: headers,
+           secrets: secrets,
+           disabled_reason: Map.get(@disabled_reasons, disabled_reason),
+           disabled_at_ms: disabled_at_ms,
+           failing_since_ms: failing_since_ms,
+           version: version,
+           inserted_at_ms: inserted_at_ms,
+           updated_at_ms: updated_at_ms
+         }}
+
+      {:error, reason} ->
+        {:error, {:unreadable_webhook, id, reason}}
+    end
+  end
+
+  @doc "All webhooks of the rows, or the first error."
+  @spec to_webhooks([[term()]], Vault.t()) ::
+          {:ok, [Webhook.t()]} | {:error, {:unreadable_webhook, Webhook.id(), term()}}
+  def to_webhooks(rows, vault) do
+    webhooks = Enum.map(rows, &to_webhook(&1, vault))
+
+    with nil <- Enum.find(webhooks, &match?({:error, _}, &1)),
+         do: {:ok, Enum.map(webhooks, &elem(&1, 1))}
+  end
+
+  defp threshold_code(:notifier), do: 0
+  defp threshold_code(threshold), do: threshold
+
+  defp threshold(0), do: :notifier
+  defp threshold(threshold), do: threshold
+
+  # --- alert states
+
+  @spec alert_state() :: [String.t()]
+  def alert_state do
+    ~w(webhook_id kind state alert_id visitors threshold changed_at_ms notified_at_ms seen_at_ms)
+  end
+
+  @doc "The values of `alert_state/0`."
+  @spec from_alert_state(Plausible.Webhooks.Store.alert_state()) :: [term()]
+  def from_alert_state(state) do
+    [
+      state.webhook_id,
+      Atom.to_string(state.kind),
+      Atom.to_string(state.state),
+      state.alert_id,
+      state.visitors,
+      state.threshold,
+      state.changed_at_ms,
+      state.notified_at_ms,
+      state.seen_at_ms
+    ]
+  end
+
+  @doc "The alert state of a row of `alert_state/0`."
+  @spec to_alert_state([term()]) :: Plausible.Webhooks.Store.alert_state()
+  def to_alert_state([id, kind, state, alert_id, visitors, threshold, changed, notified, seen]) do
+    %{
+      webhook_id: id,
+      kind: Map.fetch!(@kinds, kind),
+      state: Map.fetch!(@alert_states, state),
+      alert_id: alert_id,
+      visitors: visitors,
+      threshold: threshold,
+      changed_at_ms: changed,
+      notified_at_ms: notified,
+      seen_at_ms: seen
+    }
+  end
+
+  defp true?(value), do: value in [true, 1]
+end

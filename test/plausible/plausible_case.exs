@@ -5,6 +5,8 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
   # loopback.
   use ExUnit.CaseTemplate
 
+  use Plausible
+
   import ExUnit.Assertions
 
   alias Plausible.Webhooks.Test.HttpReceiver
@@ -37,6 +39,9 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
     spec = Supervisor.child_spec({HttpReceiver, options}, id: make_ref())
     HttpReceiver.of(ExUnit.Callbacks.start_supervised!(spec))
   end
+
+  @doc "Whether this is the Enterprise Edition."
+  def enterprise?, do: on_ee(do: true, else: false)
 
   # Users, teams and sites
 

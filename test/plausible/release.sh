@@ -5,7 +5,7 @@
 release=$work/release
 # build_release <folder>
 build_release() {
-  in_tree env MIX_ENV=ce WEBHOOKS_CMAKE_ARGS="${WEBHOOKS_CMAKE_ARGS:-} -DWEBHOOKS_SQLITE=OFF" \
+  in_tree env MIX_ENV=ce WEBHOOKS_CMAKE_ARGS="${WEBHOOKS_CMAKE_ARGS:-} -DWEBHOOKS_BUILD_SQLITE=OFF" \
     mix release --overwrite --path "$1"
 }
 

@@ -7,9 +7,8 @@ free_port() {
 }
 
 # PostgreSQL does not run as root.
-as_postgres() {
-  if [ "$(id -u)" -ne 0 ]; then "$@"; else setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; fi
-}
+as_postgres=()
+[ "$(id -u)" -ne 0 ] || as_postgres=(setpriv --reuid=postgres --regid=postgres --clear-groups)
 
 start_postgres() {
   local bin=${WEBHOOKS_POSTGRES_BIN:-} data=$work/postgres _
@@ -18,10 +17,10 @@ start_postgres() {
   [ -x "$bin/initdb" ] || fail "PostgreSQL's initdb is not installed"
   mkdir "$data"
   [ "$(id -u)" -ne 0 ] || chown postgres "$data"
-  as_postgres "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 \
+  "${as_postgres[@]}" "$bin/initdb" -D "$data" --auth=trust --username=postgres --encoding=UTF8 \
     --locale=C --no-sync >/dev/null
   free_port >"$work/postgres.port"
-  as_postgres "$bin/postgres" -D "$data" -h 127.0.0.1 -p "$(cat "$work/postgres.port")" -k "$data" \
+  "${as_postgres[@]}" "$bin/postgres" -D "$data" -h 127.0.0.1 -p "$(cat "$work/postgres.port")" -k "$data" \
     -c fsync=off -c max_connections=200 >"$work/postgres.log" 2>&1 &
   echo $! >"$work/postgres.pid"
   for _ in $(seq 300); do

@@ -22,6 +22,7 @@ http = Keyword.merge(endpoint[:http] || [], ip: {127, 0, 0, 1}, port: port)
 merge.(PlausibleWeb.Endpoint, server: true, http: http, url: [scheme: "http", host: "localhost", port: port])
 # A super administrator that the cases can name.
 Application.put_env(:plausible, :super_admin_user_ids, [1_000_000])
+Logger.configure(level: :warning)
 
 variables = %{
   "WEBHOOKS_ALLOW_PRIVATE" => "true",
@@ -52,7 +53,7 @@ ExUnit.start(autorun: false, formatters: [ExUnit.CLIFormatter], timeout: 120_000
 Code.require_file("#{root}/test/plausible/plausible_case.exs")
 for file <- System.argv(), do: Code.require_file(file)
 
-edition = if Plausible.ee?(), do: "EE", else: "CE"
+edition = if Plausible.Webhooks.Test.PlausibleCase.enterprise?(), do: "EE", else: "CE"
 IO.puts("Plausible #{edition} serves on port #{port}")
 %{total: total, failures: failures, skipped: skipped, excluded: excluded} = ExUnit.run()
 passed = total - failures - skipped - excluded

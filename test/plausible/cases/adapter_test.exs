@@ -129,7 +129,7 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
     end
   end
 
-  if Plausible.ee?() do
+  if enterprise?() do
     describe "what a plan and the owner hide" do
       setup context do
         goal!(context.site, %{"event_name" => "Purchase", "currency" => "EUR"})

@@ -94,7 +94,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
     end
 
     test "US2.2 the POST names the goal and describes its completion", context do
-      revenue? = Plausible.ee?()
+      revenue? = enterprise?()
       currency = if revenue?, do: %{"currency" => "EUR"}, else: %{}
       goal!(context.site, Map.merge(%{"event_name" => "Purchase"}, currency))
       goal!(context.site, %{"page_path" => "/blog/**", "display_name" => "Reads the blog"})

@@ -139,7 +139,10 @@ async function answer({ query, body, format, parameters, settings, database }) {
   const sql = query + body.toString();
   const named = /\bFORMAT\s+(\w+)\s*(?:SETTINGS\s[^]*)?;?\s*$/i.exec(sql)?.[1];
   const result = await execute(sql, format, parameters);
-  return { bytes: Buffer.from(result.bytes), format: named ?? format, written: 0 };
+  const bytes = Buffer.from(result.bytes);
+  // Drivers read an answer with a format as rows; a statement without rows has none.
+  const rows = bytes.length > 0 || /^[\s(]*(SELECT|WITH|SHOW|DESC|DESCRIBE|EXPLAIN|EXISTS)\b/i.test(sql);
+  return { bytes, format: rows ? (named ?? format) : undefined, written: 0 };
 }
 
 // --- Errors

@@ -42,6 +42,11 @@ Application.put_env(:plausible, Plausible.Webhooks, Keyword.put(config, :traffic
 {:ok, _apps} = Application.ensure_all_started(:ex_machina)
 Mox.defmock(Plausible.HTTPClient.Mock, for: Plausible.HTTPClient.Interface)
 Mox.defmock(Plausible.DnsLookup.Mock, for: Plausible.DnsLookupInterface)
+# Nothing of Plausible's may ask a public address for icons.
+Mox.set_mox_global()
+unreachable = {:error, %Mint.TransportError{reason: :econnrefused}}
+Mox.stub(Plausible.HTTPClient.Mock, :get, fn _url -> unreachable end)
+Mox.stub(Plausible.HTTPClient.Mock, :get, fn _url, _headers -> unreachable end)
 {:ok, _apps} = Application.ensure_all_started(:plausible)
 {:ok, _apps} = Application.ensure_all_started(:inets)
 

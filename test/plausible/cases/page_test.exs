@@ -67,6 +67,7 @@ defmodule Plausible.Webhooks.RealTree.PageTest do
   end
 
   defp session(conn, user) do
+    conn = %{conn | secret_key_base: PlausibleWeb.Endpoint.config(:secret_key_base)}
     {:ok, conn: conn} = Plausible.TestUtils.log_in(%{conn: conn, user: user})
     conn
   end

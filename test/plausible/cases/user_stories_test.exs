@@ -253,12 +253,12 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
                Webhooks.send_test(context.owner, context.site.id, webhook.id, "webhook.test")
 
       assert attempt.response_body == "no database"
-      HttpReceiver.stop_listening(context.receiver)
+      nobody = receiver!()
+      HttpReceiver.stop_listening(nobody)
+      webhook = webhook!(%{context | receiver: nobody}, "/", events: ["goal.completed"])
 
-      assert {:ok, %{state: :failed, status: nil, error: error}} =
+      assert {:ok, %{state: :failed, status: nil, error: :connection_refused}} =
                Webhooks.send_test(context.owner, context.site.id, webhook.id, "webhook.test")
-
-      assert error in [:connection_refused, :connection_reset, :connection_closed]
     end
   end
 

@@ -39,7 +39,7 @@ config =
 
 # The cases evaluate traffic at times of their own.
 Application.put_env(:plausible, Plausible.Webhooks, Keyword.put(config, :traffic, tick_ms: :infinity))
-{:ok, _apps} = Application.ensure_all_started(:ex_machina)
+for app <- [:ex_machina, :mox], do: {:ok, _apps} = Application.ensure_all_started(app)
 Mox.defmock(Plausible.HTTPClient.Mock, for: Plausible.HTTPClient.Interface)
 Mox.defmock(Plausible.DnsLookup.Mock, for: Plausible.DnsLookupInterface)
 # Nothing of Plausible's may ask a public address for icons.

@@ -46,8 +46,12 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
   # Users, teams and sites
 
   def user!(options \\ []) do
-    trial = [trial_expiry_date: Date.add(Date.utc_today(), 30)]
-    Plausible.Teams.Test.new_user(Keyword.merge(trial, options))
+    defaults = [
+      email: "user#{unique()}@example.com",
+      trial_expiry_date: Date.add(Date.utc_today(), 30)
+    ]
+
+    Plausible.Teams.Test.new_user(Keyword.merge(defaults, options))
   end
 
   def team!(owner), do: Plausible.Teams.Test.team_of(owner)
@@ -227,5 +231,6 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
     end
   end
 
-  defp unique, do: System.unique_integer([:positive])
+  # Unique in the database too, which may be older than this VM.
+  defp unique, do: System.unique_integer([:positive]) + System.os_time(:second) * 1_000
 end

@@ -126,7 +126,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
       assert %{
                "event_name" => "Purchase",
                "props" => %{"plan" => "growth", "seats" => "5"},
-               "referrer" => "https://news.ycombinator.com",
+               "referrer" => "news.ycombinator.com",
                "utm" => %{"source" => "newsletter", "campaign" => "autumn"}
              } = purchase["completion"]
 

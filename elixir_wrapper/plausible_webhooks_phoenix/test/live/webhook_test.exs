@@ -407,8 +407,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
     view = open(context, webhook)
     :ok = API.delete_webhook(context.name, :owner, 1, webhook.id)
     shows!(view, "This webhook no longer exists.")
-    click(view, "button[phx-click='page.list']", "All webhooks")
-    assert render(view) =~ "No webhooks yet"
+    html = forge(view, "webhook.pause", %{})
+    assert html =~ "This webhook no longer exists." and html =~ "No webhooks yet"
   end
 
   test "has copy buttons where a script copies, and brings the script on request", context do

@@ -83,14 +83,15 @@ defmodule PlausibleWeb.Live.WebhookSettings.Assigns do
   @spec say(Socket.t(), String.t(), :good | :bad) :: Socket.t()
   def say(socket, text, tone \\ :good), do: assign(socket, message: %{text: text, tone: tone})
 
+  @type target :: {:list, nil} | {:webhook | :edit, Webhook.t()}
+
   @doc """
   Asks the page to open another view after this event, with a message. Views do not call
   each other.
   """
-  @spec open(Socket.t(), {:list, nil} | {:webhook | :edit, Webhook.t()}, String.t() | nil) ::
-          Socket.t()
-  def open(socket, target, text \\ nil),
-    do: assign(socket, open: {target, text && %{text: text, tone: :good}})
+  @spec open(Socket.t(), target(), String.t() | nil, :good | :bad) :: Socket.t()
+  def open(socket, target, text \\ nil, tone \\ :good),
+    do: assign(socket, open: {target, text && %{text: text, tone: tone}})
 
   @doc "Answers an event that the page does not send."
   @spec refuse(Socket.t()) :: Socket.t()

@@ -66,7 +66,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
   @impl View
   def handle(event, params, %{assigns: %{webhook: %__MODULE__{} = state}} = socket) do
     case Assigns.webhook(socket, state.id) do
-      nil -> socket |> Assigns.open({:list, nil}) |> Assigns.say(Assigns.error(:not_found), :bad)
+      nil -> Assigns.open(socket, {:list, nil}, Assigns.error(:not_found), :bad)
       webhook -> handle(event, params, socket, state, webhook)
     end
   end

@@ -42,7 +42,7 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:telemetry, "~> 1.0"},
       {:phoenix_pubsub, "~> 2.1"},
       {:phoenix_live_view, "~> 0.20 or ~> 1.0"},
-      # The format of LiveView's messages, unless the host configures another library.
+      # Indents JSON on the settings page; the format of LiveView's messages by default.
       {:jason, "~> 1.4"},
       # Serves the page in tests and in the demo; what LiveView's tests read HTML with.
       {:bandit, "~> 1.2", only: [:dev, :test]},

@@ -184,22 +184,25 @@ defmodule Plausible.Webhooks.TelemetryTest do
   end
 
   describe "measuring" do
-    test "is done from time to time by a process", context do
+    test "is repeated by a process: the node, and the queue over all nodes", context do
       context = start!(context)
-      start_supervised!({Telemetry, instance: context.name, every_ms: 20})
+      start_supervised!({Telemetry, instance: context.name, every_ms: 20, queue_every_ms: 20})
       for _ <- 1..3, do: assert_receive({[:node, :measured], %{outbox: 0, waiting: 0}, _}, 5_000)
+      assert_receive {[:queue, :measured], %{pending: 0}, _}, 5_000
     end
 
-    test "an instance that is not running, or was just stopped, breaks nothing", context do
+    test "survives an instance that does not run, or was just stopped", context do
       assert Telemetry.measure(context.name) == :ok
       assert Telemetry.queue(context.name) == {:error, :not_running}
-      measuring = start_supervised!({Telemetry, instance: context.name, every_ms: 5})
+      options = [instance: context.name, every_ms: 5, queue_every_ms: 5]
+      measuring = start_supervised!({Telemetry, options})
       started = start!(context)
       assert_receive {[:node, :measured], _, _}, 5_000
       stop_supervised!(started.name)
-      Process.sleep(50)
-      assert Process.alive?(measuring)
-      refute_received {[:queue, :measured], _, _}
+      # Two measurements without the instance.
+      1 = :erlang.trace(measuring, true, [:receive])
+      for _ <- 1..2, do: assert_receive({:trace, ^measuring, :receive, :measure}, 5_000)
+      assert %{} = Map.new(:sys.get_state(measuring))
     end
   end
 end

@@ -3,7 +3,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
 
   alias Plausible.Webhooks.Attempt
   alias PlausibleWeb.Live.WebhookSettings.{FailureHints, ForeignText, Format, Labels}
-  alias PlausibleWeb.Live.WebhookSettings.{Assigns, LogQuery, Snippets}
+  alias PlausibleWeb.Live.WebhookSettings.{Assigns, LogFilters, Snippets}
 
   doctest ForeignText, import: true
   doctest Format, import: true
@@ -102,12 +102,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
     end
   end
 
-  describe "LogQuery" do
+  describe "LogFilters" do
     test "an older answer is told from the newest question" do
-      query = LogQuery.new()
-      assert LogQuery.filter(query, %{"state" => "failed"}).number != query.number
+      query = LogFilters.new()
+      assert LogFilters.filter(query, %{"state" => "failed"}).number != query.number
 
-      assert LogQuery.arguments(LogQuery.new(%{"webhook" => "wh_1"}), "Etc/UTC") == [
+      assert LogFilters.arguments(LogFilters.new(%{"webhook" => "wh_1"}), "Etc/UTC") == [
                %{webhook_id: "wh_1"},
                %{after: nil, limit: 25}
              ]

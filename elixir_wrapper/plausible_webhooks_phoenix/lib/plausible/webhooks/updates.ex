@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Updates do
   @moduledoc """
-  Tells a live page, by `Phoenix.PubSub`, what happens with a site's webhooks.
+  Informs live pages through `Phoenix.PubSub` of changes to a site's webhooks.
 
       children = [
         {Phoenix.PubSub, name: MyApp.PubSub},
@@ -16,30 +16,29 @@ defmodule Plausible.Webhooks.Updates do
 
   Options of the observer:
 
-    * `:pubsub` - required: the name of the PubSub. While it is not running, nobody
-      is told anything.
+    * `:pubsub` - required: the name of the PubSub. While it is not running, no messages are
+      sent.
 
   ## Messages
 
-  `{:plausible_webhooks, kind, map}` on `topic/2` of the site, from every node that
-  shares the PubSub. Every map has the `site_id` and `missed`.
+  `{:plausible_webhooks, kind, map}` on `topic/2` of the site, from every node that shares
+  the PubSub. Every map has `site_id` and `missed`.
 
   | kind | when | map |
   |---|---|---|
-  | `:accepted` | new deliveries are on record | `count` |
-  | `:attempt` | an attempt is on record, or a delivery has ended without one (`number` 0) | `delivery_id`, `webhook_id`, `number`, `state`, `status`, `error`, `next_at_ms` |
-  | `:webhook_changed` | a webhook was created, changed, or deleted, on the node that has changed it | `webhook_id`, `change` |
-  | `:webhook_disabled` | we have disabled one | `webhook_id`, `reason` |
+  | `:accepted` | new deliveries were accepted | `count` |
+  | `:attempt` | an attempt was recorded, or a delivery ended without one (`number` 0) | `delivery_id`, `webhook_id`, `number`, `state`, `status`, `error`, `next_at_ms` |
+  | `:webhook_changed` | a webhook was created, changed or deleted; sent by the node that did it | `webhook_id`, `change` |
+  | `:webhook_disabled` | a webhook was disabled automatically | `webhook_id`, `reason` |
 
-  No URL, no host, no body is in any of them. They say that something is to be read
-  anew, not what it is: whoever reads it is asked whether they may. They can get
-  lost, as those of every observer.
+  No message has a URL, a host or a body. A message says that something should be read again,
+  not what it is, so that the reader's permission is checked. Messages can get lost, as those
+  of every observer.
 
-  A site gets at most ten messages a second from a node, however much is sent to its
-  webhooks: what happens in between is put together by kind, and the last of each
-  kind always gets out. `missed` is how many of that kind went before it that were not
-  sent; with more than none, whatever is shown may have changed. The `count` of
-  `:accepted` is that of all of them.
+  A node sends at most ten messages a second for a site. Messages in between are merged by
+  kind, and the last one of each kind is always sent. `missed` is the number of messages of
+  that kind that were not sent before it; above 0, anything on the page may have changed. The
+  `count` of `:accepted` is the sum over all of them.
   """
 
   @behaviour Plausible.Webhooks.Observer
@@ -65,8 +64,8 @@ defmodule Plausible.Webhooks.Updates do
   def topic(instance, site_id), do: "plausible_webhooks:site:#{inspect(instance)}:#{site_id}"
 
   @doc """
-  Subscribes the calling process to a site's messages. Whether its user may know of
-  them is for the caller to ask (`Plausible.Webhooks.can?/4`).
+  Subscribes the calling process to a site's messages. The caller checks the permission
+  (`Plausible.Webhooks.can?/4`).
 
       :ok = Plausible.Webhooks.Updates.subscribe(MyApp.PubSub, Plausible.Webhooks, 12)
   """
@@ -82,8 +81,8 @@ defmodule Plausible.Webhooks.Updates do
     %{id: __MODULE__, start: {__MODULE__, :start_link, [{instance, pubsub}]}}
   end
 
-  # Waited for: what there is too much of is lost where it is counted, by the notifier,
-  # and does not pile up here.
+  # A call, so that a flood of events is dropped and counted by the observers' process and
+  # does not pile up here.
   @impl Plausible.Webhooks.Observer
   def handle_event(event, measurements, metadata, options) do
     with [_ | _] = messages <- messages(event, measurements, metadata),
@@ -98,7 +97,7 @@ defmodule Plausible.Webhooks.Updates do
   defp messages(:deliveries_accepted, _measurements, %{sites: sites}),
     do: for({site_id, count} <- sites, do: {site_id, :accepted, %{count: count}})
 
-  # With an attempt of its own it has been told already.
+  # A delivery that ends with an attempt has its message already.
   defp messages(:delivery_finished, %{attempts: 0}, metadata), do: of_site(:attempt, metadata)
   defp messages(:delivery_finished, _measurements, _metadata), do: []
 
@@ -107,7 +106,7 @@ defmodule Plausible.Webhooks.Updates do
 
   defp messages(_event, _measurements, _metadata), do: []
 
-  # Of a webhook that nobody knows any more the site is not known either.
+  # The site of a webhook that is no longer known is unknown too.
   defp of_site(kind, %{site_id: site_id} = metadata) when is_integer(site_id),
     do: [{site_id, kind, Map.take(metadata, Map.fetch!(@kinds, kind))}]
 
@@ -122,8 +121,8 @@ defmodule Plausible.Webhooks.Updates do
 
   defp name(instance, pubsub), do: Module.concat([instance, "Updates", pubsub])
 
-  # sites: those that were told something less than a pause ago, and what is to be
-  # told next: the kinds in the order in which they came, and of each the last.
+  # sites: those that had a message less than a pause ago, with the messages that wait: the
+  # kinds in the order of their arrival, and the last one of each.
   @impl GenServer
   def init({instance, pubsub}), do: {:ok, %{instance: instance, pubsub: pubsub, sites: %{}}}
 
@@ -169,7 +168,7 @@ defmodule Plausible.Webhooks.Updates do
     put_in(state.sites[site_id], rest)
   end
 
-  # A PubSub that is not there (any more) has nobody who listens.
+  # Without a PubSub nobody listens.
   defp broadcast(state, topic, message) do
     _ = PubSub.broadcast(state.pubsub, topic, message)
     :ok

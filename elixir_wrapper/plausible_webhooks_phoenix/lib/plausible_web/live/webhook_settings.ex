@@ -52,11 +52,13 @@ defmodule PlausibleWeb.Live.WebhookSettings do
   alias __MODULE__.{Assigns, Context, DeliveryStatus, DeliveryView, FormView, ListView, LogView}
   alias __MODULE__.{NotFound, TestPanel, WebhookView}
 
+  # A view renders with the assigns of the page.
   @views %{
-    "form" => FormView,
-    "webhook" => WebhookView,
-    "log" => LogView,
-    "delivery" => DeliveryView
+    list: ListView,
+    form: FormView,
+    webhook: WebhookView,
+    log: LogView,
+    delivery: DeliveryView
   }
   # Messages arrive at the pace of the attempts. One read covers all messages of a pause,
   # and the pause is longer when there are too many messages to send each.
@@ -72,7 +74,8 @@ defmodule PlausibleWeb.Live.WebhookSettings do
 
   @empty %{
     context: nil,
-    site: nil,
+    zone: nil,
+    copy?: false,
     view: :list,
     lost?: false,
     message: nil,
@@ -98,7 +101,7 @@ defmodule PlausibleWeb.Live.WebhookSettings do
     socket = socket |> assign(@empty) |> now()
 
     case Context.from(session, socket) do
-      {:ok, context} -> {:ok, open(assign(socket, context: context))}
+      {:ok, context} -> {:ok, open(assign(socket, context: context, copy?: context.copy != nil))}
       {:error, :unavailable} -> {:ok, assign(socket, view: :unavailable)}
       {:error, :not_found} -> raise NotFound
     end
@@ -112,7 +115,7 @@ defmodule PlausibleWeb.Live.WebhookSettings do
          {:ok, site} <- Assigns.call(socket, :site, []),
          {:ok, webhooks} <- Assigns.call(socket, :list_webhooks, []) do
       if connected?(socket), do: follow(context)
-      socket = assign(socket, site: site, webhooks: webhooks)
+      socket = assign(socket, zone: site.timezone, webhooks: webhooks)
       if connected?(socket), do: refresh_list(socket), else: socket
     else
       {:error, reason} when reason not in [:forbidden, :not_found] ->
@@ -147,11 +150,11 @@ defmodule PlausibleWeb.Live.WebhookSettings do
   defp dispatch(["page", event], params, socket), do: page(event, params, socket)
 
   # A view handles its events only while it is shown: late and forged events find nothing
-  # to change.
+  # to change. The list has no events of its own.
   defp dispatch([view, event], params, %{assigns: %{view: shown}} = socket)
-       when is_map_key(@views, view) and is_map(params) do
+       when is_map_key(@views, shown) and shown != :list and is_map(params) do
     if view == Atom.to_string(shown),
-      do: Map.fetch!(@views, view).handle(event, params, socket),
+      do: Map.fetch!(@views, shown).handle(event, params, socket),
       else: Assigns.refuse(socket)
   end
 
@@ -167,10 +170,8 @@ defmodule PlausibleWeb.Live.WebhookSettings do
   defp page("delivery", %{"id" => id}, socket), do: DeliveryView.open(socket, id)
 
   defp page("webhook", %{"id" => id}, socket) when is_binary(id) do
-    case Assigns.call(socket, :get_webhook, [id]) do
-      {:ok, webhook} -> Assigns.open(socket, {:webhook, webhook})
-      {:error, reason} -> Assigns.failed(socket, reason)
-    end
+    result = Assigns.call(socket, :get_webhook, [id])
+    Assigns.continue(socket, result, &Assigns.open(socket, {:webhook, &1}))
   end
 
   defp page("cancel_form", _params, %{assigns: %{form: %{id: id}}} = socket) when id != nil,
@@ -345,7 +346,8 @@ defmodule PlausibleWeb.Live.WebhookSettings do
   end
 
   def render(assigns) do
-    assigns = assign(assigns, :copy_script, @copy_script)
+    assigns =
+      assign(assigns, view_module: Map.fetch!(@views, assigns.view), copy_script: @copy_script)
 
     ~H"""
     <div
@@ -373,62 +375,12 @@ defmodule PlausibleWeb.Live.WebhookSettings do
             <%= @message.text %>
           </.notice>
         </div>
-        <%= view(assigns) %>
+        <%= @view_module.render(assigns) %>
       </div>
       <script :if={@context.copy == :page} nonce={@context.nonce}>
         <%= Phoenix.HTML.raw(@copy_script) %>
       </script>
     </div>
-    """
-  end
-
-  defp view(%{view: :list} = assigns) do
-    ~H"""
-    <ListView.render webhooks={@webhooks} activity={@activity} zone={@site.timezone} now_ms={@now_ms} />
-    """
-  end
-
-  defp view(%{view: :form} = assigns) do
-    ~H"""
-    <FormView.render form={@form} goals={@goals} figures={@figures} />
-    """
-  end
-
-  defp view(%{view: :webhook} = assigns) do
-    ~H"""
-    <WebhookView.render
-      state={@webhook}
-      webhook={Assigns.webhook(assigns, @webhook.id)}
-      activity={@activity}
-      zone={@site.timezone}
-      now_ms={@now_ms}
-      copy?={@context.copy != nil}
-    />
-    """
-  end
-
-  defp view(%{view: :log} = assigns) do
-    ~H"""
-    <LogView.render
-      log={@log}
-      webhooks={@webhooks}
-      goals={@goals}
-      zone={@site.timezone}
-      now_ms={@now_ms}
-    />
-    """
-  end
-
-  defp view(%{view: :delivery} = assigns) do
-    ~H"""
-    <DeliveryView.render
-      state={@delivery}
-      webhook={Assigns.webhook(assigns, @delivery.delivery.webhook_id)}
-      goals={@goals}
-      zone={@site.timezone}
-      now_ms={@now_ms}
-      copy?={@context.copy != nil}
-    />
     """
   end
 

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Cluster.PubSub do
   @moduledoc """
-  Tells other nodes of changes by `Phoenix.PubSub`.
+  Informs other nodes of changes through `Phoenix.PubSub`.
 
       children = [
         MyApp.Repo,
@@ -15,15 +15,14 @@ defmodule Plausible.Webhooks.Cluster.PubSub do
 
   Options:
 
-    * `:pubsub` - required: the name of the PubSub, which is started before this.
+    * `:pubsub` - required: the name of a PubSub that starts before the instance.
 
-  The topic is `topic/1` of the instance, so the nodes share what has the same
-  instance name. A message is `{:plausible_webhooks, 1, message}`, with a
-  `t:Plausible.Webhooks.Cluster.message/0`: ids, no URL and no secret.
+  Instances of the same name share a topic (`topic/1`). A message is
+  `{:plausible_webhooks, 1, message}` with a `t:Plausible.Webhooks.Cluster.message/0`: ids,
+  no URL and no secret.
 
-  A change is in force on the other nodes within milliseconds. What a network that
-  was split has swallowed is found out by the directory's periodic refresh, 60 s
-  at most.
+  A change takes effect on the other nodes within milliseconds. The periodic refresh of the
+  directory makes up for messages that a network split has lost, within 60 s.
   """
 
   @behaviour Plausible.Webhooks.Cluster
@@ -53,7 +52,7 @@ defmodule Plausible.Webhooks.Cluster.PubSub do
     %{id: __MODULE__, start: {__MODULE__, :start_link, [{instance, pubsub}]}}
   end
 
-  # Not to this node's own listener: the change is in force here.
+  # Not to this node's own listener: the change has taken effect here.
   @impl Cluster
   def tell(instance, options, message) do
     pubsub = Keyword.fetch!(options, :pubsub)
@@ -72,8 +71,7 @@ defmodule Plausible.Webhooks.Cluster.PubSub do
 
   defp name(instance), do: Module.concat(instance, "ClusterListener")
 
-  # A PubSub that is not there (any more) stops neither the start nor the instance:
-  # without it there is still the periodic refresh.
+  # A missing PubSub stops neither the start nor the instance: the periodic refresh remains.
   @impl GenServer
   def init({instance, pubsub}) do
     state = %{instance: instance, pubsub: pubsub, registry: nil}
@@ -88,14 +86,14 @@ defmodule Plausible.Webhooks.Cluster.PubSub do
 
   def handle_info(:subscribe, state), do: {:noreply, subscribe(state)}
 
-  # With its registry went our subscription.
+  # The subscription ended with the registry.
   def handle_info({:DOWN, ref, :process, _pid, _reason}, %{registry: ref} = state),
     do: {:noreply, later(%{state | registry: nil})}
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  # The registry bears the PubSub's name. It is watched from before the
-  # subscription: whenever it goes, we notice.
+  # The registry has the PubSub's name. It is monitored before the subscription, so that its
+  # end is never missed.
   defp subscribe(%{instance: instance, pubsub: pubsub} = state) do
     ref = Process.monitor(pubsub)
 

@@ -265,20 +265,12 @@ defmodule Plausible.Webhooks.Installer.Build do
 
   # {last line, text}: an instruction goes on where a line ends with a backslash.
   defp instructions(source) do
-    1..length(source.lines)
-    |> Enum.map(&{&1, Source.line(source, &1)})
-    |> Enum.chunk_while(
-      [],
-      fn {_number, text} = line, chunk ->
-        if String.ends_with?(String.trim_trailing(text), "\\"),
-          do: {:cont, [line | chunk]},
-          else: {:cont, [line | chunk], []}
-      end,
-      &{:cont, &1, []}
-    )
-    |> Enum.reject(&(&1 == []))
-    |> Enum.map(fn [{last, _text} | _] = lines ->
-      {last, lines |> Enum.reverse() |> Enum.map_join("\n", &elem(&1, 1))}
-    end)
+    text = Enum.map_join(source.lines, "\n", &String.trim_trailing(&1, "\r"))
+
+    for [{at, size}] <-
+          Regex.scan(~r/^(?:RUN|COPY)\b(?:.*\\[ \t]*\n)*.*/m, text, return: :index) do
+      last = text |> binary_part(0, at + size) |> String.split("\n") |> length()
+      {last, binary_part(text, at, size)}
+    end
   end
 end

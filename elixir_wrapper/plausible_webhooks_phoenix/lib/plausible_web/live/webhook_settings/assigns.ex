@@ -83,14 +83,15 @@ defmodule PlausibleWeb.Live.WebhookSettings.Assigns do
   @spec say(Socket.t(), String.t(), :good | :bad) :: Socket.t()
   def say(socket, text, tone \\ :good), do: assign(socket, message: %{text: text, tone: tone})
 
+  @type target :: {:list, nil} | {:webhook | :edit, Webhook.t()}
+
   @doc """
   Asks the page to open another view after this event, with a message. Views do not call
   each other.
   """
-  @spec open(Socket.t(), {:list, nil} | {:webhook | :edit, Webhook.t()}, String.t() | nil) ::
-          Socket.t()
-  def open(socket, target, text \\ nil),
-    do: assign(socket, open: {target, text && %{text: text, tone: :good}})
+  @spec open(Socket.t(), target(), String.t() | nil, :good | :bad) :: Socket.t()
+  def open(socket, target, text \\ nil, tone \\ :good),
+    do: assign(socket, open: {target, text && %{text: text, tone: tone}})
 
   @doc "Answers an event that the page does not send."
   @spec refuse(Socket.t()) :: Socket.t()
@@ -100,6 +101,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.Assigns do
   @spec focus(Socket.t(), String.t()) :: Socket.t()
   def focus(socket, id),
     do: assign(socket, focus: %{id: id, number: System.unique_integer([:positive])})
+
+  @doc "Continues with a result of the API, or shows its error."
+  @spec continue(Socket.t(), :ok | {:ok, term()} | {:error, term()}, (term() -> Socket.t())) ::
+          Socket.t()
+  def continue(socket, {:error, reason}, _fun), do: failed(socket, reason)
+  def continue(_socket, {:ok, result}, fun), do: fun.(result)
+  def continue(_socket, :ok, fun), do: fun.(:ok)
 
   @doc "Shows an error of the API. Clears the page when the actor has lost the permission."
   @spec failed(Socket.t(), term()) :: Socket.t()
@@ -133,12 +141,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.Assigns do
   @doc "Shows the result of a change of a webhook, and moves the focus after a success."
   @spec changed(Socket.t(), {:ok, Webhook.t()} | {:error, term()}, String.t(), String.t()) ::
           Socket.t()
-  def changed(socket, {:ok, webhook}, text, focus) do
-    webhooks = Enum.map(socket.assigns.webhooks, &if(&1.id == webhook.id, do: webhook, else: &1))
-    socket |> assign(webhooks: webhooks) |> say(text) |> focus(focus)
+  def changed(socket, result, text, focus) do
+    continue(socket, result, fn %{id: id} = webhook ->
+      webhooks = Enum.map(socket.assigns.webhooks, &if(&1.id == id, do: webhook, else: &1))
+      socket |> assign(webhooks: webhooks) |> say(text) |> focus(focus)
+    end)
   end
-
-  def changed(socket, {:error, reason}, _text, _focus), do: failed(socket, reason)
 
   @doc "Removes everything that belongs to the site from this process."
   @spec lost(Socket.t()) :: Socket.t()

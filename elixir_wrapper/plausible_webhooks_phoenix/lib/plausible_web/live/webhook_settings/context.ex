@@ -8,14 +8,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Context do
   @enforce_keys [:instance, :site_id, :actor]
   defstruct [:instance, :site_id, :actor, :pubsub, :copy, :nonce]
 
-  @type t :: %__MODULE__{
-          instance: atom(),
-          site_id: integer(),
-          actor: Plausible.Webhooks.Host.actor(),
-          pubsub: atom() | nil,
-          copy: :host | :page | nil,
-          nonce: String.t() | nil
-        }
+  @type t :: %__MODULE__{}
 
   @doc """
   Returns `:not_found` without an actor, and `:unavailable` while the instance is not

@@ -121,12 +121,14 @@ defmodule PlausibleWeb.Live.WebhookSettings.DeliveryView do
 
   # --- markup
 
-  def render(assigns) do
+  def render(%{delivery: %__MODULE__{delivery: delivery} = state} = assigns) do
     assigns =
       assign(assigns,
-        delivery: assigns.state.delivery,
+        state: state,
+        delivery: delivery,
+        webhook: Assigns.webhook(assigns, delivery.webhook_id),
         gone: @gone,
-        body: ForeignText.block(Format.json(assigns.state.delivery.body || ""))
+        body: ForeignText.block(Format.json(delivery.body || ""))
       )
 
     ~H"""

@@ -10,27 +10,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   @text_max 8_192
 
   @type threshold :: %{mode: :number | :notifier, value: String.t()}
-  @type t :: %__MODULE__{
-          id: Webhook.id() | nil,
-          version: non_neg_integer() | nil,
-          title: String.t() | nil,
-          name: String.t(),
-          url: String.t(),
-          events: [String.t()],
-          goals: :all | :some,
-          chosen: MapSet.t(integer()),
-          first: MapSet.t(integer()),
-          search: String.t(),
-          spike: threshold(),
-          drop: threshold(),
-          interval: String.t(),
-          headers: [{pos_integer(), String.t(), String.t()}],
-          next_header: pos_integer(),
-          secret: String.t(),
-          errors: %{(atom() | String.t()) => String.t()},
-          url_check: nil | {:ok, map()} | {:error, String.t()},
-          changed?: boolean()
-        }
+  @type t :: %__MODULE__{}
 
   # chosen: ids of goals, including those that the search hides. first: the goals chosen
   #   when the form opened, which are listed first.

@@ -67,10 +67,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormView do
   end
 
   def handle("reload", _params, %{assigns: %{form: %Form{id: id}}} = socket) when id != nil do
-    case Assigns.call(socket, :get_webhook, [id]) do
-      {:ok, webhook} -> open_edit(socket, webhook)
-      {:error, reason} -> Assigns.failed(socket, reason)
-    end
+    result = Assigns.call(socket, :get_webhook, [id])
+    Assigns.continue(socket, result, &open_edit(socket, &1))
   end
 
   def handle("save", %{"webhook" => params}, %{assigns: %{goals: goals}} = socket) do

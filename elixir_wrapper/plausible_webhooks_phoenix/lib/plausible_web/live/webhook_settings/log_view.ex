@@ -17,28 +17,28 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogView do
     ForeignText,
     Format,
     Labels,
-    LogQuery,
+    LogFilters,
     View
   }
 
   @doc "Opens the log; without filters as it was left."
   @spec open(Socket.t(), %{String.t() => String.t()}) :: Socket.t()
   def open(socket, filters \\ %{}) do
-    query = (filters == %{} && socket.assigns.log) || LogQuery.new(filters)
+    query = (filters == %{} && socket.assigns.log) || LogFilters.new(filters)
 
     socket
     |> assign(view: :log, webhook: nil, form: nil, delivery: nil, message: nil)
     |> Assigns.focus("log-title")
     |> Assigns.load(:goals)
-    |> read(LogQuery.renumber(query))
+    |> read(LogFilters.renumber(query))
   end
 
   @doc "Reads the shown page again."
   @spec refresh(Socket.t()) :: Socket.t()
-  def refresh(%{assigns: %{log: %LogQuery{} = query}} = socket), do: read(socket, query)
+  def refresh(%{assigns: %{log: %LogFilters{} = query}} = socket), do: read(socket, query)
 
   defp read(socket, query) do
-    arguments = LogQuery.arguments(query, socket.assigns.site.timezone)
+    arguments = LogFilters.arguments(query, socket.assigns.zone)
 
     socket
     |> assign(log: query)
@@ -46,7 +46,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogView do
   end
 
   @impl View
-  def loaded({:entries, n}, result, %{assigns: %{log: %LogQuery{number: n} = query}} = socket) do
+  def loaded({:entries, n}, result, %{assigns: %{log: %LogFilters{number: n} = query}} = socket) do
     case result do
       {:ok, %{entries: entries, next: next}} ->
         assign(socket, log: %{query | entries: entries, next: next})
@@ -64,20 +64,20 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogView do
 
   @impl View
   def handle("filter", %{"filter" => params}, %{assigns: %{log: query}} = socket),
-    do: socket |> assign(message: nil) |> read(LogQuery.filter(query, params))
+    do: socket |> assign(message: nil) |> read(LogFilters.filter(query, params))
 
   def handle("clear", _params, %{assigns: %{log: query}} = socket) do
     socket
     |> assign(message: nil)
-    |> read(LogQuery.clear(query))
+    |> read(LogFilters.clear(query))
     |> Assigns.focus("log-filter-webhook")
   end
 
   def handle("older", _params, %{assigns: %{log: query}} = socket),
-    do: socket |> read(LogQuery.older(query)) |> Assigns.focus("log-title")
+    do: socket |> read(LogFilters.older(query)) |> Assigns.focus("log-title")
 
   def handle("newer", _params, %{assigns: %{log: query}} = socket),
-    do: socket |> read(LogQuery.newer(query)) |> Assigns.focus("log-title")
+    do: socket |> read(LogFilters.newer(query)) |> Assigns.focus("log-title")
 
   def handle(_event, _params, socket), do: Assigns.refuse(socket)
 
@@ -128,7 +128,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogView do
     do: "Nothing found so far. You can search further back."
 
   defp nothing(log) do
-    if LogQuery.filtered?(log),
+    if LogFilters.filtered?(log),
       do: "No delivery matches these filters.",
       else:
         "Nothing has been sent yet. Send a test from a webhook's page to see how it looks here."
@@ -166,7 +166,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogView do
         phx-debounce="400"
       />
       <div class="flex items-end">
-        <.button :if={LogQuery.filtered?(@log)} phx-click="log.clear">Clear filters</.button>
+        <.button :if={LogFilters.filtered?(@log)} phx-click="log.clear">Clear filters</.button>
       </div>
     </form>
     """
@@ -186,7 +186,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogView do
     [
       {"webhook", "Webhook",
        for(w <- webhooks, do: {w.id, ForeignText.short(Assigns.name(w), 60)})},
-      {"state", "State", for(state <- LogQuery.states(), do: {state, Labels.state(state)})},
+      {"state", "State", for(state <- LogFilters.states(), do: {state, Labels.state(state)})},
       {"type", "Event", for(type <- Event.types(), do: {type, Labels.type(type)})},
       {"goal", "Goal", for(goal <- goals, do: {goal.id, ForeignText.short(goal.name, 60)})},
       {"status", "Answer", @classes}

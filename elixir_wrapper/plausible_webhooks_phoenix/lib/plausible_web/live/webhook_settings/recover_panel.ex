@@ -20,17 +20,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.RecoverPanel do
 
   @impl View
   def loaded({:recover, id}, result, %{assigns: %{webhook: %{id: id} = state}} = socket) do
-    case result do
-      {:ok, %{count: count, more?: more?}} ->
-        more = if more?, do: "; there are more. Send again once these are through", else: ""
-
-        socket
-        |> assign(webhook: %{state | recoverable: nil})
-        |> Assigns.say("#{Labels.deliveries(count)} sent again#{more}.")
-
-      {:error, reason} ->
-        Assigns.failed(socket, reason)
-    end
+    Assigns.continue(socket, result, fn %{count: count, more?: more?} ->
+      more = if more?, do: "; there are more. Send again once these are through", else: ""
+      text = "#{Labels.deliveries(count)} sent again#{more}."
+      socket |> assign(webhook: %{state | recoverable: nil}) |> Assigns.say(text)
+    end)
   end
 
   def loaded(
@@ -38,22 +32,16 @@ defmodule PlausibleWeb.Live.WebhookSettings.RecoverPanel do
         result,
         %{assigns: %{webhook: %{id: id, since: since} = state}} = socket
       ) do
-    case result do
-      {:ok, found} ->
-        socket
-        |> assign(webhook: %{state | recoverable: found})
-        |> Assigns.say(found_text(found))
-
-      {:error, reason} ->
-        Assigns.failed(socket, reason)
-    end
+    Assigns.continue(socket, result, fn found ->
+      socket |> assign(webhook: %{state | recoverable: found}) |> Assigns.say(found_text(found))
+    end)
   end
 
   def loaded(_other_webhook, {:error, :forbidden}, socket), do: Assigns.lost(socket)
   def loaded(_other_webhook, _result, socket), do: socket
 
   def handle("recover_count", %{"since" => since}, socket, state, %{id: id}) do
-    case Format.from_local(since, socket.assigns.site.timezone) do
+    case Format.from_local(since, socket.assigns.zone) do
       {:ok, since_ms} ->
         tag = {:recoverable, id, since_ms}
 

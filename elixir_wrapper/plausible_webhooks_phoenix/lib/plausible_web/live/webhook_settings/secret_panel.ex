@@ -22,17 +22,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.SecretPanel do
   end
 
   def handle("reveal", _params, socket, state, webhook) do
-    case Assigns.call(socket, :reveal_secret, [webhook.id]) do
-      {:ok, secrets} ->
-        secrets = for secret <- secrets, do: Map.update!(secret, :key, &Redacted.wrap/1)
-
-        socket
-        |> assign(webhook: %{state | secrets: secrets})
-        |> Assigns.focus("webhook-secret-1")
-
-      {:error, reason} ->
-        Assigns.failed(socket, reason)
-    end
+    Assigns.continue(socket, Assigns.call(socket, :reveal_secret, [webhook.id]), fn secrets ->
+      secrets = for secret <- secrets, do: Map.update!(secret, :key, &Redacted.wrap/1)
+      socket |> assign(webhook: %{state | secrets: secrets}) |> Assigns.focus("webhook-secret-1")
+    end)
   end
 
   def handle("hide", _params, socket, state, _webhook),

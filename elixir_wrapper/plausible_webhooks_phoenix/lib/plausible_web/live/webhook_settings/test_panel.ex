@@ -19,13 +19,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
     View
   }
 
-  @type t :: %__MODULE__{
-          type: String.t(),
-          running?: boolean(),
-          result: Attempt.t() | nil,
-          wait_until_ms: integer() | nil,
-          sample: binary() | nil
-        }
+  @type t :: %__MODULE__{}
 
   @derive {Inspect, only: [:type, :running?]}
   defstruct type: "webhook.test", running?: false, result: nil, wait_until_ms: nil, sample: nil
@@ -86,11 +80,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
   end
 
   def loaded({:sample, id, type}, result, %{assigns: %{webhook: %{id: id} = state}} = socket) do
-    case result do
-      {:ok, body} when state.test.type == type -> put(socket, state, sample: body)
-      {:ok, _of_another_type} -> socket
-      {:error, reason} -> Assigns.failed(socket, reason)
-    end
+    Assigns.continue(socket, result, fn body ->
+      if state.test.type == type, do: put(socket, state, sample: body), else: socket
+    end)
   end
 
   def loaded(_other_webhook, {:error, :forbidden}, socket), do: Assigns.lost(socket)

@@ -55,12 +55,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
   defp hide_secrets(socket, state), do: assign(socket, webhook: %{state | secrets: nil})
 
   @impl View
-  def loaded({:waiting, id}, result, %{assigns: %{webhook: %{id: id} = state}} = socket) do
-    case result do
-      {:ok, waiting} -> assign(socket, webhook: %{state | waiting: waiting})
-      {:error, reason} -> Assigns.failed(socket, reason)
-    end
-  end
+  def loaded({:waiting, id}, result, %{assigns: %{webhook: %{id: id} = state}} = socket),
+    do: Assigns.continue(socket, result, &assign(socket, webhook: %{state | waiting: &1}))
 
   def loaded(_other_webhook, {:error, :forbidden}, socket), do: Assigns.lost(socket)
   def loaded(_other_webhook, _result, socket), do: socket
@@ -70,7 +66,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
   @impl View
   def handle(event, params, %{assigns: %{webhook: %__MODULE__{} = state}} = socket) do
     case Assigns.webhook(socket, state.id) do
-      nil -> socket |> Assigns.open({:list, nil}) |> Assigns.say(Assigns.error(:not_found), :bad)
+      nil -> Assigns.open(socket, {:list, nil}, Assigns.error(:not_found), :bad)
       webhook -> handle(event, params, socket, state, webhook)
     end
   end
@@ -78,10 +74,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
   def handle(_event, _params, socket), do: Assigns.refuse(socket)
 
   defp handle("edit", _params, socket, _state, webhook) do
-    case Assigns.call(socket, :get_webhook, [webhook.id]) do
-      {:ok, webhook} -> Assigns.open(socket, {:edit, webhook})
-      {:error, reason} -> Assigns.failed(socket, reason)
-    end
+    result = Assigns.call(socket, :get_webhook, [webhook.id])
+    Assigns.continue(socket, result, &Assigns.open(socket, {:edit, &1}))
   end
 
   # The cancelled deliveries are those that waited a moment before.
@@ -105,14 +99,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
 
   # Only from the open panel, which asks for the confirmation.
   defp handle("delete_confirm", _params, socket, %{panel: :delete}, webhook) do
-    case Assigns.call(socket, :delete_webhook, [webhook.id]) do
-      :ok ->
-        webhooks = Enum.reject(socket.assigns.webhooks, &(&1.id == webhook.id))
-        socket |> assign(webhooks: webhooks) |> Assigns.open({:list, nil}, "Webhook deleted.")
-
-      {:error, reason} ->
-        Assigns.failed(socket, reason)
-    end
+    Assigns.continue(socket, Assigns.call(socket, :delete_webhook, [webhook.id]), fn :ok ->
+      webhooks = Enum.reject(socket.assigns.webhooks, &(&1.id == webhook.id))
+      socket |> assign(webhooks: webhooks) |> Assigns.open({:list, nil}, "Webhook deleted.")
+    end)
   end
 
   defp handle("close_panel", _params, socket, %{panel: panel} = state, _webhook) do
@@ -146,7 +136,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
 
   # --- markup
 
-  def render(%{webhook: nil} = assigns) do
+  def render(%{webhook: state} = assigns) do
+    assigns = assign(assigns, state: state, webhook: Assigns.webhook(assigns, state.id))
+    if assigns.webhook, do: shown(assigns), else: gone(assigns)
+  end
+
+  defp gone(assigns) do
     ~H"""
     <div>
       <.notice theme={:yellow}><%= Assigns.error(:not_found) %></.notice>
@@ -157,7 +152,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
     """
   end
 
-  def render(assigns) do
+  defp shown(assigns) do
     ~H"""
     <div>
       <.text_button phx-click="page.list">← All webhooks</.text_button>

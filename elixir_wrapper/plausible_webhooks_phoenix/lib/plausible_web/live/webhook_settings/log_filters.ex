@@ -1,9 +1,9 @@
-defmodule PlausibleWeb.Live.WebhookSettings.LogQuery do
+defmodule PlausibleWeb.Live.WebhookSettings.LogFilters do
   @moduledoc false
   # The filters and pages of the delivery log, from the form to
   # `Plausible.Webhooks.deliveries/5`.
 
-  alias Plausible.Webhooks.{Delivery, Event}
+  alias Plausible.Webhooks.Event
   alias PlausibleWeb.Live.WebhookSettings.Format
 
   @limit 25
@@ -12,13 +12,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogQuery do
   @empty Map.new(~w(webhook state type goal status since until), &{&1, ""})
   @int64_max 9_223_372_036_854_775_807
 
-  @type t :: %__MODULE__{
-          filters: %{String.t() => String.t()},
-          cursors: [String.t() | nil],
-          entries: [Delivery.t()] | nil,
-          next: String.t() | nil,
-          number: non_neg_integer()
-        }
+  @type t :: %__MODULE__{}
 
   # filters: the values of the form.
   # cursors: the cursor of the shown page, then those of the newer pages.

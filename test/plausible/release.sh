@@ -5,8 +5,9 @@
 release=$work/release
 # build_release <folder>
 build_release() {
-  in_tree env MIX_ENV=ce WEBHOOKS_CMAKE_ARGS="${WEBHOOKS_CMAKE_ARGS:-} -DWEBHOOKS_BUILD_SQLITE=OFF" \
-    mix release --overwrite --path "$1"
+  in_tree env MIX_ENV=ce mix release --overwrite --path "$1"
+  # A build without SQLite's headers, as in Plausible's image, has no such library.
+  rm -f "$1"/lib/plausible_webhooks-*/priv/plausible_webhooks_sqlite.so
 }
 
 # --- One node

@@ -134,8 +134,8 @@ defmodule Plausible.Webhooks.PeriodicTest do
   end
 
   test "says when the instance is not running", context do
-    assert API.prune(context.name) == {:error, :not_running}
-    assert API.sweep(context.name) == {:error, :not_running}
-    assert API.queue(context.name) == {:error, :not_running}
+    assert API.prune(context.name) == {:error, %Error{reason: :not_running}}
+    assert API.sweep(context.name) == {:error, %Error{reason: :not_running}}
+    assert API.queue(context.name) == {:error, %Error{reason: :not_running}}
   end
 end

@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Cluster do
   """
 
   alias Plausible.Webhooks.Webhook
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated, Observers}
+  alias Plausible.Webhooks.Runtime.Instance
 
   @type instance :: atom()
   @typedoc "What has changed."
@@ -63,20 +63,7 @@ defmodule Plausible.Webhooks.Cluster do
   defp inbox(name, message) do
     case Instance.get(name) do
       nil -> :ok
-      instance -> Instance.tell(instance, :cluster, message)
-    end
-  end
-
-  @doc false
-  # The change has happened: that others could not be told is no reason to fail.
-  @spec tell(Instance.t(), message()) :: :ok
-  def tell(%Instance{options: %{cluster: nil}}, _message), do: :ok
-
-  def tell(%Instance{name: name, options: %{cluster: {module, options}}} = instance, message) do
-    case Isolated.guard(fn -> module.tell(name, options, message) end) do
-      :ok -> :ok
-      {:error, reason} -> Observers.untold(instance, reason)
-      other -> Observers.untold(instance, other)
+      instance -> Instance.tell(instance, :inbox, message)
     end
   end
 end

@@ -22,11 +22,11 @@ defmodule Plausible.Webhooks.Observer do
   ## Events
 
   Times are milliseconds unless the name says otherwise; `instance` is in every
-  metadata. A URL never appears, only its host.
+  metadata. A URL never appears, only its host name (`destination`).
 
   | event | measurements | metadata |
   |---|---|---|
-  | `:attempt` | `total_us`, `dns_us`, `connect_us`, `tls_us`, `first_byte_us` (each may be `nil`) | `delivery_id`, `webhook_id`, `site_id`, `host` (`nil` when not known), `number`, `state`, `status`, `error`, `next_at_ms` |
+  | `:attempt` | `total_us`, `dns_us`, `connect_us`, `tls_us`, `first_byte_us` (each may be `nil`) | `delivery_id`, `webhook_id`, `site_id`, `destination` (`nil` when not known), `number`, `state`, `status`, `error`, `next_at_ms` |
   | `:delivery_finished` | `attempts` (number of the last one; 0: ended without one) | as above |
   | `:deliveries_accepted` | `count` | `sites`: how many of them are of which site, `%{site_id => count}` |
   | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:site_share` (one site's part of the Outbox is full), `:fan_out` (more than `:deliveries_per_event_max`), `:refused_by_store`, `:payload` (too large, not encodable), `:malformed_event` (no `:clickhouse_event` with a `:site_id`), `:hook_error`, `:stopping` |
@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.Observer do
   | `:store_failed` | | `operation`, `reason` |
   | `:cluster_failed` | | `reason`: other nodes could not be told of a change |
   | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`; on the node that has changed it |
-  | `:webhook_disabled` | `failing_for_ms` (`nil` for `:gone`) | `site_id`, `webhook_id`, `host`, `reason`: `:gone`, `:failing` |
+  | `:webhook_disabled` | `failing_for_ms` (`nil` for `:gone`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing` |
 
   `:attempt` comes after the attempt is on record.
 

@@ -1,4 +1,6 @@
 defmodule Plausible.Webhooks.Options do
+  # Not an alias: this module would then depend on the one that starts everything.
+  @default_name :"Elixir.Plausible.Webhooks"
   @hours 3_600_000
   @days 24 * @hours
 
@@ -19,9 +21,9 @@ defmodule Plausible.Webhooks.Options do
     {:response_body_bytes_max, 16_384, {0, 1_048_576}, "how much of an answer is kept"},
     {:lane_in_flight_max, 8, {1, 1_024}, "requests at the same time to one webhook"},
     {:lane_rate_per_s, 50, {1, 100_000}, "requests per second to one webhook"},
-    {:host_in_flight_max, 64, {1, 4_096},
+    {:destination_in_flight_max, 64, {1, 4_096},
      "requests at the same time to one destination, over all webhooks"},
-    {:host_rate_per_s, 200, {1, 1_000_000}, "requests per second to one destination"},
+    {:destination_rate_per_s, 200, {1, 1_000_000}, "requests per second to one destination"},
     {:in_flight_max, 4_096, {1, 65_536}, "requests at the same time in all"},
     {:descriptors_max, 0, {0, 10_000_000},
      "sockets that the engine may hold, half of them in flight, half idle; " <>
@@ -121,7 +123,7 @@ defmodule Plausible.Webhooks.Options do
   """
 
   alias __MODULE__
-  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Terms, Vault}
+  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Vault}
 
   @type t :: %Options{}
   @type error :: {:invalid_option, atom(), String.t()}
@@ -129,7 +131,7 @@ defmodule Plausible.Webhooks.Options do
   defstruct [
               :store,
               :host,
-              name: Plausible.Webhooks,
+              name: @default_name,
               vault: nil,
               policy: %{https_only: true, allow_private: false, allow: [], ports: []},
               ca_file: nil,
@@ -165,7 +167,7 @@ defmodule Plausible.Webhooks.Options do
 
   # Two instances with a file each must not meet in the name of a process.
   defp named(%Options{name: name, store: {Store.SQLite, options}} = all)
-       when name != Plausible.Webhooks do
+       when name != @default_name do
     options = Keyword.put_new(options, :name, Module.concat(name, "SQLite"))
     %{all | store: {Store.SQLite, options}}
   end
@@ -340,7 +342,8 @@ defmodule Plausible.Webhooks.Options do
   defp policy_part?(:ports, ports), do: list_of?(ports, &(&1 in 1..65_535))
   defp policy_part?(_key, _value), do: false
 
-  defp list_of?(list, check), do: Terms.proper_list?(list) and Enum.all?(list, check)
+  defp list_of?(list, check),
+    do: is_list(list) and not List.improper?(list) and Enum.all?(list, check)
 
   # As whoever judges by it reads it.
   defp judged(policy) do

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Manage.Access do
   @moduledoc false
-  # Who may do what. Asked on every call; and what belongs to another site is not
+  # Who may do what. The host is asked on every call. What belongs to another site is not
   # found, whoever asks.
 
   alias Plausible.Webhooks.{Delivery, Host, Store, Webhook}

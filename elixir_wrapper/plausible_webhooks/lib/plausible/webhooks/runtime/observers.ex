@@ -1,17 +1,15 @@
 defmodule Plausible.Webhooks.Runtime.Observers do
   @moduledoc false
-  # Tells the observers and the log, in a process of its own: an observer may
-  # hang or raise as it likes. Notices that nobody listens to are not sent, and
-  # at most @waiting_max of them wait.
+  # Tells the observers and the log, in a process of its own, so that an observer may hang or
+  # raise. Without an observer notices are not sent, and at most @waiting_max of them wait.
   #
-  # What is lost is said aloud here, not where it is lost: there it would be a log
-  # call in the middle of somebody's request, once per request. Warnings, not errors:
-  # a database that is away is the host's alarm to raise, and hosts count errors.
+  # Drops are logged here and not where they happen: there it would be a log call in the
+  # middle of a request, for each request. They are warnings and not errors: that a database is
+  # away is for the host's alarms to tell, and hosts count errors.
 
   use GenServer
 
   alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
-  alias Plausible.Webhooks.Deliver.{Engine, Handover}
   alias Plausible.Webhooks.Runtime.Instance
 
   require Logger
@@ -19,6 +17,17 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   @waiting_max 10_000
   @report_ms 1_000
   @repeat_ms 10_000
+  @attempt_keys [
+                  :delivery_id,
+                  :webhook_id,
+                  :site_id,
+                  :destination,
+                  :number,
+                  :state,
+                  :status,
+                  :error
+                ] ++
+                  [:next_at_ms]
   @terminal [:delivered, :failed, :cancelled]
 
   # --- what happened
@@ -38,7 +47,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   def overloaded(instance, count),
     do: notice(instance, 1, {:event, :engine_overloaded, %{count: count}, %{}})
 
-  @doc "From any process, a request's too: only counts."
+  @doc "Counts what was dropped; cheap enough for a request."
   @spec dropped(Instance.t(), atom(), pos_integer()) :: :ok
   def dropped(%Instance{tables: %{meta: meta}} = instance, reason, count) do
     Instance.count(instance, :dropped, count)
@@ -71,8 +80,8 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   end
 
   @doc "Other nodes could not be told of a change."
-  @spec untold(Instance.t(), term()) :: :ok
-  def untold(instance, reason), do: tell(instance, {:untold, reason})
+  @spec cluster_failed(Instance.t(), term()) :: :ok
+  def cluster_failed(instance, reason), do: tell(instance, {:cluster_failed, reason})
 
   @spec changed(Instance.t(), integer(), String.t(), atom()) :: :ok
   def changed(instance, site_id, webhook_id, change) do
@@ -95,12 +104,12 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     end
   end
 
-  defp tell(instance, message), do: Instance.tell(instance, :notifier, message)
+  defp tell(instance, message), do: Instance.tell(instance, :observers, message)
 
   # --- the process
 
   def start_link(name),
-    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :notifier))
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :observers))
 
   def child_spec(name), do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}}
 
@@ -108,10 +117,10 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   def init(name) do
     instance = Instance.fetch!(name)
     Process.flag(:trap_exit, true)
-    # What a predecessor had waiting went with it.
+    # The notices that waited for a predecessor are gone.
     Instance.add_gauge(instance, :notices, -Instance.add_gauge(instance, :notices, 0))
     Process.send_after(self(), :report, @report_ms)
-    {:ok, %{name: name, said: %{}, reported: %{}}}
+    {:ok, %{name: name, logged: %{}, reported: %{}}}
   end
 
   @impl true
@@ -129,7 +138,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   def handle_info({:store_failed, operation, reason}, state) do
     state =
-      say(state, {:store, operation}, fn ->
+      log_once(state, {:store, operation}, fn ->
         Logger.warning("webhooks: the store failed to #{operation}: #{inspect(reason)}")
       end)
 
@@ -138,9 +147,9 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     {:noreply, state}
   end
 
-  def handle_info({:untold, reason}, state) do
+  def handle_info({:cluster_failed, reason}, state) do
     state =
-      say(state, :untold, fn ->
+      log_once(state, :cluster_failed, fn ->
         Logger.warning(
           "webhooks: other nodes could not be told of a change, they will find out: " <>
             inspect(reason, limit: 5, printable_limit: 200)
@@ -175,10 +184,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     do: emit(instance, event, measurements, metadata)
 
   defp emit_attempt(instance, attempt) do
-    metadata =
-      attempt
-      |> Map.take([:delivery_id, :webhook_id, :number, :state, :status, :error, :next_at_ms])
-      |> Map.merge(where(instance, attempt.webhook_id))
+    metadata = Map.take(attempt, @attempt_keys)
 
     if attempt.number > 0 do
       timings = Map.take(attempt, [:total_us, :dns_us, :connect_us, :tls_us, :first_byte_us])
@@ -189,23 +195,16 @@ defmodule Plausible.Webhooks.Runtime.Observers do
       do: emit(instance, :delivery_finished, %{attempts: attempt.number}, metadata)
   end
 
-  defp where(instance, webhook_id) do
-    case Handover.known(Engine.current(instance), webhook_id) do
-      {site_id, host} -> %{site_id: site_id, host: host}
-      nil -> %{site_id: nil, host: nil}
-    end
-  end
-
   defp tell_disabled(instance, webhook, failing_for_ms) do
     metadata = %{
       site_id: webhook.site_id,
       webhook_id: webhook.id,
-      host: Webhook.host(webhook),
+      destination: Webhook.destination(webhook),
       reason: webhook.disabled_reason
     }
 
     Logger.warning(
-      "webhooks: #{webhook.id} (#{metadata.host}) of site #{webhook.site_id} was disabled: " <>
+      "webhooks: #{webhook.id} (#{metadata.destination}) of site #{webhook.site_id} was disabled: " <>
         "#{webhook.disabled_reason}"
     )
 
@@ -244,7 +243,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
       count ->
         state =
-          say(put_in(state.reported[reason], total), {:dropped, reason}, fn ->
+          log_once(put_in(state.reported[reason], total), {:dropped, reason}, fn ->
             Logger.warning("webhooks: deliveries dropped (#{reason}): #{total} since the start")
           end)
 
@@ -253,17 +252,17 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     end
   end
 
-  # The same sentence at most every @repeat_ms.
-  defp say(state, what, sentence) do
+  # The same line at most every @repeat_ms.
+  defp log_once(state, what, log) do
     now = System.monotonic_time(:millisecond)
 
-    case state.said do
+    case state.logged do
       %{^what => at} when now - at < @repeat_ms ->
         state
 
       _long_ago ->
-        sentence.()
-        put_in(state.said[what], now)
+        log.()
+        put_in(state.logged[what], now)
     end
   end
 end

@@ -170,10 +170,10 @@ defmodule Plausible.Webhooks.UpdatesTest do
   end
 
   test "a PubSub that is not running is told nothing, until it is", context do
-    start_supervised!(Updates.process(context.name, pubsub: context.pubsub))
+    process = start_supervised!(Updates.process(context.name, pubsub: context.pubsub))
     stop_supervised!(:pubsub)
     for n <- 1..10, do: tell_attempt(context, n)
-    Process.sleep(250)
+    eventually(fn -> :sys.get_state(process).sites == %{} end)
     start_supervised!({Phoenix.PubSub, name: context.pubsub}, id: :pubsub)
     :ok = Updates.subscribe(context.pubsub, context.name, 1)
     tell_attempt(context, 11)

@@ -164,7 +164,7 @@ defmodule Plausible.Webhooks do
     run(instance, &Changes.changed_elsewhere(&1, site_id, webhook_id))
   end
 
-  # --- for schedulers of the host, see the option `:periodic`
+  # --- periodic work by hand
 
   @doc """
   Deletes all finished deliveries that are older than `:retention_ms`, slice by slice in the

@@ -78,7 +78,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
 
     node = %{peer: peer, name: node}
 
-    for app <- [:plausible_webhooks_phoenix, :phoenix_pubsub, :oban],
+    for app <- [:plausible_webhooks_phoenix, :phoenix_pubsub],
         do: {:ok, _} = call(node, Application, :ensure_all_started, [app])
 
     call(node, Logger, :configure, [[level: :error]])
@@ -163,21 +163,6 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
       counter ->
         counter
     end
-  end
-
-  @doc "An Oban of this node's own, on its Repo."
-  def oban(prefix, queues) do
-    options = [
-      name: __MODULE__.Oban,
-      repo: Repo,
-      prefix: prefix,
-      queues: queues,
-      plugins: [],
-      notifier: Oban.Notifiers.PG,
-      stage_interval: 100
-    ]
-
-    stay(fn -> Supervisor.start_link([{Oban, options}], strategy: :one_for_one) end)
   end
 
   @doc "Ends the VM as `kill -9` does."

@@ -109,13 +109,6 @@ defmodule Plausible.Webhooks.Options do
     * `:traffic` - limits of the traffic evaluator, likewise:
       #{@parts.traffic |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
       (`Plausible.Webhooks.Ingest.Traffic.Evaluator`); `false`: none runs here.
-    * `:periodic` - who sees to what one node of several has to do from time to time:
-      retention, and the traffic evaluation each minute. `:local` (default): this
-      instance's own timers, on one node at a time, which the store decides. `:oban`:
-      jobs of the host that call `Plausible.Webhooks.Ingest.Traffic.evaluate/2` and
-      `Plausible.Webhooks.prune/1`; the workers of the project
-      `plausible_webhooks_phoenix` do, for Oban. Taking over parked deliveries and
-      those of dead nodes is never left to a job: every node does it itself.
 
   Limits, units in the name:
 
@@ -139,8 +132,7 @@ defmodule Plausible.Webhooks.Options do
               observers: [],
               cluster: nil,
               directory: [],
-              traffic: [],
-              periodic: :local
+              traffic: []
             ] ++ Enum.map(@limits, fn {key, default, _check, _text} -> {key, default} end)
 
   @doc "Checks every option; the error names the first one that is wrong."
@@ -248,8 +240,6 @@ defmodule Plausible.Webhooks.Options do
 
   defp check(:cluster, _other), do: {:error, "must be {module, keyword list} or nil"}
 
-  defp check(:periodic, who) when who in [:local, :oban], do: {:ok, who}
-  defp check(:periodic, _other), do: {:error, "must be :local or :oban"}
 
   defp check(:traffic, false), do: {:ok, false}
 

@@ -138,9 +138,6 @@ defmodule Plausible.Webhooks.Supervisor do
   def start_part(Evaluator, name) do
     options = Instance.fetch!(name).options
     deliver = &Hooks.deliver_notice(name, &1)
-    traffic = if options.periodic == :local, do: options.traffic, else: untimed(options.traffic)
-    Evaluator.start_link([instance: name, deliver: deliver] ++ traffic)
+    Evaluator.start_link([instance: name, deliver: deliver] ++ options.traffic)
   end
-
-  defp untimed(traffic), do: Keyword.put(traffic, :tick_ms, :infinity)
 end

@@ -36,7 +36,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   require Logger
 
   alias Plausible.Webhooks.Ingest.{Dedup, Subscriptions}
-  alias Plausible.Webhooks.Runtime.Isolated
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Directory.{Loader, Rereads, Table}
 
   @type instance :: atom()
@@ -103,7 +103,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     :exit, _not_running -> {:error, :not_running}
   end
 
-  defp server(instance), do: Module.concat(instance, "Directory")
+  defp server(instance), do: Instance.process(instance, :directory)
 
   @doc false
   def child_spec(opts) do

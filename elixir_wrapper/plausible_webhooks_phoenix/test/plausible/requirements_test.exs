@@ -316,7 +316,7 @@ defmodule Plausible.Webhooks.Plausible.RequirementsTest do
 
     # A role that is taken away counts at once.
     Plausible.Repo.delete_all(Plausible.Teams.Membership)
-    assert {:error, :forbidden} = Webhooks.list_webhooks(owner, site.id)
+    assert {:error, %Webhooks.Error{reason: :forbidden}} = Webhooks.list_webhooks(owner, site.id)
   end
 
   defp everything(user, site_id, id) do

@@ -183,7 +183,6 @@ defmodule Plausible.Webhooks.OptionsTest do
     assert invalid(ca_file: __ENV__.file) == :ca_file
     for wrong <- ["", "a\r\nb", "ü", 1], do: assert(invalid(user_agent: wrong) == :user_agent)
     for wrong <- [nil, true, [1]], do: assert(invalid(traffic: wrong) == :traffic)
-    for wrong <- [nil, :cron, []], do: assert(invalid(periodic: wrong) == :periodic)
   end
 
   test "the vault: keys, a file that is made when it is not there, or a vault" do

@@ -17,8 +17,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   other node sends the same rows.
 
   Every `:prune_interval_ms` it deletes finished deliveries older than `:retention_ms`, a
-  slice at a time, if this node holds the lease for that and no job of the host does it
-  (`:periodic`).
+  slice at a time, if this node holds the lease for that.
   """
 
   use GenServer
@@ -331,7 +330,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   end
 
   # Kept until the next time, so that the same node goes on.
-  defp take_lease(%Instance{options: %{periodic: :local} = options} = instance, state) do
+  defp take_lease(%Instance{options: options} = instance, state) do
     lease_ms = min(2 * options.prune_interval_ms, @lease_ms_max)
 
     case Store.take_lease(instance, @lease, lease_ms, state.lease) do
@@ -340,8 +339,6 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
       {:error, _away} -> {false, state}
     end
   end
-
-  defp take_lease(_instance, state), do: {false, state}
 
   defp prune_slice(instance) do
     before_ms = Instance.now_ms() - instance.options.retention_ms

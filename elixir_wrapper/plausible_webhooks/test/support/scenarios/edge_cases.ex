@@ -45,7 +45,7 @@ defmodule Plausible.Webhooks.Scenarios.EdgeCases do
         ] do
       attributes = %{"url" => url, "events" => ["goal.completed"]}
 
-      assert {:error, {:invalid, %{url: why}}} =
+      assert {:error, %{reason: {:invalid, %{url: why}}}} =
                Webhooks.create_webhook(context.instance, "owner", 1, attributes)
 
       assert is_binary(why)

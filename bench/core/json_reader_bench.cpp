@@ -1,5 +1,5 @@
-// Purpose: what reading a document to its last byte costs, with the copy and
-// the tables that the reader makes for each.
+// Purpose: the cost of reading a document to its last byte, including the copy
+// and the tables that the reader makes for each document.
 #include <benchmark/benchmark.h>
 
 #include <cstdint>

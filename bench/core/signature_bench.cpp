@@ -1,4 +1,4 @@
-// Purpose: what a signature costs, from the body to `v1,<base64>`: with a key
+// Purpose: the cost of a signature, from the body to `v1,<base64>`: with a key
 // that keeps its HMAC context, and with OpenSSL's one-shot HMAC().
 #include <benchmark/benchmark.h>
 #include <openssl/evp.h>
@@ -23,7 +23,7 @@ std::string body_of(const benchmark::State& state) {
   return std::string(static_cast<std::size_t>(state.range(0)), 'x');
 }
 
-// What `kSecret` is the text of.
+// The bytes that `kSecret` encodes.
 std::array<unsigned char, 32> secret_bytes() {
   std::array<unsigned char, 32> bytes;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
@@ -32,8 +32,8 @@ std::array<unsigned char, 32> secret_bytes() {
   return bytes;
 }
 
-// As a sender without a context would write it: buffers are kept, the key is
-// set up every time.
+// A sender without a context: it keeps its buffers and sets up the key every
+// time.
 class OneShot {
  public:
   bool sign(std::string_view body, std::string& out) {

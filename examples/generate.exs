@@ -3,8 +3,8 @@
 #     elixir examples/generate.exs > examples/events.ndjson
 #
 # The output is the same every time. Two articles reach a front page (at 09:30 and
-# 10:20); traffic is normal in between. At 10:45 a release breaks the site. The traffic
-# drop shows it once twelve hours have had hardly any visitors. At 23:05 it is mended.
+# 10:20); traffic is normal in between. At 10:45 a release breaks the site. A traffic drop
+# fires once the last twelve hours had hardly any visitors. At 23:05 the site is repaired.
 
 defmodule Generate do
   @site "example.com"
@@ -35,7 +35,7 @@ defmodule Generate do
       visits("09:36:00", 44, 8),
       front_page("10:20:00", "/blog/2026/11/privacy", "https://lobste.rs/"),
       visits("10:26:00", 19, 8),
-      # Broken: what still comes are the error page and the odd bookmark.
+      # While the site is broken, only the error page and a few bookmarks get visits.
       visits("10:45:00", 735, 0.1, &broken/3),
       visits("23:05:00", 25, 10),
       shop()
@@ -45,7 +45,7 @@ defmodule Generate do
     |> Enum.each(&IO.puts(json(order(&1))))
   end
 
-  # --- who comes when
+  # --- visits
 
   defp visits(from, minutes, per_five_minutes, visit \\ &visit/3) do
     count = round(minutes * per_five_minutes / 5)
@@ -62,7 +62,7 @@ defmodule Generate do
     [page_view(at, visitor, page, referrer), reading(at, visitor, page), doing(at, visitor, page)]
   end
 
-  # A first page of news: sixty visitors in four minutes.
+  # The front page of a news site: sixty visitors in four minutes.
   defp front_page(from, article, referrer) do
     for n <- 1..60 do
       at = at(from) + n * 4
@@ -77,12 +77,12 @@ defmodule Generate do
     event(at, visitor, "404", "/oops", %{props: %{path: "/app.js"}})
   end
 
-  # --- what they do
+  # --- actions
 
   defp page_view(at, visitor, page, referrer),
     do: event(at, visitor, "pageview", page, if(referrer, do: %{referrer: referrer}, else: %{}))
 
-  # The tracker tells again and again how far down they have come.
+  # The tracker reports the scroll depth repeatedly.
   defp reading(at, visitor, "/blog" <> _ = page) do
     depths = Enum.take([20, 45, 80, 90, 100], :rand.uniform(5))
 

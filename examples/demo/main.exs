@@ -1,6 +1,6 @@
-# Replays events into the small host of examples/host, which tells the webhooks. A receiver
-# verifies every POST and refuses some, so that retries are seen. script/demo runs this;
-# its header lists the options.
+# Replays events into the small host of examples/host, which passes them to the webhooks. A
+# receiver verifies every POST and refuses some, to cause retries. script/demo runs this
+# file; its header lists the options.
 for file <- ~w(host/http host/events host/sites host/host host/ingestion
                demo/screen demo/receiver demo/narrator),
     do: Code.require_file("../#{file}.ex", __DIR__)
@@ -20,14 +20,14 @@ defmodule Demo do
     web: :boolean,
     port: :integer
   ]
-  # Slow enough to look on; otherwise the day takes seconds.
+  # Slow enough to watch. Without the page, the day takes seconds.
   @web_pause_ms 250
   @wait_ms 60_000
-  # What the recorded day must lead to: two front pages, one broken release.
+  # The recorded day has two front pages and one broken release.
   @day %{"traffic.spike" => 2, "traffic.drop" => 1}
 
   def main(arguments) do
-    # What cannot start is reported in start!/1, and not by dying of it.
+    # So that start!/1 can report a child that does not start.
     Process.flag(:trap_exit, true)
     settings = settings(arguments)
     {:ok, _} = Screen.start_link(nil)
@@ -52,7 +52,7 @@ defmodule Demo do
   defp usage(wrong),
     do: refuse("not understood: #{Enum.join(wrong, " ")} (see script/demo --help)")
 
-  # Before anything is set up.
+  # Checks the settings before anything starts.
   defp checked(settings) do
     unless settings[:events] in [nil, "-"], do: readable!(settings.events)
     unless settings[:keep], do: refuse("--keep is missing; use script/demo")
@@ -66,7 +66,7 @@ defmodule Demo do
     end
   end
 
-  # Not opened: what comes through a pipe can be read only once.
+  # Does not open the file: a pipe can be read only once.
   defp readable!(path) do
     case File.stat(path) do
       {:ok, %{type: :directory}} -> refuse("--events #{path}: is a directory")
@@ -104,7 +104,7 @@ defmodule Demo do
     summary(tally, log, own, waited, settings)
   end
 
-  # --- what runs
+  # --- processes
 
   defp start!(%{keep: dir} = settings) do
     if settings[:web], do: start_page_apps()
@@ -143,7 +143,7 @@ defmodule Demo do
     end
   end
 
-  # --- the settings page, which the second project has
+  # --- the settings page, which is in the second project
 
   defp start_page_apps do
     for app <- [:phoenix_live_view, :bandit],
@@ -177,9 +177,9 @@ defmodule Demo do
     Process.sleep(:infinity)
   end
 
-  # --- who subscribed
+  # --- webhooks
 
-  # Webhooks of an earlier demo in the same folder send to a port that is no more.
+  # Webhooks of an earlier demo in the same folder send to a port that is closed.
   defp forget(settings) do
     made = made(settings)
 
@@ -192,7 +192,7 @@ defmodule Demo do
     end
   end
 
-  # Only what is listed there is the demo's to delete.
+  # The demo deletes only the webhooks that this file lists.
   defp made(settings), do: Path.join(settings.keep, "webhooks.demo")
 
   defp webhooks(settings, port) do
@@ -257,7 +257,7 @@ defmodule Demo do
     {path, "Site #{site_id}", "http://127.0.0.1:#{port}#{path}"}
   end
 
-  # A drop is a drop from the usual traffic, so only sites with a history get one.
+  # A drop needs usual traffic to compare with, so only sites with a history subscribe to it.
   defp all(sites, endpoint) do
     for %{id: id} = site <- sites do
       {path, name, url} = endpoint.(id)
@@ -305,12 +305,12 @@ defmodule Demo do
     end
   end
 
-  # Traffic is looked at once for each minute that the events have passed.
+  # Evaluates the traffic once for each minute that the events have passed.
   defp minutes(tally, at_ms) do
     minute = div(at_ms, 60_000)
 
     if tally.minute != nil and minute > tally.minute do
-      # A long silence is looked at in steps that no alert window can hide in.
+      # After a long silence only the last twelve hours matter, the longest alert window.
       from = max(tally.minute + 1, minute - 720)
       for each <- from..minute, do: evaluate(each * 60_000)
     end
@@ -327,8 +327,8 @@ defmodule Demo do
       do: Screen.line(time, "re-armed", :green, "traffic is back to normal; nothing is sent")
   end
 
-  # Which goals the event completes, found once more for the screen, with a memory
-  # of its own for the scroll goals that count once a visit and page.
+  # Finds the goals of the event again to print them. It has its own memory of the scroll
+  # goals, which count once per visit and page.
   defp tell(%{clickhouse_event: %{site_id: site_id, name: name, pathname: path}} = event, told) do
     case Directory.lookup(Webhooks, site_id) do
       nil ->
@@ -359,7 +359,7 @@ defmodule Demo do
   defp at_ms(%{clickhouse_event: %{timestamp: timestamp}}),
     do: timestamp |> DateTime.from_naive!("Etc/UTC") |> DateTime.to_unix(:millisecond)
 
-  # --- the end
+  # --- summary
 
   defp wait(until_ms) do
     %{outbox: outbox, journal: journal, engine: engine} = Webhooks.stats()
@@ -380,7 +380,7 @@ defmodule Demo do
     end
   end
 
-  # Read back from the store, page by page; without what an earlier demo left.
+  # Reads the log from the store, page by page, without deliveries of an earlier demo.
   defp log(names) do
     for site <- names |> Map.values() |> Enum.map(& &1.site_id) |> Enum.uniq(),
         delivery <- pages(site, nil),

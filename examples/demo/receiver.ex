@@ -43,7 +43,7 @@ defmodule Demo.Receiver do
     {status, text}
   end
 
-  # Standard Webhooks, as any receiver would write it.
+  # Verifies as Standard Webhooks describes it.
   defp verified?(path, headers, body) do
     with [{_key, "whsec_" <> secret}] <- :ets.lookup(__MODULE__, {:secret, path}),
          %{"webhook-id" => id, "webhook-timestamp" => timestamp} <- headers,
@@ -58,6 +58,6 @@ defmodule Demo.Receiver do
     end
   end
 
-  # :crypto.hash_equals/2 wants equal sizes; the size is no secret.
+  # :crypto.hash_equals/2 needs equal sizes. The size is not secret.
   defp equal?(a, b), do: byte_size(a) == byte_size(b) and :crypto.hash_equals(a, b)
 end

@@ -64,7 +64,7 @@ defmodule Demo.Events do
       pathname: URI.decode(uri.path || "/"),
       timestamp: at,
       user_id: hash({site.id, visitor}),
-      # A visit is the visitor's day.
+      # All events of a visitor on one day are one visit.
       session_id: hash({site.id, visitor, NaiveDateTime.to_date(at)}),
       scroll_depth: scroll_depth(object["scroll_depth"]),
       referrer: referrer,
@@ -108,7 +108,7 @@ defmodule Demo.Events do
 
   defp source(utm_source, _referrer), do: utm_source
 
-  # Erlang's time, which deliveries have too; the clock of the system may run ahead of it.
+  # Erlang's time, as deliveries have it; the system's clock may be ahead of it.
   defp at(nil), do: System.system_time(:second) |> DateTime.from_unix!() |> DateTime.to_naive()
 
   defp at(text) do

@@ -56,7 +56,7 @@ defmodule Demo.Http do
 
   defp accept(listener, handle) do
     with {:ok, socket} <- :gen_tcp.accept(listener) do
-      # Not linked: a request that breaks its handler ends its own connection only.
+      # Not linked, so that a request that crashes its handler ends only its own connection.
       pid = spawn(fn -> receive(do: (:go -> serve(socket, handle))) end)
       :ok = :gen_tcp.controlling_process(socket, pid)
       send(pid, :go)

@@ -9,7 +9,7 @@ defmodule Plausible.Webhooks.ClusterListenerTest do
 
   # Everything that the inbox gets from now on comes here, too.
   defp listen!(context) do
-    inbox = Process.whereis(Instance.process(context.instance, :cluster))
+    inbox = Process.whereis(Instance.process(context.instance, :inbox))
     1 = :erlang.trace(inbox, true, [:receive])
     inbox
   end

@@ -46,7 +46,7 @@ defmodule Plausible.Webhooks.TelemetryTest do
         delivery_id: "msg_1",
         webhook_id: "wh_1",
         site_id: 1,
-        host: "example.com",
+        destination: "example.com",
         number: 2,
         state: :failed,
         status: 503,
@@ -105,9 +105,9 @@ defmodule Plausible.Webhooks.TelemetryTest do
              {[:webhook, :changed], %{count: 1},
               %{site_id: 1, webhook_id: "wh_1", change: :updated}}},
             {:webhook_disabled, %{failing_for_ms: nil},
-             %{site_id: 1, webhook_id: "wh_1", host: "x.test", reason: :gone},
+             %{site_id: 1, webhook_id: "wh_1", destination: "x.test", reason: :gone},
              {[:webhook, :disabled], %{count: 1, failing_for_ms: 0},
-              %{site_id: 1, webhook_id: "wh_1", host: "x.test", reason: :gone}}}
+              %{site_id: 1, webhook_id: "wh_1", destination: "x.test", reason: :gone}}}
           ] do
         assert event(context, event, measurements, metadata) == expected
         # What an observer may be told some day does not come out by itself.
@@ -193,7 +193,7 @@ defmodule Plausible.Webhooks.TelemetryTest do
 
     test "survives an instance that does not run, or was just stopped", context do
       assert Telemetry.measure(context.name) == :ok
-      assert Telemetry.queue(context.name) == {:error, :not_running}
+      assert {:error, %API.Error{reason: :not_running}} = Telemetry.queue(context.name)
       options = [instance: context.name, every_ms: 5, queue_every_ms: 5]
       measuring = start_supervised!({Telemetry, options})
       started = start!(context)

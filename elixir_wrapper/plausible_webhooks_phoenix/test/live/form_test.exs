@@ -277,8 +277,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
 
       for {value, text} <- [
             {"", "is required for traffic.spike"},
-            {"0", "must be a whole number from 1"},
-            {"many", "must be a whole number"}
+            {"0", "must be an integer from 1"},
+            {"many", "must be an integer"}
           ] do
         save(view, %{url: url, spike: %{value: value}})
         assert text_of(view, "#webhook-spike-value-error") =~ text

@@ -9,7 +9,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
   # What runs there is in this module, since test scripts are not: `up/1` starts what
   # a host would, and the rest asks it.
 
-  alias Plausible.Webhooks.Deliver.Engine
+  alias Plausible.Webhooks.Deliver.Owners
   alias Plausible.Webhooks.Ingest.{Directory, Goals}
   alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Test.{Postgres, Repo, TestHost}
@@ -225,7 +225,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
   defp in_force?(name, {:watched, site_id}), do: Directory.traffic(name, site_id) != []
 
   defp endpoint(name, id) do
-    %{endpoints: endpoints} = name |> Instance.fetch!() |> Engine.current()
+    %{endpoints: endpoints} = name |> Instance.fetch!() |> Owners.engine()
     :ets.lookup(endpoints, id)
   end
 

@@ -9,7 +9,7 @@ defmodule Plausible.Webhooks.Telemetry do
         [:plausible, :webhooks, :attempt, :stop],
         fn _event, %{duration: duration}, metadata, _config ->
           ms = System.convert_time_unit(duration, :native, :millisecond)
-          IO.puts("\#{metadata.host} answered \#{metadata.status_class} after \#{ms} ms")
+          IO.puts("\#{metadata.destination} answered \#{metadata.status_class} after \#{ms} ms")
         end,
         nil
       )
@@ -21,12 +21,12 @@ defmodule Plausible.Webhooks.Telemetry do
   ## Events
 
   All metadata have the `instance`. No event has a URL, a secret, a header or a body; of a
-  URL there is only the `host`. Durations are in native time units.
+  URL there is only the host name, as `destination`. Durations are in native time units.
 
   | event | measurements | metadata |
   |---|---|---|
-  | `[:plausible, :webhooks, :attempt, :stop]` | `duration`, and where it is known `dns`, `connect`, `tls`, `first_byte` (durations) | `site_id`, `webhook_id`, `delivery_id`, `host`, `number`, `state`, `status`, `status_class` (`"2xx"` to `"5xx"`, `"none"` without an answer), `error` |
-  | `[:plausible, :webhooks, :delivery, :stop]` | `attempts` | `site_id`, `webhook_id`, `delivery_id`, `host`, `state` (`:delivered`, `:failed`, `:cancelled`), `status`, `status_class`, `error` |
+  | `[:plausible, :webhooks, :attempt, :stop]` | `duration`, and where it is known `dns`, `connect`, `tls`, `first_byte` (durations) | `site_id`, `webhook_id`, `delivery_id`, `destination`, `number`, `state`, `status`, `status_class` (`"2xx"` to `"5xx"`, `"none"` without an answer), `error` |
+  | `[:plausible, :webhooks, :delivery, :stop]` | `attempts` | `site_id`, `webhook_id`, `delivery_id`, `destination`, `state` (`:delivered`, `:failed`, `:cancelled`), `status`, `status_class`, `error` |
   | `[:plausible, :webhooks, :deliveries, :accepted]` | `count` | |
   | `[:plausible, :webhooks, :deliveries, :dropped]` | `count` | `reason`: `:outbox_full`, `:site_share`, `:fan_out`, `:refused_by_store`, `:payload`, `:malformed_event`, `:hook_error`, `:stopping` |
   | `[:plausible, :webhooks, :engine, :overloaded]` | `count` of deliveries given back to the store | |
@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Telemetry do
   | `[:plausible, :webhooks, :store, :failed]` | `count` (1) | `operation`, `reason` |
   | `[:plausible, :webhooks, :cluster, :failed]` | `count` (1) | `reason` |
   | `[:plausible, :webhooks, :webhook, :changed]` | `count` (1) | `site_id`, `webhook_id`, `change` |
-  | `[:plausible, :webhooks, :webhook, :disabled]` | `count` (1), `failing_for_ms` (0 for `:gone`) | `site_id`, `webhook_id`, `host`, `reason`: `:gone`, `:failing` |
+  | `[:plausible, :webhooks, :webhook, :disabled]` | `count` (1), `failing_for_ms` (0 for `:gone`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing` |
   | `[:plausible, :webhooks, :node, :measured]` | `outbox`, `journal`, `waiting`, `in_flight`, `dropped`, `refused`, `notices_dropped` | |
   | `[:plausible, :webhooks, :queue, :measured]` | `pending`, `parked`, `delivered`, `failed`, `cancelled`, `overdue_ms` | |
 
@@ -67,7 +67,7 @@ defmodule Plausible.Webhooks.Telemetry do
     store_failed: {[:store, :failed], [:operation, :reason]},
     cluster_failed: {[:cluster, :failed], [:reason]},
     webhook_changed: {[:webhook, :changed], [:site_id, :webhook_id, :change]},
-    webhook_disabled: {[:webhook, :disabled], [:site_id, :webhook_id, :host, :reason]}
+    webhook_disabled: {[:webhook, :disabled], [:site_id, :webhook_id, :destination, :reason]}
   }
 
   # --- the observer
@@ -78,7 +78,7 @@ defmodule Plausible.Webhooks.Telemetry do
     :telemetry.execute(@prefix ++ name, measurements, shown)
   end
 
-  @attempt_keys [:instance, :site_id, :webhook_id, :delivery_id, :host, :state, :status, :error]
+  @attempt_keys [:instance, :site_id, :webhook_id, :delivery_id, :destination, :state, :status, :error]
 
   defp translate(:attempt, timings, metadata) do
     shown = metadata |> Map.take([:number | @attempt_keys]) |> classified()

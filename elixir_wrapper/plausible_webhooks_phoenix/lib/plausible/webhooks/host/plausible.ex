@@ -378,7 +378,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
       | to: address,
         subject: "A webhook of #{site.domain} was switched off",
         text_body: """
-        We have switched off the webhook #{named(webhook)} to #{Webhook.host(webhook)} of #{site.domain}.
+        We have switched off the webhook #{named(webhook)} to #{Webhook.destination(webhook)} of #{site.domain}.
 
         #{why(reason)}
 
@@ -426,7 +426,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
     %{
       site_id: webhook.site_id,
       name: webhook.name,
-      host: Webhook.host(webhook),
+      host: Webhook.destination(webhook),
       enabled: webhook.enabled,
       events: webhook.events,
       goals: if(webhook.goals == :all, do: "all", else: webhook.goals),

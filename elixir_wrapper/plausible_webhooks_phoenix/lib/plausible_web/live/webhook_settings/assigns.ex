@@ -19,17 +19,23 @@ defmodule PlausibleWeb.Live.WebhookSettings.Assigns do
   @spec permission(Socket.t()) :: :ok | {:error, :forbidden | term()}
   def permission(%{assigns: %{context: context}}) do
     %{instance: instance, actor: actor, site_id: site_id} = context
-    Plausible.Webhooks.Manage.Overview.permission(instance, actor, :manage, site_id)
+    reason(Plausible.Webhooks.permission(instance, actor, :manage, site_id))
   end
 
-  @doc "Calls a function of `Plausible.Webhooks` as this actor and for this site."
+  defp reason({:error, %Plausible.Webhooks.Error{reason: reason}}), do: {:error, reason}
+  defp reason(result), do: result
+
+  @doc """
+  Calls a function of `Plausible.Webhooks` as this actor and for this site. Returns the
+  reason of an error.
+  """
   @spec call(Socket.t() | map(), atom(), [term()]) :: term()
   def call(%Socket{assigns: %{context: context}}, function, arguments),
     do: call(context, function, arguments)
 
   # The function calls the host, whose database may be away.
   def call(%{instance: instance, actor: actor, site_id: site_id}, function, arguments) do
-    apply(Plausible.Webhooks, function, [instance, actor, site_id | arguments])
+    reason(apply(Plausible.Webhooks, function, [instance, actor, site_id | arguments]))
   rescue
     error -> {:error, {:raised, error.__struct__}}
   catch
@@ -162,6 +168,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Assigns do
 
   @doc "The name of a webhook: its description, or the host of its URL."
   @spec name(Webhook.t()) :: String.t()
-  def name(%{name: ""} = webhook), do: "Webhook for #{Webhook.host(webhook) || "?"}"
+  def name(%{name: ""} = webhook), do: "Webhook for #{Webhook.destination(webhook) || "?"}"
   def name(%{name: name}), do: name
 end

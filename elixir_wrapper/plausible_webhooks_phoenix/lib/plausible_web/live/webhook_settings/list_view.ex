@@ -62,7 +62,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.ListView do
           <WebhookStatus.state webhook={@webhook} />
         </div>
         <p class="mt-1 text-sm text-gray-700 dark:text-gray-200 break-all">
-          <.foreign text={Webhook.host(@webhook)} />
+          <.foreign text={Webhook.destination(@webhook)} />
         </p>
         <p class="mt-2 flex flex-wrap gap-1.5">
           <.badge :for={type <- @webhook.events} tone={:plain}><%= Labels.type(type) %></.badge>

@@ -3,9 +3,9 @@ defmodule Plausible.Webhooks do
   Webhooks for Plausible Analytics: signed POSTs when a goal is completed or when
   traffic spikes or drops, retried when they fail, and on record.
 
-  An instance runs as a child of the host's supervisor, after what it asks (the
-  database) and before what calls it (the endpoint), so that at the stop it is
-  still there for the last request and drains after it:
+  An instance runs as a child of the host's supervisor, after what it uses (the database) and
+  before what calls it (the endpoint). So at the stop it is still there for the last request,
+  and drains after it:
 
       children = [
         MyApp.Repo,
@@ -37,10 +37,10 @@ defmodule Plausible.Webhooks do
 
   ## What every function shares
 
-  The first argument is the instance and may be left out when it has the default
-  name, `Plausible.Webhooks`. The second is the *actor*, whom
-  `c:Plausible.Webhooks.Host.can?/4` is asked about on every call: reading needs
-  `:read`, everything else `:manage`. What belongs to another site is not found.
+  The first argument is the instance, which may be left out when it has the default name,
+  `Plausible.Webhooks`. The second is the *actor*. On every call the host is asked whether the
+  actor may do this (`c:Plausible.Webhooks.Host.can?/4`): reading needs `:read`, everything
+  else `:manage`. What belongs to another site is not found.
 
   An error is `{:error, %Plausible.Webhooks.Error{}}` with a `reason` and a message. Reasons
   that every function may give are `:forbidden` (the host says no), `:not_found` (no such
@@ -50,10 +50,10 @@ defmodule Plausible.Webhooks do
   A wrong type raises `ArgumentError`, except where a form may send it as text: then the
   reason is `{:invalid, errors}`.
 
-  Secrets are in no webhook that is returned (`key` is `nil`), `reveal_secret/4`
-  hands them out. For an actor who may only read, the URL is cut to its host and
-  header values are hidden, since both may hold tokens. What a settings page needs
-  beside that is described in `Plausible.Webhooks.Manage.Overview`.
+  No webhook that is returned holds secrets (`key` is `nil`); `reveal_secret/4` returns them.
+  For an actor who may only read, the URL is cut to its host and header values are hidden,
+  since both may hold tokens. `Plausible.Webhooks.Manage.Overview` describes what a settings
+  page needs besides.
   """
 
   alias Plausible.Webhooks.{Attempt, Delivery, Error, Host, Store, Webhook}
@@ -97,8 +97,8 @@ defmodule Plausible.Webhooks do
   # --- the host's hooks
 
   @doc """
-  Events were ingested: each goal that one of them completes becomes a delivery
-  for every webhook that wants it.
+  Tells of ingested events. Each goal that one of them completes becomes a delivery to every
+  webhook that wants it.
 
       Plausible.Webhooks.events_buffered(buffered)
 
@@ -110,16 +110,16 @@ defmodule Plausible.Webhooks do
   goals), `:referrer`, `:referrer_source`, `:utm_source` and the other four,
   `:country_code`, `:screen_size`, `:browser`, `:operating_system`.
 
-  Called in the request: takes some microseconds for each delivery that comes of
-  it, waits for nothing and never raises. What cannot be taken, an event of another
-  shape too, is counted as dropped and reported (`Plausible.Webhooks.Observer`).
+  To be called in the request. It takes some microseconds for each delivery, waits for nothing
+  and never raises. Events of another shape and deliveries that do not fit are counted as
+  dropped and reported (`Plausible.Webhooks.Observer`).
   """
   @spec events_buffered(instance(), [map()]) :: :ok
   def events_buffered(instance \\ __MODULE__, events), do: Hooks.events_buffered(instance, events)
 
   @doc """
-  The host's own notifier has found a spike or a drop. Goes to the site's webhooks
-  that subscribed to that kind with `:notifier` for a threshold.
+  Tells of a spike or a drop that the host's own notifier has found. It goes to the site's
+  webhooks that subscribed to that kind with `:notifier` for a threshold.
 
       Plausible.Webhooks.traffic_change(:spike, site, %{
         current_visitors: 512,
@@ -137,12 +137,13 @@ defmodule Plausible.Webhooks do
     do: Hooks.traffic_change(instance, kind, site, info)
 
   @doc """
-  The goals of a site were changed, or what may be told of them
-  (`t:Plausible.Webhooks.Host.site/0`). When it returns the new ones are in force,
-  unless the host could not be asked: then they will be. Other nodes are told
-  (`Plausible.Webhooks.Cluster`). Best called after the commit: from within a
-  transaction what nobody else sees yet is found by the readings that follow, 2 and
-  15 seconds later. Never raises.
+  Tells that the goals of a site were changed, or what may be told of them
+  (`t:Plausible.Webhooks.Host.site/0`). When it returns the new goals are in force, unless the
+  host could not be asked, which is then tried again. Other nodes are told
+  (`Plausible.Webhooks.Cluster`). It never raises.
+
+  Call it after the commit. Within a transaction nobody else sees the change yet; the readings
+  that follow, 2 and 15 seconds later, find it.
 
       Plausible.Webhooks.goals_changed(goal.site_id)
   """
@@ -150,9 +151,9 @@ defmodule Plausible.Webhooks do
   def goals_changed(instance \\ __MODULE__, site_id), do: Changes.goals_changed(instance, site_id)
 
   @doc """
-  The webhook has been changed in the store by other ways than these functions:
-  takes over on this node what the store holds now. What other nodes change comes
-  by itself (`Plausible.Webhooks.Cluster`).
+  Tells that the webhook was changed in the store by other means than these functions. This
+  node takes over what the store holds. Changes by other nodes come by themselves
+  (`Plausible.Webhooks.Cluster`).
 
       Plausible.Webhooks.webhook_changed(site_id, webhook_id)
   """
@@ -334,7 +335,7 @@ defmodule Plausible.Webhooks do
         Plausible.Webhooks.send_test(user, site.id, webhook.id, "webhook.test")
 
   Its own reasons: `{:rate_limited, retry_in_ms}` (10 a minute and site),
-  `:timeout` (its turn did not come, the log will tell), `{:not_sent, detail}`
+  `:timeout` (it is still on its way, the log will tell), `{:not_sent, detail}`
   (deleted in the meantime), `:unavailable` (the engine is starting).
   """
   @spec send_test(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::

@@ -286,8 +286,12 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
         SwitchStore.set(context.switch, :away)
         assert {:error, :timeout} = Outbox.accept(context.instance, [delivery(webhook)], 100)
         assert Outbox.size(context.instance) == 0
+        # No batch is under way that was taken before.
+        outbox = Instance.process(context.instance, :outbox)
+        _ = :sys.get_state(outbox)
         SwitchStore.set(context.switch, :on)
-        Process.sleep(200)
+        send(outbox, :retry)
+        _ = :sys.get_state(outbox)
       end)
 
       assert HttpReceiver.count(context.receiver) == 0

@@ -9,8 +9,8 @@ defmodule Plausible.Webhooks.Ingest.DedupTest do
     dedup = Dedup.new()
     assert Dedup.first_time?(dedup, key(1))
     refute Dedup.first_time?(dedup, key(1))
-    :ok = Dedup.turn(dedup)
-    :ok = Dedup.turn(dedup)
+    :ok = Dedup.rotate(dedup)
+    :ok = Dedup.rotate(dedup)
     assert Dedup.first_time?(dedup, key(1))
   end
 
@@ -19,7 +19,7 @@ defmodule Plausible.Webhooks.Ingest.DedupTest do
     assert Dedup.first_time?(dedup, key(1))
 
     for _ <- 1..5 do
-      :ok = Dedup.turn(dedup)
+      :ok = Dedup.rotate(dedup)
       refute Dedup.first_time?(dedup, key(1))
     end
   end
@@ -33,7 +33,7 @@ defmodule Plausible.Webhooks.Ingest.DedupTest do
     # Not remembered, so new again.
     assert Dedup.first_time?(dedup, key(9_999))
     refute Dedup.first_time?(dedup, key(1))
-    :ok = Dedup.turn(dedup)
+    :ok = Dedup.rotate(dedup)
     refute Dedup.full?(dedup)
     refute Dedup.first_time?(dedup, key(1))
   end
@@ -62,7 +62,7 @@ defmodule Plausible.Webhooks.Ingest.DedupTest do
         Task.async(fn -> Enum.count(1..5_000, &Dedup.first_time?(dedup, key({n, &1}))) end)
       end
 
-    for _ <- 1..50, do: Dedup.turn(dedup)
+    for _ <- 1..50, do: Dedup.rotate(dedup)
     assert Task.await_many(askers) == [5_000, 5_000, 5_000, 5_000]
   end
 

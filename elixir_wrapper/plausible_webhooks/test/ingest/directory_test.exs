@@ -277,7 +277,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
         end)
 
       assert completed(i, 1, "Bought") == [{2, [{"w1", :active}]}]
-      assert [_, rest] = String.split(log, "3 of the goals that the host has for site 1 are none")
+      assert [_, rest] = String.split(log, "3 of the host's goals for site 1 are not valid")
       assert rest =~ ~s("event_name")
     end
 

@@ -230,12 +230,13 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
             {fn -> Process.exit(self(), :kill) end, {:crashed, :killed}}
           ] do
         for key <- [{:site, 1}, {:goals, 1}, :visitors], do: TestHost.put(context.host, key, does)
-        assert API.site(context.name, :owner, 1) == {:error, error}
-        assert API.goals(context.name, :owner, 1) == {:error, error}
-        assert API.figures(context.name, :owner, 1) == {:error, error}
+        assert API.site(context.name, :owner, 1) == {:error, %Error{reason: error}}
+        assert API.goals(context.name, :owner, 1) == {:error, %Error{reason: error}}
+        assert API.figures(context.name, :owner, 1) == {:error, %Error{reason: error}}
 
         for call <- [&API.sample/5, &API.send_test/5] do
-          assert call.(context.name, :owner, 1, webhook.id, "webhook.test") == {:error, error}
+          assert call.(context.name, :owner, 1, webhook.id, "webhook.test") ==
+                   {:error, %Error{reason: error}}
         end
       end
 

@@ -9,9 +9,9 @@ defmodule Plausible.Webhooks.Cluster do
       {Plausible.Webhooks,
        [cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: MyApp.PubSub}] ++ options}
 
-  A message says what has changed and not how: whoever gets it reads the store, and
-  the host, anew. So one that comes twice, late, or after a newer one does no harm.
-  One that is lost is made up for by the periodic refresh.
+  A message says what has changed and not how: the node that gets it reads store and host. So
+  a message that comes twice, late, or after a newer one does no harm, and the periodic refresh
+  makes up for one that is lost.
 
   ## Implementing one
 
@@ -56,7 +56,7 @@ defmodule Plausible.Webhooks.Cluster do
   @spec received(instance(), message()) :: :ok
   def received(instance, message), do: inbox(instance, {:received, message})
 
-  @doc "Messages may have been lost: everything is read anew."
+  @doc "Messages may have been lost: everything is read again."
   @spec missed(instance()) :: :ok
   def missed(instance), do: inbox(instance, :missed)
 

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Observer do
   @moduledoc """
-  Who wants to know what happens: metrics, a live page, other nodes of a cluster.
+  Gets told what happens, for metrics or a live page.
 
       defmodule MyObserver do
         @behaviour Plausible.Webhooks.Observer
@@ -15,9 +15,9 @@ defmodule Plausible.Webhooks.Observer do
 
       {Plausible.Webhooks, [observers: [{MyObserver, nil}]] ++ options}
 
-  Observers run in a process of their own, one after the other. One that raises is
-  counted and logged; one that is slow loses events (at most 10 000 wait, counted
-  in `Plausible.Webhooks.stats/1` as `notices_dropped`), but holds up no delivery.
+  Observers run in a process of their own, one after the other. One that raises is counted and
+  logged. One that is slow loses events, but holds up no delivery: at most 10 000 events wait,
+  and `Plausible.Webhooks.stats/1` counts the others as `notices_dropped`.
 
   ## Events
 
@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Observer do
 
   `:attempt` comes after the attempt is on record.
 
-  An observer that needs a process of its own names it by `c:process/2`: the instance
+  An observer that needs a process of its own returns it from `c:process/2`. The instance
   supervises it.
   """
 
@@ -59,8 +59,8 @@ defmodule Plausible.Webhooks.Observer do
               term()
 
   @doc """
-  A process that runs as long as the instance, or `nil`. When it ends it is started
-  again; more than 20 times in 10 seconds, and it is given up.
+  A process that runs as long as the instance, or `nil`. It is restarted when it ends, and
+  given up when it ends more than 20 times in 10 seconds.
   """
   @callback process(instance :: atom(), argument :: term()) :: Supervisor.child_spec() | nil
 

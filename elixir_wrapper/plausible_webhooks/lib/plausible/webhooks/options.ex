@@ -87,17 +87,17 @@ defmodule Plausible.Webhooks.Options do
 
   What to send and to whom:
 
-    * `:name` - an atom, the instance; default `Plausible.Webhooks`. A second one
-      needs another name, and another database.
-    * `:vault` - what encrypts the secrets in the store: a list of keys, newest
-      first (32 bytes each, raw or in Base64); `{:file, path}`, a key file that is
-      made, with its folder, when it is not there; or a `Plausible.Webhooks.Vault`. Default `nil`:
-      for a store that brings its own.
-    * `:policy` - where may be sent to: `%{https_only: true, allow_private: false,
-      allow: [], ports: []}` and any part of it. `allow` lists CIDRs
-      (`"10.1.0.0/16"`) of addresses that may be reached besides public ones; local
-      names (`localhost`, `app.internal`) are let in by `allow_private` alone. `ports`
-      lists what is allowed (`[]`: all but the known bad ones).
+    * `:name` - the name of the instance, an atom; default `Plausible.Webhooks`. A second
+      instance needs another name and another database.
+    * `:vault` - what encrypts the secrets in the store: a list of keys, newest first (32 bytes
+      each, raw or in Base64); `{:file, path}`, a key file that is created with its folder if
+      it does not exist; or a `Plausible.Webhooks.Vault`. Default `nil`, for a store that has
+      its own.
+    * `:policy` - which destinations are allowed: `%{https_only: true, allow_private: false,
+      allow: [], ports: []}` or any part of it. `allow` lists CIDRs (`"10.1.0.0/16"`) of
+      addresses that are allowed besides public ones. Local names (`localhost`,
+      `app.internal`) are allowed by `allow_private` only. `ports` lists the ports that are
+      allowed; `[]` allows all but the known bad ones.
     * `:ca_file` - PEM file of the certificate authorities, `nil` for the system's.
     * `:user_agent` - `nil` for `Plausible-Webhooks/<version>`.
     * `:observers` - list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
@@ -240,7 +240,6 @@ defmodule Plausible.Webhooks.Options do
 
   defp check(:cluster, _other), do: {:error, "must be {module, keyword list} or nil"}
 
-
   defp check(:traffic, false), do: {:ok, false}
 
   defp check(key, options) when key in [:directory, :traffic] do
@@ -335,7 +334,7 @@ defmodule Plausible.Webhooks.Options do
   defp list_of?(list, check),
     do: is_list(list) and not List.improper?(list) and Enum.all?(list, check)
 
-  # As whoever judges by it reads it.
+  # The judge of URLs also judges the policy.
   defp judged(policy) do
     case Native.check_url("https://example.com/", policy) do
       {:error, reason} when reason != :blocked_port ->

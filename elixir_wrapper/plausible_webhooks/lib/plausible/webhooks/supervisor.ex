@@ -73,8 +73,7 @@ defmodule Plausible.Webhooks.Supervisor do
           {Outbox, name}
         ] ++
         cluster(options) ++
-        [later(Directory, name), {Sweeper, name}] ++
-        if(options.traffic, do: [later(Evaluator, name)], else: [])
+        [directory(options), {Sweeper, name}] ++ evaluator(options)
 
     Supervisor.init(children, strategy: :one_for_one, max_restarts: 20, max_seconds: 10)
   end
@@ -89,6 +88,18 @@ defmodule Plausible.Webhooks.Supervisor do
       type: :supervisor,
       start: {__MODULE__, :start_group, [fn -> {children, options} end]}
     }
+  end
+
+  defp directory(%Options{name: name, directory: limits}) do
+    options = [instance: name, compare: &Changes.compare(name, &1)] ++ limits
+    Supervisor.child_spec({Directory, options}, id: Directory)
+  end
+
+  defp evaluator(%Options{traffic: false}), do: []
+
+  defp evaluator(%Options{name: name, traffic: limits}) do
+    options = [instance: name, deliver: &Hooks.deliver_notice(name, &1)] ++ limits
+    [Supervisor.child_spec({Evaluator, options}, id: Evaluator)]
   end
 
   # Each in a supervisor of its own, which is given up when its process ends again and again:
@@ -122,22 +133,5 @@ defmodule Plausible.Webhooks.Supervisor do
   def start_group(group) do
     {children, options} = group.()
     Supervisor.start_link(children, options)
-  end
-
-  # Their options are looked up when they start, for the same reason.
-  defp later(module, name),
-    do: %{id: module, start: {__MODULE__, :start_part, [module, name]}}
-
-  @doc false
-  def start_part(Directory, name) do
-    options = Instance.fetch!(name).options
-    compare = &Changes.compare(name, &1)
-    Directory.start_link([instance: name, compare: compare] ++ options.directory)
-  end
-
-  def start_part(Evaluator, name) do
-    options = Instance.fetch!(name).options
-    deliver = &Hooks.deliver_notice(name, &1)
-    Evaluator.start_link([instance: name, deliver: deliver] ++ options.traffic)
   end
 end

@@ -33,6 +33,10 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   @slice_ms 100
   @lagging_ms 10
   @retry_ms 500
+  @native_options ~w(policy retry_delays_ms jitter_percent park_after_ms retry_after_max_ms
+                     timeout_ms connect_timeout_ms dns_timeout_ms in_flight_max descriptors_max
+                     circuit_failures response_header_bytes_max response_body_bytes_max
+                     waiting_max lane_in_flight_max lane_rate_per_s ca_file user_agent)a
 
   @doc """
   Gives the engine a new owner, so that what the old one owns and no engine has can be
@@ -87,26 +91,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   @spec native_options(map()) :: map()
   def native_options(options) do
     options
-    |> Map.take([
-      :policy,
-      :retry_delays_ms,
-      :jitter_percent,
-      :park_after_ms,
-      :retry_after_max_ms,
-      :timeout_ms,
-      :connect_timeout_ms,
-      :in_flight_max,
-      :descriptors_max,
-      :circuit_failures,
-      :dns_timeout_ms,
-      :response_header_bytes_max,
-      :waiting_max,
-      :lane_in_flight_max,
-      :lane_rate_per_s,
-      :response_body_bytes_max,
-      :ca_file,
-      :user_agent
-    ])
+    |> Map.take(@native_options)
     # The core calls the destination a host.
     |> Map.put(:host_in_flight_max, options.destination_in_flight_max)
     |> Map.put(:host_rate_per_s, options.destination_rate_per_s)

@@ -63,7 +63,7 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
     current = :atomics.get(state, @current)
     older? = :ets.member(elem(tables, 1 - current), key)
 
-    # The older table is asked first: two processes on both sides of a turn may
+    # The older table is asked first: two processes on both sides of a rotation may
     # then both find the key new, but never both find it old.
     cond do
       :ets.member(elem(tables, current), key) ->
@@ -84,7 +84,7 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
   defp room?(%{state: state, entries_max: entries_max}),
     do: :atomics.get(state, @entries) < entries_max + div(entries_max, 4)
 
-  @doc "Whether the current table is full and `turn/1` is due before its time."
+  @doc "Whether the current table is full and `rotate/1` is due before its time."
   @spec full?(t()) :: boolean()
   def full?(%__MODULE__{state: state, entries_max: entries_max}),
     do: :atomics.get(state, @entries) >= entries_max
@@ -101,8 +101,8 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
   end
 
   @doc "Forgets the older half. One process at a time."
-  @spec turn(t()) :: :ok
-  def turn(%__MODULE__{tables: tables, state: state}) do
+  @spec rotate(t()) :: :ok
+  def rotate(%__MODULE__{tables: tables, state: state}) do
     older = 1 - :atomics.get(state, @current)
     :ets.delete_all_objects(elem(tables, older))
     :atomics.put(state, @entries, 0)

@@ -36,7 +36,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   require Logger
 
   alias Plausible.Webhooks.Ingest.{Dedup, Subscriptions}
-  alias Plausible.Webhooks.Runtime.Isolated
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Directory.{Loader, Rereads, Table}
 
   @type instance :: atom()
@@ -103,7 +103,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     :exit, _not_running -> {:error, :not_running}
   end
 
-  defp server(instance), do: Module.concat(instance, "Directory")
+  defp server(instance), do: Instance.process(instance, :directory)
 
   @doc false
   def child_spec(opts) do
@@ -157,7 +157,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
        rereads: %{},
        sweeps: [],
        log_at_ms: now_ms(),
-       turn_at_ms: now_ms() + Dedup.window_ms()
+       rotate_at_ms: now_ms() + Dedup.window_ms()
      })}
   end
 
@@ -185,7 +185,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
 
   def handle_info(:second, state) do
     Process.send_after(self(), :second, @second_ms)
-    {:noreply, turn_dedup(state)}
+    {:noreply, rotate_dedup(state)}
   end
 
   def handle_info({:retry, site_id}, state),
@@ -224,10 +224,10 @@ defmodule Plausible.Webhooks.Ingest.Directory do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp turn_dedup(state) do
-    if now_ms() >= state.turn_at_ms or Dedup.full?(state.dedup) do
-      Dedup.turn(state.dedup)
-      %{state | turn_at_ms: now_ms() + Dedup.window_ms()}
+  defp rotate_dedup(state) do
+    if now_ms() >= state.rotate_at_ms or Dedup.full?(state.dedup) do
+      Dedup.rotate(state.dedup)
+      %{state | rotate_at_ms: now_ms() + Dedup.window_ms()}
     else
       state
     end

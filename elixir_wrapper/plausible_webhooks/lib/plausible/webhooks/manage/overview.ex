@@ -1,17 +1,14 @@
 defmodule Plausible.Webhooks.Manage.Overview do
   @moduledoc """
-  What a settings page shows beside the webhooks and their log: how each of them has
-  been doing, what a change would bring about, what the site is like, what a request
-  looks like.
+  What a settings page shows besides the webhooks and their log: how each webhook has been
+  doing, what a change would bring about, what the site is like, what a request looks like.
 
-  These are functions of `Plausible.Webhooks`, which is where they are called: there
-  the instance may be left out. The actor is asked about on every call, and the errors
-  are those that `Plausible.Webhooks` lists. The host is waited for ten seconds; when
-  it takes longer, or fails, the error says so: `:timeout`, `{:raised, text}` and
-  others.
+  Call these functions by `Plausible.Webhooks`, which takes the instance's name or no instance
+  and makes errors exceptions. The host has ten seconds for an answer. When it takes longer or
+  fails, the reason says so: `:timeout`, `{:raised, text}` and others.
 
-  Those that ask the host or look along the log may take their time: a live page calls
-  them from a process of their own.
+  Functions that ask the host or read the log may take their time: a live page calls them from
+  a process of its own.
   """
 
   alias Plausible.Webhooks.{Delivery, Host, Native, Punycode, Store, Webhook}
@@ -85,7 +82,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
 
   @doc """
   What became of the deliveries of each of the site's webhooks in the last 24 hours,
-  by the time at which they ended. For who may `:read`.
+  by the time at which they ended. Needs `:read`.
 
       {:ok, %{"wh_01J..." => %{delivered: 1204, failed: 3, hours: hours, waiting: 0}}} =
         Plausible.Webhooks.activity(user, site.id)
@@ -109,7 +106,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   end
 
   defp of_one(hours, figures, waiting) do
-    # What has ended in an hour to come, by a clock that is fast, ended now.
+    # By a clock that is fast a delivery may have ended in an hour to come: it ended now.
     last_ms = List.last(hours)
 
     counts =
@@ -140,7 +137,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @doc """
   How many deliveries wait for this webhook: so many are given up when it is deleted,
   and cancelled when it is switched off. At most 10 000 are counted; `more?`: there
-  are, or may be, more. For who may `:manage`.
+  are, or may be, more. Needs `:manage`.
 
       {:ok, %{count: 12, more?: false}} =
         Plausible.Webhooks.waiting(user, site.id, webhook.id)
@@ -157,7 +154,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @doc """
   How many deliveries `Plausible.Webhooks.recover/5` would send again, also of a
   webhook that is still to be switched on for that. `more?`: it would have to be
-  called again for the rest. For who may `:manage`.
+  called again for the rest. Needs `:manage`.
 
       {:ok, %{count: 87, more?: false}} =
         Plausible.Webhooks.recoverable(user, site.id, webhook.id, ~U[2026-11-23 00:00:00Z])
@@ -179,7 +176,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   # --- what the site is like
 
   @doc """
-  The site, as the host knows it. For who may `:read`.
+  The site, as the host knows it. Needs `:read`.
 
       {:ok, %{domain: "example.com"}} = Plausible.Webhooks.site(user, site.id)
   """
@@ -195,7 +192,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
 
   @doc """
   The site's goals, by name. What is no goal (`t:Plausible.Webhooks.Host.goal/0`) is
-  left out, as it is when events are matched. For who may `:read`.
+  left out, as it is when events are matched. Needs `:read`.
 
       {:ok, [%{id: 12, name: "Signup"} | _]} = Plausible.Webhooks.goals(user, site.id)
   """
@@ -209,7 +206,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
 
   @doc """
   The figures that thresholds are held against, as they are now: the unique visitors
-  of the last 5 minutes and of the last 12 hours. For who may `:read`.
+  of the last 5 minutes and of the last 12 hours. Needs `:read`.
 
       {:ok, %{spike: %{visitors: 41, window_seconds: 300}, drop: %{visitors: 2210}}} =
         Plausible.Webhooks.figures(user, site.id)
@@ -278,7 +275,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @doc """
   The POST of a delivery as it would leave now: where to, with which headers, in the
   order in which they are sent, and what body. Signed with the secrets that sign now,
-  for `timestamp` (Unix seconds). For who may `:manage`, since URL and headers may hold
+  for `timestamp` (Unix seconds). Needs `:manage`, since URL and headers may hold
   tokens.
 
       {:ok, %{url: url, headers: headers, body: body}} =

@@ -20,20 +20,8 @@ defmodule Plausible.Webhooks.Runtime.Instance do
 
   defstruct [:name, :names, :options, :tables, :flags, :counters]
 
-  @processes %{
-    supervisor: "Supervisor",
-    tasks: "Tasks",
-    store: "Store",
-    observers: "Observers",
-    health: "Health",
-    recorder: "Recorder",
-    engine: "Engine",
-    outbox: "Outbox",
-    directory: "Directory",
-    inbox: "Inbox",
-    sweeper: "Sweeper",
-    traffic: "Traffic"
-  }
+  @processes ~w(supervisor tasks store observers health recorder engine outbox directory inbox
+                sweeper evaluator)a
   @flags %{outbox_awake: 1, recorder_awake: 2, closed: 3, notices: 4, outbox_bytes: 5}
   @counters %{
     pushed: 1,
@@ -52,7 +40,7 @@ defmodule Plausible.Webhooks.Runtime.Instance do
 
     %__MODULE__{
       name: options.name,
-      names: Map.new(@processes, fn {part, _text} -> {part, process(options.name, part)} end),
+      names: Map.new(@processes, &{&1, process(options.name, &1)}),
       options: options,
       tables: %{
         queue: :ets.new(:webhooks_queue, [:ordered_set, :public]),
@@ -90,7 +78,9 @@ defmodule Plausible.Webhooks.Runtime.Instance do
   @doc "The registered name of one of the instance's processes."
   @spec process(t() | name(), atom()) :: atom()
   def process(%__MODULE__{names: names}, part), do: Map.fetch!(names, part)
-  def process(name, part), do: Module.concat(name, Map.fetch!(@processes, part))
+
+  def process(name, part) when part in @processes,
+    do: Module.concat(name, part |> Atom.to_string() |> Macro.camelize())
 
   @doc "Sends, if the process is there; never raises."
   @spec tell(t(), atom(), term()) :: :ok

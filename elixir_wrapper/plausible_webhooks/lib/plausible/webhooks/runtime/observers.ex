@@ -17,17 +17,8 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   @waiting_max 10_000
   @report_ms 1_000
   @repeat_ms 10_000
-  @attempt_keys [
-                  :delivery_id,
-                  :webhook_id,
-                  :site_id,
-                  :destination,
-                  :number,
-                  :state,
-                  :status,
-                  :error
-                ] ++
-                  [:next_at_ms]
+  @attempt_keys ~w(delivery_id webhook_id site_id destination number state status error
+                   next_at_ms)a
   @terminal [:delivered, :failed, :cancelled]
 
   # --- what happened
@@ -66,7 +57,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   @spec store_failed(Instance.t(), atom(), term()) :: :ok
   def store_failed(instance, operation, reason),
-    do: tell(instance, {:store_failed, operation, reason})
+    do: event(instance, :store_failed, %{}, %{operation: operation, reason: reason})
 
   @doc "A call of the store, however it ended."
   @spec store_called(Instance.t(), atom(), integer(), term()) :: :ok
@@ -81,17 +72,30 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   @doc "Other nodes could not be told of a change."
   @spec cluster_failed(Instance.t(), term()) :: :ok
-  def cluster_failed(instance, reason), do: tell(instance, {:cluster_failed, reason})
+  def cluster_failed(instance, reason),
+    do: event(instance, :cluster_failed, %{}, %{reason: reason})
 
   @spec changed(Instance.t(), integer(), String.t(), atom()) :: :ok
   def changed(instance, site_id, webhook_id, change) do
     metadata = %{site_id: site_id, webhook_id: webhook_id, change: change}
-    tell(instance, {:event, :webhook_changed, %{}, metadata})
+    event(instance, :webhook_changed, %{}, metadata)
   end
 
   @spec disabled(Instance.t(), Webhook.t(), integer() | nil) :: :ok
-  def disabled(instance, webhook, failing_for_ms),
-    do: tell(instance, {:disabled, webhook, failing_for_ms})
+  def disabled(instance, webhook, failing_for_ms) do
+    event(instance, :webhook_disabled, %{failing_for_ms: failing_for_ms}, %{
+      site_id: webhook.site_id,
+      webhook_id: webhook.id,
+      destination: Webhook.destination(webhook),
+      reason: webhook.disabled_reason
+    })
+  end
+
+  # Rare, and logged: told without a bound, and without an observer too.
+  defp event(instance, event, measurements, metadata),
+    do: tell(instance, {:event, event, measurements, metadata})
+
+  # Bounded, and not sent where nobody observes.
 
   defp notice(%Instance{options: %{observers: []}}, _weight, _notice), do: :ok
 
@@ -133,36 +137,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   def handle_info({:event, event, measurements, metadata}, state) do
     emit(Instance.fetch!(state.name), event, measurements, metadata)
-    {:noreply, state}
-  end
-
-  def handle_info({:store_failed, operation, reason}, state) do
-    state =
-      log_once(state, {:store, operation}, fn ->
-        Logger.warning("webhooks: the store failed to #{operation}: #{inspect(reason)}")
-      end)
-
-    metadata = %{operation: operation, reason: reason}
-    emit(Instance.fetch!(state.name), :store_failed, %{}, metadata)
-    {:noreply, state}
-  end
-
-  def handle_info({:cluster_failed, reason}, state) do
-    state =
-      log_once(state, :cluster_failed, fn ->
-        Logger.warning(
-          "webhooks: other nodes could not be told of a change, they will find out: " <>
-            inspect(reason, limit: 5, printable_limit: 200)
-        )
-      end)
-
-    emit(Instance.fetch!(state.name), :cluster_failed, %{}, %{reason: reason})
-    {:noreply, state}
-  end
-
-  def handle_info({:disabled, webhook, failing_for_ms}, state) do
-    tell_disabled(Instance.fetch!(state.name), webhook, failing_for_ms)
-    {:noreply, state}
+    {:noreply, log(state, event, metadata)}
   end
 
   def handle_info(:report, state) do
@@ -195,21 +170,24 @@ defmodule Plausible.Webhooks.Runtime.Observers do
       do: emit(instance, :delivery_finished, %{attempts: attempt.number}, metadata)
   end
 
-  defp tell_disabled(instance, webhook, failing_for_ms) do
-    metadata = %{
-      site_id: webhook.site_id,
-      webhook_id: webhook.id,
-      destination: Webhook.destination(webhook),
-      reason: webhook.disabled_reason
-    }
-
-    Logger.warning(
-      "webhooks: #{webhook.id} (#{metadata.destination}) of site #{webhook.site_id} was disabled: " <>
-        "#{webhook.disabled_reason}"
-    )
-
-    emit(instance, :webhook_disabled, %{failing_for_ms: failing_for_ms}, metadata)
+  defp log(state, :store_failed, %{operation: operation, reason: reason}) do
+    text = "the store failed to #{operation}: #{inspect(reason)}"
+    log_once(state, {:store, operation}, text)
   end
+
+  defp log(state, :cluster_failed, %{reason: reason}) do
+    reason = inspect(reason, limit: 5, printable_limit: 200)
+    text = "other nodes could not be told of a change, they will find out: #{reason}"
+    log_once(state, :cluster_failed, text)
+  end
+
+  defp log(state, :webhook_disabled, %{webhook_id: id} = webhook) do
+    text = "#{id} (#{webhook.destination}) of site #{webhook.site_id} was disabled"
+    Logger.warning("webhooks: #{text}: #{webhook.reason}")
+    state
+  end
+
+  defp log(state, _event, _metadata), do: state
 
   defp emit(instance, event, measurements, metadata) do
     metadata = Map.put(metadata, :instance, instance.name)
@@ -242,27 +220,25 @@ defmodule Plausible.Webhooks.Runtime.Observers do
         state
 
       count ->
-        state =
-          log_once(put_in(state.reported[reason], total), {:dropped, reason}, fn ->
-            Logger.warning("webhooks: deliveries dropped (#{reason}): #{total} since the start")
-          end)
-
+        state = put_in(state.reported[reason], total)
+        text = "deliveries dropped (#{reason}): #{total} since the start"
+        state = log_once(state, {:dropped, reason}, text)
         emit(instance, :deliveries_dropped, %{count: count}, %{reason: reason})
         state
     end
   end
 
-  # The same line at most every @repeat_ms.
-  defp log_once(state, what, log) do
+  # A line of a kind at most every @repeat_ms.
+  defp log_once(state, kind, text) do
     now = System.monotonic_time(:millisecond)
 
     case state.logged do
-      %{^what => at} when now - at < @repeat_ms ->
+      %{^kind => at} when now - at < @repeat_ms ->
         state
 
       _long_ago ->
-        log.()
-        put_in(state.logged[what], now)
+        Logger.warning("webhooks: " <> text)
+        put_in(state.logged[kind], now)
     end
   end
 end

@@ -23,6 +23,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
 
   alias Plausible.Webhooks.Ingest.Directory
   alias Plausible.Webhooks.Ingest.Traffic.Round
+  alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Store.PeriodicLease
 
   require Logger
@@ -52,7 +53,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
     :exit, _not_running -> {:error, :not_running}
   end
 
-  defp server(instance), do: Module.concat(instance, "Traffic")
+  defp server(instance), do: Instance.process(instance, :evaluator)
 
   @impl true
   def init(opts) do

@@ -74,7 +74,7 @@ case kind do
         policy: policy,
         lane_in_flight_max: Bench.in_flight(),
         lane_rate_per_s: many,
-        host_rate_per_s: many,
+        destination_rate_per_s: many,
         waiting_max: many
       })
 
@@ -179,7 +179,7 @@ case kind do
            policy: policy,
            lane_in_flight_max: Bench.in_flight(),
            lane_rate_per_s: 100_000,
-           host_rate_per_s: many,
+           destination_rate_per_s: many,
            outbox_max: many,
            waiting_max: many,
            traffic: false}

@@ -40,7 +40,7 @@ defmodule Isolation do
       Native.engine_start(%{
         policy: %{https_only: false, allow: ["127.0.0.0/8"]},
         lane_rate_per_s: 100_000,
-        host_rate_per_s: 100_000,
+        destination_rate_per_s: 100_000,
         timeout_ms: 30_000,
         connect_timeout_ms: 30_000,
         dns_timeout_ms: 30_000,

@@ -34,8 +34,8 @@ before_kb = status.("VmRSS")
     in_flight_max: 20_000,
     # This VM does nothing else.
     descriptors_max: 1_000_000,
-    host_in_flight_max: 20_000,
-    host_rate_per_s: 1_000_000,
+    destination_in_flight_max: 20_000,
+    destination_rate_per_s: 1_000_000,
     # With one multi handle it takes far longer than two seconds.
     timeout_ms: 120_000,
     connect_timeout_ms: 120_000,

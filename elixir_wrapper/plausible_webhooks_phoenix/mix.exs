@@ -39,9 +39,9 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:ecto_sql, "~> 3.12"},
       {:postgrex, "~> 0.19"},
       {:telemetry, "~> 1.0"},
-      {:oban, "~> 2.17", optional: true},
       {:phoenix_pubsub, "~> 2.1"},
       {:phoenix_live_view, "~> 0.20 or ~> 1.0"},
+      # Indents JSON on the settings page; the format of LiveView's messages by default.
       {:jason, "~> 1.4"},
       # Serves the page in tests and in the demo; what LiveView's tests read HTML with.
       {:bandit, "~> 1.2", only: [:dev, :test]},

@@ -227,7 +227,7 @@ defmodule Demo do
 
   defp created({:ok, webhook}), do: {:ok, webhook}
 
-  defp created({:error, {:invalid, fields}}) do
+  defp created({:error, %{reason: {:invalid, fields}}}) do
     text = Enum.map_join(fields, "; ", fn {field, reason} -> "#{field} #{reason}" end)
     refuse("the webhook is not valid: #{text}")
   end

@@ -25,7 +25,7 @@ async function add(page, path, name, more = async () => {}) {
 
 const list = async (page) => {
   await page.click("nav button:has-text('Webhooks')");
-  await page.locator("#webhooks-title").waitFor();
+  await page.locator("#webhooks-add").waitFor();
 };
 
 async function sendTest(page, text) {
@@ -67,7 +67,7 @@ async function owner() {
   assert.equal(await page.locator("#webhook-form-errors", { hasText: "The URL" }).count(), 0);
   await picture(page, "form");
   await page.click("form >> text=Cancel");
-  await page.locator("#webhooks-title").waitFor();
+  await page.locator("#webhooks-add").waitFor();
   await add(page, "/ok", "CRM");
   step("US3.1 added");
 
@@ -87,7 +87,14 @@ async function owner() {
   await focusIs(page, "webhook-secret-1");
   const old = await page.inputValue("#webhook-secret-1");
   assert.match(old, /^whsec_/);
-  await page.click("#webhook-secret >> text=Copy");
+  const copied = page.evaluate(() => {
+    const status = document.getElementById("webhook-secret-1-copied");
+    return new Promise((resolve) =>
+      new MutationObserver(() => resolve(status.textContent)).observe(status, { childList: true }),
+    );
+  });
+  await page.click("#webhook-secret button:has-text('Copy')");
+  assert.equal(await copied, "Copied");
   const selected = await page.evaluate(() => String(window.getSelection()) || document.activeElement.value);
   assert.equal(selected, old);
   await page.click("#webhook-rotate");
@@ -109,7 +116,7 @@ async function owner() {
   await page.click("button:has-text('Edit')");
   await page.fill("#webhook-name", "Sales");
   await page.click("button[type=submit]");
-  await message(page, "Saved. It counts from the next event.");
+  await message(page, "Saved. The change applies from the next event.");
   assert.equal((await page.textContent("#webhook-title")).trim(), "Sales");
   step("US3.2 edited");
 
@@ -117,7 +124,7 @@ async function owner() {
   await list(page);
   await add(page, "/missing", "Wrong path");
   await sendTest(page, "Not delivered: error status 404");
-  await page.locator("#webhook-test-result", { hasText: "this path is not" }).waitFor();
+  await page.locator("#webhook-test-result", { hasText: "this path does not" }).waitFor();
   await checked(page, "a test that fails");
   await picture(page, "test-failed");
   step("US4.2 a test that fails, explained");

@@ -41,8 +41,8 @@ defmodule Plausible.Webhooks.OptionsTest do
              connect_timeout_ms: 5_000,
              lane_in_flight_max: 8,
              lane_rate_per_s: 50,
-             host_in_flight_max: 64,
-             host_rate_per_s: 200,
+             destination_in_flight_max: 64,
+             destination_rate_per_s: 200,
              in_flight_max: 4_096,
              waiting_max: 100_000,
              outbox_max: 10_000,
@@ -183,7 +183,6 @@ defmodule Plausible.Webhooks.OptionsTest do
     assert invalid(ca_file: __ENV__.file) == :ca_file
     for wrong <- ["", "a\r\nb", "ü", 1], do: assert(invalid(user_agent: wrong) == :user_agent)
     for wrong <- [nil, true, [1]], do: assert(invalid(traffic: wrong) == :traffic)
-    for wrong <- [nil, :cron, []], do: assert(invalid(periodic: wrong) == :periodic)
   end
 
   test "the vault: keys, a file that is made when it is not there, or a vault" do

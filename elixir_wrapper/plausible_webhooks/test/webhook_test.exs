@@ -296,7 +296,7 @@ defmodule Plausible.Webhooks.WebhookTest do
             Integer.pow(10, 100)
           ] do
         assert errors(%{field => bad, :events => [type]})[field] =~
-                 "must be a whole number from 1"
+                 "must be an integer from 1"
       end
     end
 
@@ -542,13 +542,13 @@ defmodule Plausible.Webhooks.WebhookTest do
           {"https://exa mple/", nil},
           {"https://example.com/" <> <<255>>, nil}
         ] do
-      assert Webhook.host(url) == host
-      assert Webhook.host(%Webhook{url: url}) == host
+      assert Webhook.destination(url) == host
+      assert Webhook.destination(%Webhook{url: url}) == host
     end
 
-    assert Webhook.host(%Webhook{}) == nil
+    assert Webhook.destination(%Webhook{}) == nil
     # As it is shown to who may only read.
-    assert Webhook.host("https://example.com/\u2026") == "example.com"
+    assert Webhook.destination("https://example.com/\u2026") == "example.com"
   end
 
   test "inspecting shows no secret, no header value, nothing of path or query" do

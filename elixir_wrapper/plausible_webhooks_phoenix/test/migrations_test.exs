@@ -240,15 +240,15 @@ defmodule Plausible.Webhooks.MigrationsTest do
             {[version: newest + 1], ~r/no version #{newest + 1}, the newest is #{newest}/},
             {[version: "1"], ~r/no version "1"/},
             {[version: nil], ~r/no version nil/},
-            {[prefix: nil], ~r/not a name/},
-            {[prefix: :public], ~r/not a name/},
-            {[prefix: ~s(a"; DROP TABLE x; --)], ~r/not a name/},
-            {[prefix: "a'b"], ~r/not a name/},
-            {[prefix: ""], ~r/not a name/},
-            {[prefix: String.duplicate("x", 64)], ~r/not a name/},
-            {[sites: ~s(sites" --)], ~r/not a name/},
-            {[sites: [table: "sites", column: "a'b"]], ~r/not a name/},
-            {[sites: [column: "id"]], ~r/not a name/},
+            {[prefix: nil], ~r/not a usable name/},
+            {[prefix: :public], ~r/not a usable name/},
+            {[prefix: ~s(a"; DROP TABLE x; --)], ~r/not a usable name/},
+            {[prefix: "a'b"], ~r/not a usable name/},
+            {[prefix: ""], ~r/not a usable name/},
+            {[prefix: String.duplicate("x", 64)], ~r/not a usable name/},
+            {[sites: ~s(sites" --)], ~r/not a usable name/},
+            {[sites: [table: "sites", column: "a'b"]], ~r/not a usable name/},
+            {[sites: [column: "id"]], ~r/not a usable name/},
             {[sites: [tabel: "sites"]], ~r/unknown keys \[:tabel\]/},
             {[colour: "blue"], ~r/unknown keys \[:colour\]/}
           ],
@@ -284,7 +284,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
       options = %{prefix: inspect(prefix), concurrently: true}
 
       add = fn ->
-        Migrations.index(options, "webhook_colour", "webhook_deliveries (goal_id, seq)")
+        Migrations.Index.create(options, "webhook_colour", "webhook_deliveries (goal_id, seq)")
       end
 
       valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"

@@ -7,7 +7,9 @@ defmodule Plausible.Webhooks.PromExTest do
 
   defp events, do: PromEx.event_metrics([])
   defp polling(options \\ []), do: PromEx.polling_metrics(options)
-  defp metrics, do: Enum.flat_map(events(), & &1.metrics) ++ polling().metrics
+
+  defp metrics,
+    do: Enum.flat_map(events(), & &1.metrics) ++ Enum.flat_map(polling(), & &1.metrics)
 
   test "every metric is of an event that the telemetry documents, with its measurement" do
     documented = Code.fetch_docs(Telemetry) |> elem(4) |> Map.fetch!("en")
@@ -43,10 +45,12 @@ defmodule Plausible.Webhooks.PromExTest do
   end
 
   test "the gauges are measured by the telemetry, for the instance and as often as asked" do
-    assert %{poll_rate: 10_000, measurements_mfa: {Telemetry, :measure, [Plausible.Webhooks]}} =
-             polling()
+    assert [
+             %{poll_rate: 10_000, measurements_mfa: {Telemetry, :measure, [Plausible.Webhooks]}},
+             %{poll_rate: 60_000, measurements_mfa: {Telemetry, :queue, [Plausible.Webhooks]}}
+           ] = polling()
 
-    assert %{poll_rate: 5, measurements_mfa: {module, function, [:x] = arguments}} =
+    assert [%{poll_rate: 5, measurements_mfa: {module, function, [:x] = arguments}}, _queue] =
              polling(poll_rate: 5, instance: :x)
 
     assert apply(module, function, arguments) == :ok

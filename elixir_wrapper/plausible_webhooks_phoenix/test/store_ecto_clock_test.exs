@@ -5,7 +5,8 @@ defmodule Plausible.Webhooks.StoreEctoClockTest do
   @hour 3_600_000
   @skews [-72 * @hour, -3 * @hour, 3 * @hour, 72 * @hour]
   # What may pass between two looks at a clock.
-  @slack 2_000
+  # Far below the smallest skew.
+  @slack 60_000
 
   setup do
     %{right: open!()}
@@ -75,8 +76,7 @@ defmodule Plausible.Webhooks.StoreEctoClockTest do
 
       assert {:ok, [claimed]} = Store.claim(right, "b", 10)
       assert_close(claimed.next_at_ms, now(right) + 30_000)
-      :ok = Store.heartbeat(right, "b", 1)
-      Process.sleep(10)
+      end_lease!(right, "b")
       opposite = wrong(right, -skew)
       assert {:ok, [claimed]} = Store.claim(opposite, "c", 10)
       assert_close(claimed.next_at_ms, now(opposite) + 30_000)
@@ -100,7 +100,6 @@ defmodule Plausible.Webhooks.StoreEctoClockTest do
     ahead = wrong(right, 1_000 * @hour)
     assert Store.prune(ahead, now(ahead) - 100 * @hour, 10) == {:ok, 0}
     behind = wrong(right, -1_000 * @hour)
-    Process.sleep(5)
     assert Store.prune(behind, now(behind) + 2_000, 10) == {:ok, 1}
   end
 

@@ -100,8 +100,7 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
   describe "a lease" do
     test "is over when the database says so, and the work changes hands as it is" do
       store = open!()
-      :ok = Store.heartbeat(store, "a", 2_000)
-      :ok = Store.heartbeat(store, "b", 60_000)
+      for owner <- ["a", "b"], do: :ok = Store.heartbeat(store, owner, 60_000)
       fresh = a_delivery()
       tried = a_delivery(next_at_ms: 1_800_000_000_000)
       ended = a_delivery()
@@ -112,7 +111,7 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
 
       :ok = Store.record(store, [an_attempt(ended)])
       assert Store.claim(store, "b", 10) == {:ok, []}
-      Process.sleep(2_100)
+      end_lease!(store, "a")
 
       assert {:ok, [first, second]} = Store.claim(store, "b", 10)
       assert first == %{fresh | owner: "b"}
@@ -129,9 +128,8 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
 
     test "that is being renewed is not taken over, and one that is being taken is not renewed" do
       store = open!()
-      :ok = Store.heartbeat(store, "late", 1)
       :ok = Store.accept(store, [a_delivery(owner: "late")])
-      Process.sleep(20)
+      end_lease!(store, "late")
 
       # A renewal that is not committed yet: whoever claims passes by.
       {:ok, _} =
@@ -143,8 +141,7 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
       assert Store.claim(store, "b", 10) == {:ok, []}
 
       # A claim that is not committed yet: the renewal waits, and comes too late.
-      :ok = Store.heartbeat(store, "late", 1)
-      Process.sleep(20)
+      end_lease!(store, "late")
 
       {:ok, renewal} =
         Repo.transaction(fn ->
@@ -169,8 +166,7 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
         :ok = Store.accept(right, [a_delivery(owner: "right")])
         assert Store.claim(right, "third", 10) == {:ok, []}
         assert Store.claim(store, "third", 10) == {:ok, []}
-        :ok = Store.heartbeat(store, "wrong", 1)
-        Process.sleep(20)
+        end_lease!(store, "wrong")
         assert {:ok, [%{owner: "third"}]} = Store.claim(store, "third", 10)
       end
     end

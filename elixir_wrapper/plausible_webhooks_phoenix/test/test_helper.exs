@@ -1,19 +1,17 @@
 # One PostgreSQL for all tests; gone with this VM.
 alias Plausible.Webhooks.Test.{Postgres, Repo}
 
-# Optional, and so the host's to start.
-for app <- [:phoenix_live_view, :bandit, :phoenix_pubsub, :oban],
-    do: {:ok, _apps} = Application.ensure_all_started(app)
+{:ok, _apps} = Application.ensure_all_started(:bandit)
 
 cluster = Postgres.start!()
 :persistent_term.put(Postgres, cluster)
 
-# Waits for a connection rather than give up at once: the tests ask for more at the
-# same moment than there are.
+# Generous limits: tests ask for more connections at a time than there are, and fill large
+# tables on a busy machine.
 {:ok, repo} =
   Repo.start_link(
     Postgres.connect(cluster) ++
-      [pool_size: 20, queue_target: 5_000, queue_interval: 30_000, log: false]
+      [pool_size: 20, queue_target: 5_000, queue_interval: 30_000, timeout: 120_000, log: false]
   )
 
 Process.unlink(repo)
@@ -35,4 +33,5 @@ actors = Map.new(~w(owner viewer other nobody)a, &{Atom.to_string(&1), &1})
 
 Process.unlink(page)
 
-ExUnit.start()
+# Some tests fill large tables, which takes its time on a busy machine.
+ExUnit.start(timeout: 300_000)

@@ -30,7 +30,7 @@ defmodule Plausible.Webhooks.UpdatesTest do
         delivery_id: "msg_1",
         webhook_id: "wh_1",
         site_id: 1,
-        host: "example.com",
+        destination: "example.com",
         number: 1,
         state: :pending,
         status: 503,
@@ -77,15 +77,15 @@ defmodule Plausible.Webhooks.UpdatesTest do
 
       for {event, measurements, metadata, kind, map} <- [
             {:attempt, %{total_us: 1}, attempt(%{}), :attempt,
-             attempt(%{}) |> Map.delete(:host) |> Map.put(:missed, 0)},
+             attempt(%{}) |> Map.delete(:destination) |> Map.put(:missed, 0)},
             {:delivery_finished, %{attempts: 0}, attempt(%{number: 0, state: :cancelled}),
-             :attempt, attempt(%{number: 0, state: :cancelled, missed: 0}) |> Map.delete(:host)},
+             :attempt, attempt(%{number: 0, state: :cancelled, missed: 0}) |> Map.delete(:destination)},
             {:deliveries_accepted, %{count: 9}, %{sites: %{1 => 7, 2 => 2}}, :accepted,
              %{site_id: 1, count: 7, missed: 0}},
             {:webhook_changed, %{}, Map.put(about, :change, :updated), :webhook_changed,
              Map.merge(about, %{change: :updated, missed: 0})},
             {:webhook_disabled, %{failing_for_ms: 1},
-             Map.merge(about, %{reason: :gone, host: "x", url: "https://x/secret"}),
+             Map.merge(about, %{reason: :gone, destination: "x", url: "https://x/secret"}),
              :webhook_disabled, Map.merge(about, %{reason: :gone, missed: 0})}
           ] do
         tell(context, event, measurements, metadata)
@@ -170,10 +170,10 @@ defmodule Plausible.Webhooks.UpdatesTest do
   end
 
   test "a PubSub that is not running is told nothing, until it is", context do
-    start_supervised!(Updates.process(context.name, pubsub: context.pubsub))
+    process = start_supervised!(Updates.process(context.name, pubsub: context.pubsub))
     stop_supervised!(:pubsub)
     for n <- 1..10, do: tell_attempt(context, n)
-    Process.sleep(250)
+    eventually(fn -> :sys.get_state(process).sites == %{} end)
     start_supervised!({Phoenix.PubSub, name: context.pubsub}, id: :pubsub)
     :ok = Updates.subscribe(context.pubsub, context.name, 1)
     tell_attempt(context, 11)

@@ -3,9 +3,9 @@ defmodule Plausible.Webhooks do
   Webhooks for Plausible Analytics: signed POSTs when a goal is completed or when
   traffic spikes or drops, retried when they fail, and on record.
 
-  An instance runs as a child of the host's supervisor, after what it asks (the
-  database) and before what calls it (the endpoint), so that at the stop it is
-  still there for the last request and drains after it:
+  An instance runs as a child of the host's supervisor, after what it uses (the database) and
+  before what calls it (the endpoint). So at the stop it is still there for the last request,
+  and drains after it:
 
       children = [
         MyApp.Repo,
@@ -37,29 +37,26 @@ defmodule Plausible.Webhooks do
 
   ## What every function shares
 
-  The first argument is the instance and may be left out when it has the default
-  name, `Plausible.Webhooks`. The second is the *actor*, whom
-  `c:Plausible.Webhooks.Host.can?/4` is asked about on every call: reading needs
-  `:read`, everything else `:manage`. What belongs to another site is not found.
+  The first argument is the instance, which may be left out when it has the default name,
+  `Plausible.Webhooks`. The second is the *actor*. On every call the host is asked whether the
+  actor may do this (`c:Plausible.Webhooks.Host.can?/4`): reading needs `:read`, everything
+  else `:manage`. What belongs to another site is not found.
 
-  Errors of all of them, besides their own:
+  An error is `{:error, %Plausible.Webhooks.Error{}}` with a `reason` and a message. Reasons
+  that every function may give are `:forbidden` (the host says no), `:not_found` (no such
+  site, webhook or delivery), `{:invalid, %{field => text}}` (nothing was saved) and those of
+  the store, for example while it is away. A function's own reasons are listed with it.
 
-    * `{:error, :forbidden}` - the host says no
-    * `{:error, :not_found}` - no such site, webhook or delivery
-    * `{:error, {:invalid, %{field => text}}}` - what was given is not valid;
-      nothing was saved
-    * `{:error, reason}` - the store's, for example while it is away
+  A wrong type raises `ArgumentError`, except where a form may send it as text: then the
+  reason is `{:invalid, errors}`.
 
-  A wrong type raises `ArgumentError`, except where a form may send it as text:
-  then it is one of the errors above.
-
-  Secrets are in no webhook that is returned (`key` is `nil`), `reveal_secret/4`
-  hands them out. For an actor who may only read, the URL is cut to its host and
-  header values are hidden, since both may hold tokens. What a settings page needs
-  beside that is described in `Plausible.Webhooks.Manage.Overview`.
+  No webhook that is returned holds secrets (`key` is `nil`); `reveal_secret/4` returns them.
+  For an actor who may only read, the URL is cut to its host and header values are hidden,
+  since both may hold tokens. `Plausible.Webhooks.Manage.Overview` describes what a settings
+  page needs besides.
   """
 
-  alias Plausible.Webhooks.{Attempt, Delivery, Host, Store, Webhook}
+  alias Plausible.Webhooks.{Attempt, Delivery, Error, Host, Store, Webhook}
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Deliver.{Engine, Recorder, Sweeper}
   alias Plausible.Webhooks.Ingest.Hooks
@@ -68,9 +65,7 @@ defmodule Plausible.Webhooks do
 
   @type instance :: atom()
   @type site_id :: integer()
-  @type error ::
-          {:error,
-           :forbidden | :not_found | {:invalid, %{(atom() | String.t()) => String.t()}} | term()}
+  @type error :: {:error, Error.t()}
 
   @doc "Starts an instance under a supervisor; see `Plausible.Webhooks.Options`."
   @spec child_spec(keyword()) :: Supervisor.child_spec()
@@ -102,8 +97,8 @@ defmodule Plausible.Webhooks do
   # --- the host's hooks
 
   @doc """
-  Events were ingested: each goal that one of them completes becomes a delivery
-  for every webhook that wants it.
+  Tells of ingested events. Each goal that one of them completes becomes a delivery to every
+  webhook that wants it.
 
       Plausible.Webhooks.events_buffered(buffered)
 
@@ -115,16 +110,16 @@ defmodule Plausible.Webhooks do
   goals), `:referrer`, `:referrer_source`, `:utm_source` and the other four,
   `:country_code`, `:screen_size`, `:browser`, `:operating_system`.
 
-  Called in the request: takes some microseconds for each delivery that comes of
-  it, waits for nothing and never raises. What cannot be taken, an event of another
-  shape too, is counted as dropped and reported (`Plausible.Webhooks.Observer`).
+  To be called in the request. It takes some microseconds for each delivery, waits for nothing
+  and never raises. Events of another shape and deliveries that do not fit are counted as
+  dropped and reported (`Plausible.Webhooks.Observer`).
   """
   @spec events_buffered(instance(), [map()]) :: :ok
   def events_buffered(instance \\ __MODULE__, events), do: Hooks.events_buffered(instance, events)
 
   @doc """
-  The host's own notifier has found a spike or a drop. Goes to the site's webhooks
-  that subscribed to that kind with `:notifier` for a threshold.
+  Tells of a spike or a drop that the host's own notifier has found. It goes to the site's
+  webhooks that subscribed to that kind with `:notifier` for a threshold.
 
       Plausible.Webhooks.traffic_change(:spike, site, %{
         current_visitors: 512,
@@ -142,61 +137,62 @@ defmodule Plausible.Webhooks do
     do: Hooks.traffic_change(instance, kind, site, info)
 
   @doc """
-  The goals of a site were changed, or what may be told of them
-  (`t:Plausible.Webhooks.Host.site/0`). When it returns the new ones are in force,
-  unless the host could not be asked: then they will be. Other nodes are told
-  (`Plausible.Webhooks.Cluster`). Best called after the commit: from within a
-  transaction what nobody else sees yet is found by the readings that follow, 2 and
-  15 seconds later. Never raises.
+  Tells that the goals of a site were changed, or what may be told of them
+  (`t:Plausible.Webhooks.Host.site/0`). When it returns the new goals are in force, unless the
+  host could not be asked, which is then tried again. Other nodes are told
+  (`Plausible.Webhooks.Cluster`). It never raises.
+
+  Call it after the commit. Within a transaction nobody else sees the change yet; the readings
+  that follow, 2 and 15 seconds later, find it.
 
       Plausible.Webhooks.goals_changed(goal.site_id)
   """
   @spec goals_changed(instance(), site_id()) :: :ok
-  def goals_changed(instance \\ __MODULE__, site_id), do: Hooks.goals_changed(instance, site_id)
+  def goals_changed(instance \\ __MODULE__, site_id), do: Changes.goals_changed(instance, site_id)
 
   @doc """
-  The webhook has been changed in the store by other ways than these functions:
-  takes over on this node what the store holds now. What other nodes change comes
-  by itself (`Plausible.Webhooks.Cluster`).
+  Tells that the webhook was changed in the store by other means than these functions. This
+  node takes over what the store holds. Changes by other nodes come by themselves
+  (`Plausible.Webhooks.Cluster`).
 
       Plausible.Webhooks.webhook_changed(site_id, webhook_id)
   """
-  @spec webhook_changed(instance(), site_id(), Webhook.id()) :: :ok | {:error, term()}
+  @spec webhook_changed(instance(), site_id(), Webhook.id()) :: :ok | error()
   def webhook_changed(instance \\ __MODULE__, site_id, webhook_id) do
     if not (Access.site_id?(site_id) and is_binary(webhook_id)),
       do: raise(ArgumentError, "expected the ids of a site and of a webhook")
 
-    Changes.changed_elsewhere(Instance.fetch!(instance), site_id, webhook_id)
+    run(instance, &Changes.changed_elsewhere(&1, site_id, webhook_id))
   end
 
-  # --- for schedulers of the host, see the option `:periodic`
+  # --- periodic work by hand
 
   @doc """
-  Deletes finished deliveries that are older than `:retention_ms`, all of them, slice
-  by slice in the caller's process; how many it were. Safe on several nodes at once.
+  Deletes all finished deliveries that are older than `:retention_ms`, slice by slice in the
+  caller's process, and returns the number deleted. Several nodes may do it at once.
 
       {:ok, count} = Plausible.Webhooks.prune()
   """
-  @spec prune(instance()) :: {:ok, non_neg_integer()} | {:error, :not_running | term()}
+  @spec prune(instance()) :: {:ok, non_neg_integer()} | error()
   def prune(instance \\ __MODULE__), do: if_running(instance, &Sweeper.prune/1)
 
   @doc """
-  Brings back now what is due and what dead nodes have left, as this node does every
-  `:sweep_interval_ms` anyway.
+  Brings back what is due and what dead nodes have left, as every node does each
+  `:sweep_interval_ms` by itself.
 
       :ok = Plausible.Webhooks.sweep()
   """
-  @spec sweep(instance()) :: :ok | {:error, :not_running | term()}
+  @spec sweep(instance()) :: :ok | error()
   def sweep(instance \\ __MODULE__), do: if_running(instance, &Sweeper.sweep/1)
 
   @doc """
-  How many deliveries are in each state, over all nodes, and `overdue_ms`: for how
-  long the oldest one that waits has been due (0: none is).
+  How many deliveries are in each state, over all nodes. `overdue_ms` is for how long the
+  first one that waits has been due, 0 if none is.
 
       {:ok, %{pending: 3, parked: 12, overdue_ms: 0}} = Plausible.Webhooks.queue()
   """
   @spec queue(instance()) ::
-          {:ok, %{atom() => non_neg_integer()}} | {:error, :not_running | term()}
+          {:ok, %{atom() => non_neg_integer()}} | error()
   def queue(instance \\ __MODULE__) do
     if_running(instance, fn instance ->
       with {:ok, counts} <- Store.counts(instance),
@@ -209,10 +205,15 @@ defmodule Plausible.Webhooks do
 
   defp if_running(name, fun) do
     case Instance.get(name) do
-      nil -> {:error, :not_running}
-      instance -> fun.(instance)
+      nil -> answer({:error, :not_running})
+      instance -> instance |> fun.() |> answer()
     end
   end
+
+  defp run(name, fun), do: name |> Instance.fetch!() |> fun.() |> answer()
+
+  defp answer({:error, reason}), do: {:error, %Error{reason: reason}}
+  defp answer(result), do: result
 
   # --- webhooks
 
@@ -223,7 +224,7 @@ defmodule Plausible.Webhooks do
   """
   @spec list_webhooks(instance(), Host.actor(), site_id()) :: {:ok, [Webhook.t()]} | error()
   def list_webhooks(instance \\ __MODULE__, actor, site_id),
-    do: Webhooks.list(Instance.fetch!(instance), actor, site_id)
+    do: run(instance, &Webhooks.list(&1, actor, site_id))
 
   @doc """
   One webhook.
@@ -233,7 +234,7 @@ defmodule Plausible.Webhooks do
   @spec get_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
   def get_webhook(instance \\ __MODULE__, actor, site_id, id),
-    do: Webhooks.get(Instance.fetch!(instance), actor, site_id, id)
+    do: run(instance, &Webhooks.get(&1, actor, site_id, id))
 
   @doc """
   Creates a webhook; it gets the next event. The attributes are those of
@@ -246,26 +247,26 @@ defmodule Plausible.Webhooks do
           "spike_threshold" => "300"
         })
 
-  `{:error, :limit_reached}`: the site has as many as it may have (20).
+  Its own reason: `:limit_reached`, the site has as many as it may have (20).
   """
   @spec create_webhook(instance(), Host.actor(), site_id(), map()) ::
-          {:ok, Webhook.t()} | {:error, :limit_reached} | error()
+          {:ok, Webhook.t()} | error()
   def create_webhook(instance \\ __MODULE__, actor, site_id, attributes),
-    do: Webhooks.create(Instance.fetch!(instance), actor, site_id, attributes)
+    do: run(instance, &Webhooks.create(&1, actor, site_id, attributes))
 
   @doc """
-  Changes a webhook. Takes effect for the next event, and for the next attempt of
-  what waits. A new URL forgives: a webhook that we had disabled delivers again.
+  Changes a webhook. The change holds for the next event and for the next attempt of what
+  waits. With a new URL, a webhook that we had disabled delivers again.
 
       {:ok, webhook} =
         Plausible.Webhooks.update_webhook(user, site.id, webhook.id, %{name: "CRM"})
 
-  `{:error, :stale}`: others kept changing it at the same time.
+  Its own reason: `:stale`, others kept changing it at the same time.
   """
   @spec update_webhook(instance(), Host.actor(), site_id(), Webhook.id(), map()) ::
-          {:ok, Webhook.t()} | {:error, :stale} | error()
+          {:ok, Webhook.t()} | error()
   def update_webhook(instance \\ __MODULE__, actor, site_id, id, attributes),
-    do: Webhooks.update(Instance.fetch!(instance), actor, site_id, id, attributes)
+    do: run(instance, &Webhooks.update(&1, actor, site_id, id, attributes))
 
   @doc """
   Deletes a webhook and its log. What waits is not sent any more.
@@ -274,7 +275,7 @@ defmodule Plausible.Webhooks do
   """
   @spec delete_webhook(instance(), Host.actor(), site_id(), Webhook.id()) :: :ok | error()
   def delete_webhook(instance \\ __MODULE__, actor, site_id, id),
-    do: Webhooks.delete(Instance.fetch!(instance), actor, site_id, id)
+    do: run(instance, &Webhooks.delete(&1, actor, site_id, id))
 
   @doc """
   Switches a webhook on, also one that we had disabled. What it missed while we had
@@ -285,7 +286,7 @@ defmodule Plausible.Webhooks do
   @spec enable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
   def enable_webhook(instance \\ __MODULE__, actor, site_id, id),
-    do: Webhooks.enable(Instance.fetch!(instance), actor, site_id, id)
+    do: run(instance, &Webhooks.enable(&1, actor, site_id, id))
 
   @doc """
   Switches a webhook off: it gets no events until it is switched on again, and
@@ -296,7 +297,7 @@ defmodule Plausible.Webhooks do
   @spec disable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
   def disable_webhook(instance \\ __MODULE__, actor, site_id, id),
-    do: Webhooks.disable(Instance.fetch!(instance), actor, site_id, id)
+    do: run(instance, &Webhooks.disable(&1, actor, site_id, id))
 
   @doc """
   The secrets that sign now, newest first. Written to the host's audit log before
@@ -308,7 +309,7 @@ defmodule Plausible.Webhooks do
   @spec reveal_secret(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, [Webhook.secret()]} | error()
   def reveal_secret(instance \\ __MODULE__, actor, site_id, id),
-    do: Webhooks.reveal_secret(Instance.fetch!(instance), actor, site_id, id)
+    do: run(instance, &Webhooks.reveal_secret(&1, actor, site_id, id))
 
   @doc """
   Puts a new secret in front; the older ones go on signing for `overlap_ms` (0 to 7
@@ -317,12 +318,12 @@ defmodule Plausible.Webhooks do
       {:ok, webhook} =
         Plausible.Webhooks.rotate_secret(user, site.id, webhook.id, :timer.hours(24))
 
-  Errors of its own: `:invalid_overlap`, `:too_many_secrets` (10).
+  Its own reasons: `:invalid_overlap`, `:too_many_secrets` (10).
   """
   @spec rotate_secret(instance(), Host.actor(), site_id(), Webhook.id(), non_neg_integer()) ::
-          {:ok, Webhook.t()} | {:error, :invalid_overlap | :too_many_secrets} | error()
+          {:ok, Webhook.t()} | error()
   def rotate_secret(instance \\ __MODULE__, actor, site_id, id, overlap_ms),
-    do: Webhooks.rotate_secret(Instance.fetch!(instance), actor, site_id, id, overlap_ms)
+    do: run(instance, &Webhooks.rotate_secret(&1, actor, site_id, id, overlap_ms))
 
   @doc """
   Sends a test and waits for what comes of it: one request, not retried, on record
@@ -333,62 +334,79 @@ defmodule Plausible.Webhooks do
       {:ok, %{state: :failed, error: :tls_error, detail: detail}} =
         Plausible.Webhooks.send_test(user, site.id, webhook.id, "webhook.test")
 
-  Errors of its own: `{:rate_limited, retry_in_ms}` (10 a minute and site),
-  `:timeout` (its turn did not come, the log will tell), `{:not_sent, detail}`
+  Its own reasons: `{:rate_limited, retry_in_ms}` (10 a minute and site),
+  `:timeout` (it is still on its way, the log will tell), `{:not_sent, detail}`
   (deleted in the meantime), `:unavailable` (the engine is starting).
   """
   @spec send_test(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::
-          {:ok, Attempt.t()}
-          | {:error, {:rate_limited, pos_integer()} | :timeout | {:not_sent, String.t()}}
-          | error()
+          {:ok, Attempt.t()} | error()
   def send_test(instance \\ __MODULE__, actor, site_id, id, type),
-    do: TestDelivery.send_test(Instance.fetch!(instance), actor, site_id, id, type)
+    do: run(instance, &TestDelivery.send_test(&1, actor, site_id, id, type))
 
   # --- for a settings page: Plausible.Webhooks.Manage.Overview says what each of them does
 
   @doc "How each webhook of the site has been doing: `Plausible.Webhooks.Manage.Overview.activity/3`."
   @spec activity(instance(), Host.actor(), site_id()) :: {:ok, Overview.activities()} | error()
-  defdelegate activity(instance \\ __MODULE__, actor, site_id), to: Overview
+  def activity(instance \\ __MODULE__, actor, site_id),
+    do: run(instance, &Overview.activity(&1, actor, site_id))
 
   @doc "What a deletion would give up: `Plausible.Webhooks.Manage.Overview.waiting/4`."
   @spec waiting(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Overview.count()} | error()
-  defdelegate waiting(instance \\ __MODULE__, actor, site_id, id), to: Overview
+  def waiting(instance \\ __MODULE__, actor, site_id, id),
+    do: run(instance, &Overview.waiting(&1, actor, site_id, id))
 
   @doc "What `recover/5` would send again: `Plausible.Webhooks.Manage.Overview.recoverable/5`."
   @spec recoverable(instance(), Host.actor(), site_id(), Webhook.id(), DateTime.t() | integer()) ::
           {:ok, Overview.count()} | error()
-  defdelegate recoverable(instance \\ __MODULE__, actor, site_id, id, since), to: Overview
+  def recoverable(instance \\ __MODULE__, actor, site_id, id, since),
+    do: run(instance, &Overview.recoverable(&1, actor, site_id, id, since))
 
   @doc "The site: `Plausible.Webhooks.Manage.Overview.site/3`."
   @spec site(instance(), Host.actor(), site_id()) :: {:ok, Host.site()} | error()
-  defdelegate site(instance \\ __MODULE__, actor, site_id), to: Overview
+  def site(instance \\ __MODULE__, actor, site_id),
+    do: run(instance, &Overview.site(&1, actor, site_id))
 
   @doc "The site's goals: `Plausible.Webhooks.Manage.Overview.goals/3`."
   @spec goals(instance(), Host.actor(), site_id()) :: {:ok, [Host.goal()]} | error()
-  defdelegate goals(instance \\ __MODULE__, actor, site_id), to: Overview
+  def goals(instance \\ __MODULE__, actor, site_id),
+    do: run(instance, &Overview.goals(&1, actor, site_id))
 
   @doc "What thresholds are held against: `Plausible.Webhooks.Manage.Overview.figures/3`."
   @spec figures(instance(), Host.actor(), site_id()) :: {:ok, Overview.figures()} | error()
-  defdelegate figures(instance \\ __MODULE__, actor, site_id), to: Overview
+  def figures(instance \\ __MODULE__, actor, site_id),
+    do: run(instance, &Overview.figures(&1, actor, site_id))
 
-  @doc "What to show to the actor: `Plausible.Webhooks.Manage.Overview.can?/4`."
+  @doc "Whether `permission/4` says `:ok`."
   @spec can?(instance(), Host.actor(), Host.action(), site_id()) :: boolean()
-  defdelegate can?(instance \\ __MODULE__, actor, action, site_id), to: Overview
+  def can?(instance \\ __MODULE__, actor, action, site_id),
+    do: action in [:read, :manage] and permission(instance, actor, action, site_id) == :ok
 
-  @doc "What saving says of a URL: `Plausible.Webhooks.Manage.Overview.check_url/2`."
+  @doc "What to show to the actor: `Plausible.Webhooks.Manage.Overview.permission/4`."
+  @spec permission(instance(), Host.actor(), Host.action(), site_id()) :: :ok | error()
+  def permission(instance \\ __MODULE__, actor, action, site_id) do
+    if_running(instance, &Overview.permission(&1, actor, action, site_id))
+  end
+
+  @doc """
+  What saving says of a URL: `Plausible.Webhooks.Manage.Overview.check_url/2`. The error is the
+  text for the form.
+  """
   @spec check_url(instance(), term()) :: {:ok, Overview.checked_url()} | {:error, String.t()}
-  defdelegate check_url(instance \\ __MODULE__, text), to: Overview
+  def check_url(instance \\ __MODULE__, text),
+    do: Overview.check_url(Instance.fetch!(instance), text)
 
   @doc "A delivery's POST, as it would leave now: `Plausible.Webhooks.Manage.Overview.request/4`."
   @spec request(instance(), Host.actor(), site_id(), String.t()) ::
           {:ok, Overview.request()} | error()
-  defdelegate request(instance \\ __MODULE__, actor, site_id, delivery_id), to: Overview
+  def request(instance \\ __MODULE__, actor, site_id, delivery_id),
+    do: run(instance, &Overview.request(&1, actor, site_id, delivery_id))
 
   @doc "What `send_test/5` would send: `Plausible.Webhooks.Manage.Overview.sample/5`."
   @spec sample(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::
           {:ok, binary()} | error()
-  defdelegate sample(instance \\ __MODULE__, actor, site_id, id, type), to: Overview
+  def sample(instance \\ __MODULE__, actor, site_id, id, type),
+    do: run(instance, &Overview.sample(&1, actor, site_id, id, type))
 
   # --- the log
 
@@ -409,7 +427,7 @@ defmodule Plausible.Webhooks do
   @spec deliveries(instance(), Host.actor(), site_id(), map() | keyword(), map() | keyword()) ::
           {:ok, Store.page_of(Delivery.t())} | error()
   def deliveries(instance \\ __MODULE__, actor, site_id, filters, page),
-    do: DeliveryLog.deliveries(Instance.fetch!(instance), actor, site_id, filters, page)
+    do: run(instance, &DeliveryLog.deliveries(&1, actor, site_id, filters, page))
 
   @doc """
   One delivery, with the body that was sent.
@@ -418,7 +436,7 @@ defmodule Plausible.Webhooks do
   """
   @spec delivery(instance(), Host.actor(), site_id(), String.t()) :: {:ok, Delivery.t()} | error()
   def delivery(instance \\ __MODULE__, actor, site_id, id),
-    do: DeliveryLog.delivery(Instance.fetch!(instance), actor, site_id, id)
+    do: run(instance, &DeliveryLog.delivery(&1, actor, site_id, id))
 
   @doc """
   Every attempt of a delivery, oldest first. What the receiver answered is data:
@@ -430,7 +448,7 @@ defmodule Plausible.Webhooks do
   @spec attempts(instance(), Host.actor(), site_id(), String.t()) ::
           {:ok, [Attempt.t()]} | error()
   def attempts(instance \\ __MODULE__, actor, site_id, id),
-    do: DeliveryLog.attempts(Instance.fetch!(instance), actor, site_id, id)
+    do: run(instance, &DeliveryLog.attempts(&1, actor, site_id, id))
 
   @doc """
   Sends a delivery again, now, under the same `webhook-id`, with the whole retry
@@ -438,12 +456,12 @@ defmodule Plausible.Webhooks do
 
       :ok = Plausible.Webhooks.redeliver(user, site.id, "msg_01J...")
 
-  `{:error, :webhook_disabled}`: switch it on first.
+  Its own reason: `:webhook_disabled`, switch it on first.
   """
   @spec redeliver(instance(), Host.actor(), site_id(), String.t()) ::
-          :ok | {:error, :webhook_disabled} | error()
+          :ok | error()
   def redeliver(instance \\ __MODULE__, actor, site_id, id),
-    do: DeliveryLog.redeliver(Instance.fetch!(instance), actor, site_id, id)
+    do: run(instance, &DeliveryLog.redeliver(&1, actor, site_id, id))
 
   @doc """
   Sends again what failed or was cancelled and was created since `since` (a
@@ -453,14 +471,13 @@ defmodule Plausible.Webhooks do
       {:ok, %{count: 12, more?: false}} =
         Plausible.Webhooks.recover(user, site.id, webhook.id, ~U[2026-11-23 00:00:00Z])
 
-  `{:error, :webhook_disabled}`: switch it on first.
+  Its own reason: `:webhook_disabled`, switch it on first.
   """
   @spec recover(instance(), Host.actor(), site_id(), Webhook.id(), DateTime.t() | integer()) ::
           {:ok, %{count: non_neg_integer(), more?: boolean()}}
-          | {:error, :webhook_disabled}
           | error()
   def recover(instance \\ __MODULE__, actor, site_id, webhook_id, since),
-    do: DeliveryLog.recover(Instance.fetch!(instance), actor, site_id, webhook_id, since)
+    do: run(instance, &DeliveryLog.recover(&1, actor, site_id, webhook_id, since))
 
   @doc """
   Counters since the start and gauges of now, for the operator: `outbox` and

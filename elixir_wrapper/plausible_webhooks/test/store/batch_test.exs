@@ -1,4 +1,4 @@
-defmodule Plausible.Webhooks.BatchTest do
+defmodule Plausible.Webhooks.Store.BatchTest do
   use ExUnit.Case, async: true
 
   alias Plausible.Webhooks.Store.Batch

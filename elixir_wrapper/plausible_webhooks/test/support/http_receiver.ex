@@ -46,6 +46,19 @@ defmodule Plausible.Webhooks.Test.HttpReceiver do
     :ok
   end
 
+  @doc """
+  An answer that the test gives: it gets `{:held, pid}` when the request has arrived, and
+  answers it by `release/2`.
+  """
+  def hold(test) do
+    fn _request ->
+      send(test, {:held, self()})
+      receive do: ({:answer, answer} -> answer)
+    end
+  end
+
+  def release(pid, answer), do: send(pid, {:answer, answer})
+
   def secrets(%__MODULE__{table: table}, path, secrets) do
     :ets.insert(table, {{:secrets, path}, secrets})
     :ok

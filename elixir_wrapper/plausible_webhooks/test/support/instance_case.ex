@@ -18,9 +18,9 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
     quote do
       import Plausible.Webhooks.Test.InstanceCase
 
-      alias Plausible.Webhooks.{Attempt, Delivery, Store, Webhook}
+      alias Plausible.Webhooks.{Attempt, Delivery, Error, Store, Webhook}
       alias Plausible.Webhooks.Accept.Outbox
-      alias Plausible.Webhooks.Deliver.{Engine, Recorder, Sweeper}
+      alias Plausible.Webhooks.Deliver.{Endpoints, Engine, Handover, Owners, Recorder, Sweeper}
       alias Plausible.Webhooks.Runtime.Instance
 
       alias Plausible.Webhooks.Test.{HttpReceiver, SwitchStore, TestHost}
@@ -67,7 +67,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
         policy: %{https_only: false, allow_private: true},
         jitter_percent: 0,
         lane_rate_per_s: 100_000,
-        host_rate_per_s: 1_000_000,
+        destination_rate_per_s: 1_000_000,
         sweep_interval_ms: 50,
         drain_ms: 2_000,
         traffic: false
@@ -144,14 +144,14 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
   def logged(context, id) do
     case Plausible.Webhooks.delivery(context.name, :owner, 1, id) do
       {:ok, delivery} -> delivery
-      {:error, :not_found} -> %Delivery{state: nil}
+      {:error, %{reason: :not_found}} -> %Delivery{state: nil}
     end
   end
 
   def attempts(context, id) do
     case Plausible.Webhooks.attempts(context.name, :owner, 1, id) do
       {:ok, attempts} -> attempts
-      {:error, :not_found} -> []
+      {:error, %{reason: :not_found}} -> []
     end
   end
 

@@ -161,7 +161,7 @@ defmodule Plausible.Webhooks.TrafficCase do
     do: watching([events: ["traffic.drop"], spike_threshold: nil, drop_threshold: 20] ++ attrs)
 
   def evaluate(context, webhooks \\ [watching()], now_ms \\ @t),
-    do: Traffic.evaluate_sites(context.traffic, [{1, List.wrap(webhooks)}], now_ms, [self()])
+    do: Traffic.Round.evaluate(context.traffic, [{1, List.wrap(webhooks)}], now_ms, [self()])
 
   # The types of the notices that each number of visitors led to.
   def notices(context, webhooks, visitors) do
@@ -188,7 +188,9 @@ defmodule Plausible.Webhooks.TrafficCase do
 
     ExUnit.Callbacks.start_supervised!({Directory, Keyword.take(opts, [:instance])})
 
-    ExUnit.Callbacks.start_supervised!({Traffic, Keyword.put_new(opts, :tick_ms, :infinity)})
+    ExUnit.Callbacks.start_supervised!(
+      {Traffic.Evaluator, Keyword.put_new(opts, :tick_ms, :infinity)}
+    )
   end
 
   def webhook(attrs \\ []) do

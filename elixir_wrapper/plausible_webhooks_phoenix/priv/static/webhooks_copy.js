@@ -1,9 +1,17 @@
-// Copies what is in the field that a button of the webhook settings points at. Optional:
-// a host that loads it says so in the page's session ("copy" => true).
-window.addEventListener("webhooks:copy", (event) => {
+// Copies the field that a "Copy" button of the webhook settings points at, and says so
+// beside the button. The page brings this script or the host loads it: see the session key
+// "copy" of PlausibleWeb.Live.WebhookSettings.
+window.addEventListener("webhooks:copy", async (event) => {
   const field = event.target;
   field.focus();
   field.select();
-  if (navigator.clipboard) navigator.clipboard.writeText(field.value);
-  else document.execCommand("copy");
+  try {
+    await navigator.clipboard.writeText(field.value);
+  } catch {
+    // Without HTTPS there is no clipboard API.
+    document.execCommand("copy");
+  }
+  const status = document.getElementById(`${field.id}-copied`);
+  status.textContent = status.dataset.copied;
+  setTimeout(() => (status.textContent = ""), 2000);
 });

@@ -159,7 +159,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     assert view |> element("#webhook-interval option[selected]") |> render() =~ ~s(value="1234")
     refute has_element?(view, "#webhook-secret")
     html = save(view, %{name: "ERP"})
-    assert html =~ "Saved. It counts from the next event."
+    assert html =~ "Saved. The change applies from the next event."
     kept = [:url, :events, :goals, :spike_threshold, :traffic_min_interval_s, :headers]
     after_it = only(context)
     assert after_it.name == "ERP"
@@ -225,7 +225,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       webhook = webhook!(context, "/hook", %{goals: [5, 5_000]})
       view = open_edit(context, webhook)
       assert text_of(view, "#webhook-goals") =~ "1 of 1,000 goals chosen."
-      assert text_of(view, "#webhook-goals") =~ "1 chosen that this site does not have any more"
+      assert text_of(view, "#webhook-goals") =~ "Chosen goals that no longer exist: 1"
       save(view, %{})
       assert only(context).goals == [5]
     end
@@ -277,8 +277,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
 
       for {value, text} <- [
             {"", "is required for traffic.spike"},
-            {"0", "must be a whole number from 1"},
-            {"many", "must be a whole number"}
+            {"0", "must be an integer from 1"},
+            {"many", "must be an integer"}
           ] do
         save(view, %{url: url, spike: %{value: value}})
         assert text_of(view, "#webhook-spike-value-error") =~ text
@@ -312,7 +312,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     view = open_edit(context, webhook)
     {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, %{name: "Theirs"})
     html = save(view, %{name: "Mine"})
-    assert html =~ "Somebody else has changed this webhook"
+    assert html =~ "Somebody else changed this webhook"
     assert only(context).name == "Theirs"
 
     save(view, %{name: "Mine"})
@@ -355,7 +355,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     view = open_edit(context, webhook)
     change(view, %{name: "Mine"})
     {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, %{name: "Theirs"})
-    shows!(view, "Somebody else has changed this webhook")
+    shows!(view, "Somebody else changed this webhook")
     assert view |> element("#webhook-name") |> render() =~ "Mine"
     click(view, "button[phx-click='form.reload']")
     assert view |> element("#webhook-name") |> render() =~ "Theirs"

@@ -26,11 +26,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogTest do
 
   test "says that there is nothing yet, and that nothing fits", context do
     view = context |> start_page!() |> open_log()
-    assert render(view) =~ "Nothing was sent yet."
+    assert render(view) =~ "Nothing has been sent yet."
     filter(view, %{state: "failed"})
-    assert render(view) =~ "No delivery fits these filters."
+    assert render(view) =~ "No delivery matches these filters."
     click(view, "button", "Clear filters")
-    assert render(view) =~ "Nothing was sent yet."
+    assert render(view) =~ "Nothing has been sent yet."
   end
 
   test "newest first, with what it was, for whom, its state and the last answer", context do

@@ -2,16 +2,17 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
   use ExUnit.Case, async: true
 
   alias Plausible.Webhooks.Attempt
-  alias PlausibleWeb.Live.WebhookSettings.{Format, Json, Log, Safe, Snippets, Texts}
-  alias PlausibleWeb.Live.WebhookSettings.Texts.Failures
+  alias PlausibleWeb.Live.WebhookSettings.{FailureHints, ForeignText, Format, Labels}
+  alias PlausibleWeb.Live.WebhookSettings.{Assigns, LogFilters, Snippets}
 
-  doctest Safe, import: true
+  doctest ForeignText, import: true
   doctest Format, import: true
+  doctest Labels, import: true
 
-  describe "Safe" do
+  describe "ForeignText" do
     test "what is harmless stays: scripts, emoji, joiners" do
       for text <- ["Tellimus ☕", "日本語", "עברית", "👨‍👩‍👧", "ç̧", "a  b", "<b>", "🙃🤖🥳🫠🦄", "₿", "❤️"],
-          do: assert(Safe.line(text) == text)
+          do: assert(ForeignText.line(text) == text)
     end
 
     test "every character that turns or hides is written out" do
@@ -30,25 +31,25 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
             [0x34F, 0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0]
           ],
           code <- code do
-        for shown <- [Safe.line(<<code::utf8>>), Safe.block(<<code::utf8>>)],
+        for shown <- [ForeignText.line(<<code::utf8>>), ForeignText.block(<<code::utf8>>)],
             do: assert(shown =~ ~r/\A\[U\+[0-9A-F]{4,6}\]\z/)
       end
     end
 
     test "bytes that are no text, anywhere, in any number" do
-      assert Safe.line(<<255>>) == "[0xFF]"
-      assert Safe.line("ü" <> <<0xC3>>) == "ü[0xC3]"
-      assert Safe.line(<<0xED, 0xA0, 0x80>>) =~ "[0xED]"
+      assert ForeignText.line(<<255>>) == "[0xFF]"
+      assert ForeignText.line("ü" <> <<0xC3>>) == "ü[0xC3]"
+      assert ForeignText.line(<<0xED, 0xA0, 0x80>>) =~ "[0xED]"
       bytes = :binary.copy(<<200, 13>>, 8_000)
-      assert Safe.block(bytes) =~ "[0xC8][U+000D]"
-      for _ <- 1..200, do: assert(String.valid?(Safe.block(:crypto.strong_rand_bytes(64))))
+      assert ForeignText.block(bytes) =~ "[0xC8][U+000D]"
+      for _ <- 1..200, do: assert(String.valid?(ForeignText.block(:crypto.strong_rand_bytes(64))))
     end
 
     test "lines" do
-      assert Safe.block("a\r\nb\n\tc\rd") == "a\nb\n\tc[U+000D]d"
-      assert Safe.short(String.duplicate("ü", 30), 10) == String.duplicate("ü", 9) <> "…"
-      assert Safe.line(nil) == ""
-      assert Safe.line(%{a: 1}) == "%{a: 1}"
+      assert ForeignText.block("a\r\nb\n\tc\rd") == "a\nb\n\tc[U+000D]d"
+      assert ForeignText.short(String.duplicate("ü", 30), 10) == String.duplicate("ü", 9) <> "…"
+      assert ForeignText.line(nil) == ""
+      assert ForeignText.line(%{a: 1}) == "%{a: 1}"
     end
   end
 
@@ -86,36 +87,35 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
     end
   end
 
-  describe "Json" do
+  describe "Format.json/1" do
     test "is laid out; what it holds stays as it was written" do
-      assert Json.pretty(~s({"a":[1,2.50,{}],"b":"x,{y}:\\"z\\\\","c":[]})) ==
+      assert Format.json(~s({"a":[1,2.50,{}],"b":"x,{y}:\\"z\\\\","c":[]})) ==
                ~s({\n  "a": [\n    1,\n    2.50,\n    {}\n  ],\n  "b": "x,{y}:\\"z\\\\",\n  "c": []\n})
     end
 
     test "what is none, or too long, comes back as it is" do
       for text <- ["", "x", "{", "{\"a\":}", <<255>>, ~s({"a":1}]})],
-          do: assert(Json.pretty(text) == text)
+          do: assert(Format.json(text) == text)
 
       long = ~s(["#{String.duplicate("x", 262_144)}"])
-      assert Json.pretty(long) == long
+      assert Format.json(long) == long
     end
   end
 
-  describe "Log" do
+  describe "LogFilters" do
     test "an older answer is told from the newest question" do
-      log = Log.new()
-      assert Log.filter(log, %{"state" => "failed"}).number != log.number
+      query = LogFilters.new()
+      assert LogFilters.filter(query, %{"state" => "failed"}).number != query.number
 
-      assert Log.question(Log.new(%{"webhook" => "wh_1"}), "Etc/UTC") == [
+      assert LogFilters.arguments(LogFilters.new(%{"webhook" => "wh_1"}), "Etc/UTC") == [
                %{webhook_id: "wh_1"},
                %{after: nil, limit: 25}
              ]
     end
   end
 
-  describe "State" do
-    test "what is asked for while it is being read is read once more, and not at once" do
-      alias PlausibleWeb.Live.WebhookSettings.State
+  describe "Assigns" do
+    test "a load during the same load runs once more afterwards" do
       # Connected, as far as tasks ask.
       socket = %Phoenix.LiveView.Socket{transport_pid: self()}
       context = %{instance: __MODULE__, actor: nil, site_id: 1}
@@ -123,80 +123,68 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
       socket =
         Phoenix.Component.assign(socket,
           loading: MapSet.new(),
-          again: MapSet.new(),
+          repeat: MapSet.new(),
           context: context
         )
 
       Process.flag(:trap_exit, true)
       key = {__MODULE__, :tag}
-      socket = State.load(socket, __MODULE__, :tag, :site, [])
-      assert State.loading?(socket.assigns, __MODULE__, :tag)
-      {_socket, false} = State.ended(socket, key)
-      socket = State.load(socket, __MODULE__, :tag, :site, [])
-      assert {socket, true} = State.ended(socket, key)
-      refute State.loading?(socket.assigns, __MODULE__, :tag)
-      assert {_socket, false} = State.ended(socket, key)
+      socket = Assigns.load(socket, __MODULE__, :tag, :site, [])
+      assert MapSet.member?(socket.assigns.loading, key)
+      {_socket, false} = Assigns.ended(socket, key)
+      socket = Assigns.load(socket, __MODULE__, :tag, :site, [])
+      assert {socket, true} = Assigns.ended(socket, key)
+      refute MapSet.member?(socket.assigns.loading, key)
+      assert {_socket, false} = Assigns.ended(socket, key)
     end
   end
 
   describe "TestPanel" do
-    alias PlausibleWeb.Live.WebhookSettings.{State, TestPanel}
+    test "has a text for every result" do
+      alias PlausibleWeb.Live.WebhookSettings.TestPanel
 
-    test "every end that a test can have is said" do
-      running = %TestPanel{running?: true}
-
-      for {result, refused, text} <- [
-            {{:error, :timeout}, nil, "Its turn did not come in time."},
-            {{:error, :unavailable}, nil, "just starting"},
-            {{:error, {:not_sent, "the webhook was deleted"}}, nil,
-             "It ended before its turn came: the webhook was deleted."},
-            {{:error, {:not_sent, "refused"}}, "The URL must be another.",
-             "Not sent. The URL must be another."},
-            {{:error, {:rate_limited, 61_000}}, nil, "can go in 1:01."},
-            {{:error, :not_found}, nil, "not there any more"},
-            {{:error, :queue_timeout}, nil, "the database did not answer"},
-            {{:error, :crashed}, nil, "Try again in a moment."}
-          ] do
-        assert {%{running?: false, result: nil}, said, :bad} =
-                 TestPanel.finished(running, result, refused, 0)
-
-        assert said =~ text
-      end
-
-      assert {%{wait_until_ms: 1_500}, _said, :bad} =
-               TestPanel.finished(running, {:error, {:rate_limited, 500}}, nil, 1_000)
-
-      attempt = %Attempt{status: 200, total_us: 1_500, started_at_ms: 0}
-
-      assert {%{result: ^attempt}, "Delivered: your endpoint answered 200 after 1.5 ms.", :good} =
-               TestPanel.finished(running, {:ok, attempt}, nil, 0)
+      for {result, text} <- [
+            {{:error, :timeout}, "The test is still waiting to be sent."},
+            {{:error, :unavailable}, "just starting"},
+            {{:error, {:not_sent, "the webhook was deleted"}},
+             "It ended before it was sent: the webhook was deleted."},
+            {{:error, {:rate_limited, 61_000}}, "the next one in 1:01."},
+            {{:error, :not_found}, "no longer exists"},
+            {{:error, :queue_timeout}, "the database did not answer"},
+            {{:error, :crashed}, "Try again in a moment."},
+            {{:ok, %Attempt{status: 200, total_us: 1_500, started_at_ms: 0}},
+             "Delivered: your endpoint answered 200 after 1.5 ms."}
+          ],
+          do: assert(TestPanel.text(result, nil, __MODULE__) =~ text)
     end
 
     test "what the API refuses is said in words" do
       for {reason, text} <- [
             stale: "Somebody else was changing it",
-            limit_reached: "as many webhooks",
+            limit_reached: "reached its limit of webhooks",
             webhook_disabled: "Switch it on first",
             too_many_secrets: "Too many secrets",
             store_unavailable: "the database did not answer"
           ],
-          do: assert(State.error(reason) =~ text)
+          do: assert(Assigns.error(reason) =~ text)
 
-      assert State.error({:invalid, %{url: "is required"}}) == "The URL is required."
+      assert Assigns.error({:invalid, %{url: "is required"}}) == "The URL is required."
     end
   end
 
-  describe "Texts" do
+  describe "FailureHints and Labels" do
     test "every error class has a name, a meaning and something to do" do
-      for class <- Failures.classes() do
-        hint = Failures.hint(%Attempt{error: class, status: 500, detail: nil})
+      for class <- FailureHints.classes() do
+        hint = FailureHints.hint(%Attempt{error: class, status: 500, detail: nil})
         assert %{meaning: <<_, _::binary>>, action: <<_, _::binary>>} = hint
-        assert Failures.name(class) == Failures.name(Atom.to_string(class))
+        assert FailureHints.name(class) == FailureHints.name(Atom.to_string(class))
       end
 
-      for status <- 100..599, do: assert(%{meaning: _} = Failures.hint(:http_status, status, nil))
-      assert Failures.hint(%Attempt{error: nil}) == nil
-      assert Failures.name("no such class") == nil
+      for status <- 100..599,
+          do: assert(%{meaning: _} = FailureHints.hint(:http_status, status, nil))
+
+      assert FailureHints.hint(%Attempt{error: nil}) == nil
+      assert FailureHints.name("no such class") == nil
     end
 
     # The core's names, word for word.
@@ -206,7 +194,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
       named = ~r/"(\w+)"/ |> Regex.scan(names, capture: :all_but_first) |> List.flatten()
 
       assert Enum.sort(named -- ["none"]) ==
-               Failures.classes() |> Enum.map(&Atom.to_string/1) |> Enum.sort()
+               FailureHints.classes() |> Enum.map(&Atom.to_string/1) |> Enum.sort()
     end
 
     test "what the TLS library says is told apart" do
@@ -222,40 +210,18 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
             {"something new", "No secure connection"},
             {nil, "No secure connection"}
           ] do
-        assert Failures.hint(:tls_error, nil, detail).meaning =~ meaning
-      end
-    end
-
-    test "no text has a gap that nothing fills, nor markup" do
-      for {key, text} <- Texts.all() do
-        gaps = ~r/%\{(\w+)\}/ |> Regex.scan(text, capture: :all_but_first) |> List.flatten()
-        filled = Texts.t(key, Map.new(gaps, &{String.to_atom(&1), "7"}))
-        refute filled =~ "%{", to_string(key)
-        refute text =~ ~r/[<>&]/, to_string(key)
-      end
-    end
-
-    test "every text is used" do
-      sources =
-        "../../lib/plausible_web/live/**/*.ex"
-        |> Path.expand(__DIR__)
-        |> Path.wildcard()
-        |> Enum.map_join(&File.read!/1)
-
-      for {key, _text} <- Texts.all(), not String.starts_with?(to_string(key), "class_") do
-        uses = sources |> String.split(~r/\b#{key}\b/) |> length()
-        assert uses > 2, "#{key} is nowhere used"
+        assert FailureHints.hint(:tls_error, nil, detail).meaning =~ meaning
       end
     end
 
     test "a subject for what is wrong" do
-      assert Texts.invalid(:url, "must begin with https://") ==
+      assert Labels.invalid(:url, "must begin with https://") ==
                "The URL must begin with https://."
 
-      assert Texts.invalid(:headers, "header 2 has a name that is reserved") ==
+      assert Labels.invalid(:headers, "header 2 has a name that is reserved") ==
                "Extra headers: header 2 has a name that is reserved."
 
-      assert Texts.invalid("nonsense", "is not an attribute") ==
+      assert Labels.invalid("nonsense", "is not an attribute") ==
                "What was given is not an attribute."
     end
   end

@@ -188,7 +188,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
     TestHost.put(context.host, {:role, :owner}, :viewer)
     forge(view, "page.list", %{})
     %{socket: socket} = :sys.get_state(view.pid)
-    key = {PlausibleWeb.Live.WebhookSettings.ListPage, :webhooks}
+    key = {PlausibleWeb.Live.WebhookSettings.Assigns, :webhooks}
 
     {:noreply, socket} =
       PlausibleWeb.Live.WebhookSettings.handle_async(key, {:ok, {:ok, [webhook]}}, socket)
@@ -212,14 +212,14 @@ defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
     view = page!(context)
 
     assert forge(view, "page.webhook", %{"id" => theirs.id}) =~
-             "This webhook is not there any more."
+             "This webhook no longer exists."
 
     assert forge(view, "page.delivery", %{"id" => delivery.id}) =~
-             "This delivery is not there any more."
+             "This delivery no longer exists."
 
     forge(view, "page.log", %{"webhook" => theirs.id})
     refute settled(view) =~ delivery.id
-    assert render(view) =~ "No delivery fits these filters."
+    assert render(view) =~ "No delivery matches these filters."
     # The ids of others in the params of what concerns one's own.
     forge(view, "page.webhook", %{"id" => mine.id})
     settled(view)
@@ -259,7 +259,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
           {"page.delivery", %{"id" => <<0, 255>>}}
         ] do
       html = forge(view, event, params)
-      assert html =~ ~r/That is not possible|not there any more/, inspect({event, params})
+      assert html =~ ~r/That is not possible|no longer exists/, inspect({event, params})
     end
   end
 end

@@ -45,7 +45,7 @@ defmodule Plausible.Webhooks.Plausible.EdgeCasesTest do
         ] do
       attributes = %{"url" => url, "events" => ["goal.completed"]}
 
-      assert {:error, {:invalid, %{url: why}}} =
+      assert {:error, %{reason: {:invalid, %{url: why}}}} =
                Webhooks.create_webhook(context.owner, context.site.id, attributes)
 
       assert is_binary(why)

@@ -54,7 +54,7 @@ defmodule Plausible.Webhooks.Plausible.PlanTest do
   end
 
   # As it does each minute.
-  defp read_again!, do: :ok = Webhooks.Directory.refresh_all(Webhooks)
+  defp read_again!, do: :ok = Webhooks.Ingest.Directory.refresh_all(Webhooks)
 
   test "a plan that has everything tells everything", context do
     everything = ["email", "plan", "url"]
@@ -114,7 +114,7 @@ defmodule Plausible.Webhooks.Plausible.PlanTest do
     read_again!()
     track(context.site, "Purchase")
     refute_received_at(context, "/hook")
-    assert Webhooks.Directory.lookup(Webhooks, context.site.id) == nil
+    assert Webhooks.Ingest.Directory.lookup(Webhooks, context.site.id) == nil
     # An invented goal.
     assert {"Signup", ["plan"], true} = sample(context)
 

@@ -30,7 +30,7 @@ defmodule Plausible.Webhooks.Plausible.RequirementsTest do
 
     attributes = %{url: "https://example.com", events: ["goal.completed"]}
 
-    assert {:error, :limit_reached} =
+    assert {:error, %{reason: :limit_reached}} =
              Webhooks.create_webhook(context.owner, context.site.id, attributes)
   end
 
@@ -164,7 +164,7 @@ defmodule Plausible.Webhooks.Plausible.RequirementsTest do
     webhook = webhook!(context, "/fine", events: ["goal.completed"])
 
     for url <- ["nonsense", "https://", "gopher://example.com", "https://example.com:25/"] do
-      assert {:error, {:invalid, %{url: _why}}} =
+      assert {:error, %{reason: {:invalid, %{url: _why}}}} =
                Webhooks.update_webhook(context.owner, context.site.id, webhook.id, %{url: url})
     end
 
@@ -186,7 +186,7 @@ defmodule Plausible.Webhooks.Plausible.RequirementsTest do
     assert length(sent) in 10..20
 
     for result <- refused,
-        do: assert({:error, {:rate_limited, ms}} = result) && assert(ms in 1..60_000)
+        do: assert({:error, %{reason: {:rate_limited, ms}}} = result) && assert(ms in 1..60_000)
 
     assert [%{"data" => %{"message" => message}} | _] = received(context, "/test", length(sent))
     assert message =~ context.site.domain
@@ -304,19 +304,20 @@ defmodule Plausible.Webhooks.Plausible.RequirementsTest do
     end
 
     for user <- may_not, answer <- everything(user, site.id, webhook.id) do
-      assert answer == {:error, :forbidden}
+      assert match?({:error, %{reason: :forbidden}}, answer)
     end
 
     # Whoever manages another site finds nothing of this one there.
     %{owners: [other]} = Plausible.Repo.preload(elsewhere, :owners)
 
     for answer <- everything(other, elsewhere.id, webhook.id) do
-      assert answer in [{:error, :not_found}, {:ok, []}, {:ok, %{entries: [], next: nil}}]
+      assert match?({:error, %{reason: :not_found}}, answer) or
+               answer in [{:ok, []}, {:ok, %{entries: [], next: nil}}]
     end
 
     # A role that is taken away counts at once.
     Plausible.Repo.delete_all(Plausible.Teams.Membership)
-    assert {:error, :forbidden} = Webhooks.list_webhooks(owner, site.id)
+    assert {:error, %Webhooks.Error{reason: :forbidden}} = Webhooks.list_webhooks(owner, site.id)
   end
 
   defp everything(user, site_id, id) do

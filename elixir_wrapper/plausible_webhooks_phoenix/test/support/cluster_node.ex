@@ -9,7 +9,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
   # What runs there is in this module, since test scripts are not: `up/1` starts what
   # a host would, and the rest asks it.
 
-  alias Plausible.Webhooks.Deliver.Engine
+  alias Plausible.Webhooks.Deliver.Owners
   alias Plausible.Webhooks.Ingest.{Directory, Goals}
   alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Test.{Postgres, Repo, TestHost}
@@ -78,7 +78,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
 
     node = %{peer: peer, name: node}
 
-    for app <- [:plausible_webhooks_phoenix, :phoenix_pubsub, :oban],
+    for app <- [:plausible_webhooks_phoenix, :phoenix_pubsub],
         do: {:ok, _} = call(node, Application, :ensure_all_started, [app])
 
     call(node, Logger, :configure, [[level: :error]])
@@ -165,21 +165,6 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
     end
   end
 
-  @doc "An Oban of this node's own, on its Repo."
-  def oban(prefix, queues) do
-    options = [
-      name: __MODULE__.Oban,
-      repo: Repo,
-      prefix: prefix,
-      queues: queues,
-      plugins: [],
-      notifier: Oban.Notifiers.PG,
-      stage_interval: 100
-    ]
-
-    stay(fn -> Supervisor.start_link([{Oban, options}], strategy: :one_for_one) end)
-  end
-
   @doc "Ends the VM as `kill -9` does."
   def kill!(node) do
     System.cmd("kill", ["-9", call(node, System, :pid, [])])
@@ -240,7 +225,7 @@ defmodule Plausible.Webhooks.Test.ClusterNode do
   defp in_force?(name, {:watched, site_id}), do: Directory.traffic(name, site_id) != []
 
   defp endpoint(name, id) do
-    %{endpoints: endpoints} = name |> Instance.fetch!() |> Engine.current()
+    %{endpoints: endpoints} = name |> Instance.fetch!() |> Owners.engine()
     :ets.lookup(endpoints, id)
   end
 

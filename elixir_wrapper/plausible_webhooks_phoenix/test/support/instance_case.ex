@@ -54,7 +54,7 @@ defmodule Plausible.Webhooks.Test.EctoInstanceCase do
         policy: %{https_only: false, allow_private: true},
         jitter_percent: 0,
         lane_rate_per_s: 100_000,
-        host_rate_per_s: 1_000_000,
+        destination_rate_per_s: 1_000_000,
         sweep_interval_ms: 50,
         drain_ms: 2_000,
         traffic: false

@@ -102,6 +102,17 @@ defmodule Plausible.Webhooks.Test.StoreCase do
     vault
   end
 
+  @doc "Ends an owner's lease, and waits until it is over by the database's clock."
+  def end_lease!(store, owner) do
+    :ok = Store.Ecto.heartbeat(store, owner, 1)
+
+    over =
+      "SELECT until_ms <= extract(epoch FROM clock_timestamp()) * 1000 - 1 " <>
+        "FROM PREFIX.webhook_owners WHERE owner = $1"
+
+    eventually(fn -> sql!(store, over, [Store.Ecto.Text.encode(owner)]) == [[true]] end)
+  end
+
   @doc "Rows of a statement in which PREFIX stands for the store's schema."
   def sql!(store, sql, params \\ []) do
     Repo.query!(String.replace(sql, "PREFIX", store.prefix), params).rows

@@ -24,7 +24,8 @@ defmodule Plausible.Webhooks.Attempt do
       connection has neither DNS nor connect nor TLS).
     * `response_body` - at most 16 KiB as received (any bytes).
     * `gone` - the receiver answered 410: the webhook is to be disabled.
-    * `owner` - whose engine made it, while it is reported; `nil` in the log.
+    * `owner` - the node's engine that made it; `nil` in the log.
+    * `site_id`, `destination` - of its webhook, where observers are told of it; otherwise `nil`.
   """
 
   @errors ~w(http_status redirect gone dns_error dns_timeout blocked_address connection_refused
@@ -55,7 +56,9 @@ defmodule Plausible.Webhooks.Attempt do
           response_truncated: boolean(),
           next_at_ms: integer() | nil,
           gone: boolean(),
-          owner: Plausible.Webhooks.Store.owner() | nil
+          owner: String.t() | nil,
+          site_id: integer() | nil,
+          destination: String.t() | nil
         }
 
   defstruct [
@@ -76,6 +79,8 @@ defmodule Plausible.Webhooks.Attempt do
     :response_content_type,
     :next_at_ms,
     :owner,
+    :site_id,
+    :destination,
     response_body: "",
     response_truncated: false,
     gone: false

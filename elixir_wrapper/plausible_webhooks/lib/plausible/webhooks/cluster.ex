@@ -9,9 +9,9 @@ defmodule Plausible.Webhooks.Cluster do
       {Plausible.Webhooks,
        [cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: MyApp.PubSub}] ++ options}
 
-  A message says what has changed and not how: whoever gets it reads the store, and
-  the host, anew. So one that comes twice, late, or after a newer one does no harm.
-  One that is lost is made up for by the periodic refresh.
+  A message says what has changed and not how: the node that gets it reads store and host. So
+  a message that comes twice, late, or after a newer one does no harm, and the periodic refresh
+  makes up for one that is lost.
 
   ## Implementing one
 
@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Cluster do
   """
 
   alias Plausible.Webhooks.Webhook
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated, Observers}
+  alias Plausible.Webhooks.Runtime.Instance
 
   @type instance :: atom()
   @typedoc "What has changed."
@@ -56,27 +56,14 @@ defmodule Plausible.Webhooks.Cluster do
   @spec received(instance(), message()) :: :ok
   def received(instance, message), do: inbox(instance, {:received, message})
 
-  @doc "Messages may have been lost: everything is read anew."
+  @doc "Messages may have been lost: everything is read again."
   @spec missed(instance()) :: :ok
   def missed(instance), do: inbox(instance, :missed)
 
   defp inbox(name, message) do
     case Instance.get(name) do
       nil -> :ok
-      instance -> Instance.tell(instance, :cluster, message)
-    end
-  end
-
-  @doc false
-  # The change has happened: that others could not be told is no reason to fail.
-  @spec tell(Instance.t(), message()) :: :ok
-  def tell(%Instance{options: %{cluster: nil}}, _message), do: :ok
-
-  def tell(%Instance{name: name, options: %{cluster: {module, options}}} = instance, message) do
-    case Isolated.guard(fn -> module.tell(name, options, message) end) do
-      :ok -> :ok
-      {:error, reason} -> Observers.untold(instance, reason)
-      other -> Observers.untold(instance, other)
+      instance -> Instance.tell(instance, :inbox, message)
     end
   end
 end

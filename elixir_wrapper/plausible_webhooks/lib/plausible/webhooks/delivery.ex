@@ -5,9 +5,8 @@ defmodule Plausible.Webhooks.Delivery do
   `id` is the `webhook-id` header: it never changes over the attempts. Times are
   Unix milliseconds.
 
-  States: `:pending` (in an engine or about to be), `:parked` (the next attempt is
-  later than the engine keeps, or no engine had room), and the terminal
-  `:delivered`, `:failed`, `:cancelled`.
+  States: `:pending` (in an engine or about to be), `:parked` (in no engine, until the next
+  attempt is due), and the terminal `:delivered`, `:failed`, `:cancelled`.
   """
 
   @type state :: :pending | :parked | :delivered | :failed | :cancelled

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Event do
   @moduledoc """
-  Something that happened at a site and that webhooks may want to know.
+  Something that happened at a site and that webhooks may subscribe to.
   """
 
   @types ~w(goal.completed traffic.spike traffic.drop traffic.resolved webhook.test)

@@ -1,15 +1,15 @@
 defmodule Plausible.Webhooks.Host do
   @moduledoc """
-  What we ask the application around us (Plausible): sites, goals, visitors,
-  permissions. Given at the start as `host: {module, argument}`; every callback
-  gets that argument first.
+  The application around us (Plausible), which is asked about sites, goals, visitors and
+  permissions. It is given at the start as `host: {module, argument}`, and every callback gets
+  that argument first.
 
   No callback is called on the path of an ingestion request.
   """
 
   @type arg :: term()
   @type site_id :: integer()
-  @typedoc "Who wants to do something: the host's user, or `:system`."
+  @typedoc "The host's user who wants to do something, or `:system`."
   @type actor :: term()
   @type action :: :read | :manage
   @typedoc """
@@ -103,9 +103,9 @@ defmodule Plausible.Webhooks.Host do
   @callback audit(arg(), actor(), action_name :: atom(), Plausible.Webhooks.Webhook.t()) :: :ok
 
   @doc """
-  Counts one more of `key` in the host's own rate limiter: `:ok` as long as it is at most
-  `limit` of them in `window_ms`, otherwise in how many milliseconds there is room again.
-  A host without it is given a count of this node's own.
+  Counts one more of `key` in the host's own rate limiter. `:ok` as long as there are at most
+  `limit` of them in `window_ms`, otherwise in how many milliseconds there is room. For a host
+  without this callback each node counts by itself.
   """
   @callback check_rate(
               arg(),
@@ -118,8 +118,8 @@ defmodule Plausible.Webhooks.Host do
   @optional_callbacks check_rate: 4
 
   @doc """
-  What a `t:site/0` says of what may be told. Raises for another shape: the host means to
-  hold something back, and nobody knows what.
+  What may be told of a site's goal completions. Raises for a value of another shape: the host
+  means to hold something back, but it is not known what.
 
       iex> Plausible.Webhooks.Host.tells(%{id: 1, domain: "example.com", props: ["plan"]})
       %{events: true, props: %{"plan" => true}, revenue: true}

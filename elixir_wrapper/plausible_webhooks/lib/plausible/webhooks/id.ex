@@ -1,8 +1,8 @@
 defmodule Plausible.Webhooks.Id do
   @moduledoc """
-  Ids: a prefix and 26 characters of Crockford's Base32, made like a ULID of 48
-  bits of Unix milliseconds and 80 random bits. They sort by time as plain text;
-  two of the same millisecond sort at random.
+  Ids: a prefix and 26 characters of Crockford's Base32, which hold 48 bits of Unix
+  milliseconds and 80 random bits, as in a ULID. As plain text they sort by time; two of the
+  same millisecond sort at random.
 
       iex> id = Plausible.Webhooks.Id.delivery(1_795_428_930_123)
       iex> Plausible.Webhooks.Id.unix_ms(id)

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Observer do
   @moduledoc """
-  Who wants to know what happens: metrics, a live page, other nodes of a cluster.
+  Gets told what happens, for metrics or a live page.
 
       defmodule MyObserver do
         @behaviour Plausible.Webhooks.Observer
@@ -15,18 +15,18 @@ defmodule Plausible.Webhooks.Observer do
 
       {Plausible.Webhooks, [observers: [{MyObserver, nil}]] ++ options}
 
-  Observers run in a process of their own, one after the other. One that raises is
-  counted and logged; one that is slow loses events (at most 10 000 wait, counted
-  in `Plausible.Webhooks.stats/1` as `notices_dropped`), but holds up no delivery.
+  Observers run in a process of their own, one after the other. One that raises is counted and
+  logged. One that is slow loses events, but holds up no delivery: at most 10 000 events wait,
+  and `Plausible.Webhooks.stats/1` counts the others as `notices_dropped`.
 
   ## Events
 
   Times are milliseconds unless the name says otherwise; `instance` is in every
-  metadata. A URL never appears, only its host.
+  metadata. A URL never appears, only its host name (`destination`).
 
   | event | measurements | metadata |
   |---|---|---|
-  | `:attempt` | `total_us`, `dns_us`, `connect_us`, `tls_us`, `first_byte_us` (each may be `nil`) | `delivery_id`, `webhook_id`, `site_id`, `host` (`nil` when not known), `number`, `state`, `status`, `error`, `next_at_ms` |
+  | `:attempt` | `total_us`, `dns_us`, `connect_us`, `tls_us`, `first_byte_us` (each may be `nil`) | `delivery_id`, `webhook_id`, `site_id`, `destination` (`nil` when not known), `number`, `state`, `status`, `error`, `next_at_ms` |
   | `:delivery_finished` | `attempts` (number of the last one; 0: ended without one) | as above |
   | `:deliveries_accepted` | `count` | `sites`: how many of them are of which site, `%{site_id => count}` |
   | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:site_share` (one site's part of the Outbox is full), `:fan_out` (more than `:deliveries_per_event_max`), `:refused_by_store`, `:payload` (too large, not encodable), `:malformed_event` (no `:clickhouse_event` with a `:site_id`), `:hook_error`, `:stopping` |
@@ -35,11 +35,11 @@ defmodule Plausible.Webhooks.Observer do
   | `:store_failed` | | `operation`, `reason` |
   | `:cluster_failed` | | `reason`: other nodes could not be told of a change |
   | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`; on the node that has changed it |
-  | `:webhook_disabled` | `failing_for_ms` (`nil` for `:gone`) | `site_id`, `webhook_id`, `host`, `reason`: `:gone`, `:failing` |
+  | `:webhook_disabled` | `failing_for_ms` (`nil` for `:gone`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing` |
 
   `:attempt` comes after the attempt is on record.
 
-  An observer that needs a process of its own names it by `c:process/2`: the instance
+  An observer that needs a process of its own returns it from `c:process/2`. The instance
   supervises it.
   """
 
@@ -59,8 +59,8 @@ defmodule Plausible.Webhooks.Observer do
               term()
 
   @doc """
-  A process that runs as long as the instance, or `nil`. When it ends it is started
-  again; more than 20 times in 10 seconds, and it is given up.
+  A process that runs as long as the instance, or `nil`. It is restarted when it ends, and
+  given up when it ends more than 20 times in 10 seconds.
   """
   @callback process(instance :: atom(), argument :: term()) :: Supervisor.child_spec() | nil
 

@@ -1,4 +1,6 @@
 defmodule Plausible.Webhooks.Options do
+  # Not an alias: this module would then depend on the one that starts everything.
+  @default_name :"Elixir.Plausible.Webhooks"
   @hours 3_600_000
   @days 24 * @hours
 
@@ -19,9 +21,9 @@ defmodule Plausible.Webhooks.Options do
     {:response_body_bytes_max, 16_384, {0, 1_048_576}, "how much of an answer is kept"},
     {:lane_in_flight_max, 8, {1, 1_024}, "requests at the same time to one webhook"},
     {:lane_rate_per_s, 50, {1, 100_000}, "requests per second to one webhook"},
-    {:host_in_flight_max, 64, {1, 4_096},
+    {:destination_in_flight_max, 64, {1, 4_096},
      "requests at the same time to one destination, over all webhooks"},
-    {:host_rate_per_s, 200, {1, 1_000_000}, "requests per second to one destination"},
+    {:destination_rate_per_s, 200, {1, 1_000_000}, "requests per second to one destination"},
     {:in_flight_max, 4_096, {1, 65_536}, "requests at the same time in all"},
     {:descriptors_max, 0, {0, 10_000_000},
      "sockets that the engine may hold, half of them in flight, half idle; " <>
@@ -85,17 +87,17 @@ defmodule Plausible.Webhooks.Options do
 
   What to send and to whom:
 
-    * `:name` - an atom, the instance; default `Plausible.Webhooks`. A second one
-      needs another name, and another database.
-    * `:vault` - what encrypts the secrets in the store: a list of keys, newest
-      first (32 bytes each, raw or in Base64); `{:file, path}`, a key file that is
-      made, with its folder, when it is not there; or a `Plausible.Webhooks.Vault`. Default `nil`:
-      for a store that brings its own.
-    * `:policy` - where may be sent to: `%{https_only: true, allow_private: false,
-      allow: [], ports: []}` and any part of it. `allow` lists CIDRs
-      (`"10.1.0.0/16"`) of addresses that may be reached besides public ones; local
-      names (`localhost`, `app.internal`) are let in by `allow_private` alone. `ports`
-      lists what is allowed (`[]`: all but the known bad ones).
+    * `:name` - the name of the instance, an atom; default `Plausible.Webhooks`. A second
+      instance needs another name and another database.
+    * `:vault` - what encrypts the secrets in the store: a list of keys, newest first (32 bytes
+      each, raw or in Base64); `{:file, path}`, a key file that is created with its folder if
+      it does not exist; or a `Plausible.Webhooks.Vault`. Default `nil`, for a store that has
+      its own.
+    * `:policy` - which destinations are allowed: `%{https_only: true, allow_private: false,
+      allow: [], ports: []}` or any part of it. `allow` lists CIDRs (`"10.1.0.0/16"`) of
+      addresses that are allowed besides public ones. Local names (`localhost`,
+      `app.internal`) are allowed by `allow_private` only. `ports` lists the ports that are
+      allowed; `[]` allows all but the known bad ones.
     * `:ca_file` - PEM file of the certificate authorities, `nil` for the system's.
     * `:user_agent` - `nil` for `Plausible-Webhooks/<version>`.
     * `:observers` - list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
@@ -107,13 +109,6 @@ defmodule Plausible.Webhooks.Options do
     * `:traffic` - limits of the traffic evaluator, likewise:
       #{@parts.traffic |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
       (`Plausible.Webhooks.Ingest.Traffic.Evaluator`); `false`: none runs here.
-    * `:periodic` - who sees to what one node of several has to do from time to time:
-      retention, and the traffic evaluation each minute. `:local` (default): this
-      instance's own timers, on one node at a time, which the store decides. `:oban`:
-      jobs of the host that call `Plausible.Webhooks.Ingest.Traffic.evaluate/2` and
-      `Plausible.Webhooks.prune/1`; the workers of the project
-      `plausible_webhooks_phoenix` do, for Oban. Taking over parked deliveries and
-      those of dead nodes is never left to a job: every node does it itself.
 
   Limits, units in the name:
 
@@ -121,7 +116,7 @@ defmodule Plausible.Webhooks.Options do
   """
 
   alias __MODULE__
-  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Terms, Vault}
+  alias Plausible.Webhooks.{Cluster, Host, Native, Store, Vault}
 
   @type t :: %Options{}
   @type error :: {:invalid_option, atom(), String.t()}
@@ -129,7 +124,7 @@ defmodule Plausible.Webhooks.Options do
   defstruct [
               :store,
               :host,
-              name: Plausible.Webhooks,
+              name: @default_name,
               vault: nil,
               policy: %{https_only: true, allow_private: false, allow: [], ports: []},
               ca_file: nil,
@@ -137,8 +132,7 @@ defmodule Plausible.Webhooks.Options do
               observers: [],
               cluster: nil,
               directory: [],
-              traffic: [],
-              periodic: :local
+              traffic: []
             ] ++ Enum.map(@limits, fn {key, default, _check, _text} -> {key, default} end)
 
   @doc "Checks every option; the error names the first one that is wrong."
@@ -165,7 +159,7 @@ defmodule Plausible.Webhooks.Options do
 
   # Two instances with a file each must not meet in the name of a process.
   defp named(%Options{name: name, store: {Store.SQLite, options}} = all)
-       when name != Plausible.Webhooks do
+       when name != @default_name do
     options = Keyword.put_new(options, :name, Module.concat(name, "SQLite"))
     %{all | store: {Store.SQLite, options}}
   end
@@ -245,9 +239,6 @@ defmodule Plausible.Webhooks.Options do
     do: implementation(module, options, Cluster, "no cluster")
 
   defp check(:cluster, _other), do: {:error, "must be {module, keyword list} or nil"}
-
-  defp check(:periodic, who) when who in [:local, :oban], do: {:ok, who}
-  defp check(:periodic, _other), do: {:error, "must be :local or :oban"}
 
   defp check(:traffic, false), do: {:ok, false}
 
@@ -340,9 +331,10 @@ defmodule Plausible.Webhooks.Options do
   defp policy_part?(:ports, ports), do: list_of?(ports, &(&1 in 1..65_535))
   defp policy_part?(_key, _value), do: false
 
-  defp list_of?(list, check), do: Terms.proper_list?(list) and Enum.all?(list, check)
+  defp list_of?(list, check),
+    do: is_list(list) and not List.improper?(list) and Enum.all?(list, check)
 
-  # As whoever judges by it reads it.
+  # The judge of URLs also judges the policy.
   defp judged(policy) do
     case Native.check_url("https://example.com/", policy) do
       {:error, reason} when reason != :blocked_port ->

@@ -44,6 +44,8 @@ defmodule Plausible.Webhooks.Store do
   (`Plausible.Webhooks.Observer`).
   """
 
+  import Plausible.Webhooks.Store.Operation
+
   alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
@@ -138,7 +140,7 @@ defmodule Plausible.Webhooks.Store do
           seen_at_ms: integer() | nil
         }
 
-  # --- the behaviour
+  # --- the behaviour, and the function of the same name for each operation
 
   @doc """
   Opens the store, and creates or migrates its tables.
@@ -158,30 +160,37 @@ defmodule Plausible.Webhooks.Store do
   Adds a webhook. `:limit_reached` when the site has `:webhooks_per_site_max` (20),
   `:already_exists` when the id is taken.
   """
-  @callback insert_webhook(handle(), Webhook.t()) ::
+  operation insert_webhook(webhook :: Webhook.t()) ::
               :ok | {:error, :limit_reached | :already_exists} | error()
+
   @doc """
   Replaces all of a webhook but `site_id` and `inserted_at_ms`, if `version` is still the
   stored one, and stores `version + 1`. Returns what is stored now. `:stale` for another
   version, `:not_found` for a webhook that is gone or of another site.
   """
-  @callback update_webhook(handle(), Webhook.t()) ::
+  operation update_webhook(webhook :: Webhook.t()) ::
               {:ok, Webhook.t()} | {:error, :stale | :not_found} | error()
+
   @doc """
   Deletes the site's webhook with its alert states and its log. A part of a long log may
   be left to `prune/3`. The engine cancels what waits.
   """
-  @callback delete_webhook(handle(), site_id(), Webhook.id()) ::
+  operation delete_webhook(site_id :: site_id(), id :: Webhook.id()) ::
               :ok | {:error, :not_found} | error()
-  @callback get_webhook(handle(), Webhook.id()) ::
+
+  operation get_webhook(id :: Webhook.id()) ::
               {:ok, Webhook.t()} | {:error, :not_found} | error()
+
   @doc "The site's webhooks, oldest first."
-  @callback list_webhooks(handle(), site_id()) :: {:ok, [Webhook.t()]} | error()
-  @callback all_webhooks(handle()) :: {:ok, [Webhook.t()]} | error()
+  operation list_webhooks(site_id :: site_id()) :: {:ok, [Webhook.t()]} | error()
+  operation all_webhooks() :: {:ok, [Webhook.t()]} | error()
   @doc "Sets health fields and leaves `version` as it is."
-  @callback put_health(handle(), Webhook.id(), %{
-              optional(:failing_since_ms) => integer() | nil
-            }) :: :ok | {:error, :not_found} | error()
+  operation put_health(
+              id :: Webhook.id(),
+              health :: %{
+                optional(:failing_since_ms) => integer() | nil
+              }
+            ) :: :ok | {:error, :not_found} | error()
 
   @doc """
   The moment of acceptance: inserts the deliveries in one transaction. A delivery whose
@@ -189,7 +198,7 @@ defmodule Plausible.Webhooks.Store do
   without `finished_at_ms` gets the time of the call. The webhook need not exist: it may
   just have been deleted.
   """
-  @callback accept(handle(), [Delivery.t()]) :: :ok | error()
+  operation accept(deliveries :: [Delivery.t()]) :: :ok | error()
 
   @doc """
   Writes attempts and moves their deliveries, in the given order and in one transaction.
@@ -212,7 +221,7 @@ defmodule Plausible.Webhooks.Store do
       engine had taken the delivery over and was faster), and its `owner` owns the pending
       delivery, the delivery loses its owner and can be claimed.
   """
-  @callback record(handle(), [Attempt.t()]) :: :ok | error()
+  operation record(attempts :: [Attempt.t()]) :: :ok | error()
 
   @doc """
   Makes `owner` the owner of at most `limit` deliveries: parked ones that are due, and
@@ -221,7 +230,7 @@ defmodule Plausible.Webhooks.Store do
   get the same one. What is pending for `owner` already is in its engine and is not
   returned.
   """
-  @callback claim(handle(), owner(), limit :: pos_integer()) :: {:ok, [Delivery.t()]} | error()
+  operation claim(owner :: owner(), limit :: pos_integer()) :: {:ok, [Delivery.t()]} | error()
 
   @doc """
   Makes `owner` the owner of at most `limit` pending deliveries of `from`, oldest due
@@ -229,17 +238,18 @@ defmodule Plausible.Webhooks.Store do
   name. They come back with body. Fewer than `limit` means that nothing is left, except
   rows that somebody else was changing at that moment.
   """
-  @callback reclaim(handle(), owner(), from :: owner(), limit :: pos_integer()) ::
+  operation reclaim(owner :: owner(), from :: owner(), limit :: pos_integer()) ::
               {:ok, [Delivery.t()]} | error()
 
   @doc """
   Makes pending deliveries of this owner `:parked`, due at `next_at_ms` and owned by
   nobody. Others are left alone.
   """
-  @callback release(handle(), owner(), [String.t()], next_at_ms :: integer()) :: :ok | error()
+  operation release(owner :: owner(), ids :: [String.t()], next_at_ms :: integer()) ::
+              :ok | error()
 
   @doc "Renews the lease under which the owner holds its deliveries. 1 ms ends it."
-  @callback heartbeat(handle(), owner(), lease_ms :: pos_integer()) :: :ok | error()
+  operation heartbeat(owner :: owner(), lease_ms :: pos_integer()) :: :ok | error()
 
   @doc """
   Takes the lease with this name, for what one node at a time may do. `{:error, :taken}`
@@ -247,7 +257,7 @@ defmodule Plausible.Webhooks.Store do
   unless another node has held it since. 1 ms ends it. Names of leases and owners do not
   meet.
   """
-  @callback take_lease(handle(), name :: String.t(), lease_ms :: pos_integer(), token() | nil) ::
+  operation take_lease(name :: String.t(), lease_ms :: pos_integer(), token :: token() | nil) ::
               {:ok, token()} | {:error, :taken} | error()
 
   @doc """
@@ -260,148 +270,62 @@ defmodule Plausible.Webhooks.Store do
   recovery it has arrived in the meantime. Unknown ids are skipped. Returns the
   deliveries with body, in the order of the ids.
   """
-  @callback redeliver(handle(), owner(), [String.t()]) :: {:ok, [Delivery.t()]} | error()
+  operation redeliver(owner :: owner(), ids :: [String.t()]) :: {:ok, [Delivery.t()]} | error()
 
   @doc """
   The ids of at most `limit` of the webhook's `failed` and `cancelled` deliveries created
   since then, oldest first.
   """
-  @callback recoverable(handle(), Webhook.id(), since_ms :: integer(), limit :: pos_integer()) ::
+  operation recoverable(webhook_id :: Webhook.id(), since_ms :: integer(), limit :: pos_integer()) ::
               {:ok, [String.t()]} | error()
 
   @doc "Cancels the webhook's pending and parked deliveries; returns their number."
-  @callback cancel_waiting(handle(), Webhook.id(), reason :: String.t()) ::
+  operation cancel_waiting(webhook_id :: Webhook.id(), reason :: String.t()) ::
               {:ok, non_neg_integer()} | error()
 
   @doc "A page of the site's log, newest first, without bodies (`nil`)."
-  @callback deliveries(handle(), site_id(), filters(), page()) ::
+  operation deliveries(site_id :: site_id(), filters :: filters(), page :: page()) ::
               {:ok, page_of(Delivery.t())} | error()
-  @callback get_delivery(handle(), String.t()) ::
+
+  operation get_delivery(id :: String.t()) ::
               {:ok, Delivery.t()} | {:error, :not_found} | error()
+
   @doc "Every attempt of a delivery, oldest first."
-  @callback attempts(handle(), String.t()) :: {:ok, [Attempt.t()]} | error()
-  @callback counts(handle()) :: {:ok, counts()} | error()
+  operation attempts(delivery_id :: String.t()) :: {:ok, [Attempt.t()]} | error()
+  operation counts() :: {:ok, counts()} | error()
 
   @doc """
   How the deliveries of these webhooks, all of one site, ended in the 24 hours from
   `since_ms`, the beginning of an hour, and after them. Returns an entry for each id. The
   cost is bounded whatever the log holds: this is called whenever somebody opens the page.
   """
-  @callback activity(handle(), site_id(), [Webhook.id()], since_ms :: integer()) ::
+  operation activity(site_id :: site_id(), webhook_ids :: [Webhook.id()], since_ms :: integer()) ::
               {:ok, %{Webhook.id() => activity()}} | error()
 
   @doc "How many deliveries of each of these webhooks are pending or parked."
-  @callback waiting(handle(), [Webhook.id()]) :: {:ok, %{Webhook.id() => waiting()}} | error()
+  operation waiting(webhook_ids :: [Webhook.id()]) ::
+              {:ok, %{Webhook.id() => waiting()}} | error()
 
   @doc """
   Deletes at most `limit` terminal deliveries that finished before then, with their
   attempts. Returns the number deleted; fewer than `limit` means that none is left. Also
   deletes, and may count, what deleted webhooks have left behind.
   """
-  @callback prune(handle(), before_ms :: integer(), limit :: pos_integer()) ::
+  operation prune(before_ms :: integer(), limit :: pos_integer()) ::
               {:ok, non_neg_integer()} | error()
 
   @doc "The alert states of these webhooks; a webhook may have none."
-  @callback alert_states(handle(), [Webhook.id()]) :: {:ok, [alert_state()]} | error()
+  operation alert_states(webhook_ids :: [Webhook.id()]) :: {:ok, [alert_state()]} | error()
   @doc "Puts or replaces the alert state of one webhook and kind."
-  @callback put_alert_state(handle(), alert_state()) :: :ok | {:error, :not_found} | error()
+  operation put_alert_state(state :: alert_state()) :: :ok | {:error, :not_found} | error()
 
-  # --- the facade: see the callback of the same name
+  # --- the facade
 
   @doc "The time by the store's clock; by this node's own while the store does not answer."
   @spec now_ms(instance()) :: integer()
   def now_ms(instance) do
     with {:error, _reason} <- call(instance, :now_ms, []), do: Instance.now_ms()
   end
-
-  @spec insert_webhook(instance(), Webhook.t()) :: :ok | error()
-  def insert_webhook(instance, webhook), do: call(instance, :insert_webhook, [webhook])
-
-  @spec update_webhook(instance(), Webhook.t()) :: {:ok, Webhook.t()} | error()
-  def update_webhook(instance, webhook), do: call(instance, :update_webhook, [webhook])
-
-  @spec delete_webhook(instance(), site_id(), Webhook.id()) :: :ok | error()
-  def delete_webhook(instance, site_id, id), do: call(instance, :delete_webhook, [site_id, id])
-
-  @spec get_webhook(instance(), Webhook.id()) :: {:ok, Webhook.t()} | error()
-  def get_webhook(instance, id), do: call(instance, :get_webhook, [id])
-
-  @spec list_webhooks(instance(), site_id()) :: {:ok, [Webhook.t()]} | error()
-  def list_webhooks(instance, site_id), do: call(instance, :list_webhooks, [site_id])
-
-  @spec all_webhooks(instance()) :: {:ok, [Webhook.t()]} | error()
-  def all_webhooks(instance), do: call(instance, :all_webhooks, [])
-
-  @spec put_health(instance(), Webhook.id(), map()) :: :ok | error()
-  def put_health(instance, id, health), do: call(instance, :put_health, [id, health])
-
-  @spec accept(instance(), [Delivery.t()]) :: :ok | error()
-  def accept(instance, deliveries), do: call(instance, :accept, [deliveries])
-
-  @spec record(instance(), [Attempt.t()]) :: :ok | error()
-  def record(instance, attempts), do: call(instance, :record, [attempts])
-
-  @spec claim(instance(), owner(), pos_integer()) :: {:ok, [Delivery.t()]} | error()
-  def claim(instance, owner, limit), do: call(instance, :claim, [owner, limit])
-
-  @spec reclaim(instance(), owner(), owner(), pos_integer()) :: {:ok, [Delivery.t()]} | error()
-  def reclaim(instance, owner, from, limit), do: call(instance, :reclaim, [owner, from, limit])
-
-  @spec release(instance(), owner(), [String.t()], integer()) :: :ok | error()
-  def release(instance, owner, ids, next_at_ms),
-    do: call(instance, :release, [owner, ids, next_at_ms])
-
-  @spec heartbeat(instance(), owner(), pos_integer()) :: :ok | error()
-  def heartbeat(instance, owner, lease_ms), do: call(instance, :heartbeat, [owner, lease_ms])
-
-  @spec take_lease(instance(), String.t(), pos_integer(), token() | nil) ::
-          {:ok, token()} | error()
-  def take_lease(instance, name, lease_ms, token),
-    do: call(instance, :take_lease, [name, lease_ms, token])
-
-  @spec redeliver(instance(), owner(), [String.t()]) :: {:ok, [Delivery.t()]} | error()
-  def redeliver(instance, owner, ids), do: call(instance, :redeliver, [owner, ids])
-
-  @spec recoverable(instance(), Webhook.id(), integer(), pos_integer()) ::
-          {:ok, [String.t()]} | error()
-  def recoverable(instance, webhook_id, since_ms, limit),
-    do: call(instance, :recoverable, [webhook_id, since_ms, limit])
-
-  @spec cancel_waiting(instance(), Webhook.id(), String.t()) ::
-          {:ok, non_neg_integer()} | error()
-  def cancel_waiting(instance, webhook_id, reason),
-    do: call(instance, :cancel_waiting, [webhook_id, reason])
-
-  @spec deliveries(instance(), site_id(), filters(), page()) ::
-          {:ok, page_of(Delivery.t())} | error()
-  def deliveries(instance, site_id, filters, page),
-    do: call(instance, :deliveries, [site_id, filters, page])
-
-  @spec get_delivery(instance(), String.t()) :: {:ok, Delivery.t()} | error()
-  def get_delivery(instance, id), do: call(instance, :get_delivery, [id])
-
-  @spec attempts(instance(), String.t()) :: {:ok, [Attempt.t()]} | error()
-  def attempts(instance, delivery_id), do: call(instance, :attempts, [delivery_id])
-
-  @spec counts(instance()) :: {:ok, counts()} | error()
-  def counts(instance), do: call(instance, :counts, [])
-
-  @spec activity(instance(), site_id(), [Webhook.id()], integer()) ::
-          {:ok, %{Webhook.id() => activity()}} | error()
-  def activity(instance, site_id, webhook_ids, since_ms),
-    do: call(instance, :activity, [site_id, webhook_ids, since_ms])
-
-  @spec waiting(instance(), [Webhook.id()]) :: {:ok, %{Webhook.id() => waiting()}} | error()
-  def waiting(instance, webhook_ids), do: call(instance, :waiting, [webhook_ids])
-
-  @spec prune(instance(), integer(), pos_integer()) :: {:ok, non_neg_integer()} | error()
-  def prune(instance, before_ms, limit), do: call(instance, :prune, [before_ms, limit])
-
-  @spec alert_states(instance(), [Webhook.id()]) :: {:ok, [alert_state()]} | error()
-  def alert_states(instance, webhook_ids), do: call(instance, :alert_states, [webhook_ids])
-
-  @spec put_alert_state(instance(), alert_state()) :: :ok | error()
-  def put_alert_state(instance, state), do: call(instance, :put_alert_state, [state])
 
   @doc false
   # The Keeper has opened the store.

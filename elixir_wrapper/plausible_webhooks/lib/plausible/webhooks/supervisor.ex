@@ -2,25 +2,25 @@ defmodule Plausible.Webhooks.Supervisor do
   @moduledoc false
   # The processes of one instance.
   #
-  # One for one: no child holds what another one needs to go on. What is queued is
-  # in tables of this supervisor, who owns what is in the store, and each child
-  # finds the others by name when it needs them and copes with their absence. So a
-  # crash costs one process its place in the queue and nobody a delivery:
+  # One for one: no process holds what another one needs to go on. Queued rows are in tables
+  # that belong to this supervisor, the store knows who owns what, and each process finds the
+  # others by name and copes with their absence. So a crash costs no delivery:
   #
-  #   Registration  nothing; the instance stays known
-  #   StoreKeeper   the store is away for a moment; everyone tries again
-  #   Notifier      notices that were waiting are lost, nothing else
+  #   Registration  nothing: the instance stays known
+  #   Isolated      tasks that run end; whoever waits for one gets an error
+  #   Keeper        the store is away for a moment, and everyone tries again
+  #   Observers     notices that were waiting are lost
   #   Health        a verdict is lost; the next attempt brings it again
-  #   Recorder      attempts are in the journal; recorded by its successor
-  #   Engine        a new owner; the old one's deliveries come back from the store
-  #   Outbox        deliveries are in the queue; committed by its successor
+  #   Recorder      attempts are in the journal, and its successor records them
+  #   Engine        gets a new owner; the deliveries of the old one come back from the store
+  #   Outbox        deliveries are in the queue, and its successor commits them
   #   Inbox         messages of other nodes are lost; the directory's refresh finds out
   #   Directory     its tables are this supervisor's
-  #   Sweeper       the engine gets a new owner id, what was between comes back
-  #   Evaluator     looks again at its next turn
+  #   Sweeper       the engine gets a new owner, and what was on its way comes back
+  #   Evaluator     evaluates at its next tick
   #
-  # The order is the way of a delivery, backwards: at the stop, which goes from
-  # the last to the first, each one still finds whom it hands over to.
+  # The order is the way of a delivery, backwards. At the stop, which goes from the last to
+  # the first, each process still finds the one it hands over to.
 
   use Supervisor
 
@@ -29,13 +29,13 @@ defmodule Plausible.Webhooks.Supervisor do
   alias Plausible.Webhooks.Deliver.{Engine, Health, Recorder, Sweeper}
   alias Plausible.Webhooks.Ingest.{Directory, Hooks}
   alias Plausible.Webhooks.Manage.Changes
-  alias Plausible.Webhooks.Runtime.{Instance, NativeLibrary, Observers, Registration}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated, NativeLibrary, Observers, Registration}
   alias Plausible.Webhooks.Store.Keeper
 
   alias Plausible.Webhooks.Ingest.Traffic.Evaluator
 
-  # Options hold keys and perhaps a password. Supervisors print the arguments of
-  # their children, but not what a function has closed over.
+  # Options hold keys and perhaps a password. Supervisors print the arguments of their
+  # children, but not what a function has closed over.
   @spec start_link(keyword() | (() -> keyword())) ::
           Supervisor.on_start() | {:error, Options.error() | {:native_library, String.t()}}
   def start_link(options) when is_function(options, 0), do: start_link(options.())
@@ -61,24 +61,24 @@ defmodule Plausible.Webhooks.Supervisor do
     children =
       [
         {Registration, name},
+        {Isolated, name},
         store(instance)
       ] ++
         observers(options) ++
         [
           {Observers, name},
-          {Health, name},
+          {Health, {name, &Changes.disable/4}},
           {Recorder, name},
           {Engine, instance},
           {Outbox, name}
         ] ++
         cluster(options) ++
-        [later(Directory, name), {Sweeper, name}] ++
-        if(options.traffic, do: [later(Evaluator, name)], else: [])
+        [directory(options), {Sweeper, name}] ++ evaluator(options)
 
     Supervisor.init(children, strategy: :one_for_one, max_restarts: 20, max_seconds: 10)
   end
 
-  # What the keeper has opened is of no use when the store's own process has died.
+  # What the Keeper has opened is useless once the store's own process has died.
   defp store(%Instance{name: name, options: %{store: {module, options}}}) do
     children = Enum.reject([module.child_spec(options), {Keeper, name}], &is_nil/1)
     options = [strategy: :rest_for_one, max_restarts: 20, max_seconds: 10]
@@ -90,8 +90,20 @@ defmodule Plausible.Webhooks.Supervisor do
     }
   end
 
-  # Each in a group of its own, which is given up when its process ends again and
-  # again: deliveries go on. Before the notifier, which calls them.
+  defp directory(%Options{name: name, directory: limits}) do
+    options = [instance: name, compare: &Changes.compare(name, &1)] ++ limits
+    Supervisor.child_spec({Directory, options}, id: Directory)
+  end
+
+  defp evaluator(%Options{traffic: false}), do: []
+
+  defp evaluator(%Options{name: name, traffic: limits}) do
+    options = [instance: name, deliver: &Hooks.deliver_notice(name, &1)] ++ limits
+    [Supervisor.child_spec({Evaluator, options}, id: Evaluator)]
+  end
+
+  # Each in a supervisor of its own, which is given up when its process ends again and again:
+  # deliveries go on. Before Observers, which calls them.
   defp observers(%Options{name: name, observers: observers}) do
     for {{module, argument}, n} <- Enum.with_index(observers),
         function_exported?(module, :process, 2),
@@ -107,7 +119,7 @@ defmodule Plausible.Webhooks.Supervisor do
     end
   end
 
-  # Before the directory: what changes after its first reading began is heard of.
+  # Before the directory: changes during its first reading are not missed.
   defp cluster(%Options{cluster: nil}), do: []
 
   defp cluster(%Options{name: name, cluster: {module, options}}) do
@@ -122,24 +134,4 @@ defmodule Plausible.Webhooks.Supervisor do
     {children, options} = group.()
     Supervisor.start_link(children, options)
   end
-
-  # Their options are looked up when they start, for the same reason.
-  defp later(module, name),
-    do: %{id: module, start: {__MODULE__, :start_part, [module, name]}}
-
-  @doc false
-  def start_part(Directory, name) do
-    options = Instance.fetch!(name).options
-    compare = &Changes.compare(name, &1)
-    Directory.start_link([instance: name, compare: compare] ++ options.directory)
-  end
-
-  def start_part(Evaluator, name) do
-    options = Instance.fetch!(name).options
-    deliver = &Hooks.deliver_notice(name, &1)
-    traffic = if options.periodic == :local, do: options.traffic, else: untimed(options.traffic)
-    Evaluator.start_link([instance: name, deliver: deliver] ++ traffic)
-  end
-
-  defp untimed(traffic), do: Keyword.put(traffic, :tick_ms, :infinity)
 end

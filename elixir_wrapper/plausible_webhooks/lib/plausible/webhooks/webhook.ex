@@ -9,30 +9,25 @@ defmodule Plausible.Webhooks.Webhook do
       iex> alias Plausible.Webhooks.Webhook
       iex> {:ok, webhook} =
       ...>   Webhook.new(1, %{url: "https://example.com/hook", events: ["goal.completed"]})
-      iex> {webhook.url, webhook.goals, Webhook.host(webhook)}
+      iex> {webhook.url, webhook.goals, Webhook.destination(webhook)}
       {"https://example.com/hook", :all, "example.com"}
       iex> Webhook.change(webhook, %{events: ["traffic.spike"]})
       {:error, %{spike_threshold: "is required for traffic.spike"}}
   """
 
   alias __MODULE__
-  alias Plausible.Webhooks.{Id, Native}
-  alias Plausible.Webhooks.Webhook.Attributes
+  alias Plausible.Webhooks.Id
+  alias Plausible.Webhooks.Webhook.{Attributes, Secrets}
 
   @type id :: String.t()
   @type event_type :: String.t()
-  @type secret :: %{
-          key: String.t(),
-          created_at_ms: integer(),
-          expires_at_ms: integer() | nil
-        }
+  @type secret :: Secrets.secret()
   @type disabled_reason :: :gone | :failing
 
   @typedoc "Visitors; or `:notifier`, as the host's own notifier says."
   @type threshold :: pos_integer() | :notifier | nil
 
-  @typedoc "What is wrong, by attribute; an unknown attribute under the name it came with."
-  @type errors :: %{(atom() | String.t()) => String.t()}
+  @type errors :: Attributes.errors()
 
   @type t :: %Webhook{
           id: id(),
@@ -55,9 +50,9 @@ defmodule Plausible.Webhooks.Webhook do
           updated_at_ms: integer()
         }
 
-  # `enabled` is what the user wants; `disabled_reason` is what we did (410, or
-  # failing for days). A webhook delivers when `enabled` and no disabled_reason.
-  # `version` grows with every change: caches and the engine compare it.
+  # `enabled` is what the user wants, `disabled_reason` what we did (410, or failing for days).
+  # A webhook delivers when it is enabled and has no disabled_reason. `version` grows with
+  # every change; caches and the engine compare it.
   defstruct [
     :id,
     :site_id,
@@ -79,20 +74,7 @@ defmodule Plausible.Webhooks.Webhook do
     version: 0
   ]
 
-  @secrets_max 10
   @day_ms 86_400_000
-  @overlap_ms_max 7 * @day_ms
-
-  # What the stores' integer columns hold.
-  @doc false
-  @spec threshold_to_store(threshold()) :: non_neg_integer() | nil
-  def threshold_to_store(:notifier), do: 0
-  def threshold_to_store(threshold), do: threshold
-
-  @doc false
-  @spec threshold_from_store(non_neg_integer() | nil) :: threshold()
-  def threshold_from_store(0), do: :notifier
-  def threshold_from_store(threshold), do: threshold
 
   @doc """
   A webhook of the site, from what a user gave: a map or keyword list whose keys
@@ -118,8 +100,8 @@ defmodule Plausible.Webhooks.Webhook do
   Options: `:policy` (of `check_url`, default `%{}`: the strictest), `:now_ms`,
   `:id`.
 
-  All that is wrong comes back at once. What is no map or keyword list raises
-  `ArgumentError`.
+  The error holds everything that is wrong. Attributes that are neither a map nor a keyword
+  list raise `ArgumentError`.
   """
   @spec new(integer(), map() | keyword(), keyword()) :: {:ok, t()} | {:error, errors()}
   def new(site_id, attrs, opts \\ [])
@@ -131,6 +113,7 @@ defmodule Plausible.Webhooks.Webhook do
     webhook = %Webhook{
       id: opts[:id],
       site_id: site_id,
+      url: "",
       inserted_at_ms: opts[:now_ms],
       updated_at_ms: opts[:now_ms]
     }
@@ -138,9 +121,9 @@ defmodule Plausible.Webhooks.Webhook do
     required = [:url, :events]
 
     with {:ok, changes} <- Attributes.cast(webhook, attrs, opts[:policy], required, [:secret]),
-         {secret, changes} = Map.pop(changes, :secret),
-         {:ok, key} <- given_or_generated(secret) do
-      {:ok, struct!(webhook, Map.put(changes, :secrets, [secret(key, opts[:now_ms])]))}
+         {key, changes} = Map.pop(changes, :secret),
+         {:ok, secret} <- Secrets.new(key, opts[:now_ms]) do
+      {:ok, struct!(webhook, Map.put(changes, :secrets, [secret]))}
     else
       {:error, errors} when is_map(errors) -> {:error, errors}
       {:error, _reason} -> {:error, %{secret: "could not be generated"}}
@@ -168,19 +151,19 @@ defmodule Plausible.Webhooks.Webhook do
   def change(_webhook, _attrs, _opts),
     do: raise(ArgumentError, "the first argument must be a webhook")
 
-  @doc "Does it deliver: wanted by its owner, and not disabled by us?"
+  @doc "Whether it delivers: its owner wants it, and we have not disabled it."
   @spec active?(t()) :: boolean()
   def active?(%Webhook{enabled: enabled, disabled_reason: reason}), do: enabled and reason == nil
 
   @doc """
-  The host it delivers to: all of the URL that may be shown in logs and telemetry,
-  since path and query may hold tokens.
+  The host name of the URL: all of it that may be shown in logs and telemetry, since path and
+  query may hold tokens.
   """
-  @spec host(t() | String.t()) :: String.t() | nil
-  def host(%Webhook{url: url}), do: host(url)
+  @spec destination(t() | String.t()) :: String.t() | nil
+  def destination(%Webhook{url: url}), do: destination(url)
 
   # URI.new/1 raises for bytes that are no text.
-  def host(url) when is_binary(url) do
+  def destination(url) when is_binary(url) do
     with true <- String.valid?(url),
          {:ok, %URI{host: host}} when host != "" <- url |> without_ellipsis() |> URI.new() do
       host
@@ -189,19 +172,19 @@ defmodule Plausible.Webhooks.Webhook do
     end
   end
 
-  def host(nil), do: nil
+  def destination(nil), do: nil
 
-  # What is shown to who may only read is cut there.
+  # An actor who may only read gets the URL cut there.
   defp without_ellipsis(url), do: String.replace_suffix(url, "\u2026", "")
 
   # --- secrets
 
   @doc """
-  Puts a new secret in front. The older ones go on signing for `overlap_ms` (0 to
-  7 days, default 24 h) or as long as an earlier rotation left them, whichever is
-  shorter; with 0 the new one is at once the only one. Expired ones are dropped.
+  Puts a new secret in front. The older ones go on signing for `overlap_ms` (0 to 7 days, 24
+  hours by default), or as long as an earlier rotation left them if that is shorter. With 0
+  the new one is the only one at once. Expired ones are dropped.
 
-  `key` is a secret of the customer's own; `nil` makes one. Errors:
+  `key` is a secret of the customer's own; `nil` generates one. Errors:
   `:invalid_overlap`, `:invalid_secret`, `:duplicate_secret`, `:too_many_secrets`
   (10 would be exceeded: wait for older ones to expire, or choose a shorter
   overlap), and what `Plausible.Webhooks.Native.generate_secret/0` says.
@@ -214,60 +197,18 @@ defmodule Plausible.Webhooks.Webhook do
         now_ms \\ System.system_time(:millisecond),
         key \\ nil
       ) do
-    with :ok <- check_overlap(overlap_ms),
-         :ok <- check_secret(key),
-         older = expire(live_keys(webhook, now_ms), now_ms, now_ms + overlap_ms),
-         :ok <- check_room(older),
-         {:ok, key} <- given_or_generated(key),
-         :ok <- check_duplicate(older, key) do
-      {:ok, %{webhook | secrets: [secret(key, now_ms) | older], updated_at_ms: now_ms}}
-    end
+    with {:ok, secrets} <- Secrets.rotate(webhook.secrets, overlap_ms, now_ms, key),
+         do: {:ok, %{webhook | secrets: secrets, updated_at_ms: now_ms}}
   end
 
   @doc "The secrets that sign now, newest first."
   @spec live_keys(t(), integer()) :: [secret()]
   def live_keys(%Webhook{secrets: secrets}, now_ms) when is_integer(now_ms),
-    do: Enum.filter(secrets, &(&1.expires_at_ms == nil or &1.expires_at_ms > now_ms))
+    do: Secrets.live(secrets, now_ms)
 
-  defp expire(secrets, now_ms, at_ms) do
-    # In Erlang's term order nil is greater than any number: never is latest.
-    for %{expires_at_ms: expires_at_ms} = secret <- secrets,
-        at_ms = min(expires_at_ms, at_ms),
-        at_ms > now_ms,
-        do: %{secret | expires_at_ms: at_ms}
-  end
-
-  defp check_overlap(overlap_ms) when overlap_ms in 0..@overlap_ms_max, do: :ok
-  defp check_overlap(_overlap_ms), do: {:error, :invalid_overlap}
-
-  defp check_secret(nil), do: :ok
-  defp check_secret(key), do: if(secret?(key), do: :ok, else: {:error, :invalid_secret})
-
-  defp check_room(older),
-    do: if(length(older) < @secrets_max, do: :ok, else: {:error, :too_many_secrets})
-
-  defp check_duplicate(older, key),
-    do: if(Enum.any?(older, &(&1.key == key)), do: {:error, :duplicate_secret}, else: :ok)
-
-  @doc """
-  Is this a secret in the form that receivers' libraries take: `whsec_` and the
-  standard, padded Base64 of 24 to 64 bytes?
-  """
+  @doc "Whether this is a secret in the form that receivers' libraries take."
   @spec secret?(term()) :: boolean()
-  def secret?("whsec_" <> encoded) do
-    case Base.decode64(encoded) do
-      # Encoded anew, for there is more than one way to write the last bits.
-      {:ok, raw} -> byte_size(raw) in 24..64 and Base.encode64(raw) == encoded
-      :error -> false
-    end
-  end
-
-  def secret?(_other), do: false
-
-  defp given_or_generated(nil), do: Native.generate_secret()
-  defp given_or_generated(key), do: {:ok, key}
-
-  defp secret(key, now_ms), do: %{key: key, created_at_ms: now_ms, expires_at_ms: nil}
+  defdelegate secret?(term), to: Secrets, as: :valid?
 end
 
 defimpl Inspect, for: Plausible.Webhooks.Webhook do
@@ -280,7 +221,7 @@ defimpl Inspect, for: Plausible.Webhooks.Webhook do
       id: webhook.id,
       site_id: webhook.site_id,
       name: webhook.name,
-      host: shown_host(webhook),
+      destination: shown_destination(webhook),
       enabled: webhook.enabled,
       disabled_reason: webhook.disabled_reason,
       events: webhook.events,
@@ -292,9 +233,9 @@ defimpl Inspect, for: Plausible.Webhooks.Webhook do
     concat(["#Plausible.Webhooks.Webhook<", to_doc(shown, opts), ">"])
   end
 
-  # Inspecting must work on whatever is in the fields.
-  defp shown_host(%Webhook{url: url}) when is_binary(url), do: Webhook.host(url)
-  defp shown_host(_webhook), do: nil
+  # Must work whatever the fields hold.
+  defp shown_destination(%Webhook{url: url}) when is_binary(url), do: Webhook.destination(url)
+  defp shown_destination(_webhook), do: nil
 
   defp header_names(headers) when is_list(headers), do: for({name, _value} <- headers, do: name)
   defp header_names(_other), do: []

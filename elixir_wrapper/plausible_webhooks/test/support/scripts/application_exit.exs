@@ -34,7 +34,7 @@ defmodule Exiting do
          ca_file: ca_file,
          lane_in_flight_max: 16,
          lane_rate_per_s: 100_000,
-         host_rate_per_s: 100_000,
+         destination_rate_per_s: 100_000,
          traffic: false}
       ],
       strategy: :one_for_one

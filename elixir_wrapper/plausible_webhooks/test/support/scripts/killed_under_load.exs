@@ -27,7 +27,7 @@ Logger.configure(level: :error)
        park_after_ms: 250,
        sweep_interval_ms: 100,
        lane_rate_per_s: 100_000,
-       host_rate_per_s: 100_000,
+       destination_rate_per_s: 100_000,
        traffic: false}
     ],
     strategy: :one_for_one

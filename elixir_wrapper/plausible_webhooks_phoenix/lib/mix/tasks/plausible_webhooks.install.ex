@@ -1,37 +1,37 @@
 defmodule Mix.Tasks.PlausibleWebhooks.Install do
-  @shortdoc "Brings webhooks into Plausible's source"
+  @shortdoc "Adds webhooks to Plausible's source"
   @moduledoc """
-  Brings webhooks into Plausible's source: the child, the hooks, the configuration,
-  the migration, the settings page, what the image needs.
+  Adds webhooks to Plausible's source: the child, the hooks, the configuration, the
+  migration, the settings page, and the packages of the image.
 
       mix plausible_webhooks.install
 
-  Shows what it would add to each file as a diff and asks before it writes. It adds
-  lines and changes none. Run again it changes nothing. A file that does not look as
-  it expects is left alone; then it says which lines go where, does the others, and
-  ends with status 1.
+  Shows what it would add to each file as a diff, and asks before it writes. It adds lines
+  and changes none. A second run changes nothing; after an upgrade of this package, a run
+  adds the migration that is missing. When a file does not look as expected, the task
+  leaves it alone, says which lines go where, does the other files, and ends with status 1.
 
-  It reads and writes files, and neither starts Plausible nor compiles it. To be found
-  it has to be a dependency already, so the first step is one line in `mix.exs`:
+  The task reads and writes files; it neither starts nor compiles Plausible. Mix finds the
+  task when this package is a dependency, so the first step is an entry in `mix.exs`:
 
       {:plausible_webhooks_phoenix,
        git: "https://...", ref: "...", subdir: "elixir_wrapper/plausible_webhooks_phoenix"}
 
-  then `mix deps.get`. Or it is run where this package is, which needs no such line:
+  followed by `mix deps.get`. A checkout of this package needs no such entry:
 
       mix plausible_webhooks.install --root ../../../analytics
 
   ## Options
 
-    * `--dry-run` - shows and writes nothing
+    * `--dry-run` - shows the diff and writes nothing
     * `--yes` - does not ask
-    * `--no-page` - without the settings page
-    * `--root DIR` - Plausible's folder; default: this one
-    * `--path DIR` - the dependency by a path, as seen from Plausible's folder
-    * `--git URL`, `--ref REF` - the dependency from a repository
+    * `--no-page` - leaves the settings page out
+    * `--root DIR` - Plausible's folder; default: the current one
+    * `--path DIR` - adds the dependency by a path, relative to Plausible's folder
+    * `--git URL`, `--ref REF` - adds the dependency from a repository
 
-  What `mix.exs` says already counts more than the last three. The change in full, and
-  how to undo it: `docs/plausible.md`.
+  An entry in `mix.exs` takes precedence over the last three. `docs/plausible.md` shows the
+  change in full, and how to undo it.
   """
 
   use Mix.Task
@@ -99,7 +99,7 @@ defmodule Mix.Tasks.PlausibleWebhooks.Install do
     Mix.shell().info("#{path} is left alone: #{why}.\nTo be added #{where}:\n\n#{text}\n")
   end
 
-  # Whether what was to be written is.
+  # Whether there is nothing left to write.
   defp write(_root, _changes, [], _options) do
     Mix.shell().info("There is nothing to add.")
     true

@@ -4,23 +4,26 @@ defmodule Plausible.Webhooks.Installer do
   `mix plausible_webhooks.install` shows and makes.
 
       changes = Plausible.Webhooks.Installer.plan("/src/analytics")
-      for %{result: {:edit, _old, _new}} = change <- changes,
-          do: IO.write(Plausible.Webhooks.Installer.diff(change))
+      for change <- changes, do: IO.write(Plausible.Webhooks.Installer.diff(change))
 
-  It only adds lines. Places are found in the syntax tree, so that it fits older and
-  newer versions of Plausible; every other line stays as it is, byte for byte. A file
-  in which a place is not found is left alone. What was added is looked for again
-  before it counts: a second run finds everything there and changes nothing.
+  The installer only adds lines. It finds the places in the syntax tree, so it fits older
+  and newer versions of Plausible, and it keeps every other line byte for byte. It leaves
+  a file alone when it does not recognize a place in it. It searches each result again
+  before it accepts it, so a second run finds everything and changes nothing.
+
+  After an upgrade of this package, run the installer again. It adds the migration to the
+  newer version of the tables, and whatever else that version needs.
   """
 
-  alias Plausible.Webhooks.Installer.{Build, Dependency, Diff, Hooks, Page, Source, Step}
+  alias Plausible.Webhooks.Installer.{Build, Dependency, Diff, Goals, Hooks, Page, Source, Step}
+  alias Plausible.Webhooks.Migrations
 
   @default {:path, "../plausible-webhooks/elixir_wrapper/plausible_webhooks_phoenix"}
 
   @typedoc """
-  `result`: `:done` when nothing is to do; `{:edit, old, new}` with both texts, `old`
-  is `nil` for a new file; `{:unknown, why}` when the place was not found. `where` and
-  `lines` say what is to be added by hand then.
+  `result`: `:done` when the file needs no change; `{:edit, old, new}` with both texts,
+  where `old` is `nil` for a new file; `{:unknown, why}` when a place was not recognized.
+  Then `where` and `lines` say what to add by hand.
   """
   @type change :: %{
           path: Path.t(),
@@ -31,44 +34,46 @@ defmodule Plausible.Webhooks.Installer do
         }
 
   @doc """
-  What is to be changed in the folder `root`; reads, and writes nothing.
+  Returns what to change in the folder `root`. Reads files, and writes none.
 
   Options:
 
-    * `:dependency` - `{:path, path}`, seen from `root`, or `{:git, url, ref}` (`nil`:
-      none); default `#{inspect(@default)}`. What `mix.exs` says already counts more.
-    * `:page` - with the settings page, default `true`.
-    * `:now` - a `NaiveDateTime` for the name of the migration, default now.
+    * `:dependency` - `{:path, path}`, relative to `root`, or `{:git, url, ref}` (`nil`
+      for no ref); default `#{inspect(@default)}`. An entry in `mix.exs` takes precedence.
+    * `:page` - whether to add the settings page, default `true`.
+    * `:now` - a `NaiveDateTime` for the name of a migration, default now.
+    * `:version` - the version of the tables, default the newest.
   """
   @spec plan(Path.t(), keyword()) :: [change()]
   def plan(root, options \\ []) do
-    defaults = [dependency: @default, page: true, now: NaiveDateTime.utc_now()]
-    options = Keyword.validate!(options, defaults)
+    options =
+      Keyword.validate!(options,
+        dependency: @default,
+        page: true,
+        now: NaiveDateTime.utc_now(),
+        version: Migrations.current_version()
+      )
+
+    mix = read(root, "mix.exs") || ""
 
     context = %{
       root: root,
       now: options[:now],
-      eol: eol(root),
-      dependency: dependency(root) || options[:dependency]
+      version: options[:version],
+      # New files end their lines as the others do.
+      eol: if(mix =~ "\r\n", do: "\r\n", else: "\n"),
+      dependency: dependency(mix) || options[:dependency]
     }
 
-    steps =
-      Hooks.steps() ++
-        Build.steps(context) ++ if(options[:page], do: Page.steps(context), else: [])
+    page = if options[:page], do: Page.steps(context), else: []
 
-    steps |> Enum.sort_by(& &1.path) |> Enum.map(&change(&1, read(root, &1.path)))
+    (Hooks.steps() ++ [Goals.step()] ++ Build.steps(context) ++ page)
+    |> Enum.sort_by(& &1.path)
+    |> Enum.map(&Step.change(&1, read(root, &1.path), context.eol))
   end
 
-  # What is new ends its lines as what is there does.
-  defp eol(root), do: if((read(root, "mix.exs") || "") =~ "\r\n", do: "\r\n", else: "\n")
-
-  defp dependency(root) do
-    with text when text != nil <- read(root, "mix.exs"),
-         {:ok, source} <- Source.elixir(text) do
-      Dependency.found(source)
-    else
-      _unreadable -> nil
-    end
+  defp dependency(mix) do
+    with {:ok, source} <- Source.elixir(mix), do: Dependency.found(source), else: (_ -> nil)
   end
 
   defp read(root, path) do
@@ -78,38 +83,14 @@ defmodule Plausible.Webhooks.Installer do
     end
   end
 
-  defp change(%Step{} = step, old) do
-    result =
-      case step.edit.(old) do
-        {:ok, source} -> checked(step, old, Source.to_text(source))
-        other -> other
-      end
-
-    {result, lines} =
-      case result do
-        {:unknown, why, lines} -> {{:unknown, why}, lines}
-        result -> {result, step.lines}
-      end
-
-    step |> Map.take([:path, :where, :note]) |> Map.merge(%{result: result, lines: lines})
-  end
-
-  # Two tries cost a moment; a place that was mistaken would cost an afternoon.
-  defp checked(step, old, new) do
-    case step.edit.(new) do
-      :done -> {:edit, old, new}
-      _not_found_again -> {:unknown, "what was added is not found again"}
-    end
-  end
-
-  @doc "The change of one file as a unified diff; empty when there is none."
+  @doc "Returns the change of one file as a unified diff, or `\"\"` when there is none."
   @spec diff(change()) :: String.t()
   def diff(%{path: path, result: {:edit, old, new}}), do: Diff.unified(path, old, new)
   def diff(_no_edit), do: ""
 
   @doc """
-  Writes the edits among the changes into the folder `root`. Raises a `File.Error` before
-  it writes the first when one of them cannot be written.
+  Writes the edits among the changes into the folder `root`. When one of the files cannot
+  be written, it raises a `File.Error` before it writes any.
   """
   @spec write!(Path.t(), [change()]) :: :ok
   def write!(root, changes) do
@@ -121,7 +102,7 @@ defmodule Plausible.Webhooks.Installer do
     :ok
   end
 
-  # The folder of a new file is made, and the file tried: what is left of it is empty.
+  # Makes the folder of a new file and tries the file; leaves at most empty folders.
   defp writable!(path) do
     new? = not File.exists?(path)
 

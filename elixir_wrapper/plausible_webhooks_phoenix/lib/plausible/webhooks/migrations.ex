@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Migrations do
   @moduledoc """
-  The tables of `Plausible.Webhooks.Store.Ecto`, made and changed by the host's own
-  migrations.
+  Makes and changes the tables of `Plausible.Webhooks.Store.Ecto`, in migrations of the
+  host.
 
       defmodule MyApp.Repo.Migrations.AddWebhooks do
         use Ecto.Migration
@@ -10,52 +10,47 @@ defmodule Plausible.Webhooks.Migrations do
         def down, do: Plausible.Webhooks.Migrations.down(version: 1)
       end
 
-  `up/1` goes from the version that is there to the one that is asked for, `down/1`
-  undoes the one that is asked for and all above it. A migration that is already
-  released names its version, so that it goes on doing the same after an upgrade of
-  this package; the next version gets a migration of its own.
+  `up/1` goes from the present version to the given one; `down/1` undoes the given version
+  and all above it. A released migration names its version, so that it does the same after
+  an upgrade of this package. The next version gets a migration of its own.
 
   Options:
 
     * `:version` - default for `up/1` the newest, for `down/1` the first.
-    * `:prefix` - the schema, default `"public"`. It is made when it is not there.
-    * `:sites` - the host's table of sites. Webhooks of a site that is deleted are
-      deleted with it (`ON DELETE CASCADE`); their log follows in slices, when old
-      deliveries are pruned. A name, or `[table: "sites", column: "id", prefix:
-      "analytics"]`; default `nil`: no reference. Without a prefix it is the table that
-      the connection's `search_path` finds, as in the host's own queries. The column is
-      an integer of any size.
-    * `:concurrently` - make indexes `CONCURRENTLY`, default `false`. Version 1 has
-      no use for it, its tables are new; a later version that adds an index to a
-      table full of deliveries takes it, and then the migration must not run in a
-      transaction:
+    * `:prefix` - the schema, default `"public"`; created if missing.
+    * `:sites` - the host's table of sites. The deletion of a site deletes its webhooks
+      (`ON DELETE CASCADE`); their log follows in slices, when old deliveries are pruned. A
+      name, or `[table: "sites", column: "id", prefix: "analytics"]`; default `nil`: no
+      reference. Without a prefix, the connection's `search_path` finds the table, as in the
+      host's own queries. The column is an integer of any size.
+    * `:concurrently` - create indexes `CONCURRENTLY`, default `false`. Version 1 ignores it,
+      since its tables are new. A later version may add an index to a large table; then the
+      migration must not run in a transaction:
 
           @disable_ddl_transaction true
           @disable_migration_lock true
 
           def up, do: Plausible.Webhooks.Migrations.up(version: 2, concurrently: true)
 
-  Nothing in these migrations asks for a superuser or an extension. They go into `up`
-  and `down`, not into `change`. Where the application has another role than the
-  migrations, it needs `SELECT, INSERT, UPDATE, DELETE` on the tables and `USAGE` on
-  the sequence `webhook_deliveries_seq_seq`.
+  The migrations need neither a superuser nor an extension. They belong into `up` and `down`,
+  not into `change`. When the application's role is not the one that migrates, it needs
+  `SELECT, INSERT, UPDATE, DELETE` on the tables and `USAGE` on the sequence
+  `webhook_deliveries_seq_seq`.
 
-  Deleting a site in the database tells no node: they find out within a minute, and
-  deliver to its webhooks until then. A host that deletes one calls
-  `Plausible.Webhooks.goals_changed/1` with its id after the commit.
+  Nodes notice the deletion of a site within a minute, and deliver to its webhooks until
+  then. A host that wants it sooner calls `Plausible.Webhooks.goals_changed/1` with the id
+  after the commit.
 
   ## Old nodes on new tables
 
-  While a release is rolled out, nodes of the old one go on working, and may start
-  again, after the migration of the new one has run. Whether they can is known to the
-  new one alone, so it leaves word: the comment of the table `webhooks` is
-  "plausible_webhooks version 3, compatible from 2". A node that knows version 2 works
-  with these tables, one that knows 1 refuses to start (`{:newer_schema, 3}`), before
-  it writes what nobody understands. Each version says since which one its tables
-  are like that (`compatible_from/0`).
+  During a rollout, nodes of the old release go on working, and may restart, after the new
+  release has migrated. Only the new release knows whether they can, so it leaves a comment
+  on the table `webhooks`: "plausible_webhooks version 3, compatible from 2". A node that
+  knows version 2 works with these tables. One that knows version 1 refuses to start
+  (`{:newer_schema, 3}`). Each version declares `compatible_from/0`.
 
-  The other way round there is no such rule: migrations run first, and new code on
-  older tables refuses to start (`{:older_schema, 1}`).
+  In the other direction, new code on older tables refuses to start (`{:older_schema, 1}`):
+  migrations run first.
   """
 
   use Ecto.Migration
@@ -77,28 +72,28 @@ defmodule Plausible.Webhooks.Migrations do
   @spec current_version() :: pos_integer()
   def current_version, do: @versions |> Map.keys() |> Enum.max()
 
-  @doc "Makes the tables, or brings them to a newer version."
+  @doc "Creates the tables, or upgrades them."
   @spec up(keyword()) :: :ok
   def up(opts \\ []) when is_list(opts) do
     options = options(opts, current_version())
-    # What the same migration has done before is only queued. In a `change` that is
-    # rolled back this raises: there is no way back from there.
+    # Earlier commands of the same migration are only queued. In a `change` that is rolled
+    # back this raises.
     flush()
     there = version_there(repo(), options.prefix)
 
     if there < options.version do
-      # Not by IF NOT EXISTS alone: that asks for the right to make one first.
+      # IF NOT EXISTS alone needs the right to create a schema.
       if there == 0 and options.create_schema? and not schema?(options.prefix),
         do: execute("CREATE SCHEMA IF NOT EXISTS #{options.prefix}")
 
       for version <- (there + 1)..options.version, do: @versions[version].up(options)
-      leave_word(options, options.version)
+      comment(options, options.version)
     end
 
     :ok
   end
 
-  @doc "Undoes a version and all above it: the tables and what is in them."
+  @doc "Undoes a version and all above it, including the data."
   @spec down(keyword()) :: :ok
   def down(opts \\ []) when is_list(opts) do
     options = options(opts, 1)
@@ -110,14 +105,14 @@ defmodule Plausible.Webhooks.Migrations do
 
     if there >= options.version do
       for version <- there..options.version//-1, do: @versions[version].down(options)
-      if options.version > 1, do: leave_word(options, options.version - 1)
+      if options.version > 1, do: comment(options, options.version - 1)
     end
 
     :ok
   end
 
   @doc """
-  Which version is there; 0 for none.
+  Returns the present version, 0 without tables.
 
       Plausible.Webhooks.Migrations.migrated_version(MyApp.Repo, prefix: "webhooks")
   """
@@ -144,7 +139,7 @@ defmodule Plausible.Webhooks.Migrations do
     there?
   end
 
-  defp leave_word(options, version) do
+  defp comment(options, version) do
     text = word(version, @versions[version].compatible_from())
     execute("COMMENT ON TABLE #{options.prefix}.webhooks IS '#{text}'")
   end
@@ -158,7 +153,7 @@ defmodule Plausible.Webhooks.Migrations do
   @spec version_of(String.t() | nil) ::
           {:ok, version :: pos_integer(), compatible_from :: pos_integer()} | :error
   def version_of(comment) do
-    # What a later version may have to say is behind a semicolon.
+    # A later version may add more behind a semicolon.
     word =
       ~r/\Aplausible_webhooks version ([1-9]\d{0,8}), compatible from ([1-9]\d{0,8})(;.*)?\z/s
 
@@ -166,17 +161,6 @@ defmodule Plausible.Webhooks.Migrations do
       [_all, version, from | _more] -> {:ok, String.to_integer(version), String.to_integer(from)}
       nil -> :error
     end
-  end
-
-  @doc false
-  @spec index(options(), String.t(), String.t()) :: :ok
-  def index(options, name, definition) do
-    how = if options.concurrently, do: "CONCURRENTLY ", else: ""
-
-    # One that was broken off leaves an index behind that is kept up to date and
-    # never used. Migrations outside of a transaction are simply run again.
-    if options.concurrently, do: execute("DROP INDEX #{how}IF EXISTS #{options.prefix}.#{name}")
-    execute("CREATE INDEX #{how}#{name} ON #{options.prefix}.#{definition}")
   end
 
   # --- options
@@ -212,11 +196,11 @@ defmodule Plausible.Webhooks.Migrations do
   defp quoted!(name) do
     if prefix?(name),
       do: quoted(name),
-      else: raise(ArgumentError, "not a name that can be used: #{inspect(name)}")
+      else: raise(ArgumentError, "not a usable name: #{inspect(name)}")
   end
 
-  # Quotes are left out of what is allowed, so that a quoted name can stand in a
-  # string literal too. What is longer PostgreSQL cuts off.
+  # No quotes, so that a quoted name can stand in a string literal too. PostgreSQL truncates
+  # longer names.
   @doc false
   @spec prefix?(term()) :: boolean()
   def prefix?(name) do

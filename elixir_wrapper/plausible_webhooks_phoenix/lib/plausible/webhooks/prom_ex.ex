@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.PromEx do
   @moduledoc """
-  A plugin of [PromEx](https://hexdocs.pm/prom_ex): what `Plausible.Webhooks.Telemetry`
-  tells, for Prometheus.
+  A plugin of [PromEx](https://hexdocs.pm/prom_ex): the events of
+  `Plausible.Webhooks.Telemetry` as metrics for Prometheus.
 
       defmodule MyApp.PromEx do
         use PromEx, otp_app: :my_app
@@ -13,7 +13,8 @@ defmodule Plausible.Webhooks.PromEx do
       {Plausible.Webhooks, observers: [{Plausible.Webhooks.Telemetry, []}], ...}
 
   Options (`{Plausible.Webhooks.PromEx, poll_rate: 10_000}`): `:instance` (default
-  `Plausible.Webhooks`) and `:poll_rate` of the gauges in ms (default 10 000).
+  `Plausible.Webhooks`) and `:poll_rate` of the node's gauges in ms (default 10 000). The
+  queue's gauges are polled every minute.
 
   | metric | type | tags |
   |---|---|---|
@@ -28,12 +29,11 @@ defmodule Plausible.Webhooks.PromEx do
   | `plausible_webhooks_node_outbox`, `_journal`, `_waiting`, `_in_flight` | gauge | |
   | `plausible_webhooks_queue_pending`, `_parked`, `_overdue_milliseconds` | gauge | |
 
-  No tag names a site, a webhook or a host: there may be many.
+  No tag names a site, a webhook or a host: there may be too many.
   """
 
-  # PromEx is called when it calls us, and not before: whether it was there when this
-  # was compiled, and in which order, does not matter. A plugin is a module with
-  # these three functions.
+  # PromEx is optional, and need not be there when this module is compiled. A plugin is a
+  # module with these three functions.
   @compile {:no_warn_undefined,
             [PromEx.MetricTypes.Event, PromEx.MetricTypes.Polling, Telemetry.Metrics]}
 
@@ -42,25 +42,38 @@ defmodule Plausible.Webhooks.PromEx do
 
   @prefix [:plausible, :webhooks]
   @poll_rate_ms 10_000
+  @queue_rate_ms 60_000
   @buckets_ms [5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 15_000]
 
-  @doc "Counters and distributions of what happens."
+  @doc "Counters and distributions of events."
   @spec event_metrics(keyword()) :: term()
-  def event_metrics(_options) do
-    [
-      Event.build(:plausible_webhooks_event_metrics, attempts() ++ deliveries() ++ trouble()),
-      # Measured by a job, where there is one.
-      Event.build(:plausible_webhooks_queue_event_metrics, queue())
-    ]
-  end
+  def event_metrics(_options),
+    do: [Event.build(:plausible_webhooks_event_metrics, attempts() ++ counts())]
 
-  @doc "Gauges of this node's queues."
+  @doc "Gauges of this node, and of the queue over all nodes."
   @spec polling_metrics(keyword()) :: term()
   def polling_metrics(options) do
     instance = Keyword.get(options, :instance, Plausible.Webhooks)
     poll_rate_ms = Keyword.get(options, :poll_rate, @poll_rate_ms)
-    measure = {Plausible.Webhooks.Telemetry, :measure, [instance]}
-    Polling.build(:plausible_webhooks_polling_metrics, poll_rate_ms, measure, node_gauges())
+    measure = &{Plausible.Webhooks.Telemetry, &1, [instance]}
+
+    node =
+      gauges(
+        [:node, :measured],
+        for(name <- [:outbox, :journal, :waiting, :in_flight], do: {[:node, name], name})
+      )
+
+    queue =
+      gauges([:queue, :measured], [
+        {[:queue, :pending], :pending},
+        {[:queue, :parked], :parked},
+        {[:queue, :overdue, :milliseconds], :overdue_ms}
+      ])
+
+    [
+      Polling.build(:plausible_webhooks_node_metrics, poll_rate_ms, measure.(:measure), node),
+      Polling.build(:plausible_webhooks_queue_metrics, @queue_rate_ms, measure.(:queue), queue)
+    ]
   end
 
   @doc false
@@ -75,34 +88,29 @@ defmodule Plausible.Webhooks.PromEx do
         unit: {:native, :millisecond},
         tags: [:status_class],
         reporter_options: [buckets: @buckets_ms],
-        description: "How long attempts take."
+        description: "The duration of attempts."
       ),
-      Metrics.counter(@prefix ++ [:attempts, :total],
-        event_name: @prefix ++ [:attempt, :stop],
-        tags: [:status_class, :error],
-        description: "Attempts by what came of them."
-      )
+      counter([:attempts], [:attempt, :stop], [:status_class, :error], "Attempts by their result."),
+      counter([:deliveries, :finished], [:delivery, :stop], [:state], "Deliveries that ended.")
     ]
   end
 
-  defp deliveries do
+  defp counts do
     [
-      Metrics.counter(@prefix ++ [:deliveries, :finished, :total],
-        event_name: @prefix ++ [:delivery, :stop],
-        tags: [:state],
-        description: "Deliveries that came to an end."
-      ),
       sum([:deliveries, :accepted], [:deliveries, :accepted], [], "Deliveries accepted."),
       sum([:deliveries, :dropped], [:deliveries, :dropped], [:reason], "Deliveries dropped."),
-      sum([:deliveries, :given_back], [:engine, :overloaded], [], "Given back to the store.")
+      sum([:deliveries, :given_back], [:engine, :overloaded], [], "Given back to the store."),
+      sum([:store, :failures], [:store, :failed], [:operation], "Failures of the store."),
+      sum([:webhooks, :disabled], [:webhook, :disabled], [:reason], "Webhooks disabled.")
     ]
   end
 
-  defp trouble do
-    [
-      sum([:store, :failures], [:store, :failed], [:operation], "The store failed."),
-      sum([:webhooks, :disabled], [:webhook, :disabled], [:reason], "Webhooks disabled.")
-    ]
+  defp counter(name, event, tags, description) do
+    Metrics.counter(@prefix ++ name ++ [:total],
+      event_name: @prefix ++ event,
+      tags: tags,
+      description: description
+    )
   end
 
   defp sum(name, event, tags, description) do
@@ -114,25 +122,13 @@ defmodule Plausible.Webhooks.PromEx do
     )
   end
 
-  defp queue do
-    for {name, measurement} <- [
-          {[:queue, :pending], :pending},
-          {[:queue, :parked], :parked},
-          {[:queue, :overdue, :milliseconds], :overdue_ms}
-        ],
-        do: gauge(name, [:queue, :measured], measurement)
-  end
-
-  defp node_gauges do
-    for name <- [:outbox, :journal, :waiting, :in_flight],
-        do: gauge([:node, name], [:node, :measured], name)
-  end
-
-  defp gauge(name, event, measurement) do
-    Metrics.last_value(@prefix ++ name,
-      event_name: @prefix ++ event,
-      measurement: measurement,
-      description: "See Plausible.Webhooks.Telemetry."
-    )
+  defp gauges(event, names) do
+    for {name, measurement} <- names do
+      Metrics.last_value(@prefix ++ name,
+        event_name: @prefix ++ event,
+        measurement: measurement,
+        description: "See Plausible.Webhooks.Telemetry."
+      )
+    end
   end
 end

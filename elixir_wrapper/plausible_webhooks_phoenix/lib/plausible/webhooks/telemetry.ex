@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Telemetry do
   @moduledoc """
-  What happens, as `:telemetry` events.
+  Emits `:telemetry` events.
 
       {Plausible.Webhooks, observers: [{Plausible.Webhooks.Telemetry, []}], ...}
 
@@ -9,24 +9,24 @@ defmodule Plausible.Webhooks.Telemetry do
         [:plausible, :webhooks, :attempt, :stop],
         fn _event, %{duration: duration}, metadata, _config ->
           ms = System.convert_time_unit(duration, :native, :millisecond)
-          IO.puts("\#{metadata.host} answered \#{metadata.status_class} after \#{ms} ms")
+          IO.puts("\#{metadata.destination} answered \#{metadata.status_class} after \#{ms} ms")
         end,
         nil
       )
 
-  Events come after the fact, in a process of their own (`Plausible.Webhooks.Observer`):
-  a handler that is slow loses events, not deliveries. A live page is told by
-  `Plausible.Webhooks.Updates`.
+  Events are emitted after the fact, by a process of their own
+  (`Plausible.Webhooks.Observer`): a slow handler loses events, not deliveries.
+  `Plausible.Webhooks.Updates` informs live pages.
 
   ## Events
 
-  Every metadata has the `instance`. No event has a URL, a secret, a header or a
-  body; of a URL there is the `host`. Durations are in native time units.
+  All metadata have the `instance`. No event has a URL, a secret, a header or a body; of a
+  URL there is only the host name, as `destination`. Durations are in native time units.
 
   | event | measurements | metadata |
   |---|---|---|
-  | `[:plausible, :webhooks, :attempt, :stop]` | `duration`, and where it is known `dns`, `connect`, `tls`, `first_byte` (durations) | `site_id`, `webhook_id`, `delivery_id`, `host`, `number`, `state`, `status`, `status_class` (`"2xx"` to `"5xx"`, `"none"` without an answer), `error` |
-  | `[:plausible, :webhooks, :delivery, :stop]` | `attempts` | `site_id`, `webhook_id`, `delivery_id`, `host`, `state` (`:delivered`, `:failed`, `:cancelled`), `status`, `status_class`, `error` |
+  | `[:plausible, :webhooks, :attempt, :stop]` | `duration`, and where it is known `dns`, `connect`, `tls`, `first_byte` (durations) | `site_id`, `webhook_id`, `delivery_id`, `destination`, `number`, `state`, `status`, `status_class` (`"2xx"` to `"5xx"`, `"none"` without an answer), `error` |
+  | `[:plausible, :webhooks, :delivery, :stop]` | `attempts` | `site_id`, `webhook_id`, `delivery_id`, `destination`, `state` (`:delivered`, `:failed`, `:cancelled`), `status`, `status_class`, `error` |
   | `[:plausible, :webhooks, :deliveries, :accepted]` | `count` | |
   | `[:plausible, :webhooks, :deliveries, :dropped]` | `count` | `reason`: `:outbox_full`, `:site_share`, `:fan_out`, `:refused_by_store`, `:payload`, `:malformed_event`, `:hook_error`, `:stopping` |
   | `[:plausible, :webhooks, :engine, :overloaded]` | `count` of deliveries given back to the store | |
@@ -34,20 +34,20 @@ defmodule Plausible.Webhooks.Telemetry do
   | `[:plausible, :webhooks, :store, :failed]` | `count` (1) | `operation`, `reason` |
   | `[:plausible, :webhooks, :cluster, :failed]` | `count` (1) | `reason` |
   | `[:plausible, :webhooks, :webhook, :changed]` | `count` (1) | `site_id`, `webhook_id`, `change` |
-  | `[:plausible, :webhooks, :webhook, :disabled]` | `count` (1), `failing_for_ms` (0 for `:gone`) | `site_id`, `webhook_id`, `host`, `reason`: `:gone`, `:failing` |
+  | `[:plausible, :webhooks, :webhook, :disabled]` | `count` (1), `failing_for_ms` (0 for `:gone`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing` |
   | `[:plausible, :webhooks, :node, :measured]` | `outbox`, `journal`, `waiting`, `in_flight`, `dropped`, `refused`, `notices_dropped` | |
   | `[:plausible, :webhooks, :queue, :measured]` | `pending`, `parked`, `delivered`, `failed`, `cancelled`, `overdue_ms` | |
 
-  The last two are measured from time to time, not when something happens.
-  `measure/1` measures this node: what waits to be committed (`outbox`), to be recorded
-  (`journal`) and in the engine (`waiting`, `in_flight`), and what was lost since the
-  start. Each node does it, by a child of the host's supervisor,
+  The last two are measurements, taken at intervals. `measure/1` measures this node:
+  deliveries that wait for their commit (`outbox`), attempts that wait to be recorded
+  (`journal`), deliveries in the engine (`waiting`, `in_flight`), and what was lost since the
+  start. `queue/1` measures the store's queue over all nodes. A child of the host's
+  supervisor takes both,
 
       {Plausible.Webhooks.Telemetry, instance: Plausible.Webhooks, every_ms: 10_000}
 
-  by `:telemetry_poller` (`measurements: [{Plausible.Webhooks.Telemetry, :measure, []}]`)
-  or by `Plausible.Webhooks.PromEx`. `queue/1` measures the store's queue over all
-  nodes; `Plausible.Webhooks.Workers.Sweep` does it once a minute.
+  as do `:telemetry_poller` (`measurements: [{Plausible.Webhooks.Telemetry, :measure, []}]`)
+  and `Plausible.Webhooks.PromEx`.
   """
 
   @behaviour Plausible.Webhooks.Observer
@@ -55,8 +55,20 @@ defmodule Plausible.Webhooks.Telemetry do
   use GenServer
 
   @every_ms 10_000
+  @queue_every_ms 60_000
   @prefix [:plausible, :webhooks]
   @reason_depth 3
+
+  # The telemetry event of each other event of an observer, and its metadata.
+  @counted %{
+    deliveries_accepted: {[:deliveries, :accepted], []},
+    deliveries_dropped: {[:deliveries, :dropped], [:reason]},
+    engine_overloaded: {[:engine, :overloaded], []},
+    store_failed: {[:store, :failed], [:operation, :reason]},
+    cluster_failed: {[:cluster, :failed], [:reason]},
+    webhook_changed: {[:webhook, :changed], [:site_id, :webhook_id, :change]},
+    webhook_disabled: {[:webhook, :disabled], [:site_id, :webhook_id, :destination, :reason]}
+  }
 
   # --- the observer
 
@@ -66,7 +78,7 @@ defmodule Plausible.Webhooks.Telemetry do
     :telemetry.execute(@prefix ++ name, measurements, shown)
   end
 
-  @attempt_keys [:instance, :site_id, :webhook_id, :delivery_id, :host, :state, :status, :error]
+  @attempt_keys [:instance, :site_id, :webhook_id, :delivery_id, :destination, :state, :status, :error]
 
   defp translate(:attempt, timings, metadata) do
     shown = metadata |> Map.take([:number | @attempt_keys]) |> classified()
@@ -78,39 +90,22 @@ defmodule Plausible.Webhooks.Telemetry do
     {[:delivery, :stop], %{attempts: attempts}, shown}
   end
 
-  defp translate(:deliveries_accepted, %{count: count}, metadata),
-    do: {[:deliveries, :accepted], %{count: count}, Map.take(metadata, [:instance])}
-
-  defp translate(:deliveries_dropped, %{count: count}, metadata),
-    do: {[:deliveries, :dropped], %{count: count}, Map.take(metadata, [:instance, :reason])}
-
-  defp translate(:engine_overloaded, %{count: count}, metadata),
-    do: {[:engine, :overloaded], %{count: count}, Map.take(metadata, [:instance])}
-
   defp translate(:store_call, %{duration_us: duration_us}, metadata) do
     shown = Map.take(metadata, [:instance, :operation, :error])
     duration = System.convert_time_unit(duration_us, :microsecond, :native)
     {[:store, :stop], %{duration: duration}, Map.update!(shown, :error, &plain/1)}
   end
 
-  defp translate(:store_failed, _measurements, metadata) do
-    shown = Map.take(metadata, [:instance, :operation, :reason])
-    {[:store, :failed], %{count: 1}, Map.update!(shown, :reason, &plain/1)}
-  end
+  defp translate(event, measurements, metadata) do
+    {name, keys} = Map.fetch!(@counted, event)
+    shown = Map.take(metadata, [:instance | keys])
+    shown = if is_map_key(shown, :reason), do: Map.update!(shown, :reason, &plain/1), else: shown
+    counted = %{count: Map.get(measurements, :count, 1)}
 
-  defp translate(:cluster_failed, _measurements, metadata) do
-    shown = Map.take(metadata, [:instance, :reason])
-    {[:cluster, :failed], %{count: 1}, Map.update!(shown, :reason, &plain/1)}
-  end
-
-  defp translate(:webhook_changed, _measurements, metadata) do
-    shown = Map.take(metadata, [:instance, :site_id, :webhook_id, :change])
-    {[:webhook, :changed], %{count: 1}, shown}
-  end
-
-  defp translate(:webhook_disabled, %{failing_for_ms: failing_for_ms}, metadata) do
-    shown = Map.take(metadata, [:instance, :site_id, :webhook_id, :host, :reason])
-    {[:webhook, :disabled], %{count: 1, failing_for_ms: failing_for_ms || 0}, shown}
+    case measurements do
+      %{failing_for_ms: ms} -> {name, Map.put(counted, :failing_for_ms, ms || 0), shown}
+      _other -> {name, counted, shown}
+    end
   end
 
   defp classified(metadata), do: Map.put(metadata, :status_class, status_class(metadata.status))
@@ -134,7 +129,7 @@ defmodule Plausible.Webhooks.Telemetry do
     end
   end
 
-  # Reasons of a store may be anything, also what quotes a value.
+  # A store may give any term as a reason, and strings in it may quote values.
   defp plain(reason), do: plain(reason, @reason_depth)
 
   defp plain(reason, _depth) when is_atom(reason) or is_integer(reason), do: reason
@@ -146,7 +141,7 @@ defmodule Plausible.Webhooks.Telemetry do
 
   # --- measurements
 
-  @doc "Measures this node's queues; nothing for an instance that is not running."
+  @doc "Measures this node's queues. Does nothing when the instance is not running."
   @spec measure(atom()) :: :ok
   def measure(instance \\ Plausible.Webhooks) do
     stats = Plausible.Webhooks.stats(instance)
@@ -163,7 +158,7 @@ defmodule Plausible.Webhooks.Telemetry do
 
     :telemetry.execute(@prefix ++ [:node, :measured], measurements, %{instance: instance})
   rescue
-    # Not running, or stopped in this moment: a poller must not give us up for that.
+    # Not running, or just stopped. A poller drops a measurement that raises.
     ArgumentError -> :ok
   end
 
@@ -185,27 +180,43 @@ defmodule Plausible.Webhooks.Telemetry do
   end
 
   @doc """
-  Measures a node from time to time. Options: `:instance` (default
-  `Plausible.Webhooks`), `:every_ms` (default 10 000).
+  Starts a process that measures. Options: `:instance` (default `Plausible.Webhooks`),
+  `:every_ms` for the node (default 10 000), `:queue_every_ms` for the queue over all nodes
+  (default 60 000; `:infinity` leaves it to another node).
   """
   @spec start_link(keyword()) :: GenServer.on_start()
   def start_link(options) do
-    options = Keyword.validate!(options, instance: Plausible.Webhooks, every_ms: @every_ms)
-    GenServer.start_link(__MODULE__, options)
+    defaults = [
+      instance: Plausible.Webhooks,
+      every_ms: @every_ms,
+      queue_every_ms: @queue_every_ms
+    ]
+
+    GenServer.start_link(__MODULE__, Keyword.validate!(options, defaults))
   end
 
   @impl GenServer
   def init(options) do
-    Process.send_after(self(), :measure, options[:every_ms])
+    schedule(:measure, options[:every_ms])
+    schedule(:queue, options[:queue_every_ms])
     {:ok, options}
   end
 
   @impl GenServer
   def handle_info(:measure, options) do
     measure(options[:instance])
-    Process.send_after(self(), :measure, options[:every_ms])
+    schedule(:measure, options[:every_ms])
+    {:noreply, options}
+  end
+
+  def handle_info(:queue, options) do
+    queue(options[:instance])
+    schedule(:queue, options[:queue_every_ms])
     {:noreply, options}
   end
 
   def handle_info(_other, options), do: {:noreply, options}
+
+  defp schedule(_message, :infinity), do: :ok
+  defp schedule(message, ms), do: Process.send_after(self(), message, ms)
 end

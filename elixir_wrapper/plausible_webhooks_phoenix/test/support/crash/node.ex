@@ -23,7 +23,7 @@ defmodule Plausible.Webhooks.Test.Crash.Node do
   alias Plausible.Webhooks
   alias Plausible.Webhooks.{Delivery, Id}
   alias Plausible.Webhooks.Accept.Outbox
-  alias Plausible.Webhooks.Deliver.Engine
+  alias Plausible.Webhooks.Deliver.Owners
   alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Host.File, as: Sites
   alias Plausible.Webhooks.Test.Repo
@@ -81,7 +81,7 @@ defmodule Plausible.Webhooks.Test.Crash.Node do
   end
 
   defp watch_owner(last) do
-    case Engine.current(Instance.fetch!(Webhooks)) do
+    case Owners.engine(Instance.fetch!(Webhooks)) do
       %{owner: owner} when owner != last ->
         IO.puts("O #{owner}")
         watch_owner(owner)

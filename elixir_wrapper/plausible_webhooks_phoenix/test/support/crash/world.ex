@@ -30,7 +30,7 @@ defmodule Plausible.Webhooks.Test.Crash.World do
     drain_ms: 500,
     lane_in_flight_max: 16,
     lane_rate_per_s: 100_000,
-    host_rate_per_s: 100_000
+    destination_rate_per_s: 100_000
   ]
 
   @doc """

@@ -1,39 +1,40 @@
 defmodule Plausible.Webhooks.Accept.Outbox do
   @moduledoc """
-  Accepts deliveries: what is pushed here is committed to the store in batches
-  and only then handed to the engine.
+  Accepts deliveries: commits what is pushed to the store, in batches, and then hands it to
+  the engine.
 
-  A request process only writes into a table (about a microsecond per delivery)
-  and, if the Outbox sleeps, wakes it. It never waits, never touches the disk and
-  never raises. The table belongs to the supervisor, so that not even what is
-  not accepted yet is lost with this process; rows leave it when they are
-  committed and handed over, and a row that is committed twice is harmless, since
-  its id decides.
+  A request process only writes into a table, which takes about a microsecond per delivery,
+  and wakes the Outbox if it sleeps. It never waits, never touches the disk and never
+  raises. The table belongs to the supervisor, so that a crash of this process loses
+  nothing. A row leaves the table when it is committed and handed over. To commit a row
+  twice is harmless, because its id decides.
 
-  The table is bounded (`:outbox_max` deliveries, `:outbox_bytes_max` of bodies).
-  What does not fit is dropped, counted and reported
-  (`Plausible.Webhooks.Observer`, `Logger`). While the store is away the table holds
-  what arrives, and the batch is tried again with growing pauses.
+  The table is bounded (`:outbox_max` deliveries, `:outbox_bytes_max` of bodies). What does
+  not fit is dropped, counted and reported (`Plausible.Webhooks.Observer`, `Logger`). While
+  the store is away the table keeps what arrives.
 
-  A site has room for four times as much as is left free besides: one site alone
-  gets four fifths of the table, several that flood it share it evenly, and there
-  is always something left for those that send little.
+  A site may use four times what is left free. One site alone gets four fifths of the
+  table, several that flood it share it evenly, and there is always room for sites that send
+  little.
   """
 
-  use GenServer
+  @behaviour Plausible.Webhooks.Store.BatchWriter
 
   alias Plausible.Webhooks.{Delivery, Store}
-  alias Plausible.Webhooks.Deliver.{Engine, Handover}
+  alias Plausible.Webhooks.Deliver.{Handover, Owners}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
-  alias Plausible.Webhooks.Store.Batch
-
-  require Logger
+  alias Plausible.Webhooks.Store.{Batch, BatchWriter}
 
   @batch_deliveries_max 500
   @batch_bytes_max 8 * 1_048_576
-  @backoff_ms {50, 5_000}
-  @flush_ms 8_000
   @share 4
+  @writer %{
+    module: __MODULE__,
+    part: :outbox,
+    table: :queue,
+    flag: :outbox_awake,
+    operation: :accept
+  }
 
   @type instance :: Instance.t() | Instance.name()
 
@@ -104,16 +105,12 @@ defmodule Plausible.Webhooks.Accept.Outbox do
     do: accept(Instance.fetch!(name), deliveries, timeout_ms)
 
   @doc "How many deliveries wait to be committed."
+  @impl true
   @spec size(Instance.t()) :: non_neg_integer()
   def size(%Instance{tables: %{queue: queue}}), do: :ets.info(queue, :size)
 
   @doc false
-  def start_link(name),
-    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :outbox))
-
-  @doc false
-  def child_spec(name),
-    do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}, shutdown: @flush_ms + 2_000}
+  def child_spec(name), do: BatchWriter.child_spec(name, @writer)
 
   # --- in the caller's process
 
@@ -165,7 +162,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
   defp enqueue(%Instance{tables: %{queue: queue}} = instance, rows) do
     weigh(instance, rows, 1)
     :ets.insert(queue, rows)
-    wake(instance)
+    BatchWriter.wake(instance, @writer)
   end
 
   defp weigh(%Instance{tables: %{shares: shares}} = instance, rows, sign) do
@@ -178,13 +175,6 @@ defmodule Plausible.Webhooks.Accept.Outbox do
   end
 
   defp bytes(rows), do: Enum.reduce(rows, 0, &(byte_size(elem(&1, 1).body) + &2))
-
-  # The rows are there before the flag goes up, and the Outbox lowers the flag
-  # before it looks: no row is overlooked, and a busy Outbox gets no message.
-  defp wake(instance) do
-    if Instance.raise_flag(instance, :outbox_awake), do: Instance.tell(instance, :outbox, :drain)
-    :ok
-  end
 
   defp await([], _alias, _deadline, result), do: result
 
@@ -210,86 +200,17 @@ defmodule Plausible.Webhooks.Accept.Outbox do
   # --- the process
 
   @impl true
-  def init(name) do
-    Process.flag(:trap_exit, true)
-    Instance.lower_flag(Instance.fetch!(name), :closed)
-    send(self(), :drain)
-    {:ok, %{name: name, failures: 0, timer: nil}}
-  end
+  def stopping(instance), do: Instance.raise_flag(instance, :closed)
 
   @impl true
-  def handle_info(:drain, %{timer: nil} = state), do: {:noreply, drain(state)}
-  # A wake-up during a pause changes nothing: the store is still away.
-  def handle_info(:drain, state), do: {:noreply, state}
-  def handle_info(:retry, state), do: {:noreply, drain(%{state | timer: nil})}
-  def handle_info(_other, state), do: {:noreply, state}
+  def left_behind(instance, count) do
+    Observers.dropped(instance, :stopping, count)
+    "#{count} deliveries that the store did not take"
+  end
 
+  # An empty table is the moment to correct the sums that a crash may have left wrong.
   @impl true
-  def terminate(reason, state) do
-    if Instance.stopping?(reason) do
-      instance = Instance.fetch!(state.name)
-      Instance.raise_flag(instance, :closed)
-      flush(instance, System.monotonic_time(:millisecond) + @flush_ms, 0)
-    end
-  end
-
-  defp flush(instance, deadline, failures) do
-    case step(instance, failures) do
-      :empty -> :ok
-      :ok -> flush(instance, deadline, 0)
-      {:error, reason} -> flush_later(instance, deadline, failures + 1, reason)
-    end
-  end
-
-  defp flush_later(instance, deadline, failures, reason) do
-    if System.monotonic_time(:millisecond) < deadline do
-      Process.sleep(min(backoff(failures), 500))
-      flush(instance, deadline, failures)
-    else
-      left = size(instance)
-      Observers.dropped(instance, :stopping, left)
-
-      Logger.error(
-        "webhooks: stopped with #{left} deliveries that the store did not take: " <>
-          inspect(reason)
-      )
-    end
-  end
-
-  # One batch per message, so that others (a shutdown) get their turn.
-  defp drain(%{failures: failures} = state) do
-    instance = Instance.fetch!(state.name)
-    Instance.lower_flag(instance, :outbox_awake)
-
-    case step(instance, failures) do
-      :empty ->
-        %{state | failures: 0}
-
-      :ok ->
-        wake(instance)
-        %{state | failures: 0}
-
-      {:error, reason} ->
-        if failures == 0, do: Observers.store_failed(instance, :accept, reason)
-        timer = Process.send_after(self(), :retry, backoff(failures))
-        %{state | failures: failures + 1, timer: timer}
-    end
-  end
-
-  defp backoff(failures) do
-    {first, longest} = @backoff_ms
-    min(first * Integer.pow(2, min(failures, 10)), longest)
-  end
-
-  defp step(instance, failures) do
-    case take(instance) do
-      [] -> :empty
-      rows -> commit(instance, rows, failures > 0)
-    end
-  end
-
-  # Nothing there is the moment to set right what crashes have left in the sums.
-  defp take(%Instance{tables: %{queue: queue}} = instance) do
+  def take(%Instance{tables: %{queue: queue}} = instance) do
     case :ets.select(queue, [{:"$1", [], [:"$1"]}], @batch_deliveries_max) do
       :"$end_of_table" ->
         Instance.put_gauge(instance, :outbox_bytes, 0)
@@ -311,16 +232,17 @@ defmodule Plausible.Webhooks.Accept.Outbox do
 
   defp at_most_bytes([], _bytes, taken), do: Enum.reverse(taken)
 
-  # The owner is read before the commit: rows of an engine that has died since
-  # come back from the store, with those it held already. Without an engine the
-  # rows are nobody's, and the Sweeper claims them.
+  # The owner is read before the commit. If its engine dies in between, the rows come back
+  # from the store with those that it held already. Without an engine the rows have no
+  # owner, and the Sweeper claims them.
   #
-  # What is in doubt may be committed already, in the engine's name, and the Sweeper
-  # may have brought it back long ago: handed over once more it would be sent twice.
-  # It gets a name of its own, and the Sweeper finds by that what is committed now.
-  defp commit(instance, rows, failed_before?) do
-    engine = Engine.current(instance)
-    doubt = if Enum.any?(rows, &elem(&1, 3)), do: Engine.new_owner()
+  # A row in doubt may be committed already in the engine's name, and the Sweeper may have
+  # brought it back long ago: if it were handed over again it would be sent twice. Such rows
+  # get an owner of their own, by which the Sweeper finds those that are committed now.
+  @impl true
+  def commit(instance, rows, failed_before?) do
+    engine = Owners.engine(instance)
+    doubt = if Enum.any?(rows, &elem(&1, 3)), do: Owners.new()
     rows = Enum.map(rows, &own(&1, engine, doubt))
 
     write = fn rows ->
@@ -343,8 +265,8 @@ defmodule Plausible.Webhooks.Accept.Outbox do
     end
   end
 
-  # Those that were withdrawn meanwhile come back, too; one batch of them at most,
-  # since it is the first one that is tried again.
+  # Also brings back rows that were withdrawn meanwhile. These are one batch at most, since
+  # the first batch is the one that is tried again.
   defp doubt(%Instance{tables: %{queue: queue}} = instance, rows) do
     Instance.tell(instance, :sweeper, :unsure)
 
@@ -363,7 +285,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
   defp own(row, _engine, _doubt), do: row
 
   defp hand_over(instance, engine, rows, doubt) do
-    if doubt, do: Engine.note_former(instance, doubt)
+    if doubt, do: Owners.add_former(instance, doubt)
     if doubt || engine == nil, do: Instance.tell(instance, :sweeper, :sweep)
 
     if engine do

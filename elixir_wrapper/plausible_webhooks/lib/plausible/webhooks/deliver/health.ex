@@ -1,28 +1,29 @@
 defmodule Plausible.Webhooks.Deliver.Health do
   @moduledoc """
-  Disables webhooks whose receiver is gone.
+  Finds out which webhooks are to be disabled because their receiver is gone.
 
-  A receiver that answers 410 wants no more: its webhook is disabled at once
-  (`:gone`). A webhook that has only failed for `:disable_after_ms` (5 days) is
-  disabled as `:failing`; any success starts the clock anew. The host tells the
-  owner, what waits is cancelled and can be recovered, and events go on being
-  recorded as `cancelled`, so that nothing is lost to whoever comes back.
+  A receiver that answers 410 wants no more requests: its webhook is disabled at once
+  (`:gone`). A webhook that has only failed for `:disable_after_ms` (5 days) is disabled as
+  `:failing`; any success starts the clock anew.
 
-  A process of its own: what it reads and writes must not hold up the recording.
+  `disable`, a function given at the start, does the disabling. This process reads and
+  writes on its own, so that it does not hold up the recording.
   """
 
   use GenServer
 
   alias Plausible.Webhooks.{Attempt, Store, Webhook}
-  alias Plausible.Webhooks.Manage.Changes
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated, Observers}
-
-  require Logger
+  alias Plausible.Webhooks.Runtime.Instance
 
   @retry_ms 1_000
-  @tell_owner_ms 10_000
 
+  @typedoc "How a webhook's attempts ended, of several the one that counts."
   @type verdict :: :delivered | :failed | :gone
+
+  @typedoc "Disables a webhook; `:ok` also if it is gone or disabled already."
+  @type disable ::
+          (Instance.t(), Webhook.id(), :gone | :failing, failing_for_ms :: integer() | nil ->
+             :ok | {:error, term()})
 
   @doc "Looks at recorded attempts. Called by the Recorder."
   @spec attempts(Instance.t(), [Attempt.t()]) :: :ok
@@ -33,7 +34,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
           Map.update(verdicts, attempt.webhook_id, verdict(attempt), &worse(&1, attempt))
       end
 
-    # A webhook that works and always did is nobody's business.
+    # Nothing is to be done about a webhook that works and has not been failing.
     case Map.filter(verdicts, fn {id, verdict} ->
            verdict != :delivered or failing?(instance, id)
          end) do
@@ -68,16 +69,17 @@ defmodule Plausible.Webhooks.Deliver.Health do
     do: :ets.member(meta, {:failing, webhook_id})
 
   @doc false
-  def start_link(name),
-    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :health))
+  @spec start_link({Instance.name(), disable()}) :: GenServer.on_start()
+  def start_link({name, disable}) do
+    GenServer.start_link(__MODULE__, {name, disable}, name: Instance.process(name, :health))
+  end
 
-  @doc false
-  def child_spec(name), do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}}
-
+  # pending: verdicts that the store has not taken yet.
   @impl true
-  def init(name), do: {:ok, %{name: name, again: %{}}, {:continue, :load}}
+  def init({name, disable}),
+    do: {:ok, %{name: name, disable: disable, pending: %{}}, {:continue, :load}}
 
-  # Those that were failing before this process started.
+  # Webhooks that were failing before this process started.
   @impl true
   def handle_continue(:load, state) do
     instance = Instance.fetch!(state.name)
@@ -99,33 +101,34 @@ defmodule Plausible.Webhooks.Deliver.Health do
   def handle_info({:verdicts, verdicts}, state), do: {:noreply, judge(state, verdicts)}
   def handle_info(:load, state), do: {:noreply, state, {:continue, :load}}
 
-  def handle_info(:again, %{again: again} = state),
-    do: {:noreply, judge(%{state | again: %{}}, again)}
+  def handle_info(:retry, %{pending: pending} = state),
+    do: {:noreply, judge(%{state | pending: %{}}, pending)}
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  # What the store did not take is tried again; a newer verdict replaces it,
-  # except that 410 stays 410.
+  # A newer verdict replaces one that is pending, except that 410 stays 410.
   defp judge(state, verdicts) do
     instance = Instance.fetch!(state.name)
 
     verdicts =
-      Map.merge(state.again, verdicts, fn _id, old, new ->
+      Map.merge(state.pending, verdicts, fn _id, old, new ->
         if old == :gone, do: :gone, else: new
       end)
 
-    again =
+    pending =
       Map.filter(verdicts, fn {id, verdict} ->
-        match?({:error, _}, apply_verdict(instance, id, verdict))
+        match?({:error, _}, apply_verdict(verdict, id, instance, state.disable))
       end)
 
-    if again != %{} and state.again == %{}, do: Process.send_after(self(), :again, @retry_ms)
-    %{state | again: again}
+    if pending != %{} and state.pending == %{},
+      do: Process.send_after(self(), :retry, @retry_ms)
+
+    %{state | pending: pending}
   end
 
-  defp apply_verdict(instance, id, :gone), do: disable(instance, id, :gone, nil)
+  defp apply_verdict(:gone, id, instance, disable), do: disable.(instance, id, :gone, nil)
 
-  defp apply_verdict(instance, id, :delivered) do
+  defp apply_verdict(:delivered, id, instance, _disable) do
     if failing?(instance, id) do
       with :ok <- put_failing(instance, id, nil), do: forget(instance, id)
     else
@@ -133,14 +136,14 @@ defmodule Plausible.Webhooks.Deliver.Health do
     end
   end
 
-  defp apply_verdict(%Instance{tables: %{meta: meta}} = instance, id, :failed) do
+  defp apply_verdict(:failed, id, %Instance{tables: %{meta: meta}} = instance, disable) do
     case :ets.lookup(meta, {:failing, id}) do
-      [{_key, since_ms}] -> failed_again(instance, id, since_ms)
-      [] -> first_failure(instance, id)
+      [{_key, since_ms}] -> failed_again(instance, id, since_ms, disable)
+      [] -> first_failure(instance, id, disable)
     end
   end
 
-  defp first_failure(%Instance{tables: %{meta: meta}} = instance, id) do
+  defp first_failure(%Instance{tables: %{meta: meta}} = instance, id, disable) do
     case Store.get_webhook(instance, id) do
       {:ok, %Webhook{failing_since_ms: nil}} ->
         now_ms = Store.now_ms(instance)
@@ -152,7 +155,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
 
       {:ok, %Webhook{failing_since_ms: since_ms}} ->
         :ets.insert(meta, {{:failing, id}, since_ms})
-        failed_again(instance, id, since_ms)
+        failed_again(instance, id, since_ms, disable)
 
       {:error, :not_found} ->
         :ok
@@ -162,15 +165,15 @@ defmodule Plausible.Webhooks.Deliver.Health do
     end
   end
 
-  # Our own clock only says when it is worth asking.
-  defp failed_again(instance, id, since_ms) do
+  # Our own clock only says when it is worth asking the store.
+  defp failed_again(instance, id, since_ms, disable) do
     if Instance.now_ms() - since_ms >= instance.options.disable_after_ms,
-      do: disable_failing(instance, id, Store.now_ms(instance)),
+      do: disable_failing(instance, id, Store.now_ms(instance), disable),
       else: :ok
   end
 
-  # Another node may have seen what we have not: the store has the last word.
-  defp disable_failing(%Instance{tables: %{meta: meta}} = instance, id, now_ms) do
+  # Another node may have seen a success: the store has the last word.
+  defp disable_failing(%Instance{tables: %{meta: meta}} = instance, id, now_ms, disable) do
     with {:ok, webhook} <- Store.get_webhook(instance, id),
          {:ok, delivered?} <- delivered_since?(instance, webhook) do
       cond do
@@ -185,7 +188,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
           :ok
 
         true ->
-          disable(instance, id, :failing, now_ms - webhook.failing_since_ms)
+          disable.(instance, id, :failing, now_ms - webhook.failing_since_ms)
       end
     else
       {:error, :not_found} -> forget(instance, id)
@@ -200,7 +203,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
     any?(instance, webhook.site_id, filters, nil)
   end
 
-  # A page may be empty because the search has gone on for long enough.
+  # A page may be empty although there are more: see `t:Store.page_of/1`.
   defp any?(instance, site_id, filters, cursor) do
     page = %{limit: 1, after: cursor}
 
@@ -216,47 +219,6 @@ defmodule Plausible.Webhooks.Deliver.Health do
     case Store.put_health(instance, id, %{failing_since_ms: since_ms}) do
       {:error, :not_found} -> :ok
       other -> other
-    end
-  end
-
-  defp disable(instance, id, reason, failing_for_ms) do
-    changes = fn
-      %Webhook{disabled_reason: nil} = webhook ->
-        {:ok, %{webhook | disabled_reason: reason, disabled_at_ms: Instance.now_ms()}}
-
-      %Webhook{} ->
-        :unchanged
-    end
-
-    case Changes.update(instance, id, changes, :disabled) do
-      {:ok, webhook} ->
-        forget(instance, id)
-        tell_owner(instance, webhook)
-        Observers.disabled(instance, webhook, failing_for_ms)
-
-      result when result in [:unchanged, {:error, :not_found}] ->
-        forget(instance, id)
-
-      {:error, _reason} = error ->
-        error
-    end
-  end
-
-  # Mail may take its time, and a host its liberties.
-  defp tell_owner(instance, webhook) do
-    Isolated.run(
-      fn -> Instance.host(instance, :webhook_disabled, [webhook, webhook.disabled_reason]) end,
-      @tell_owner_ms
-    )
-    |> case do
-      {:error, reason} ->
-        Logger.error(
-          "webhooks: the host could not be told that #{webhook.id} was disabled: " <>
-            inspect(reason, limit: 5, printable_limit: 200)
-        )
-
-      _told ->
-        :ok
     end
   end
 end

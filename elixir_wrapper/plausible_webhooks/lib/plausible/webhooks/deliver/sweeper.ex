@@ -1,31 +1,29 @@
 defmodule Plausible.Webhooks.Deliver.Sweeper do
   @moduledoc """
-  Brings deliveries back from the store into the engine, and keeps the store tidy.
+  Brings deliveries back from the store into the engine, and deletes old ones.
 
-  Every `:sweep_interval_ms`, and whenever somebody tells it to:
+  Every `:sweep_interval_ms`, and whenever it is told to, the Sweeper
 
     * renews the lease of the engine's owner, before anything else;
-    * ends the leases of owners that are no more (a crashed engine of this node),
-      once what they reported is on record;
-    * claims parked deliveries whose time has come and those that a dead owner has
-      left, as long as the engine has room.
+    * ends the leases of dead owners of this node, once what they reported is on record;
+    * claims parked deliveries that are due and those of dead owners, as long as the engine
+      has room.
 
-  Redeliveries and recoveries go this way too, so that exactly one process moves
-  rows from the store to the engine. When it dies in the middle, and when the
-  store's answer gets lost, rows may be owned by a living engine that does not have
-  them. The engine then gets a new owner id, and all that is in the former one's
-  name is taken back and submitted: the engine ignores what it holds already. The
-  former lease is kept up until that is done, so that no other node sends the same.
+  Redeliveries and recoveries go this way too, so that only one process moves rows from the
+  store to the engine. When that process dies in the middle, or the store's answer is lost,
+  a living owner may own rows that its engine does not have. The engine then gets a new
+  owner, and everything in the former one's name is taken back and submitted; the engine
+  ignores what it holds already. The former lease is kept until that is done, so that no
+  other node sends the same rows.
 
-  Every `:prune_interval_ms` it deletes finished deliveries older than
-  `:retention_ms`, a slice at a time, if this node holds the lease for it and no job of the
-  host does it (`:periodic`).
+  Every `:prune_interval_ms` it deletes finished deliveries older than `:retention_ms`, a
+  slice at a time, if this node holds the lease for that.
   """
 
   use GenServer
 
   alias Plausible.Webhooks.{Native, Store}
-  alias Plausible.Webhooks.Deliver.{Engine, Handover, Recorder}
+  alias Plausible.Webhooks.Deliver.{Engine, Handover, Owners, Recorder}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
   alias Plausible.Webhooks.Store.PeriodicLease
 
@@ -48,8 +46,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   def sweep(instance), do: call(instance, :sweep)
 
   @doc """
-  Deletes all that is too old, slice by slice, in the caller's process; returns how
-  many deliveries it were.
+  Deletes finished deliveries that are too old, slice by slice in the caller's process.
+  Returns the number deleted.
   """
   @spec prune(Instance.t()) :: {:ok, non_neg_integer()} | {:error, term()}
   def prune(instance), do: prune(instance, 0)
@@ -69,14 +67,13 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   def child_spec(name),
     do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}, shutdown: 5_000}
 
-  # succession: has a predecessor left something in between? unsure: an answer got
-  # lost. Either way the engine is to get a new owner id. hold_until: nothing is
-  # claimed before.
+  # unsure: rows may be owned by the engine's owner that the engine does not have. The
+  # engine is to get a new owner. claim_from: when to claim again, nil for now.
   @impl true
   def init(name) do
     Process.flag(:trap_exit, true)
-    options = Instance.fetch!(name).options
-    Process.send_after(self(), :prune, options.prune_interval_ms)
+    instance = Instance.fetch!(name)
+    Process.send_after(self(), :prune, instance.options.prune_interval_ms)
     send(self(), :tick)
 
     {:ok,
@@ -84,9 +81,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
        name: name,
        leased_at: nil,
        leased_owner: nil,
-       hold_until: nil,
-       succession: :open,
-       unsure: false,
+       claim_from: nil,
+       unsure: not :ets.insert_new(instance.tables.meta, {:sweeper, self()}),
        lease: nil
      }}
   end
@@ -108,8 +104,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     {:noreply, sweep_now(state)}
   end
 
-  # Told by many at once (an engine that took over, an Outbox without one): once
-  # is enough.
+  # Many may tell it at once (a new engine, an Outbox without one). Once is enough.
   def handle_info(:sweep, state) do
     flush_messages(:sweep)
     {:noreply, sweep_now(state)}
@@ -164,9 +159,9 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
 
   defp sweep_now(state) do
     instance = Instance.fetch!(state.name)
-    state = instance |> succeed(state) |> make_sure(instance)
+    state = make_sure(state, instance)
 
-    case Engine.current(instance) do
+    case Owners.engine(instance) do
       nil ->
         state
 
@@ -178,26 +173,17 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
             bring_back(instance, state)
 
           {:error, _reason} ->
-            # Without a lease our own rows would look like a dead owner's.
+            # Without a lease our own rows would look like those of a dead owner.
             state
         end
     end
   end
 
-  # The mark of a predecessor under the same tables: it may have died between the
-  # store and the engine.
-  defp succeed(_instance, %{succession: :done} = state), do: state
-
-  defp succeed(%Instance{tables: %{meta: meta}}, state) do
-    predecessor? = not :ets.insert_new(meta, {:sweeper, self()})
-    %{state | succession: :done, unsure: state.unsure or predecessor?}
-  end
-
-  # Without an engine there is nobody who could miss something.
+  # Without an engine nothing can be missing from it.
   defp make_sure(%{unsure: false} = state, _instance), do: state
 
   defp make_sure(state, instance) do
-    case Engine.current(instance) && Engine.renew_owner(instance) do
+    case Owners.engine(instance) && Engine.renew_owner(instance) do
       result when result in [nil, :ok] -> %{state | unsure: false}
       {:error, _reason} -> state
     end
@@ -209,9 +195,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     due? = state.leased_at == nil or now - state.leased_at >= div(lease_ms, 3)
 
     if due? or state.leased_owner != engine.owner do
-      with :ok <- Store.heartbeat(instance, engine.owner, lease_ms) do
-        for owner <- Engine.former_owners(instance),
-            do: Store.heartbeat(instance, owner, lease_ms)
+      with :ok <- Owners.lease(instance, engine.owner) do
+        Enum.each(Owners.former(instance), &Owners.lease(instance, &1))
 
         {:ok, hold(%{state | leased_at: now, leased_owner: engine.owner}, state, lease_ms)}
       end
@@ -220,29 +205,28 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     end
   end
 
-  # When the store was away for so long that leases have ended in the meantime, the
-  # nodes come back to it one after the other. The first one must not take over what
-  # the others are working on, and perhaps have only not been able to record.
+  # When the store was away for so long that leases have ended, the nodes come back to it
+  # one after the other. The first one must not take over what the others are working on.
   defp hold(state, %{leased_at: before}, lease_ms) do
     if before != nil and state.leased_at - before >= div(lease_ms * 2, 3),
-      do: %{state | hold_until: System.monotonic_time(:millisecond) + lease_ms},
+      do: %{state | claim_from: System.monotonic_time(:millisecond) + lease_ms},
       else: state
   end
 
-  defp holds?(%{hold_until: nil}), do: false
-  defp holds?(state), do: System.monotonic_time(:millisecond) < state.hold_until
+  defp holds?(%{claim_from: nil}), do: false
+  defp holds?(state), do: System.monotonic_time(:millisecond) < state.claim_from
 
-  # First what the dead one reported: what is on record as delivered does not come
-  # back. Only this process renews and ends leases of this node, so that none is
-  # renewed after its end.
+  # What a dead owner reported is recorded first, so that what was delivered does not come
+  # back. Only this process renews and ends leases of this node, so that none is renewed
+  # after its end.
   defp end_leases(instance) do
-    case Engine.dead_owners(instance) do
+    case Owners.dead(instance) do
       [] ->
         :ok
 
       owners ->
         _ = Recorder.flush(instance, 2_000)
-        Enum.each(owners, &Engine.end_lease(instance, &1))
+        Enum.each(owners, &Owners.end_lease(instance, &1))
         # A lease of 1 ms has to pass.
         Process.sleep(5)
     end
@@ -250,13 +234,13 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
 
   # The owner is looked up again: it may have changed since the sweep began.
   defp bring_back(instance, state) do
-    with engine when engine != nil <- Engine.current(instance),
+    with engine when engine != nil <- Owners.engine(instance),
          true <- engine.owner == state.leased_owner do
-      lost? = take_back(instance, engine, Engine.former_owners(instance))
+      lost? = take_back(instance, engine, Owners.former(instance))
 
-      # What is still in a former name would be claimed as a dead owner's when that
-      # lease has run out over this, and sent beside the engine that has it.
-      claims? = not holds?(state) and Engine.former_owners(instance) == []
+      # While rows are owned by a former owner nothing is claimed: if its lease ended now,
+      # they would be claimed as a dead owner's and sent beside the engine that has them.
+      claims? = not holds?(state) and Owners.former(instance) == []
       lost? = (claims? and claim(instance, engine)) or lost?
       %{state | unsure: state.unsure or lost?}
     else
@@ -267,9 +251,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   defp take_back(instance, engine, formers),
     do: formers |> Enum.map(&take_back_from(instance, engine, &1)) |> Enum.any?()
 
-  # Most of it the engine holds, and needs no room for. What it has done and what is
-  # only not on record yet would be sent again: until that is written nothing is
-  # taken back.
+  # The engine holds most of these and needs no room for them. What it has finished, but is
+  # not on record yet, would be sent again: nothing is taken back until that is written.
   defp take_back_from(instance, engine, former) do
     limit = min(room(instance, engine, 100), @claim_max)
 
@@ -283,7 +266,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     with {:ok, deliveries} <- result do
       if length(deliveries) == limit,
         do: send(self(), :more),
-        else: Engine.end_lease(instance, former)
+        else: Owners.end_lease(instance, former)
     end
 
     lost?(result)
@@ -316,7 +299,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   # --- sending again
 
   defp redeliver_now(instance, ids) do
-    case Engine.current(instance) do
+    case Owners.engine(instance) do
       nil ->
         {:error, :unavailable}
 
@@ -347,7 +330,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   end
 
   # Kept until the next time, so that the same node goes on.
-  defp take_lease(%Instance{options: %{periodic: :local} = options} = instance, state) do
+  defp take_lease(%Instance{options: options} = instance, state) do
     lease_ms = min(2 * options.prune_interval_ms, @lease_ms_max)
 
     case Store.take_lease(instance, @lease, lease_ms, state.lease) do
@@ -356,8 +339,6 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
       {:error, _away} -> {false, state}
     end
   end
-
-  defp take_lease(_instance, state), do: {false, state}
 
   defp prune_slice(instance) do
     before_ms = Instance.now_ms() - instance.options.retention_ms

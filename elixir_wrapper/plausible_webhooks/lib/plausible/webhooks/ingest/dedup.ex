@@ -1,25 +1,23 @@
 defmodule Plausible.Webhooks.Ingest.Dedup do
   @moduledoc """
-  Remembers what was seen, for a while and within a bound: scroll goals complete
-  once per goal, session and path.
+  Remembers what was seen, for a while and within a bound: a scroll goal completes once per
+  goal, session and path.
 
-  Two ETS tables take turns. What is new goes into the current one; every
-  `window_ms` (30 minutes, as long as a Plausible session lives without a sign of
-  life) the older one is emptied and becomes the current. A key therefore stays
-  known for at least `window_ms` after it was last seen.
+  Two ETS tables take turns. New keys go into the current one. Every `window_ms` (30 minutes,
+  as long as a Plausible session lives without activity) the older one is emptied and becomes
+  the current one. So a key stays known for at least `window_ms` after it was last seen.
 
-  Many processes ask at the same time; none waits for another. Only the turning
-  is left to one process, `Plausible.Webhooks.Ingest.Directory`, which looks every second
-  whether it is time (`full?/1`).
+  Many processes ask at the same time, and none waits for another. Only
+  `Plausible.Webhooks.Ingest.Directory` exchanges the tables; it looks every second whether
+  it is time (`full?/1`).
 
-  Bound: `entries_max` keys per table (250 000 by default, 60 to 150 bytes each).
-  A table that is full before its time is turned early, which forgets the older
-  half. Keys that come when it is over-full by a quarter before that happened are
-  not remembered and count as new. Beyond the limit, then, a scroll goal may be
-  told twice; it is never left out.
+  A table holds about `entries_max` keys (250 000 by default, 60 to 150 bytes each). When it
+  is full before its time, the tables are exchanged early, which forgets the older half. Keys
+  that arrive while it is over-full by a quarter are not remembered and count as new. So
+  beyond the limit a scroll goal may be told twice, but is never left out.
 
-  The memory is per node: behind a load balancer that spreads one visit over
-  nodes, each node may tell it once.
+  The memory is per node: when a load balancer spreads one visit over several nodes, each of
+  them may tell it once.
   """
 
   @window_ms 30 * 60 * 1_000
@@ -65,7 +63,7 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
     current = :atomics.get(state, @current)
     older? = :ets.member(elem(tables, 1 - current), key)
 
-    # The older table is asked first: two processes on both sides of a turn may
+    # The older table is asked first: two processes on both sides of a rotation may
     # then both find the key new, but never both find it old.
     cond do
       :ets.member(elem(tables, current), key) ->
@@ -86,7 +84,7 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
   defp room?(%{state: state, entries_max: entries_max}),
     do: :atomics.get(state, @entries) < entries_max + div(entries_max, 4)
 
-  @doc "Whether the current table is full and `turn/1` is due before its time."
+  @doc "Whether the current table is full and `rotate/1` is due before its time."
   @spec full?(t()) :: boolean()
   def full?(%__MODULE__{state: state, entries_max: entries_max}),
     do: :atomics.get(state, @entries) >= entries_max
@@ -103,8 +101,8 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
   end
 
   @doc "Forgets the older half. One process at a time."
-  @spec turn(t()) :: :ok
-  def turn(%__MODULE__{tables: tables, state: state}) do
+  @spec rotate(t()) :: :ok
+  def rotate(%__MODULE__{tables: tables, state: state}) do
     older = 1 - :atomics.get(state, @current)
     :ets.delete_all_objects(elem(tables, older))
     :atomics.put(state, @entries, 0)

@@ -2,37 +2,33 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   @moduledoc """
   Which site has which webhooks, ready for the path of an ingestion request.
 
-  `lookup/2` is one ETS read: `nil` at once for a site whose webhooks want no goal
+  `lookup/2` is one ETS read. It returns `nil` for a site whose webhooks want no goal
   completions, otherwise the site's `Plausible.Webhooks.Ingest.Subscriptions`.
 
-  A webhook is in here while its owner has it enabled. One that we disabled (its
-  receiver answered 410, or failed for days) stays, with the status `:disabled`:
-  its events are kept on record as cancelled, to be replayed.
+  A webhook is in the directory while its owner has it enabled. One that we disabled (its
+  receiver answered 410, or failed for days) stays, with the status `:disabled`: its events
+  are recorded as cancelled, so that they can be recovered.
 
-  ## How it stays true
+  ## How it is kept up to date
 
-    * `refresh/2` reads one site anew from store and host and returns when that is
-      in force. Whatever changes a webhook or a goal calls it, on every node
+    * `refresh/2` reads one site from store and host, and returns when that is in force.
+      Whatever changes a webhook or a goal calls it, on every node
       (`Plausible.Webhooks.Cluster`).
-    * `changed/2` does the same and reads the site twice more, `again_ms` later: who
-      tells of a change within a transaction of its own tells of what nobody else sees
-      before the commit.
-    * As the net under that, every `refresh_ms` all webhooks are compared by one
-      read of the store, and the goals of at most `sites_per_refresh` sites, the
-      longest unread first, are read from the host.
-    * A site that could not be read keeps what it had and is tried again after
-      1 s, 2 s, and so on up to 60 s; webhooks that are gone or paused leave at
-      once all the same.
+    * `changed/2` does the same, and reads the site again after each of `reread_ms`: whoever
+      calls it within a transaction tells of what nobody else sees before the commit.
+    * In case a change was not told, every `refresh_ms` all webhooks are compared by one read
+      of the store, and the goals of at most `sites_per_refresh` sites are read from the
+      host, the longest unread first.
+    * A site that could not be read keeps what it had, and is tried again after 1 s, 2 s, and
+      so on up to 60 s. Webhooks that are gone or paused leave at once all the same.
 
-  Store and host are asked by short-lived processes, `concurrency` at a time, each
-  at most `load_timeout_ms`; one that hangs or raises disturbs nobody else. The
-  start waits for the first reading of everything, but no longer than
-  `start_wait_ms`.
+  Store and host are read by tasks, `concurrency` at a time and each for at most
+  `load_timeout_ms`. One that hangs or raises disturbs nobody else. The start waits for the
+  first reading of everything, but at most for `start_wait_ms`.
 
-  Options of `start_link/1`: `:instance` (its name), the limits above (60 000, [2 000, 15 000] for `again_ms`, 200, 4,
-  5 000, 5 000),
-  `:dedup_entries_max`, and `:compare`, a function that gets all webhooks each time
-  they have been read: whoever else keeps something of them can look what is old.
+  Options of `start_link/1`: `:instance` (its name), the limits above (60 000,
+  [2 000, 15 000] for `reread_ms`, 200, 4, 5 000, 5 000), `:dedup_entries_max`, and
+  `:compare`, a function that gets all webhooks each time they were read.
   """
 
   use GenServer
@@ -40,23 +36,14 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   require Logger
 
   alias Plausible.Webhooks.Ingest.{Dedup, Subscriptions}
-  alias Plausible.Webhooks.Runtime.Isolated
-  alias Plausible.Webhooks.Ingest.Directory.{Again, Loader, Table}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
+  alias Plausible.Webhooks.Ingest.Directory.{Loader, Rereads, Table}
 
   @type instance :: atom()
-  @typedoc "What a traffic alert has to know of a webhook."
-  @type traffic_webhook :: %{
-          id: String.t(),
-          status: Subscriptions.status(),
-          events: [String.t()],
-          spike_threshold: Plausible.Webhooks.Webhook.threshold(),
-          drop_threshold: Plausible.Webhooks.Webhook.threshold(),
-          min_interval_s: non_neg_integer()
-        }
 
   @defaults [
     refresh_ms: 60_000,
-    again_ms: [2_000, 15_000],
+    reread_ms: [2_000, 15_000],
     sites_per_refresh: 200,
     concurrency: 4,
     load_timeout_ms: 5_000,
@@ -65,8 +52,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     compare: nil
   ]
   @retry_ms_max 60_000
-  # A request that read the old entry just before it was replaced is long done by
-  # then.
+  # A request that read the old entry just before it was replaced has ended by then.
   @sweep_after_ms 5_000
   @second_ms 1_000
   @log_pause_ms 10_000
@@ -84,11 +70,11 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   # --- for everyone else
 
   @doc "The sites that have a webhook for traffic alerts, with those webhooks."
-  @spec traffic(instance()) :: [{site_id :: integer(), [traffic_webhook()]}]
+  @spec traffic(instance()) :: [{site_id :: integer(), [Table.traffic_webhook()]}]
   defdelegate traffic(instance), to: Table
 
   @doc "The webhooks of one site that are for traffic alerts."
-  @spec traffic(instance(), integer()) :: [traffic_webhook()]
+  @spec traffic(instance(), integer()) :: [Table.traffic_webhook()]
   defdelegate traffic(instance, site_id), to: Table
 
   @doc """
@@ -98,11 +84,11 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   @spec refresh(instance(), integer()) :: :ok | {:error, term()}
   def refresh(instance, site_id), do: call(instance, {:refresh, site_id})
 
-  @doc "As `refresh/2`, and reads the site again some seconds later, twice."
+  @doc "As `refresh/2`, and reads the site again after each of `reread_ms`."
   @spec changed(instance(), integer()) :: :ok | {:error, term()}
   def changed(instance, site_id), do: call(instance, {:changed, site_id})
 
-  @doc "Does now what is done every `refresh_ms`, and waits for it."
+  @doc "Does what is done every `refresh_ms`, and waits for it."
   @spec refresh_all(instance()) :: :ok | {:error, term()}
   def refresh_all(instance), do: call(instance, :refresh_all)
 
@@ -117,7 +103,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     :exit, _not_running -> {:error, :not_running}
   end
 
-  defp server(instance), do: Module.concat(instance, "Directory")
+  defp server(instance), do: Instance.process(instance, :directory)
 
   @doc false
   def child_spec(opts) do
@@ -129,8 +115,8 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   def start_link(opts) do
     opts = Keyword.merge(@defaults, opts)
     instance = Keyword.fetch!(opts, :instance)
-    # Here, in the supervisor that calls us: the tables outlive a crash of the
-    # process that fills them, and no event is lost in between.
+    # In the supervisor that calls us: the tables outlive a crash of the process that fills
+    # them, and no event is lost meanwhile.
     tables = Table.open(instance, opts[:dedup_entries_max])
 
     with {:ok, pid} <- GenServer.start_link(__MODULE__, {tables, opts}, name: server(instance)) do
@@ -148,14 +134,12 @@ defmodule Plausible.Webhooks.Ingest.Directory do
 
   # --- the process
 
-  # sites: what is in force, by site: the fingerprint of what was compiled, the
-  #   generation of its rows, a digest of its webhooks, when it was read (as the
-  #   number of the reading).
-  # wanted: sites to read, with the callers who wait for it; queue: in which
-  #   order; running: the reading under way, by the monitor of its process. Where a
-  #   site's reading has a generation, that of all webhooks has the scope: which
-  #   sites are to be read besides those that have changed.
-  # again: the later readings after a change, see Again.
+  # sites: what is in force, by site: the fingerprint of what was compiled, the generation of
+  #   its rows, a digest of its webhooks, and the number of the reading.
+  # wanted: sites to read, with the callers who wait; queue: in which order; running: the
+  #   readings under way, by their task. A site's reading has a generation; that of all
+  #   webhooks says in its place which sites are to be read besides those that have changed.
+  # rereads: the later readings after a change, see Rereads.
   # sweeps: callers of refresh_all, and the sites they still wait for.
   @impl true
   def init({tables, opts}) do
@@ -170,10 +154,10 @@ defmodule Plausible.Webhooks.Ingest.Directory do
        queue: :queue.new(),
        running: %{},
        failures: %{},
-       again: %{},
+       rereads: %{},
        sweeps: [],
        log_at_ms: now_ms(),
-       turn_at_ms: now_ms() + Dedup.window_ms()
+       rotate_at_ms: now_ms() + Dedup.window_ms()
      })}
   end
 
@@ -182,8 +166,10 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     do: {:noreply, state |> want(site_id, [from], :urgent) |> pump()}
 
   def handle_call({:changed, site_id}, from, state) do
-    again = Enum.reduce(state.opts.again_ms, state.again, &Again.note(&2, site_id, &1, now_ms()))
-    handle_call({:refresh, site_id}, from, %{state | again: again})
+    rereads =
+      Enum.reduce(state.opts.reread_ms, state.rereads, &Rereads.note(&2, site_id, &1, now_ms()))
+
+    handle_call({:refresh, site_id}, from, %{state | rereads: rereads})
   end
 
   def handle_call(:refresh_all, from, state), do: {:noreply, read_all(state, [from])}
@@ -199,20 +185,20 @@ defmodule Plausible.Webhooks.Ingest.Directory do
 
   def handle_info(:second, state) do
     Process.send_after(self(), :second, @second_ms)
-    {:noreply, turn_dedup(state)}
+    {:noreply, rotate_dedup(state)}
   end
 
-  def handle_info({:again, site_id}, state),
+  def handle_info({:retry, site_id}, state),
     do: {:noreply, state |> want(site_id, [], :background) |> pump()}
 
   def handle_info({:changed, site_id, delay_ms}, state) do
-    state = %{state | again: Again.due(state.again, site_id, delay_ms, now_ms())}
-    # A site that has no webhooks is read when it gets one.
+    state = %{state | rereads: Rereads.due(state.rereads, site_id, delay_ms, now_ms())}
+    # A site without webhooks is read when it gets one.
     known? = is_map_key(state.sites, site_id) or is_map_key(state.failures, site_id)
     {:noreply, if(known?, do: state |> want(site_id, [], :urgent) |> pump(), else: state)}
   end
 
-  def handle_info(:read_all_again, state), do: {:noreply, read_all(state, [])}
+  def handle_info(:read_all, state), do: {:noreply, read_all(state, [])}
 
   def handle_info({:sweep, site_id, generation}, state) do
     Table.delete_rows(state.table, site_id, generation)
@@ -222,7 +208,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   def handle_info({:too_slow, ref}, state) do
     case state.running do
       %{^ref => job} ->
-        Process.exit(job.pid, :kill)
+        _ = Task.shutdown(job.task, :brutal_kill)
         {:noreply, ended(state, ref, {:error, :timeout})}
 
       _over ->
@@ -230,15 +216,18 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     end
   end
 
+  def handle_info({ref, result}, state) when is_reference(ref),
+    do: {:noreply, ended(state, ref, result)}
+
   def handle_info({:DOWN, ref, :process, _pid, reason}, state),
-    do: {:noreply, ended(state, ref, Isolated.result(reason))}
+    do: {:noreply, ended(state, ref, {:error, {:crashed, reason}})}
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp turn_dedup(state) do
-    if now_ms() >= state.turn_at_ms or Dedup.full?(state.dedup) do
-      Dedup.turn(state.dedup)
-      %{state | turn_at_ms: now_ms() + Dedup.window_ms()}
+  defp rotate_dedup(state) do
+    if now_ms() >= state.rotate_at_ms or Dedup.full?(state.dedup) do
+      Dedup.rotate(state.dedup)
+      %{state | rotate_at_ms: now_ms() + Dedup.window_ms()}
     else
       state
     end
@@ -266,8 +255,8 @@ defmodule Plausible.Webhooks.Ingest.Directory do
          {{:value, site_id}, queue} <- :queue.out(state.queue) do
       state = %{state | queue: queue}
 
-      # A site that is being read right now is read again after that: the change
-      # may have come too late for the reading under way.
+      # A site that is being read is read again after that: the change may have come too late
+      # for the reading under way.
       if Map.has_key?(state.wanted, site_id) and not being_read?(state, site_id) do
         {waiters, wanted} = Map.pop!(state.wanted, site_id)
         pump(start_site_job(%{state | wanted: wanted}, site_id, waiters))
@@ -283,11 +272,11 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     do: Enum.any?(state.running, fn {_ref, job} -> job.what == site_id end)
 
   defp start_site_job(state, site_id, waiters) do
-    # Never used before, not even by a process that crashed.
+    # Never used before, not even by a predecessor.
     generation = System.unique_integer([:positive, :monotonic])
 
-    # Taken out here: the function is copied to its process with all it holds, and
-    # that must not be the state of every site.
+    # The function is copied to its process with everything it refers to. That must not be
+    # the state of every site.
     job = %{
       instance: state.opts.instance,
       table: state.table,
@@ -300,18 +289,11 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   end
 
   defp start_job(state, {what, generation}, waiters, fun) do
-    {pid, ref} = Isolated.start(fun, Enum.map(waiters, fn {pid, _tag} -> pid end))
-    timer = Process.send_after(self(), {:too_slow, ref}, state.opts.load_timeout_ms)
-
-    job = %{
-      what: what,
-      pid: pid,
-      timer: timer,
-      waiters: waiters,
-      generation: generation
-    }
-
-    put_in(state.running[ref], job)
+    callers = Enum.map(waiters, fn {pid, _tag} -> pid end)
+    task = Isolated.start(state.opts.instance, fun, callers)
+    timer = Process.send_after(self(), {:too_slow, task.ref}, state.opts.load_timeout_ms)
+    job = %{what: what, task: task, timer: timer, waiters: waiters, generation: generation}
+    put_in(state.running[task.ref], job)
   end
 
   defp ended(state, ref, result) do
@@ -387,8 +369,8 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     }
   end
 
-  # The host is away but the store spoke: who is gone or paused must not get
-  # another event, whatever else we do not know.
+  # The host is away but the store answered: a webhook that is gone or paused must not get
+  # another event.
   defp in_force(state, %{what: site_id} = job, {:error, {:host, reason, webhooks}}) do
     with %{index: %{}} = site <- state.sites[site_id] do
       Table.put(state.table, site_id, site, webhooks)
@@ -404,20 +386,20 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     Table.delete_rows(state.table, site_id, job.generation)
     failures = Map.get(state.failures, site_id, 0) + 1
     wait_ms = retry_ms(failures)
-    Process.send_after(self(), {:again, site_id}, wait_ms)
+    Process.send_after(self(), {:retry, site_id}, wait_ms)
 
     state = put_in(state.failures[site_id], failures)
     log_failure(state, site_id, reason)
   end
 
-  # A host that is away fails every site: one line for all of them is enough.
+  # A host that is away fails for every site: one line for all of them is enough.
   defp log_failure(state, site_id, reason) do
     if now_ms() >= state.log_at_ms do
       others = map_size(state.failures) - 1
 
       Logger.warning(
         "webhooks: site #{site_id} could not be read (#{inspect(reason, limit: 5)}), " <>
-          "nor #{others} others; what was in force stays so, and it is tried again"
+          "and neither could #{others} others; their former state holds until the next try"
       )
 
       %{state | log_at_ms: now_ms() + @log_pause_ms}
@@ -478,8 +460,8 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     Logger.warning("webhooks: the webhooks could not be read (#{inspect(reason, limit: 5)})")
     Enum.each(job.waiters, &GenServer.reply(&1, {:error, reason}))
 
-    # With nothing in force yet a whole period is too long to wait.
-    if state.sites == %{}, do: Process.send_after(self(), :read_all_again, 1_000)
+    # With nothing in force yet, a whole period is too long to wait.
+    if state.sites == %{}, do: Process.send_after(self(), :read_all, 1_000)
     state
   end
 

@@ -1,18 +1,17 @@
 defmodule Plausible.Webhooks.Ingest.Glob do
   @moduledoc false
-  # A page path with `*`, as Plausible's statistics read it: they turn it into a
-  # regular expression in which `*` and `**` both are "any characters, slashes
-  # too", everything else is literal, and the whole is anchored at both ends.
+  # A page path with `*`, as Plausible's statistics read it: as a regular expression in which
+  # `*` and `**` both mean "any characters, slashes too", everything else is literal, and the
+  # whole is anchored at both ends.
   #
-  # `|` is the one character they leave unescaped, and the alternation it makes
-  # has no group around it: `/a*|/b*` means "begins with /a" or "ends with
-  # something that holds /b". We reproduce that, so that a webhook fires exactly
-  # for what the dashboard counts. As there, a path without `*` is compared
-  # literally, `|` and all.
+  # `|` is the one character that they leave unescaped, and its alternatives are not grouped:
+  # `/a*|/b*` means "begins with /a" or "ends with something that holds /b". We do the same,
+  # so that a webhook fires for what the dashboard counts. As there, a path without `*` is
+  # compared literally, `|` and all.
   #
-  # No regex engine: a branch is a prefix, pieces that follow each other, and a
-  # suffix. The leftmost place of each piece is always a right one, so nothing is
-  # ever tried twice and no pattern makes the search exponential.
+  # No regex engine: an alternative is a prefix, pieces that follow each other, and a suffix.
+  # The leftmost place of each piece is always right, so nothing is tried twice and no pattern
+  # takes exponential time.
 
   @type branch ::
           {prefix :: binary(), pieces :: [binary()], suffix :: binary(), size :: integer()}

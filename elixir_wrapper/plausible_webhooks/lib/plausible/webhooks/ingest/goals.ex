@@ -13,18 +13,17 @@ defmodule Plausible.Webhooks.Ingest.Goals do
     * custom properties: every pair of the goal must be on the event. An absent
       property equals the empty string, as it does there.
 
-  A visit reports its scroll depth again and again; a scroll goal therefore
-  completes once per goal, session and path (`Plausible.Webhooks.Ingest.Dedup`). Event
-  and page goals complete with every event.
+  A visit reports its scroll depth again and again, so a scroll goal completes once per goal,
+  session and path (`Plausible.Webhooks.Ingest.Dedup`). Event and page goals complete with
+  every event.
 
   ## How 1 000 goals stay cheap
 
-  `compile/3` runs once per change of a site's goals or webhooks. It makes rows
-  for an ETS table: event names and literal paths are keys. A path with `*` is
-  filed under the rarest three bytes that every match must hold; an event's path
-  is slid over a bitmap of those, and only the goals filed under what it does
-  hold are matched. A pattern without three literal bytes in a row (`*a*`) is
-  tried on every event.
+  `compile/3` runs once per change of a site's goals or webhooks. It makes rows for an ETS
+  table, whose keys are event names and literal paths. A path with `*` is filed under the
+  rarest three bytes that every match must hold. Each three bytes of an event's path are
+  looked up in a bitmap of those, and only goals filed under bytes that the path holds are
+  matched. A pattern without three literal bytes in a row (`*a*`) is tried on every event.
 
       iex> alias Plausible.Webhooks.Ingest.{Goals, Subscriptions}
       iex> table = :ets.new(:goals, [:set])
@@ -56,9 +55,6 @@ defmodule Plausible.Webhooks.Ingest.Goals do
         }
   @type completion :: %{goal: goal(), webhooks: [Subscriptions.subscriber()]}
 
-  @typedoc "Which rows there are for one kind of path goal."
-  @type paths :: %{exact: boolean(), any: boolean(), bits: binary() | nil, mask: integer()}
-  @type index :: %{event: boolean(), page: paths() | nil, scroll: paths() | nil}
   @type row :: {{integer(), pos_integer(), atom(), term()}, [term()]}
 
   @multiplier 0x9E3779B1
@@ -72,7 +68,7 @@ defmodule Plausible.Webhooks.Ingest.Goals do
   Compiles the goals that at least one webhook wants into an index and the rows
   to put into the table. A goal that is neither an event's nor a page's is left out.
   """
-  @spec compile(scope(), [Host.goal()], [wish()]) :: {index(), [row()]}
+  @spec compile(scope(), [Host.goal()], [wish()]) :: {Subscriptions.index(), [row()]}
   def compile({site_id, generation}, goals, wishes) do
     wishes = Enum.map(wishes, fn {id, wanted} -> {id, wanted_set(wanted)} end)
 

@@ -1,13 +1,11 @@
 defmodule Plausible.Webhooks.Ingest.Hooks do
   @moduledoc false
-  # What the host calls from its own paths. Nothing here waits, and nothing raises:
-  # an event that breaks something costs itself, is counted, and its request goes
-  # on.
+  # What the host calls in its requests and jobs. An event that breaks something costs only
+  # itself: it is counted, and the request goes on.
 
   alias Plausible.Webhooks.{Delivery, Id, Store}
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Ingest.{Directory, Goals, Payload, Subscriptions, Traffic}
-  alias Plausible.Webhooks.Manage.Changes
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
   require Logger
@@ -41,11 +39,10 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
     end
   end
 
-  # Else nobody would see why nothing happens.
+  # Counted, since nobody would see otherwise why nothing happens.
   defp event(instance, _of_another_shape), do: Observers.dropped(instance, :malformed_event, 1)
 
-  # What there is no room for is not made first: a request must not pay for what is
-  # dropped.
+  # A request must not pay for what is dropped: no body is made before there is room.
   defp completed([], _instance, _subscriptions, _event), do: :ok
 
   defp completed(all, instance, %{site_id: site_id} = subscriptions, event) do
@@ -70,8 +67,8 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
 
   defp within(beyond, _left, all), do: {Enum.reverse(all), beyond}
 
-  # The Outbox takes the deliveries of some goals at a time: to tell it of each costs
-  # more than to make a small body. Between large ones it is asked whether it is full.
+  # The Outbox gets the deliveries of several goals at a time, because to push each one costs
+  # more than to make a small body. Between large bodies it is asked whether it is full.
   defp slice(%{json: json}), do: min(div(@slice_bytes, byte_size(json)) + 1, @slice_goals_max)
 
   defp in_slices(all, instance, event, size) do
@@ -96,8 +93,8 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
     Observers.dropped(instance, why, count)
   end
 
-  # An event's body is made once, and a delivery of it for each webhook. One that we
-  # have disabled gets it as cancelled: on record, to be recovered.
+  # An event's body is made once, for the deliveries to all webhooks. A webhook that we have
+  # disabled gets a cancelled delivery, which can be recovered.
   defp push(instance, events) do
     now_ms = Instance.now_ms()
 
@@ -160,7 +157,7 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
   end
 
   @doc "The host's own notifier has found a spike or a drop."
-  @spec traffic_change(Instance.name(), Traffic.kind(), integer() | map(), map()) :: :ok
+  @spec traffic_change(Instance.name(), :spike | :drop, integer() | map(), map()) :: :ok
   def traffic_change(name, kind, site, info) do
     with_instance(name, fn instance ->
       context = %{
@@ -175,7 +172,7 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
     end)
   end
 
-  # A job of the host's, not a request: it may take the time to log.
+  # The caller is a job of the host and not a request: logging may take its time.
   defp not_passed_on(instance, reason) do
     Logger.error(
       "webhooks: a traffic change was not passed on: " <>
@@ -184,13 +181,6 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
 
     Observers.dropped(instance, :hook_error, 1)
   end
-
-  @doc "The goals of a site have changed."
-  @spec goals_changed(Instance.name(), integer()) :: :ok
-  def goals_changed(name, site_id) when is_integer(site_id),
-    do: with_instance(name, fn instance -> Changes.goals_changed(instance, site_id) end)
-
-  def goals_changed(_name, _not_a_site), do: :ok
 
   defp with_instance(name, fun) do
     case Instance.get(name) do

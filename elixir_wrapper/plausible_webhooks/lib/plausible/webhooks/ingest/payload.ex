@@ -1,27 +1,24 @@
 defmodule Plausible.Webhooks.Ingest.Payload do
   @moduledoc """
-  The JSON bodies that receivers get: `{"type", "timestamp", "data"}`, described by
-  a JSON Schema per type under `docs/schemas/`.
+  The JSON bodies that receivers get: `{"type", "timestamp", "data"}`, described by a JSON
+  Schema per type under `docs/schemas/`.
 
-  A function per event type makes the `Plausible.Webhooks.Event`; `encode/1` makes
-  the body of it. A completed goal has one body, shared by every webhook that
-  wants it; a traffic alert has one per webhook, because it holds the threshold.
-  What an event tells besides its goal is the same for all goals that it completes:
-  `completion/3` makes it once, as text, and each body takes it in as it is. A
-  visitor's event with as many properties as there may be must not cost its request
-  that much for each of a thousand goals.
+  A function per event type makes the `Plausible.Webhooks.Event`; `encode/1` makes its body. A
+  completed goal has one body for every webhook that wants it. A traffic alert has one per
+  webhook, because it holds the threshold. What an event tells besides its goal is the same
+  for all goals that it completes: `completion/3` makes that part once, as JSON, and each body
+  takes it in. A visitor's event with as many properties as there may be must not cost its
+  request that much for each of a thousand goals.
 
-  What holds for every body:
+  Every body keeps these rules:
 
-    * Every member that a schema names is there; what is not known is `null`.
-      `props` and `utm` are the exception: they hold what there was, and are `{}`
-      when there was nothing.
+    * Every member that a schema names is there; what is not known is `null`. `props` and
+      `utm` are the exception: they hold what there was, and are `{}` when there was nothing.
     * Times are RFC 3339 in UTC. Money is a decimal string and a currency.
-    * Never an IP address, a user agent, a user or session id.
-    * Bytes that are not UTF-8 become U+FFFD: a broken property must not cost the
-      delivery.
-    * A body over #{div(256 * 1024, 1024)} KiB has its property values cut to 500 bytes, ending in
-      "…". Only text that JSON must escape byte by byte gets there.
+    * There is never an IP address, a user agent, a user or session id.
+    * Bytes that are not UTF-8 become U+FFFD: a broken property must not cost the delivery.
+    * A body over 256 KiB has its property values cut to 500 bytes, ending in "…". Only text
+      that JSON must escape byte by byte gets there.
   """
 
   alias Plausible.Webhooks.{Event, Native}
@@ -58,23 +55,16 @@ defmodule Plausible.Webhooks.Ingest.Payload do
           samples: [non_neg_integer()],
           change_percent: float() | nil
         }
-  @typedoc "The site, as far as a body tells of it."
+  @typedoc "What a body tells of the site."
   @type site :: %{
           required(:id) => integer(),
           required(:domain) => String.t(),
           optional(:dashboard_url) => String.t() | nil
         }
 
-  @typedoc "What may be told: all properties or those that are keys; revenue or none."
-  @type tells :: %{
-          required(:props) => :all | %{String.t() => true},
-          required(:revenue) => boolean(),
-          optional(:events) => boolean()
-        }
-
   @typedoc """
-  The `completion` member, in JSON, and when it was found, twice. `cut` is the one with
-  its property values cut, where `json` may be too large; otherwise `nil`.
+  The `completion` member as JSON, and when it was found, as number and as text. `cut` is the
+  member with its property values cut, where `json` may be too large; otherwise `nil`.
   """
   @type completion :: %{
           json: binary(),
@@ -86,8 +76,8 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   @everything %{props: :all, revenue: true}
 
   @doc """
-  The site as the bodies of this event tell it. The domain is the one that the
-  ingestion has, where it says so; the name in the event itself may be an old one.
+  The site as the bodies of this event tell it, with the domain that the ingestion knows. The
+  domain in the event itself may be an old one.
   """
   @spec site(Subscriptions.t(), map()) :: site()
   def site(%Subscriptions{site_id: id, domain: known}, event) do
@@ -106,7 +96,8 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   What an ingested event tells, whatever goal it completes. Made once for all of
   them; `now_ms` is when they were found. `{:error, reason}` is the encoder's.
   """
-  @spec completion(map(), integer(), tells()) :: {:ok, completion()} | {:error, term()}
+  @spec completion(map(), integer(), Subscriptions.tells()) ::
+          {:ok, completion()} | {:error, term()}
   def completion(%{clickhouse_event: event}, now_ms, tells \\ @everything) do
     told = %{
       event_name: event.name,
@@ -136,7 +127,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   defp cut(%{props: props} = told, json)
        when byte_size(json) > @completion_bytes_max and props != %{} do
     props = Map.new(props, fn {key, value} -> {key, Text.cut(value, @cut_bytes)} end)
-    # A cut in bytes that are no text may leave any.
+    # A cut inside bytes that are not UTF-8 may leave any bytes.
     json(Text.make_encodable(%{told | props: props}))
   end
 
@@ -226,7 +217,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
           site(),
           Plausible.Webhooks.Host.goal() | nil,
           integer(),
-          tells()
+          Subscriptions.tells()
         ) :: Event.t()
   def sample(type, site, goal, now_ms, tells \\ @everything)
 
@@ -329,8 +320,8 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   # --- the body
 
   @doc """
-  The body. `{:error, :body_too_large}` over #{div(256 * 1024, 1024)} KiB even with the properties
-  cut; another reason is the encoder's.
+  The body. `{:error, :body_too_large}` if it has more than 256 KiB even with the properties
+  cut; any other reason is the encoder's.
   """
   @spec encode(Event.t()) :: {:ok, binary()} | {:error, term()}
   def encode(%Event{data: %{completion: %{json: json, cut: cut} = completion} = data} = event) do
@@ -353,7 +344,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
     end
   end
 
-  # What is too large is not put together first. 128 is more than the rest has.
+  # A body that is too large is not put together first. The rest has fewer than 128 bytes.
   defp completed(_type, _time, about, completion)
        when byte_size(about) + byte_size(completion) + 128 > @body_bytes_max,
        do: {:error, :body_too_large}

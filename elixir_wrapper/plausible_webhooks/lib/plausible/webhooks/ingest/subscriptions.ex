@@ -1,11 +1,11 @@
 defmodule Plausible.Webhooks.Ingest.Subscriptions do
   @moduledoc """
-  What one site's webhooks want to know, compiled for the path of an ingestion
-  request: `Plausible.Webhooks.Ingest.Directory.lookup/2` returns it by one ETS read.
+  What one site's webhooks want to know, compiled for the path of an ingestion request.
+  `Plausible.Webhooks.Ingest.Directory.lookup/2` returns it by one ETS read.
 
-  It is small whatever the site has. The goals themselves are rows of `table`,
-  found by key (see `Plausible.Webhooks.Ingest.Goals`), because an ETS read copies what
-  it returns and a copy of 1 000 goals would cost more than matching them.
+  It is small whatever the site has. The goals are rows of `table`, found by key
+  (`Plausible.Webhooks.Ingest.Goals`), because an ETS read copies what it returns, and to copy
+  1 000 goals would cost more than to match them.
   """
 
   @typedoc "`:disabled`: we disabled it, its events are kept as cancelled."
@@ -13,12 +13,21 @@ defmodule Plausible.Webhooks.Ingest.Subscriptions do
   @type subscriber :: {Plausible.Webhooks.Webhook.id(), status()}
   @typedoc "`:listed`: those in the row that `tells/1` reads."
   @type props :: :all | :listed
+  @typedoc "Which rows there are for one kind of path goal."
+  @type paths :: %{exact: boolean(), any: boolean(), bits: binary() | nil, mask: integer()}
+  @type index :: %{event: boolean(), page: paths() | nil, scroll: paths() | nil}
+  @typedoc "What may be told: all properties or those that are keys; revenue or none."
+  @type tells :: %{
+          required(:props) => :all | %{String.t() => true},
+          required(:revenue) => boolean(),
+          optional(:events) => boolean()
+        }
   @type t :: %__MODULE__{
           site_id: integer(),
           domain: String.t() | nil,
           table: :ets.table(),
           generation: pos_integer(),
-          index: Plausible.Webhooks.Ingest.Goals.index(),
+          index: index(),
           webhooks: %{Plausible.Webhooks.Webhook.id() => status()},
           props: props(),
           revenue: boolean()
@@ -44,7 +53,7 @@ defmodule Plausible.Webhooks.Ingest.Subscriptions do
   What a body of the site may tell. Reads a row where the properties are listed;
   without it, which is when a newer one has just come in force, none may be told.
   """
-  @spec tells(t()) :: Plausible.Webhooks.Ingest.Payload.tells()
+  @spec tells(t()) :: tells()
   def tells(%__MODULE__{props: :all, revenue: revenue}), do: %{props: :all, revenue: revenue}
 
   def tells(%__MODULE__{props: :listed} = subscriptions) do

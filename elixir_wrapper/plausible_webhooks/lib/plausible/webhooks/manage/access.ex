@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Manage.Access do
   @moduledoc false
-  # Who may do what. Asked on every call; and what belongs to another site is not
+  # Who may do what. The host is asked on every call. What belongs to another site is not
   # found, whoever asks.
 
   alias Plausible.Webhooks.{Delivery, Host, Store, Webhook}
@@ -26,23 +26,17 @@ defmodule Plausible.Webhooks.Manage.Access do
           {:ok, Webhook.t()} | {:error, :not_found} | {:error, term()}
   def webhook(instance, site_id, id) do
     is_binary(id) || raise ArgumentError, "a webhook's id is a string"
-
-    case Store.get_webhook(instance, id) do
-      {:ok, %Webhook{site_id: ^site_id} = webhook} -> {:ok, webhook}
-      {:ok, _of_another_site} -> {:error, :not_found}
-      {:error, _reason} = error -> error
-    end
+    instance |> Store.get_webhook(id) |> of_site(site_id)
   end
 
   @spec delivery(Instance.t(), integer(), String.t()) ::
           {:ok, Delivery.t()} | {:error, :not_found} | {:error, term()}
   def delivery(instance, site_id, id) do
     is_binary(id) || raise ArgumentError, "a delivery's id is a string"
-
-    case Store.get_delivery(instance, id) do
-      {:ok, %Delivery{site_id: ^site_id} = delivery} -> {:ok, delivery}
-      {:ok, _of_another_site} -> {:error, :not_found}
-      {:error, _reason} = error -> error
-    end
+    instance |> Store.get_delivery(id) |> of_site(site_id)
   end
+
+  defp of_site({:ok, %{site_id: site_id}} = found, site_id), do: found
+  defp of_site({:ok, _of_another_site}, _site_id), do: {:error, :not_found}
+  defp of_site({:error, _reason} = error, _site_id), do: error
 end

@@ -1,18 +1,22 @@
 defmodule Plausible.Webhooks.Manage.Changes do
   @moduledoc false
-  # The one way in which a webhook changes: first the store, then everyone who
-  # keeps something of it (what waits, the engine, the other nodes, the directory,
-  # the observers). When this returns, no event is matched and no request is sent
-  # the old way by this node; the others have been told.
+  # The one way in which a webhook changes: first in the store, then for everyone who keeps a
+  # part of it (what waits, the engine, the other nodes, the directory, the observers). When a
+  # function here returns, this node matches no event and sends no request the old way, and
+  # the other nodes have been told.
 
   alias Plausible.Webhooks.{Cluster, Store, Webhook}
-  alias Plausible.Webhooks.Deliver.{Handover, Health}
-  alias Plausible.Webhooks.Ingest.{Directory, Traffic}
-  alias Plausible.Webhooks.Runtime.{Instance, Observers}
+  alias Plausible.Webhooks.Deliver.{Endpoints, Health}
+  alias Plausible.Webhooks.Ingest.Directory
+  alias Plausible.Webhooks.Ingest.Traffic.Rules
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated, Observers}
+
+  require Logger
 
   @type kind :: :created | :updated | :deleted | :disabled | :enabled
   @tries 5
   @waiting_reason "webhook_disabled"
+  @tell_owner_ms 10_000
 
   @spec insert(Instance.t(), Webhook.t()) :: :ok | {:error, term()}
   def insert(instance, webhook) do
@@ -22,8 +26,8 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   @doc """
-  Applies `fun` to the stored webhook. `fun` is called again when somebody else
-  was faster; it answers `{:ok, webhook}`, `:unchanged` or an error.
+  Applies `fun` to the stored webhook, and again when somebody else was faster. `fun` answers
+  `{:ok, webhook}`, `:unchanged` or an error.
   """
   @spec update(
           Instance.t(),
@@ -51,8 +55,8 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   defp after_update(instance, before, stored, kind) do
-    # Before the engine ends them: so the log says why. Whatever is missed here
-    # (the store may be away again) ends when its turn comes.
+    # Before the engine ends them, so that the log says why. What is missed here, because the
+    # store is away again, ends when the engine comes to it.
     if Webhook.active?(before) and not Webhook.active?(stored),
       do: Store.cancel_waiting(instance, stored.id, @waiting_reason)
 
@@ -61,11 +65,11 @@ defmodule Plausible.Webhooks.Manage.Changes do
     announce(instance, stored, kind)
   end
 
-  # While a kind of traffic was not watched for this webhook, a breach may have ended
-  # and another one begun: what is seen next is news. Where the store cannot be asked,
-  # that is so after a while (`Plausible.Webhooks.Ingest.Traffic`).
+  # While a kind of traffic was not watched for this webhook, a breach may have ended and
+  # another one begun: the next one to be seen counts as new. When the store cannot be asked
+  # that happens after a while (`Plausible.Webhooks.Ingest.Traffic`).
   defp rearm(instance, before, stored) do
-    newly = &(Traffic.watched?(stored, &1) and not Traffic.watched?(before, &1))
+    newly = &(Rules.watched?(stored, &1) and not Rules.watched?(before, &1))
 
     with [_ | _] = kinds <- Enum.filter([:spike, :drop], newly),
          {:ok, states} <- Store.alert_states(instance, [stored.id]) do
@@ -79,38 +83,86 @@ defmodule Plausible.Webhooks.Manage.Changes do
   def delete(instance, webhook) do
     with :ok <- Store.delete_webhook(instance, webhook.site_id, webhook.id) do
       Health.forget(instance, webhook.id)
-      Handover.deleted(instance, webhook.id)
-      Cluster.tell(instance, {:webhook_changed, webhook.site_id, webhook.id})
+      Endpoints.deleted(instance, webhook.id)
+      tell_nodes(instance, {:webhook_changed, webhook.site_id, webhook.id})
       _ = Directory.refresh(instance.name, webhook.site_id)
       Observers.changed(instance, webhook.site_id, webhook.id, :deleted)
     end
   end
 
-  @doc "The goals of a site have changed; the host has them already."
-  @spec goals_changed(Instance.t(), integer()) :: :ok
-  def goals_changed(instance, site_id) do
-    Cluster.tell(instance, {:goals_changed, site_id})
-    _ = Directory.changed(instance.name, site_id)
+  @doc """
+  Disables a webhook whose receiver is gone. The host tells the webhook's owner. What waits
+  is cancelled and can be recovered, and further events are recorded as cancelled.
+  """
+  @spec disable(Instance.t(), Webhook.id(), :gone | :failing, integer() | nil) ::
+          :ok | {:error, term()}
+  def disable(instance, id, reason, failing_for_ms) do
+    changes = fn
+      %Webhook{disabled_reason: nil} = webhook ->
+        {:ok, %{webhook | disabled_reason: reason, disabled_at_ms: Instance.now_ms()}}
+
+      %Webhook{} ->
+        :unchanged
+    end
+
+    case update(instance, id, changes, :disabled) do
+      {:ok, webhook} ->
+        Health.forget(instance, id)
+        tell_owner(instance, webhook)
+        Observers.disabled(instance, webhook, failing_for_ms)
+
+      result when result in [:unchanged, {:error, :not_found}] ->
+        Health.forget(instance, id)
+
+      {:error, _reason} = error ->
+        error
+    end
+  end
+
+  # The host may send mail, which takes time, and may fail.
+  defp tell_owner(instance, webhook) do
+    tell = fn ->
+      Instance.host(instance, :webhook_disabled, [webhook, webhook.disabled_reason])
+    end
+
+    with {:error, reason} <- Isolated.run(instance, tell, @tell_owner_ms) do
+      Logger.error(
+        "webhooks: the host could not be told that #{webhook.id} was disabled: " <>
+          inspect(reason, limit: 5, printable_limit: 200)
+      )
+    end
+  end
+
+  @doc "The goals of a site have changed; the host has them already. Never raises."
+  @spec goals_changed(Instance.name(), integer()) :: :ok
+  def goals_changed(name, site_id) when is_integer(site_id) do
+    with %Instance{} = instance <- Instance.get(name) do
+      tell_nodes(instance, {:goals_changed, site_id})
+      _ = Directory.changed(name, site_id)
+    end
+
     :ok
   end
 
+  def goals_changed(_name, _not_a_site), do: :ok
+
   # --- what another node has changed; the store, or the host, has it already
 
-  @doc "An error: the store did not answer, call again."
+  @doc "After an error the store did not answer, and the call is to be repeated."
   @spec changed_elsewhere(Instance.t(), integer(), Webhook.id()) :: :ok | {:error, term()}
   def changed_elsewhere(instance, site_id, id) do
     result =
       case Store.get_webhook(instance, id) do
         {:ok, %Webhook{site_id: ^site_id} = webhook} ->
           if webhook.failing_since_ms == nil, do: Health.forget(instance, id)
-          Handover.changed(instance, webhook)
+          Endpoints.changed(instance, webhook)
 
         {:ok, _of_another_site} ->
           :ok
 
         {:error, :not_found} ->
           Health.forget(instance, id)
-          Handover.deleted(instance, id)
+          Endpoints.deleted(instance, id)
 
         {:error, _reason} = error ->
           error
@@ -126,11 +178,11 @@ defmodule Plausible.Webhooks.Manage.Changes do
     :ok
   end
 
-  @doc "Nobody knows what has changed. An error: the store did not answer, call again."
+  @doc "Reads everything, since it is not known what has changed. Errors as above."
   @spec everything_elsewhere(Instance.t()) :: :ok | {:error, term()}
   def everything_elsewhere(instance) do
     case Directory.refresh_everything(instance.name) do
-      # It goes on by itself; one that is not running reads everything at its start.
+      # The directory goes on by itself, and reads everything at its start.
       {:error, reason} when reason in [:timeout, :not_running] -> :ok
       other -> other
     end
@@ -141,14 +193,29 @@ defmodule Plausible.Webhooks.Manage.Changes do
   def compare(name, webhooks) do
     case Instance.get(name) do
       nil -> :ok
-      instance -> Handover.compare(instance, webhooks)
+      instance -> Endpoints.compare(instance, webhooks)
     end
   end
 
   defp announce(instance, webhook, kind) do
-    Handover.changed(instance, webhook)
-    Cluster.tell(instance, {:webhook_changed, webhook.site_id, webhook.id})
+    Endpoints.changed(instance, webhook)
+    tell_nodes(instance, {:webhook_changed, webhook.site_id, webhook.id})
     _ = Directory.refresh(instance.name, webhook.site_id)
     Observers.changed(instance, webhook.site_id, webhook.id, kind)
+  end
+
+  # The change has been made: that other nodes could not be told is no reason to fail.
+  @spec tell_nodes(Instance.t(), Cluster.message()) :: :ok
+  defp tell_nodes(%Instance{options: %{cluster: nil}}, _message), do: :ok
+
+  defp tell_nodes(
+         %Instance{name: name, options: %{cluster: {module, options}}} = instance,
+         message
+       ) do
+    case Isolated.guard(fn -> module.tell(name, options, message) end) do
+      :ok -> :ok
+      {:error, reason} -> Observers.cluster_failed(instance, reason)
+      other -> Observers.cluster_failed(instance, other)
+    end
   end
 end

@@ -1,9 +1,9 @@
 defmodule Plausible.Webhooks.Manage.DeliveryLog do
   @moduledoc false
-  # The delivery log: reading it, and sending again what is in it.
-  # `Plausible.Webhooks` documents what each function does.
+  # Reads the delivery log, and sends again what is in it. `Plausible.Webhooks` documents the
+  # functions.
 
-  alias Plausible.Webhooks.{Event, Store, Terms, Webhook}
+  alias Plausible.Webhooks.{Event, Store, Webhook}
   alias Plausible.Webhooks.Deliver.Sweeper
   alias Plausible.Webhooks.Manage.{Access, Webhooks}
   alias Plausible.Webhooks.Runtime.Instance
@@ -43,7 +43,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
     with :ok <- Access.check(instance, actor, :manage, site_id),
          {:ok, since_ms} <- to_ms(since),
          {:ok, webhook} <- active(instance, site_id, webhook_id),
-         # All ids first: what fails again at once must not come round again.
+         # All ids first: what fails again at once must not be found again.
          {:ok, ids, more?} <- recoverable(instance, webhook_id, since_ms),
          {:ok, count} <- in_slices(instance, ids) do
       Webhooks.audit(instance, actor, :webhook_recovered, webhook)
@@ -79,7 +79,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
     end)
   end
 
-  # --- what a user may ask for
+  # --- checking filters and page
 
   defp to_ms(%DateTime{} = time), do: {:ok, DateTime.to_unix(time, :millisecond)}
   defp to_ms(ms) when is_integer(ms), do: {:ok, ms}
@@ -87,7 +87,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
   defp to_ms(_other),
     do: {:error, {:invalid, %{since: "must be a DateTime or Unix milliseconds"}}}
 
-  # Keyword lists and maps; the first thing that is wrong is named.
+  # The error names the first value that is wrong.
   defp pick(given, check) do
     if not (Keyword.keyword?(given) or (is_map(given) and not is_struct(given))),
       do: raise(ArgumentError, "expected a map or a keyword list, got: #{inspect(given)}")
@@ -118,10 +118,11 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
   defp filter(_key, _value), do: {:error, "is not a filter"}
 
   defp some_of(values, known) do
-    # Each once: what is asked of the store has a bound then.
-    if Terms.proper_list?(values) and values != [] and Enum.all?(values, &(&1 in known)),
-      do: {:ok, Enum.uniq(values)},
-      else: {:error, "must be a list of some of #{inspect(known)}"}
+    # Without duplicates the list has a bound.
+    if is_list(values) and not List.improper?(values) and values != [] and
+         Enum.all?(values, &(&1 in known)),
+       do: {:ok, Enum.uniq(values)},
+       else: {:error, "must be a list of some of #{inspect(known)}"}
   end
 
   defp page(:after, nil), do: {:ok, nil}

@@ -2,13 +2,12 @@ defmodule Plausible.Webhooks.Manage.Inbox do
   @moduledoc false
   # Takes over what other nodes have changed.
   #
-  # The listeners must not wait for the store, and a node that changes a thousand
-  # webhooks must not make a thousand processes here: messages are noted, the same
-  # one once, and worked off by one job at a time. Too many different ones are as
-  # good as "everything".
+  # The listeners must not wait for the store, and a node that changes a thousand webhooks
+  # must not start a thousand processes here. So messages are noted, each one once, and one
+  # job at a time works them off. Too many different ones count as "everything has changed".
   #
-  # What the store did not answer is tried again. The directory tries again by
-  # itself, and one that is not running reads everything when it starts.
+  # When the store does not answer, the change is tried again. The directory tries again by
+  # itself, and reads everything when it starts.
 
   use GenServer
 
@@ -26,11 +25,10 @@ defmodule Plausible.Webhooks.Manage.Inbox do
 
   @doc false
   def start_link(name),
-    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :cluster))
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :inbox))
 
-  # noted: the messages that nobody has worked off yet; all?: everything is to be
-  # read; job: what is being worked off, by the monitor of its process; timer: of
-  # the pause after a failure.
+  # noted: the messages to be worked off; all?: everything is to be read; job: the task at
+  # work and its messages; timer: of the pause after a failure.
   @impl true
   def init(name),
     do: {:ok, %{name: name, noted: MapSet.new(), all?: false, job: nil, timer: nil, failures: 0}}
@@ -38,14 +36,15 @@ defmodule Plausible.Webhooks.Manage.Inbox do
   @impl true
   def handle_info({:received, message}, state), do: {:noreply, state |> note(message) |> work()}
   def handle_info(:missed, state), do: {:noreply, work(%{state | all?: true})}
-  def handle_info(:again, state), do: {:noreply, work(%{state | timer: nil})}
+  def handle_info(:retry, state), do: {:noreply, work(%{state | timer: nil})}
 
-  def handle_info({:DOWN, ref, :process, _pid, reason}, %{job: {ref, taken}} = state) do
-    case failed(Isolated.result(reason), taken) do
-      [] -> {:noreply, work(%{state | job: nil, failures: 0})}
-      failed -> {:noreply, later(Enum.reduce(failed, %{state | job: nil}, &note(&2, &1)))}
-    end
+  def handle_info({ref, results}, %{job: {ref, taken}} = state) do
+    Process.demonitor(ref, [:flush])
+    {:noreply, done(state, failed(results, taken))}
   end
+
+  def handle_info({:DOWN, ref, :process, _pid, _reason}, %{job: {ref, taken}} = state),
+    do: {:noreply, done(state, taken)}
 
   def handle_info(_other, state), do: {:noreply, state}
 
@@ -75,8 +74,8 @@ defmodule Plausible.Webhooks.Manage.Inbox do
 
       taken ->
         name = state.name
-        {_pid, ref} = Isolated.start(fn -> take_over(Instance.fetch!(name), taken) end, [])
-        %{state | job: {ref, taken}, noted: MapSet.new(), all?: false}
+        task = Isolated.start(name, fn -> take_over(Instance.fetch!(name), taken) end, [])
+        %{state | job: {task.ref, taken}, noted: MapSet.new(), all?: false}
     end
   end
 
@@ -86,7 +85,7 @@ defmodule Plausible.Webhooks.Manage.Inbox do
   defp taken(%{noted: noted}), do: MapSet.to_list(noted)
 
   defp take_over(instance, taken) do
-    Isolated.map(taken, &change(instance, &1),
+    Isolated.map(instance, taken, &change(instance, &1),
       concurrency: @concurrency,
       timeout_ms: @change_ms,
       deadline_ms: System.monotonic_time(:millisecond) + @job_ms
@@ -98,6 +97,11 @@ defmodule Plausible.Webhooks.Manage.Inbox do
 
   defp change(instance, {:webhook_changed, site_id, id}),
     do: Changes.changed_elsewhere(instance, site_id, id)
+
+  defp done(state, []), do: work(%{state | job: nil, failures: 0})
+
+  defp done(state, failed),
+    do: failed |> Enum.reduce(%{state | job: nil}, &note(&2, &1)) |> later()
 
   defp failed(results, _taken) when is_list(results),
     do: for({message, result} <- results, result != :ok, do: message)
@@ -112,6 +116,6 @@ defmodule Plausible.Webhooks.Manage.Inbox do
       Logger.warning("webhooks: what another node has changed could not be read; trying again")
     end
 
-    %{state | timer: Process.send_after(self(), :again, pause_ms), failures: failures + 1}
+    %{state | timer: Process.send_after(self(), :retry, pause_ms), failures: failures + 1}
   end
 end

@@ -1,25 +1,22 @@
 defmodule Plausible.Webhooks.Manage.Overview do
   @moduledoc """
-  What a settings page shows beside the webhooks and their log: how each of them has
-  been doing, what a change would bring about, what the site is like, what a request
-  looks like.
+  What a settings page shows besides the webhooks and their log: how each webhook has been
+  doing, what a change would bring about, what the site is like, what a request looks like.
 
-  These are functions of `Plausible.Webhooks`, which is where they are called: there
-  the instance may be left out. The actor is asked about on every call, and the errors
-  are those that `Plausible.Webhooks` lists. The host is waited for ten seconds; when
-  it takes longer, or fails, the error says so: `:timeout`, `{:raised, text}` and
-  others.
+  Call these functions by `Plausible.Webhooks`, which takes the instance's name or no instance
+  and makes errors exceptions. The host has ten seconds for an answer. When it takes longer or
+  fails, the reason says so: `:timeout`, `{:raised, text}` and others.
 
-  Those that ask the host or look along the log may take their time: a live page calls
-  them from a process of their own.
+  Functions that ask the host or read the log may take their time: a live page calls them from
+  a process of its own.
   """
 
   alias Plausible.Webhooks.{Delivery, Host, Native, Punycode, Store, Webhook}
-  alias Plausible.Webhooks.Ingest.{Goals, Traffic}
+  alias Plausible.Webhooks.Ingest.Goals
   alias Plausible.Webhooks.Manage.{Access, DeliveryLog, TestDelivery}
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
-  alias Plausible.Webhooks.Ingest.Traffic.Facts
+  alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
   alias Plausible.Webhooks.Webhook.URL
 
   @type hour :: %{
@@ -85,7 +82,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
 
   @doc """
   What became of the deliveries of each of the site's webhooks in the last 24 hours,
-  by the time at which they ended. For who may `:read`.
+  by the time at which they ended. Needs `:read`.
 
       {:ok, %{"wh_01J..." => %{delivered: 1204, failed: 3, hours: hours, waiting: 0}}} =
         Plausible.Webhooks.activity(user, site.id)
@@ -93,11 +90,9 @@ defmodule Plausible.Webhooks.Manage.Overview do
       length(hours)
       #=> 24
   """
-  @spec activity(Instance.name(), Host.actor(), integer()) ::
+  @spec activity(Instance.t(), Host.actor(), integer()) ::
           {:ok, activities()} | error()
-  def activity(name, actor, site_id) do
-    instance = Instance.fetch!(name)
-
+  def activity(instance, actor, site_id) do
     with :ok <- Access.check(instance, actor, :read, site_id),
          {:ok, webhooks} <- Store.list_webhooks(instance, site_id),
          ids = Enum.map(webhooks, & &1.id),
@@ -111,7 +106,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   end
 
   defp of_one(hours, figures, waiting) do
-    # What has ended in an hour to come, by a clock that is fast, ended now.
+    # By a clock that is fast a delivery may have ended in an hour to come: it ended now.
     last_ms = List.last(hours)
 
     counts =
@@ -142,16 +137,14 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @doc """
   How many deliveries wait for this webhook: so many are given up when it is deleted,
   and cancelled when it is switched off. At most 10 000 are counted; `more?`: there
-  are, or may be, more. For who may `:manage`.
+  are, or may be, more. Needs `:manage`.
 
       {:ok, %{count: 12, more?: false}} =
         Plausible.Webhooks.waiting(user, site.id, webhook.id)
   """
-  @spec waiting(Instance.name(), Host.actor(), integer(), Webhook.id()) ::
+  @spec waiting(Instance.t(), Host.actor(), integer(), Webhook.id()) ::
           {:ok, count()} | error()
-  def waiting(name, actor, site_id, id) do
-    instance = Instance.fetch!(name)
-
+  def waiting(instance, actor, site_id, id) do
     with :ok <- Access.check(instance, actor, :manage, site_id),
          {:ok, _webhook} <- Access.webhook(instance, site_id, id),
          {:ok, %{^id => waiting}} <- Store.waiting(instance, [id]),
@@ -161,21 +154,19 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @doc """
   How many deliveries `Plausible.Webhooks.recover/5` would send again, also of a
   webhook that is still to be switched on for that. `more?`: it would have to be
-  called again for the rest. For who may `:manage`.
+  called again for the rest. Needs `:manage`.
 
       {:ok, %{count: 87, more?: false}} =
         Plausible.Webhooks.recoverable(user, site.id, webhook.id, ~U[2026-11-23 00:00:00Z])
   """
   @spec recoverable(
-          Instance.name(),
+          Instance.t(),
           Host.actor(),
           integer(),
           Webhook.id(),
           DateTime.t() | integer()
         ) :: {:ok, count()} | error()
-  def recoverable(name, actor, site_id, id, since) do
-    instance = Instance.fetch!(name)
-
+  def recoverable(instance, actor, site_id, id, since) do
     with :ok <- Access.check(instance, actor, :manage, site_id),
          {:ok, _webhook} <- Access.webhook(instance, site_id, id),
          {:ok, ids, more?} <- DeliveryLog.recoverable(instance, id, since),
@@ -185,13 +176,13 @@ defmodule Plausible.Webhooks.Manage.Overview do
   # --- what the site is like
 
   @doc """
-  The site, as the host knows it. For who may `:read`.
+  The site, as the host knows it. Needs `:read`.
 
       {:ok, %{domain: "example.com"}} = Plausible.Webhooks.site(user, site.id)
   """
-  @spec site(Instance.name(), Host.actor(), integer()) :: {:ok, Host.site()} | error()
-  def site(name, actor, site_id) do
-    asked(name, actor, site_id, fn instance ->
+  @spec site(Instance.t(), Host.actor(), integer()) :: {:ok, Host.site()} | error()
+  def site(instance, actor, site_id) do
+    ask_host(instance, actor, site_id, fn ->
       case Instance.host(instance, :site, [site_id]) do
         nil -> {:error, :not_found}
         %{domain: _domain} = site -> {:ok, site}
@@ -201,13 +192,13 @@ defmodule Plausible.Webhooks.Manage.Overview do
 
   @doc """
   The site's goals, by name. What is no goal (`t:Plausible.Webhooks.Host.goal/0`) is
-  left out, as it is when events are matched. For who may `:read`.
+  left out, as it is when events are matched. Needs `:read`.
 
       {:ok, [%{id: 12, name: "Signup"} | _]} = Plausible.Webhooks.goals(user, site.id)
   """
-  @spec goals(Instance.name(), Host.actor(), integer()) :: {:ok, [Host.goal()]} | error()
-  def goals(name, actor, site_id) do
-    asked(name, actor, site_id, fn instance ->
+  @spec goals(Instance.t(), Host.actor(), integer()) :: {:ok, [Host.goal()]} | error()
+  def goals(instance, actor, site_id) do
+    ask_host(instance, actor, site_id, fn ->
       goals = instance |> Instance.host(:goals, [site_id]) |> Enum.filter(&Goals.goal?/1)
       {:ok, Enum.sort_by(goals, &{String.downcase(&1.name), &1.name, &1.id})}
     end)
@@ -215,20 +206,20 @@ defmodule Plausible.Webhooks.Manage.Overview do
 
   @doc """
   The figures that thresholds are held against, as they are now: the unique visitors
-  of the last 5 minutes and of the last 12 hours. For who may `:read`.
+  of the last 5 minutes and of the last 12 hours. Needs `:read`.
 
       {:ok, %{spike: %{visitors: 41, window_seconds: 300}, drop: %{visitors: 2210}}} =
         Plausible.Webhooks.figures(user, site.id)
   """
-  @spec figures(Instance.name(), Host.actor(), integer()) ::
+  @spec figures(Instance.t(), Host.actor(), integer()) ::
           {:ok, figures()} | error()
-  def figures(name, actor, site_id) do
-    asked(name, actor, site_id, fn instance ->
+  def figures(instance, actor, site_id) do
+    ask_host(instance, actor, site_id, fn ->
       kinds = [:spike, :drop]
       now_ms = Instance.now_ms()
-      windows = Enum.map(kinds, &Traffic.window(&1, now_ms))
+      windows = Enum.map(kinds, &Rules.window(&1, now_ms))
 
-      case Facts.visitors(instance.name, site_id, windows) do
+      case Facts.visitors(instance, site_id, windows) do
         {:ok, [_, _] = counts} ->
           {:ok, Map.new(Enum.zip_with([kinds, windows, counts], &figure/1))}
 
@@ -244,36 +235,23 @@ defmodule Plausible.Webhooks.Manage.Overview do
   defp figure([kind, {from_ms, to_ms}, visitors]),
     do: {kind, %{visitors: visitors, window_seconds: div(to_ms - from_ms, 1_000)}}
 
-  # What the host does must not happen to who looks at a page.
-  defp asked(name, actor, site_id, fun) do
-    instance = Instance.fetch!(name)
-
+  # Whatever the host does, whoever looks at the page gets an answer.
+  defp ask_host(instance, actor, site_id, fun) do
     with :ok <- Access.check(instance, actor, :read, site_id),
-         do: Isolated.run(fn -> fun.(instance) end, @host_ms)
+         do: Isolated.run(instance, fun, @host_ms)
   end
 
   @doc """
-  Whether the actor may do this: to show or to hide it. Not a permission to rely on:
-  every function asks by itself. No for whatever is wrong, never an error.
+  Whether the actor may do this, so that a page shows or hides it. Every function asks by
+  itself, too. `:forbidden` says that the actor may not; any other error says that it cannot
+  be known now.
 
-      true = Plausible.Webhooks.can?(user, :manage, site.id)
+      :ok = Plausible.Webhooks.permission(user, :manage, site.id)
   """
-  @spec can?(Instance.name(), Host.actor(), Host.action(), integer()) :: boolean()
-  def can?(name, actor, action, site_id) when action in [:read, :manage],
-    do: permission(name, actor, action, site_id) == :ok
-
-  def can?(_name, _actor, _action, _site_id), do: false
-
-  @doc """
-  The same with the reason: `{:error, :forbidden}` says that the actor may not, any
-  other error that it cannot be known now.
-
-      :ok = Plausible.Webhooks.Manage.Overview.permission(Plausible.Webhooks, user, :manage, site.id)
-  """
-  @spec permission(Instance.name(), Host.actor(), Host.action(), integer()) ::
+  @spec permission(Instance.t(), Host.actor(), Host.action(), integer()) ::
           :ok | {:error, :forbidden} | error()
-  def permission(name, actor, action, site_id) when action in [:read, :manage],
-    do: Isolated.guard(fn -> Access.check(Instance.fetch!(name), actor, action, site_id) end)
+  def permission(instance, actor, action, site_id) when action in [:read, :manage],
+    do: Isolated.guard(fn -> Access.check(instance, actor, action, site_id) end)
 
   # --- what leaves
 
@@ -287,17 +265,17 @@ defmodule Plausible.Webhooks.Manage.Overview do
 
       {:error, "must begin with https://"} = Plausible.Webhooks.check_url("http://example.com/")
   """
-  @spec check_url(Instance.name(), term()) ::
+  @spec check_url(Instance.t(), term()) ::
           {:ok, checked_url()} | {:error, String.t()}
-  def check_url(name, text) do
-    with {:ok, checked} <- URL.check(text, Instance.fetch!(name).options.policy),
+  def check_url(instance, text) do
+    with {:ok, checked} <- URL.check(text, instance.options.policy),
          do: {:ok, Map.put(checked, :host_unicode, Punycode.readable(checked.host))}
   end
 
   @doc """
   The POST of a delivery as it would leave now: where to, with which headers, in the
   order in which they are sent, and what body. Signed with the secrets that sign now,
-  for `timestamp` (Unix seconds). For who may `:manage`, since URL and headers may hold
+  for `timestamp` (Unix seconds). Needs `:manage`, since URL and headers may hold
   tokens.
 
       {:ok, %{url: url, headers: headers, body: body}} =
@@ -308,10 +286,9 @@ defmodule Plausible.Webhooks.Manage.Overview do
 
   `{:error, :not_found}` also when its webhook is gone.
   """
-  @spec request(Instance.name(), Host.actor(), integer(), String.t()) ::
+  @spec request(Instance.t(), Host.actor(), integer(), String.t()) ::
           {:ok, request()} | error()
-  def request(name, actor, site_id, delivery_id) do
-    instance = Instance.fetch!(name)
+  def request(instance, actor, site_id, delivery_id) do
     now_ms = Instance.now_ms()
     timestamp = div(now_ms, 1_000)
 
@@ -346,8 +323,8 @@ defmodule Plausible.Webhooks.Manage.Overview do
       {:ok, "{" <> _json} =
         Plausible.Webhooks.sample(user, site.id, webhook.id, "goal.completed")
   """
-  @spec sample(Instance.name(), Host.actor(), integer(), Webhook.id(), String.t()) ::
+  @spec sample(Instance.t(), Host.actor(), integer(), Webhook.id(), String.t()) ::
           {:ok, binary()} | error()
-  def sample(name, actor, site_id, id, type),
-    do: TestDelivery.sample(Instance.fetch!(name), actor, site_id, id, type)
+  def sample(instance, actor, site_id, id, type),
+    do: TestDelivery.sample(instance, actor, site_id, id, type)
 end

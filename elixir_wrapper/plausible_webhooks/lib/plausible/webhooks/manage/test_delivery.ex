@@ -1,18 +1,18 @@
 defmodule Plausible.Webhooks.Manage.TestDelivery do
   @moduledoc false
-  # The test button: one POST, now, and what came of it.
+  # The test button: sends one POST now, and returns its attempt.
 
   alias Plausible.Webhooks.{Delivery, Event, Host, Id}
   alias Plausible.Webhooks.Accept.Outbox
-  alias Plausible.Webhooks.Deliver.{Engine, Handover, Recorder}
+  alias Plausible.Webhooks.Deliver.{Endpoints, Owners, Recorder}
   alias Plausible.Webhooks.Ingest.Payload
   alias Plausible.Webhooks.Manage.{Access, Webhooks}
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @window_ms 60_000
-  # On top of the attempt itself: its commit, its turn in the lane, its record.
+  # For the commit, the wait in the lane and the record, besides the attempt itself.
   @slack_ms 5_000
-  # What the host may take to say what a body tells of.
+  # How long the host may take to say what the body tells.
   @host_ms 10_000
 
   def send_test(instance, actor, site_id, webhook_id, type) do
@@ -21,12 +21,12 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
          {:ok, webhook} <- Access.webhook(instance, site_id, webhook_id),
          {:ok, delivery} <- delivery(instance, webhook, type),
          {:ok, engine} <- engine(instance),
-         # Last: what is refused for another reason does not count.
+         # Last, so that what is refused for another reason does not count.
          :ok <- rate(instance, site_id),
-         :ok <- Handover.put_for_test(instance, engine, webhook),
+         :ok <- Endpoints.put_for_test(instance, engine, webhook),
          {:ok, attempt} <- attempt(instance, delivery) do
       if attempt.state == :delivered and webhook.disabled_reason != nil,
-        do: Webhooks.revive(instance, webhook.id)
+        do: Webhooks.enable_disabled(instance, webhook.id)
 
       result(attempt)
     end
@@ -41,7 +41,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
          do: {:ok, body}
   end
 
-  # Ended without a request: the webhook was deleted in the meantime.
+  # The delivery ended without a request: the webhook was deleted in the meantime.
   defp result(%{number: 0, detail: detail}), do: {:error, {:not_sent, detail}}
   defp result(attempt), do: {:ok, attempt}
 
@@ -52,7 +52,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
   end
 
   defp engine(instance) do
-    case Engine.current(instance) do
+    case Owners.engine(instance) do
       nil -> {:error, :unavailable}
       engine -> {:ok, engine}
     end
@@ -77,11 +77,10 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
     end
   end
 
-  # The host may hang or raise: who asks is looking at a page.
   defp body(instance, webhook, type),
-    do: Isolated.run(fn -> made(instance, webhook, type) end, @host_ms)
+    do: Isolated.run(instance, fn -> make_body(instance, webhook, type) end, @host_ms)
 
-  defp made(instance, webhook, type) do
+  defp make_body(instance, webhook, type) do
     now_ms = Instance.now_ms()
 
     with %{domain: domain} = facts <- Instance.host(instance, :site, [webhook.site_id]),
@@ -101,7 +100,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
     end
   end
 
-  # One of the site's own goals, of those that the webhook wants.
+  # One of the site's own goals that the webhook wants.
   defp goal(instance, webhook, "goal.completed") do
     goals = Instance.host(instance, :goals, [webhook.site_id])
     Enum.find(goals, &(webhook.goals == :all or &1.id in webhook.goals))
@@ -129,7 +128,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
          do: {:error, {:rate_limited, retry_in_ms}}
   end
 
-  # A window per site begins with its first test.
+  # A site's window begins with its first test.
   defp own_rate(%Instance{tables: %{rates: rates}} = instance, site_id) do
     now = System.monotonic_time(:millisecond)
     key = {:test, site_id}

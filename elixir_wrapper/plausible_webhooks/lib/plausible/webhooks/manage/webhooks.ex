@@ -1,7 +1,6 @@
 defmodule Plausible.Webhooks.Manage.Webhooks do
   @moduledoc false
-  # Webhooks as their owners see and change them. `Plausible.Webhooks` documents
-  # what each function does.
+  # Webhooks as their owners see and change them. `Plausible.Webhooks` documents the functions.
 
   alias Plausible.Webhooks.{Store, Webhook}
   alias Plausible.Webhooks.Manage.{Access, Changes}
@@ -30,7 +29,7 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
          {:ok, webhook} <- valid(Webhook.new(site_id, attributes, policy(instance))),
          :ok <- room(instance, site_id),
          :ok <- Changes.insert(instance, webhook) do
-      # As it is in the store: a version begins there.
+      # The store has set the version.
       created = reread(instance, webhook)
       audit(instance, actor, :webhook_created, created)
       {:ok, shown(created, true)}
@@ -40,9 +39,8 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
   def update(instance, actor, site_id, id, attributes) do
     change(instance, actor, site_id, id, :updated, :webhook_updated, fn before ->
       with {:ok, webhook} <- valid(Webhook.change(before, attributes, policy(instance))) do
-        # Another address is another receiver: what was held against the old one
-        # does not count.
-        if webhook.url == before.url, do: {:ok, webhook}, else: {:ok, forgiven(webhook)}
+        # Another URL is another receiver: the failures of the old one do not count.
+        if webhook.url == before.url, do: {:ok, webhook}, else: {:ok, without_failures(webhook)}
       end
     end)
   end
@@ -57,7 +55,7 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
 
   def enable(instance, actor, site_id, id) do
     change(instance, actor, site_id, id, :enabled, :webhook_enabled, fn webhook ->
-      {:ok, forgiven(%{webhook | enabled: true})}
+      {:ok, without_failures(%{webhook | enabled: true})}
     end)
   end
 
@@ -67,14 +65,14 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
     end)
   end
 
-  @doc "An auto-disabled webhook that a test has found working."
-  def revive(instance, id) do
+  @doc "Enables a webhook that we had disabled and a test has found working."
+  def enable_disabled(instance, id) do
     Changes.update(
       instance,
       id,
       fn
         %Webhook{disabled_reason: nil} -> :unchanged
-        webhook -> {:ok, forgiven(webhook)}
+        webhook -> {:ok, without_failures(webhook)}
       end,
       :enabled
     )
@@ -115,8 +113,8 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
     if Instance.host(instance, :site, [site_id]), do: :ok, else: {:error, :not_found}
   end
 
-  # The store has the last word (two at the same time); this is for the operator
-  # who wants fewer.
+  # The store decides when two are created at the same time. This check is for an operator who
+  # has lowered the limit.
   defp room(instance, site_id) do
     with {:ok, webhooks} <- Store.list_webhooks(instance, site_id) do
       if length(webhooks) < instance.options.webhooks_per_site_max,
@@ -132,11 +130,10 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
     end
   end
 
-  defp forgiven(webhook),
+  defp without_failures(webhook),
     do: %{webhook | disabled_reason: nil, disabled_at_ms: nil, failing_since_ms: nil}
 
-  # The change has happened: an audit log that fails is the operator's business,
-  # not a reason to tell the user that it has not.
+  # The change has been made: an audit log that fails is no reason to tell the user otherwise.
   @doc false
   def audit(instance, actor, entry, webhook) do
     _ = Instance.host(instance, :audit, [actor, entry, redacted(webhook)])
@@ -148,8 +145,8 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
       :ok
   end
 
-  # Secrets leave by reveal_secret only. Who may only read sees no tokens either,
-  # which URLs and header values hold.
+  # Only reveal_secret hands out secrets. An actor who may only read sees no URL paths and no
+  # header values either, since both may hold tokens.
   defp shown(webhook, true), do: redacted(webhook)
 
   defp shown(webhook, false) do

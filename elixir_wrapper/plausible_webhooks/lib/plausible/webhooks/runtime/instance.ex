@@ -2,37 +2,26 @@ defmodule Plausible.Webhooks.Runtime.Instance do
   @moduledoc false
   # What the parts of one running instance share, and how they find each other.
   #
-  # The struct is kept in persistent_term, so that a request process reads it
-  # without a copy and without asking anyone. The tables belong to the top
-  # supervisor: what is queued in them outlives every process that works on it.
+  # The struct is kept in persistent_term, so that a request reads it without a copy and
+  # without asking a process. The tables belong to the top supervisor: what is queued in them
+  # outlives every process that works on it.
   #
-  #   queue    {key, delivery, reply_to, in_doubt}  deliveries of which it is not
-  #            known that they are committed (Outbox)
+  #   queue    {key, delivery, reply_to, in_doubt}  deliveries that are not known to be
+  #            committed (Outbox)
   #   journal  {key, attempt, time_offset_ms}  attempts not recorded yet (Recorder)
-  #   meta     the open store, the engine in charge, owners that are no more, what
-  #            fails, what was dropped
+  #   meta     the open store, the engine in charge and former owners (Owners), which webhooks
+  #            are failing (Health), what was dropped (Observers)
   #   waiters  {delivery_id, alias}       who waits for an attempt (test sends)
   #   rates    {key, count}               windows of rate limits
-  #   shares   {site_id, count, bytes}    what each site has in the queue, about
+  #   shares   {site_id, count, bytes}    about how much of the queue each site has
 
   @type name :: atom()
   @type t :: %__MODULE__{}
 
   defstruct [:name, :names, :options, :tables, :flags, :counters]
 
-  @processes %{
-    supervisor: "Supervisor",
-    store_keeper: "StoreKeeper",
-    notifier: "Notifier",
-    health: "Health",
-    recorder: "Recorder",
-    engine: "Engine",
-    outbox: "Outbox",
-    directory: "Directory",
-    cluster: "Cluster",
-    sweeper: "Sweeper",
-    traffic: "Traffic"
-  }
+  @processes ~w(supervisor tasks store observers health recorder engine outbox directory inbox
+                sweeper evaluator)a
   @flags %{outbox_awake: 1, recorder_awake: 2, closed: 3, notices: 4, outbox_bytes: 5}
   @counters %{
     pushed: 1,
@@ -51,7 +40,7 @@ defmodule Plausible.Webhooks.Runtime.Instance do
 
     %__MODULE__{
       name: options.name,
-      names: Map.new(@processes, fn {part, _text} -> {part, process(options.name, part)} end),
+      names: Map.new(@processes, &{&1, process(options.name, &1)}),
       options: options,
       tables: %{
         queue: :ets.new(:webhooks_queue, [:ordered_set, :public]),
@@ -89,7 +78,9 @@ defmodule Plausible.Webhooks.Runtime.Instance do
   @doc "The registered name of one of the instance's processes."
   @spec process(t() | name(), atom()) :: atom()
   def process(%__MODULE__{names: names}, part), do: Map.fetch!(names, part)
-  def process(name, part), do: Module.concat(name, Map.fetch!(@processes, part))
+
+  def process(name, part) when part in @processes,
+    do: Module.concat(name, part |> Atom.to_string() |> Macro.camelize())
 
   @doc "Sends, if the process is there; never raises."
   @spec tell(t(), atom(), term()) :: :ok
@@ -146,7 +137,7 @@ defmodule Plausible.Webhooks.Runtime.Instance do
 
   def host(name, function, arguments), do: name |> fetch!() |> host(function, arguments)
 
-  @doc "Is this the reason of a stop that is wanted, and not of a crash?"
+  @doc "Whether this is the reason of a stop that is wanted, and not of a crash."
   @spec stopping?(term()) :: boolean()
   def stopping?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
 

@@ -1,9 +1,14 @@
 defmodule Plausible.Webhooks.Runtime.Isolated do
   @moduledoc false
-  # Runs what others wrote (the host, the store) without trusting it: in processes
-  # of their own, a few at a time, each for a limited time. It may raise, exit,
-  # hang or be killed; the caller gets a value. Not Task: an async task is linked
-  # to its caller, and a supervisor of tasks would be one more part to start.
+  # Runs what others wrote (the host, the store) without trusting it: in tasks of the
+  # instance's Task.Supervisor, a few at a time, each for a limited time. A function may
+  # raise, exit, hang or be killed; the caller gets a value. Tasks die with their caller.
+
+  alias Plausible.Webhooks.Runtime.Instance
+
+  @doc "A supervisor of tasks, to be started before everyone who runs some."
+  @spec child_spec(Instance.name()) :: Supervisor.child_spec()
+  def child_spec(name), do: Task.Supervisor.child_spec(name: Instance.process(name, :tasks))
 
   @doc """
   Calls the function here; whatever it does comes back as a value.
@@ -21,90 +26,80 @@ defmodule Plausible.Webhooks.Runtime.Isolated do
   end
 
   @doc """
-  Starts the function in a process of its own and returns its monitor. The result
-  comes as the reason of its `:DOWN` message, see `result/1`. `callers` are the
-  processes on whose behalf it runs (database sandboxes look there). It dies with
-  the process that started it.
+  Starts the function as a task. Its result comes as the message `{task.ref, result}`, or
+  `:DOWN` if the task was killed. `callers` are the processes on whose behalf it runs:
+  database sandboxes look there.
   """
-  @spec start((() -> term()), [pid()]) :: {pid(), reference()}
-  def start(fun, callers) do
-    parent = self()
+  @spec start(Instance.t() | Instance.name(), (() -> term()), [pid()]) :: Task.t()
+  def start(instance, fun, callers) do
+    caller = self()
 
-    spawn_monitor(fn ->
-      leash(parent, self())
-      Process.put(:"$callers", callers)
-      exit({__MODULE__, guard(fun)})
+    Task.Supervisor.async_nolink(Instance.process(instance, :tasks), fn ->
+      run_for(caller, callers, fun)
     end)
   end
 
-  # A link would do it too, but work both ways: whatever ends the function would
-  # end who asked for it.
-  defp leash(parent, child) do
-    spawn(fn ->
-      parent = Process.monitor(parent)
-      Process.monitor(child)
-
-      receive do
-        {:DOWN, ^parent, :process, _pid, _reason} -> Process.exit(child, :kill)
-        {:DOWN, _child, :process, _pid, _reason} -> :ok
-      end
-    end)
+  defp run_for(caller, callers, fun) do
+    task = self()
+    spawn(fn -> end_with(caller, task) end)
+    Process.put(:"$callers", callers)
+    guard(fun)
   end
 
-  @doc "What a process of `start/2` ended with, from the reason of its `:DOWN`."
-  @spec result(term()) :: term()
-  def result({__MODULE__, result}), do: result
-  def result(reason), do: {:error, {:crashed, reason}}
+  # A link would do that too, but it works both ways: whatever kills the task would kill its
+  # caller.
+  defp end_with(caller, task) do
+    caller = Process.monitor(caller)
+    Process.monitor(task)
 
-  @doc "Runs the function in a process of its own, for at most `timeout_ms`."
-  @spec run((() -> result), pos_integer()) :: result | {:error, term()} when result: term()
-  def run(fun, timeout_ms) do
-    {pid, ref} = start(fun, [self()])
-    await(pid, ref, timeout_ms)
-  end
-
-  defp await(pid, ref, timeout_ms) do
     receive do
-      {:DOWN, ^ref, :process, _pid, reason} -> result(reason)
-    after
-      timeout_ms ->
-        Process.demonitor(ref, [:flush])
-        Process.exit(pid, :kill)
-        {:error, :timeout}
+      {:DOWN, ^caller, :process, _pid, _reason} -> Process.exit(task, :kill)
+      {:DOWN, _task, :process, _pid, _reason} -> :ok
     end
+  end
+
+  @doc "Runs the function in a task, for at most `timeout_ms`."
+  @spec run(Instance.t() | Instance.name(), (() -> result), pos_integer()) ::
+          result | {:error, term()}
+        when result: term()
+  def run(instance, fun, timeout_ms) do
+    [{_fun, result}] = map(instance, [fun], & &1.(), concurrency: 1, timeout_ms: timeout_ms)
+    result
   end
 
   @doc """
-  Runs the function on every item, `concurrency` at a time, each for at most
-  `timeout_ms`; what has not begun by `deadline_ms` (monotonic) is not begun.
-  Returns the items with their results, in no particular order.
+  Runs the function on every item, `:concurrency` at a time, each for at most `:timeout_ms`.
+  What has not begun by `:deadline_ms` (monotonic, never by default) is not begun. Returns
+  the items with their results. `:callers` as for `start/3`.
   """
-  @spec map([item], (item -> term()), keyword()) :: [{item, term()}] when item: term()
-  def map(items, fun, opts) do
-    callers = opts[:callers] || [self()]
+  @spec map(Instance.t() | Instance.name(), [item], (item -> term()), keyword()) ::
+          [{item, term()}]
+        when item: term()
+  def map(instance, items, fun, options) do
+    caller = self()
+    callers = options[:callers] || [caller | Process.get(:"$callers", [])]
+    # In Erlang's term order an atom is greater than any number.
+    deadline_ms = Keyword.get(options, :deadline_ms, :never)
 
-    workers =
-      for part <- deal(items, opts[:concurrency]) do
-        start(fn -> Enum.map(part, &{&1, one(&1, fun, opts, callers)}) end, callers)
-      end
-
-    Enum.flat_map(workers, fn {pid, ref} -> await(pid, ref, :infinity) end)
-  end
-
-  # Each worker guards its own share; what it runs is guarded once more.
-  defp one(item, fun, opts, callers) do
-    if System.monotonic_time(:millisecond) < opts[:deadline_ms] do
-      {pid, ref} = start(fn -> fun.(item) end, callers)
-      await(pid, ref, opts[:timeout_ms])
-    else
-      {:error, :no_time_left}
+    one = fn item ->
+      if System.monotonic_time(:millisecond) < deadline_ms,
+        do: run_for(caller, callers, fn -> fun.(item) end),
+        else: {:error, :no_time_left}
     end
+
+    stream_options = [
+      max_concurrency: options[:concurrency],
+      timeout: options[:timeout_ms],
+      on_timeout: :kill_task
+    ]
+
+    instance
+    |> Instance.process(:tasks)
+    |> Task.Supervisor.async_stream_nolink(items, one, stream_options)
+    |> Enum.zip_with(items, fn result, item -> {item, result(result)} end)
   end
 
-  defp deal(items, concurrency) do
-    items
-    |> Enum.with_index()
-    |> Enum.group_by(fn {_item, n} -> rem(n, concurrency) end, &elem(&1, 0))
-    |> Map.values()
-  end
+  defp result({:ok, result}), do: result
+  defp result({:exit, :timeout}), do: {:error, :timeout}
+  defp result({:exit, reason}), do: {:error, {:crashed, reason}}
 end

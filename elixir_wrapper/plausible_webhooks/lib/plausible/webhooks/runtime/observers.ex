@@ -1,17 +1,15 @@
 defmodule Plausible.Webhooks.Runtime.Observers do
   @moduledoc false
-  # Tells the observers and the log, in a process of its own: an observer may
-  # hang or raise as it likes. Notices that nobody listens to are not sent, and
-  # at most @waiting_max of them wait.
+  # Tells the observers and the log, in a process of its own, so that an observer may hang or
+  # raise. Without an observer notices are not sent, and at most @waiting_max of them wait.
   #
-  # What is lost is said aloud here, not where it is lost: there it would be a log
-  # call in the middle of somebody's request, once per request. Warnings, not errors:
-  # a database that is away is the host's alarm to raise, and hosts count errors.
+  # Drops are logged here and not where they happen: there it would be a log call in the
+  # middle of a request, for each request. They are warnings and not errors: that a database is
+  # away is for the host's alarms to tell, and hosts count errors.
 
   use GenServer
 
   alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
-  alias Plausible.Webhooks.Deliver.{Engine, Handover}
   alias Plausible.Webhooks.Runtime.Instance
 
   require Logger
@@ -19,6 +17,8 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   @waiting_max 10_000
   @report_ms 1_000
   @repeat_ms 10_000
+  @attempt_keys ~w(delivery_id webhook_id site_id destination number state status error
+                   next_at_ms)a
   @terminal [:delivered, :failed, :cancelled]
 
   # --- what happened
@@ -38,7 +38,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   def overloaded(instance, count),
     do: notice(instance, 1, {:event, :engine_overloaded, %{count: count}, %{}})
 
-  @doc "From any process, a request's too: only counts."
+  @doc "Counts what was dropped; cheap enough for a request."
   @spec dropped(Instance.t(), atom(), pos_integer()) :: :ok
   def dropped(%Instance{tables: %{meta: meta}} = instance, reason, count) do
     Instance.count(instance, :dropped, count)
@@ -57,7 +57,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   @spec store_failed(Instance.t(), atom(), term()) :: :ok
   def store_failed(instance, operation, reason),
-    do: tell(instance, {:store_failed, operation, reason})
+    do: event(instance, :store_failed, %{}, %{operation: operation, reason: reason})
 
   @doc "A call of the store, however it ended."
   @spec store_called(Instance.t(), atom(), integer(), term()) :: :ok
@@ -71,18 +71,31 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   end
 
   @doc "Other nodes could not be told of a change."
-  @spec untold(Instance.t(), term()) :: :ok
-  def untold(instance, reason), do: tell(instance, {:untold, reason})
+  @spec cluster_failed(Instance.t(), term()) :: :ok
+  def cluster_failed(instance, reason),
+    do: event(instance, :cluster_failed, %{}, %{reason: reason})
 
   @spec changed(Instance.t(), integer(), String.t(), atom()) :: :ok
   def changed(instance, site_id, webhook_id, change) do
     metadata = %{site_id: site_id, webhook_id: webhook_id, change: change}
-    tell(instance, {:event, :webhook_changed, %{}, metadata})
+    event(instance, :webhook_changed, %{}, metadata)
   end
 
   @spec disabled(Instance.t(), Webhook.t(), integer() | nil) :: :ok
-  def disabled(instance, webhook, failing_for_ms),
-    do: tell(instance, {:disabled, webhook, failing_for_ms})
+  def disabled(instance, webhook, failing_for_ms) do
+    event(instance, :webhook_disabled, %{failing_for_ms: failing_for_ms}, %{
+      site_id: webhook.site_id,
+      webhook_id: webhook.id,
+      destination: Webhook.destination(webhook),
+      reason: webhook.disabled_reason
+    })
+  end
+
+  # Rare, and logged: told without a bound, and without an observer too.
+  defp event(instance, event, measurements, metadata),
+    do: tell(instance, {:event, event, measurements, metadata})
+
+  # Bounded, and not sent where nobody observes.
 
   defp notice(%Instance{options: %{observers: []}}, _weight, _notice), do: :ok
 
@@ -95,12 +108,12 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     end
   end
 
-  defp tell(instance, message), do: Instance.tell(instance, :notifier, message)
+  defp tell(instance, message), do: Instance.tell(instance, :observers, message)
 
   # --- the process
 
   def start_link(name),
-    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :notifier))
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :observers))
 
   def child_spec(name), do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}}
 
@@ -108,10 +121,10 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   def init(name) do
     instance = Instance.fetch!(name)
     Process.flag(:trap_exit, true)
-    # What a predecessor had waiting went with it.
+    # The notices that waited for a predecessor are gone.
     Instance.add_gauge(instance, :notices, -Instance.add_gauge(instance, :notices, 0))
     Process.send_after(self(), :report, @report_ms)
-    {:ok, %{name: name, said: %{}, reported: %{}}}
+    {:ok, %{name: name, logged: %{}, reported: %{}}}
   end
 
   @impl true
@@ -124,36 +137,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   def handle_info({:event, event, measurements, metadata}, state) do
     emit(Instance.fetch!(state.name), event, measurements, metadata)
-    {:noreply, state}
-  end
-
-  def handle_info({:store_failed, operation, reason}, state) do
-    state =
-      say(state, {:store, operation}, fn ->
-        Logger.warning("webhooks: the store failed to #{operation}: #{inspect(reason)}")
-      end)
-
-    metadata = %{operation: operation, reason: reason}
-    emit(Instance.fetch!(state.name), :store_failed, %{}, metadata)
-    {:noreply, state}
-  end
-
-  def handle_info({:untold, reason}, state) do
-    state =
-      say(state, :untold, fn ->
-        Logger.warning(
-          "webhooks: other nodes could not be told of a change, they will find out: " <>
-            inspect(reason, limit: 5, printable_limit: 200)
-        )
-      end)
-
-    emit(Instance.fetch!(state.name), :cluster_failed, %{}, %{reason: reason})
-    {:noreply, state}
-  end
-
-  def handle_info({:disabled, webhook, failing_for_ms}, state) do
-    tell_disabled(Instance.fetch!(state.name), webhook, failing_for_ms)
-    {:noreply, state}
+    {:noreply, log(state, event, metadata)}
   end
 
   def handle_info(:report, state) do
@@ -175,10 +159,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     do: emit(instance, event, measurements, metadata)
 
   defp emit_attempt(instance, attempt) do
-    metadata =
-      attempt
-      |> Map.take([:delivery_id, :webhook_id, :number, :state, :status, :error, :next_at_ms])
-      |> Map.merge(where(instance, attempt.webhook_id))
+    metadata = Map.take(attempt, @attempt_keys)
 
     if attempt.number > 0 do
       timings = Map.take(attempt, [:total_us, :dns_us, :connect_us, :tls_us, :first_byte_us])
@@ -189,28 +170,24 @@ defmodule Plausible.Webhooks.Runtime.Observers do
       do: emit(instance, :delivery_finished, %{attempts: attempt.number}, metadata)
   end
 
-  defp where(instance, webhook_id) do
-    case Handover.known(Engine.current(instance), webhook_id) do
-      {site_id, host} -> %{site_id: site_id, host: host}
-      nil -> %{site_id: nil, host: nil}
-    end
+  defp log(state, :store_failed, %{operation: operation, reason: reason}) do
+    text = "the store failed to #{operation}: #{inspect(reason)}"
+    log_once(state, {:store, operation}, text)
   end
 
-  defp tell_disabled(instance, webhook, failing_for_ms) do
-    metadata = %{
-      site_id: webhook.site_id,
-      webhook_id: webhook.id,
-      host: Webhook.host(webhook),
-      reason: webhook.disabled_reason
-    }
-
-    Logger.warning(
-      "webhooks: #{webhook.id} (#{metadata.host}) of site #{webhook.site_id} was disabled: " <>
-        "#{webhook.disabled_reason}"
-    )
-
-    emit(instance, :webhook_disabled, %{failing_for_ms: failing_for_ms}, metadata)
+  defp log(state, :cluster_failed, %{reason: reason}) do
+    reason = inspect(reason, limit: 5, printable_limit: 200)
+    text = "other nodes could not be told of a change, they will find out: #{reason}"
+    log_once(state, :cluster_failed, text)
   end
+
+  defp log(state, :webhook_disabled, %{webhook_id: id} = webhook) do
+    text = "#{id} (#{webhook.destination}) of site #{webhook.site_id} was disabled"
+    Logger.warning("webhooks: #{text}: #{webhook.reason}")
+    state
+  end
+
+  defp log(state, _event, _metadata), do: state
 
   defp emit(instance, event, measurements, metadata) do
     metadata = Map.put(metadata, :instance, instance.name)
@@ -243,27 +220,25 @@ defmodule Plausible.Webhooks.Runtime.Observers do
         state
 
       count ->
-        state =
-          say(put_in(state.reported[reason], total), {:dropped, reason}, fn ->
-            Logger.warning("webhooks: deliveries dropped (#{reason}): #{total} since the start")
-          end)
-
+        state = put_in(state.reported[reason], total)
+        text = "deliveries dropped (#{reason}): #{total} since the start"
+        state = log_once(state, {:dropped, reason}, text)
         emit(instance, :deliveries_dropped, %{count: count}, %{reason: reason})
         state
     end
   end
 
-  # The same sentence at most every @repeat_ms.
-  defp say(state, what, sentence) do
+  # A line of a kind at most every @repeat_ms.
+  defp log_once(state, kind, text) do
     now = System.monotonic_time(:millisecond)
 
-    case state.said do
-      %{^what => at} when now - at < @repeat_ms ->
+    case state.logged do
+      %{^kind => at} when now - at < @repeat_ms ->
         state
 
       _long_ago ->
-        sentence.()
-        put_in(state.said[what], now)
+        Logger.warning("webhooks: " <> text)
+        put_in(state.logged[kind], now)
     end
   end
 end

@@ -1,8 +1,7 @@
 defmodule Plausible.Webhooks.Runtime.Registration do
   @moduledoc false
-  # The first to start and the last to stop: when it is stopped, the instance is
-  # no longer known under its name. Until then requests find it, whatever else is
-  # being restarted.
+  # The first to start and the last to stop. When it stops, the instance is no longer known
+  # under its name. Until then requests find it, whatever else is being restarted.
 
   use GenServer
 

@@ -1,19 +1,18 @@
 defmodule Plausible.Webhooks.Store.Batch do
   @moduledoc false
-  # Many rows, one transaction; and what to do when the store says no.
+  # Many rows in one transaction, and what to do when the store refuses.
   #
-  # "No" means one of two things: the store is away (then everything is kept and
-  # tried again), or one row can never be written (then it must not hold up the
-  # others for good). Some reasons can only mean the first (`Store.away?/1`). For
-  # the others a single row tells them apart: when any one of them can be written,
-  # the store is there and the rest is halved until the bad ones are alone. Only a
-  # batch that failed before is looked at this way, so that a store that is away is
-  # asked twice per round and not a thousand times.
+  # A store refuses for one of two reasons. It is away: then everything is kept and tried
+  # again. Or one row can never be written: then it must not hold up the others for good.
+  # Some errors can only mean the first (`Store.away?/1`). For the others a single row tells
+  # them apart: if any one row can be written, the store is there, and the rest is halved
+  # until the bad rows are alone. Only a batch that failed before is looked at this way, so
+  # that a store that is away is asked twice per round and not a thousand times.
   #
-  # That one row is written and another one not is no proof: on a nearly full disk
-  # small ones pass, and a connection breaks for one of many.
+  # That one row is written and another one is not is no proof: on a nearly full disk small
+  # rows pass, and a connection may break for one of many.
   #
-  # Writing a row a second time has to be harmless (ids decide).
+  # Writing a row twice has to be harmless (ids decide).
 
   alias Plausible.Webhooks.Store
 
@@ -21,9 +20,9 @@ defmodule Plausible.Webhooks.Store.Batch do
   @type write :: ([row()] -> :ok | {:error, term()})
 
   @doc """
-  Writes `rows` by `write`, in one call if it can be. Returns what was written,
-  and what was refused by a store that took another row right after. A row in
-  neither list is still to be written. `{:error, _}`: nothing was written.
+  Writes `rows` by `write`, in one call if possible. Returns the rows that were written, and
+  those that the store refused while it took another row right after. A row in neither list
+  is still to be written. After `{:error, _}` nothing was written.
 
       iex> write = fn rows -> if :bad in rows, do: {:error, :no}, else: :ok end
       iex> Plausible.Webhooks.Store.Batch.write([1, 2, 3], write, false)
@@ -47,8 +46,7 @@ defmodule Plausible.Webhooks.Store.Batch do
     end
   end
 
-  # The first and a random row: two bad rows must not look like a store that is
-  # away, at least not every time.
+  # The first and a random row: so two bad rows do not always look like a store that is away.
   defp probe([first | rest] = rows, write, reason) do
     case Enum.find([first, Enum.random(rest)], &(write.([&1]) == :ok)) do
       nil ->
@@ -70,8 +68,8 @@ defmodule Plausible.Webhooks.Store.Batch do
     end
   end
 
-  # The store may go away in the middle of this: a row is only refused if the
-  # witness can still be written after it.
+  # The store may go away in the middle of this: a row only counts as refused if the witness
+  # can be written after it.
   defp divide([row], write, witness, reason) do
     if write.([witness]) == :ok, do: {[], [{row, reason}]}, else: {[], []}
   end

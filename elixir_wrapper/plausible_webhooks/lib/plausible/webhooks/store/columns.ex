@@ -28,17 +28,19 @@ defmodule Plausible.Webhooks.Store.Columns do
 
   # --- deliveries
 
+  @delivery ~w(id webhook_id site_id type goal_id state reason attempts schedule_from
+               created_at_ms next_at_ms finished_at_ms owner last_status last_error manual
+               retry)a
+
   @doc "The columns of a delivery, without its body."
   @spec delivery() :: [String.t()]
-  def delivery do
-    ~w(id webhook_id site_id type goal_id state reason attempts schedule_from created_at_ms
-       next_at_ms finished_at_ms owner last_status last_error manual retry)
-  end
+  def delivery, do: Enum.map(@delivery, &Atom.to_string/1)
 
   @doc """
   The values of `delivery/0`, followed by the body. A terminal delivery without
   `finished_at_ms` has finished at `now_ms`.
   """
+  # Written out, as from_attempt/1 is: this is what every delivery passes.
   @spec from_delivery(Delivery.t(), integer() | nil) :: [term()]
   def from_delivery(%Delivery{} = delivery, now_ms) do
     code = Map.fetch!(@states, delivery.state)
@@ -67,54 +69,21 @@ defmodule Plausible.Webhooks.Store.Columns do
 
   @doc "The delivery of a row of `delivery/0`; further values are ignored."
   @spec to_delivery([term()]) :: Delivery.t()
-  def to_delivery([
-        id,
-        webhook_id,
-        site_id,
-        type,
-        goal_id,
-        state,
-        reason,
-        attempts,
-        schedule_from,
-        created_at_ms,
-        next_at_ms,
-        finished_at_ms,
-        owner,
-        last_status,
-        last_error,
-        manual,
-        retry | _more
-      ]) do
-    %Delivery{
-      id: id,
-      webhook_id: webhook_id,
-      site_id: site_id,
-      type: type,
-      goal_id: goal_id,
-      state: state_name(state),
-      reason: reason,
-      attempts: attempts,
-      schedule_from: schedule_from,
-      created_at_ms: created_at_ms,
-      next_at_ms: next_at_ms,
-      finished_at_ms: finished_at_ms,
-      owner: owner,
-      last_status: last_status,
-      last_error: last_error,
-      manual: true?(manual),
-      retry: true?(retry)
-    }
+  def to_delivery(values) do
+    delivery = struct!(Delivery, Enum.zip(@delivery, values))
+    %{manual: manual, retry: retry, state: state} = delivery
+    %{delivery | manual: true?(manual), retry: true?(retry), state: state_name(state)}
   end
 
   # --- attempts
 
+  @attempt ~w(state status error detail started_at_ms dns_us connect_us tls_us first_byte_us
+              total_us remote_ip response_content_type response_body response_truncated
+              next_at_ms gone)a
+
   @doc "The columns of an attempt, without delivery and number."
   @spec attempt() :: [String.t()]
-  def attempt do
-    ~w(state status error detail started_at_ms dns_us connect_us tls_us first_byte_us total_us
-       remote_ip response_content_type response_body response_truncated next_at_ms gone)
-  end
+  def attempt, do: Enum.map(@attempt, &Atom.to_string/1)
 
   @doc """
   The delivery's id, the number, the values of `attempt/0`, the reason of a delivery that
@@ -150,140 +119,70 @@ defmodule Plausible.Webhooks.Store.Columns do
 
   @doc "The attempt of a row of webhook id, number and the values of `attempt/0`."
   @spec to_attempt([term()], String.t()) :: Attempt.t()
-  def to_attempt(
-        [
-          webhook_id,
-          number,
-          state,
-          status,
-          error,
-          detail,
-          started_at_ms,
-          dns_us,
-          connect_us,
-          tls_us,
-          first_byte_us,
-          total_us,
-          remote_ip,
-          content_type,
-          body,
-          truncated,
-          next_at_ms,
-          gone
-        ],
-        delivery_id
-      ) do
-    %Attempt{
-      delivery_id: delivery_id,
-      webhook_id: webhook_id,
-      number: number,
-      state: state_name(state),
-      status: status,
-      error: error && Map.get(@errors, error, :internal),
-      detail: detail,
-      started_at_ms: started_at_ms,
-      dns_us: dns_us,
-      connect_us: connect_us,
-      tls_us: tls_us,
-      first_byte_us: first_byte_us,
-      total_us: total_us,
-      remote_ip: remote_ip,
-      response_content_type: content_type,
-      response_body: body,
-      response_truncated: true?(truncated),
-      next_at_ms: next_at_ms,
-      gone: true?(gone)
+  def to_attempt(values, delivery_id) do
+    attempt = struct!(Attempt, Enum.zip([:webhook_id, :number | @attempt], values))
+
+    %{
+      attempt
+      | delivery_id: delivery_id,
+        state: state_name(attempt.state),
+        error: attempt.error && Map.get(@errors, attempt.error, :internal),
+        response_truncated: true?(attempt.response_truncated),
+        gone: true?(attempt.gone)
     }
   end
 
   # --- webhooks
+
+  @webhook ~w(id site_id name host sealed enabled events goals spike_threshold drop_threshold
+              traffic_min_interval_s disabled_reason disabled_at_ms failing_since_ms version
+              inserted_at_ms updated_at_ms)a
 
   @doc """
   The columns of a webhook. `host` is for people who look into the table; `sealed` holds
   URL, headers and secrets, encrypted.
   """
   @spec webhook() :: [String.t()]
-  def webhook do
-    ~w(id site_id name host sealed enabled events goals spike_threshold drop_threshold
-       traffic_min_interval_s disabled_reason disabled_at_ms failing_since_ms version
-       inserted_at_ms updated_at_ms)
-  end
+  def webhook, do: Enum.map(@webhook, &Atom.to_string/1)
 
   @doc "The values of `webhook/0`: `events` as a list, `goals` as a list or `nil` for all."
   @spec from_webhook(Webhook.t(), Vault.t()) :: [term()]
   def from_webhook(%Webhook{} = webhook, vault) do
-    [
-      webhook.id,
-      webhook.site_id,
-      webhook.name,
-      Webhook.host(webhook),
-      Sealed.seal(vault, webhook),
-      webhook.enabled,
-      webhook.events,
-      if(webhook.goals != :all, do: webhook.goals),
-      threshold_code(webhook.spike_threshold),
-      threshold_code(webhook.drop_threshold),
-      webhook.traffic_min_interval_s,
-      webhook.disabled_reason && Atom.to_string(webhook.disabled_reason),
-      webhook.disabled_at_ms,
-      webhook.failing_since_ms,
-      webhook.version,
-      webhook.inserted_at_ms,
-      webhook.updated_at_ms
-    ]
+    stored =
+      Map.merge(Map.from_struct(webhook), %{
+        host: Webhook.destination(webhook),
+        sealed: Sealed.seal(vault, webhook),
+        goals: if(webhook.goals != :all, do: webhook.goals),
+        spike_threshold: threshold_code(webhook.spike_threshold),
+        drop_threshold: threshold_code(webhook.drop_threshold),
+        disabled_reason: webhook.disabled_reason && Atom.to_string(webhook.disabled_reason)
+      })
+
+    Enum.map(@webhook, &Map.fetch!(stored, &1))
   end
 
   @doc "The webhook of a row of `webhook/0`."
   @spec to_webhook([term()], Vault.t()) ::
           {:ok, Webhook.t()} | {:error, {:unreadable_webhook, Webhook.id(), term()}}
-  def to_webhook(
-        [
-          id,
-          site_id,
-          name,
-          _host,
-          sealed,
-          enabled,
-          events,
-          goals,
-          spike_threshold,
-          drop_threshold,
-          traffic_min_interval_s,
-          disabled_reason,
-          disabled_at_ms,
-          failing_since_ms,
-          version,
-          inserted_at_ms,
-          updated_at_ms
-        ],
-        vault
-      ) do
-    case Sealed.open(vault, sealed, id) do
-      {:ok, %{url: url, headers: headers, secrets: secrets}} ->
+  def to_webhook(values, vault) do
+    stored = Map.new(Enum.zip(@webhook, values))
+
+    case Sealed.open(vault, stored.sealed, stored.id) do
+      {:ok, %{url: _, headers: _, secrets: _} = opened} ->
+        webhook = struct(Webhook, Map.merge(stored, opened))
+
         {:ok,
-         %Webhook{
-           id: id,
-           site_id: site_id,
-           name: name,
-           url: url,
-           enabled: true?(enabled),
-           events: events,
-           goals: goals || :all,
-           spike_threshold: threshold(spike_threshold),
-           drop_threshold: threshold(drop_threshold),
-           traffic_min_interval_s: traffic_min_interval_s,
-           headers: headers,
-           secrets: secrets,
-           disabled_reason: Map.get(@disabled_reasons, disabled_reason),
-           disabled_at_ms: disabled_at_ms,
-           failing_since_ms: failing_since_ms,
-           version: version,
-           inserted_at_ms: inserted_at_ms,
-           updated_at_ms: updated_at_ms
+         %{
+           webhook
+           | enabled: true?(webhook.enabled),
+             goals: webhook.goals || :all,
+             spike_threshold: threshold(webhook.spike_threshold),
+             drop_threshold: threshold(webhook.drop_threshold),
+             disabled_reason: Map.get(@disabled_reasons, webhook.disabled_reason)
          }}
 
       {:error, reason} ->
-        {:error, {:unreadable_webhook, id, reason}}
+        {:error, {:unreadable_webhook, stored.id, reason}}
     end
   end
 
@@ -305,41 +204,24 @@ defmodule Plausible.Webhooks.Store.Columns do
 
   # --- alert states
 
+  @alert_state ~w(webhook_id kind state alert_id visitors threshold changed_at_ms
+                  notified_at_ms seen_at_ms)a
+
   @spec alert_state() :: [String.t()]
-  def alert_state do
-    ~w(webhook_id kind state alert_id visitors threshold changed_at_ms notified_at_ms seen_at_ms)
-  end
+  def alert_state, do: Enum.map(@alert_state, &Atom.to_string/1)
 
   @doc "The values of `alert_state/0`."
   @spec from_alert_state(Plausible.Webhooks.Store.alert_state()) :: [term()]
   def from_alert_state(state) do
-    [
-      state.webhook_id,
-      Atom.to_string(state.kind),
-      Atom.to_string(state.state),
-      state.alert_id,
-      state.visitors,
-      state.threshold,
-      state.changed_at_ms,
-      state.notified_at_ms,
-      state.seen_at_ms
-    ]
+    stored = %{state | kind: Atom.to_string(state.kind), state: Atom.to_string(state.state)}
+    Enum.map(@alert_state, &Map.fetch!(stored, &1))
   end
 
   @doc "The alert state of a row of `alert_state/0`."
   @spec to_alert_state([term()]) :: Plausible.Webhooks.Store.alert_state()
-  def to_alert_state([id, kind, state, alert_id, visitors, threshold, changed, notified, seen]) do
-    %{
-      webhook_id: id,
-      kind: Map.fetch!(@kinds, kind),
-      state: Map.fetch!(@alert_states, state),
-      alert_id: alert_id,
-      visitors: visitors,
-      threshold: threshold,
-      changed_at_ms: changed,
-      notified_at_ms: notified,
-      seen_at_ms: seen
-    }
+  def to_alert_state(values) do
+    state = Map.new(Enum.zip(@alert_state, values))
+    %{state | kind: Map.fetch!(@kinds, state.kind), state: Map.fetch!(@alert_states, state.state)}
   end
 
   defp true?(value), do: value in [true, 1]

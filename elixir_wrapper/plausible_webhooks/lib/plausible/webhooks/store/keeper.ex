@@ -1,11 +1,10 @@
 defmodule Plausible.Webhooks.Store.Keeper do
   @moduledoc false
-  # Opens the store. At the start of the instance a store that cannot be opened
-  # stops the start, with its reason; one that only cannot be reached is given some
-  # time, since a database that has just been restarted must not keep a whole
-  # application from starting. Later, when the store's own process has died and
-  # takes its time to come back, it is tried again and again: the queues hold what
-  # arrives meanwhile, which is more than a restart of everything would do.
+  # Opens the store. At the start of the instance a store that cannot be opened stops the
+  # start, with its reason. One that only cannot be reached gets some time, so that a database
+  # that has just been restarted does not keep the application from starting. Later, when the
+  # store's own process has died, the Keeper tries again and again: the queues hold what
+  # arrives meanwhile, which a restart of everything would not.
 
   use GenServer
 
@@ -15,12 +14,12 @@ defmodule Plausible.Webhooks.Store.Keeper do
   require Logger
 
   @retry_ms 500
-  # One line in so many tries.
-  @say_every 20
+  # One line in the log for so many tries.
+  @log_every 20
   @start_wait_ms 10_000
 
   def start_link(name),
-    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :store_keeper))
+    do: GenServer.start_link(__MODULE__, name, name: Instance.process(name, :store))
 
   @impl true
   def init(name) do
@@ -62,7 +61,6 @@ defmodule Plausible.Webhooks.Store.Keeper do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  # What the store is not told itself it has from the instance.
   defp open(%Instance{options: %{store: {module, options}, vault: vault} = ours} = instance) do
     options = if vault, do: Keyword.put(options, :vault, vault), else: options
     options = Keyword.put_new(options, :webhooks_per_site_max, ours.webhooks_per_site_max)
@@ -73,7 +71,7 @@ defmodule Plausible.Webhooks.Store.Keeper do
   end
 
   defp later({name, failures}, reason) do
-    if rem(failures, @say_every) == 0,
+    if rem(failures, @log_every) == 0,
       do: Logger.warning("webhooks: the store cannot be opened again: #{inspect(reason)}")
 
     Process.send_after(self(), :open, @retry_ms)

@@ -25,8 +25,8 @@ defmodule Plausible.Webhooks.Store.PeriodicLease do
   end
 
   @doc """
-  Takes the lease and runs `fun` in a process of its own on behalf of `callers`. The lease
-  is renewed while it runs. When the lease is lost (the store or this node was away for
+  Takes the lease and runs `fun` in a task on behalf of `callers`. The lease is renewed while
+  `fun` runs. When the lease is lost (the store or this node was away for
   too long) `fun` is killed, since another node may have begun.
   """
   @spec run(
@@ -43,7 +43,7 @@ defmodule Plausible.Webhooks.Store.PeriodicLease do
     began = now_ms()
 
     with {:ok, token} <- Store.take_lease(instance, name, lease_ms, token) do
-      {pid, ref} = Isolated.start(fn -> {:done, fun.()} end, callers)
+      task = Isolated.start(instance, fn -> {:done, fun.()} end, callers)
 
       lease = %{
         instance: instance,
@@ -53,34 +53,31 @@ defmodule Plausible.Webhooks.Store.PeriodicLease do
         until: began + lease_ms
       }
 
-      watch(lease, pid, ref)
+      watch(lease, task)
     end
   end
 
-  defp watch(lease, pid, ref) do
-    receive do
-      {:DOWN, ^ref, :process, _pid, reason} ->
-        case Isolated.result(reason) do
-          {:done, result} ->
-            {:ok, result, lease.token}
-
-          {:error, reason} ->
-            give_back(lease.instance, lease.name, lease.token)
-            {:error, reason}
-        end
-    after
-      div(lease.lease_ms, 3) -> lease |> renew() |> watch_on(lease, pid, ref)
+  defp watch(lease, task) do
+    case Task.yield(task, div(lease.lease_ms, 3)) do
+      {:ok, {:done, result}} -> {:ok, result, lease.token}
+      {:ok, {:error, reason}} -> given_back(lease, reason)
+      {:exit, reason} -> given_back(lease, {:crashed, reason})
+      nil -> lease |> renew() |> watch_on(lease, task)
     end
   end
 
-  defp watch_on({:ok, lease}, _before, pid, ref), do: watch(lease, pid, ref)
+  defp given_back(lease, reason) do
+    give_back(lease.instance, lease.name, lease.token)
+    {:error, reason}
+  end
 
-  defp watch_on({:error, reason}, lease, pid, ref) do
+  defp watch_on({:ok, lease}, _before, task), do: watch(lease, task)
+
+  defp watch_on({:error, reason}, lease, task) do
     if reason != :taken and now_ms() < lease.until do
-      watch(lease, pid, ref)
+      watch(lease, task)
     else
-      Process.demonitor(ref, [:flush])
-      Process.exit(pid, :kill)
+      _ = Task.shutdown(task, :brutal_kill)
       {:error, :lease_lost}
     end
   end
@@ -91,7 +88,8 @@ defmodule Plausible.Webhooks.Store.PeriodicLease do
     left_ms = max(lease.until - began, 1)
     take = fn -> Store.take_lease(lease.instance, lease.name, lease.lease_ms, lease.token) end
 
-    with {:ok, token} <- Isolated.run(take, min(left_ms, div(lease.lease_ms, 3) + 1)),
+    with {:ok, token} <-
+           Isolated.run(lease.instance, take, min(left_ms, div(lease.lease_ms, 3) + 1)),
          do: {:ok, %{lease | token: token, until: began + lease.lease_ms}}
   end
 

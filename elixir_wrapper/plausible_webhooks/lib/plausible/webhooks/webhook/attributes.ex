@@ -1,10 +1,13 @@
 defmodule Plausible.Webhooks.Webhook.Attributes do
   @moduledoc false
-  # Casts and judges the attributes a user gave: first each for itself, then those
-  # that depend on each other, as the webhook would have them afterwards.
+  # Casts and checks the attributes that a user gave: first each one, then those that
+  # depend on each other, as the changed webhook would have them.
 
-  alias Plausible.Webhooks.{Event, Native, Terms, Webhook}
-  alias Plausible.Webhooks.Webhook.{URL, Words}
+  alias Plausible.Webhooks.{Event, Native}
+  alias Plausible.Webhooks.Webhook.{Secrets, URL}
+
+  @typedoc "What is wrong, by attribute; an unknown attribute under the name it came with."
+  @type errors :: %{(atom() | String.t()) => String.t()}
 
   @names ~w(name url enabled events goals spike_threshold drop_threshold
             traffic_min_interval_s headers secret)a
@@ -20,8 +23,8 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   The attributes that change, cast. `extra` are names allowed beyond those that a
   change may have.
   """
-  @spec cast(Webhook.t(), map() | keyword(), map(), [atom()], [atom()]) ::
-          {:ok, map()} | {:error, Webhook.errors()}
+  @spec cast(struct(), map() | keyword(), map(), [atom()], [atom()]) ::
+          {:ok, map()} | {:error, errors()}
   def cast(webhook, attrs, policy, required, extra) do
     {given, errors} = attrs |> to_pairs() |> Enum.reduce({%{}, %{}}, &take(&1, &2, extra))
 
@@ -72,7 +75,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   defp known(_name, _extra),
     do: raise(ArgumentError, "the names of attributes must be atoms or strings")
 
-  # --- each for itself
+  # --- each one
 
   defp cast_one(:name, value, _policy), do: name(value)
   defp cast_one(:url, value, policy), do: url(value, policy)
@@ -91,7 +94,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
       value in [nil, ""] ->
         {:ok, nil}
 
-      Webhook.secret?(value) ->
+      Secrets.valid?(value) ->
         {:ok, value}
 
       true ->
@@ -131,7 +134,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   defp integer(value, min, max) do
     case to_integer(value) do
       {:ok, integer} when integer in min..max//1 -> {:ok, integer}
-      _other -> {:error, "must be a whole number from #{min} to #{max}"}
+      _other -> {:error, "must be an integer from #{min} to #{max}"}
     end
   end
 
@@ -159,11 +162,11 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
     known = Event.subscribable_types()
 
     cond do
-      not Terms.proper_list?(value) or value == [] ->
+      not proper_list?(value) or value == [] ->
         {:error, "must be a list of at least one of #{Enum.join(known, ", ")}"}
 
       (unknown = Enum.find(value, &(&1 not in known))) != nil ->
-        {:error, "#{Words.quoted(unknown)} is none of #{Enum.join(known, ", ")}"}
+        {:error, "#{quoted(unknown)} is none of #{Enum.join(known, ", ")}"}
 
       # nil is what Enum.find cannot tell from nothing.
       nil in value ->
@@ -177,7 +180,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   defp goals(value) when value in [:all, "all"], do: {:ok, :all}
 
   defp goals(value) do
-    if Terms.proper_list?(value) do
+    if proper_list?(value) do
       ids = Enum.map(value, &to_integer/1)
 
       cond do
@@ -197,12 +200,12 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
     do: value |> Map.to_list() |> headers()
 
   defp headers(value) do
-    with true <- Terms.proper_list?(value),
+    with true <- proper_list?(value),
          pairs = Enum.map(value, &header/1),
          false <- :error in pairs do
       case Native.check_headers(pairs) do
         :ok -> {:ok, pairs}
-        {:error, {reason, index}} -> {:error, Words.header(reason, index)}
+        {:error, {reason, index}} -> {:error, header_message(reason, index)}
       end
     else
       _other -> {:error, "must be a list of names and values, both text"}
@@ -219,6 +222,28 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
     do: {name, value}
 
   defp header(_other), do: :error
+
+  # Neither name nor value is repeated: a value may hold a token.
+  @header_messages %{
+    too_many_headers: "must be at most 20",
+    headers_too_large: "must be at most 12 KiB together",
+    duplicate_header: "has a name that was given before",
+    reserved_header: "has a name that is reserved",
+    invalid_header_name: "has a name that is not valid (letters, digits and - only)",
+    invalid_header_value:
+      "has a value that is not valid (1 to 4096 visible ASCII characters, spaces inside)"
+  }
+
+  defp header_message(reason, _index) when reason in [:too_many_headers, :headers_too_large],
+    do: Map.fetch!(@header_messages, reason)
+
+  defp header_message(reason, index),
+    do: "header #{index + 1} " <> Map.get(@header_messages, reason, "is not valid (#{reason})")
+
+  defp proper_list?(term), do: is_list(term) and not List.improper?(term)
+
+  # Short and printable.
+  defp quoted(value), do: value |> inspect(limit: 3, printable_limit: 40) |> String.slice(0, 60)
 
   # --- together
 
@@ -237,7 +262,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   end
 
   # The host's notifier does not tell of an end.
-  defp resolved(errors, %Webhook{events: events} = webhook) do
+  defp resolved(errors, %{events: events} = webhook) do
     begun =
       for {type, threshold} <- [
             {"traffic.spike", webhook.spike_threshold},

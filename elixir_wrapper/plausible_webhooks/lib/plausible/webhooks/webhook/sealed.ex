@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Webhook.Sealed do
   @moduledoc """
-  What of a webhook no store may hold in clear: URL, header values, secrets. One
-  sealed binary, bound to the webhook's id, so that rows cannot be exchanged.
+  The part of a webhook that no store may hold in clear (URL, headers, secrets), as one
+  encrypted binary. It is bound to the webhook's id, so that rows cannot be exchanged.
   """
 
   alias Plausible.Webhooks.{Vault, Webhook}
@@ -11,8 +11,7 @@ defmodule Plausible.Webhooks.Webhook.Sealed do
   @doc "The webhook's secret part, encrypted."
   @spec seal(Vault.t(), Webhook.t()) :: binary()
   def seal(vault, %Webhook{id: id, url: url, headers: headers, secrets: secrets}) do
-    # No atoms but nil: a VM that has just started would refuse, as unknown, the
-    # keys of a map that an earlier one has written.
+    # No atoms but nil: a VM that has just started refuses those that it does not know yet.
     secrets = for s <- secrets, do: {s.key, s.created_at_ms, s.expires_at_ms}
     opened = :erlang.term_to_binary({@format, url, headers, secrets})
     Vault.encrypt(vault, opened, context(id))
@@ -38,7 +37,7 @@ defmodule Plausible.Webhooks.Webhook.Sealed do
     end
   end
 
-  @doc "What binds the sealed part to its webhook, for who encrypts it anew."
+  @doc "The context that binds the encrypted part to its webhook."
   @spec context(Webhook.id()) :: String.t()
   def context(id), do: "webhook:" <> id
 end

@@ -1,49 +1,47 @@
 defmodule Plausible.Webhooks.Host.Plausible do
   @moduledoc """
   Plausible Analytics as the host: its sites, goals, visitors, permissions, audit log,
-  rate limiter, mailer and dashboard. What we take for granted of Plausible is in this
-  module and nowhere else; `docs/plausible.md` lists each function with the file it is
-  in.
+  rate limiter, mailer and dashboard. Every function of Plausible that this package calls is
+  called here; `docs/plausible.md` lists each one with its file.
 
       # lib/plausible/application.ex, after the PubSub and before the endpoint
       {Plausible.Webhooks, Plausible.Webhooks.Host.Plausible.options()}
 
-  That is an instance on `Plausible.Repo`; what it is configured with says `options/1`.
-  As an option of `Plausible.Webhooks` by itself: `host: {Plausible.Webhooks.Host.Plausible, []}`.
-  The list may hold:
+  `options/1` returns the options of an instance on `Plausible.Repo`. As a single option of
+  `Plausible.Webhooks`: `host: {Plausible.Webhooks.Host.Plausible, []}`. The list may hold:
 
-    * `:available?` - a function of a `Plausible.Site` that says whether its plan has
-      webhooks; where it has not, nobody may see or change any. What there is goes on
-      being sent. Default: every site has them.
+    * `:available?` - a function that says whether the plan of a `Plausible.Site` has
+      webhooks. Without them nobody may see or change webhooks; existing ones still send.
+      Default: every site has webhooks.
 
-  ## Who may do what
+  ## Permissions
 
   Owners, admins and editors of the site or its team, guests who are editors, and super
-  admins manage webhooks and read the log. Everybody else, a viewer too, sees nothing.
-  A consolidated view has no webhooks: it receives no events.
+  admins manage webhooks and read the log. Everybody else, including viewers, sees nothing.
+  A consolidated view has no webhooks, because it receives no events.
 
-  ## What a webhook may tell
+  ## What a webhook sends
 
-  What Plausible's dashboard and API show of the site, and no more:
+  Only what Plausible's dashboard and API show of the site:
 
-    * nothing of goals while the team is locked;
-    * goals with custom properties only where the plan has those, as
+    * no goals while the team is locked;
+    * goals with custom properties only if the plan includes them, as
       `Plausible.Stats.Goals` loads them;
-    * of custom properties those that `Plausible.Props.allowed_for/1` names, by the plan
-      and by the site's `allowed_event_props`;
-    * revenue where the plan has revenue goals.
+    * the custom properties that `Plausible.Props.allowed_for/1` returns, by the plan and by
+      the site's `allowed_event_props`;
+    * revenue only if the plan includes revenue goals.
 
-  The Community Edition's plan has everything; a list of allowed properties counts there
-  as well. Nobody tells of a change of these: it is in force when the site is read again,
-  see `t:Plausible.Webhooks.Host.site/0`, or with
+  The plan of the Community Edition includes everything; a list of allowed properties
+  applies there as well. Plausible announces no change of these. A change takes effect when
+  the site is read again, see `t:Plausible.Webhooks.Host.site/0`, or with
   `Plausible.Webhooks.goals_changed(site.id)`.
 
   ## Visitors
 
-  One query of `events_v2` for all windows, with what
-  `Plausible.Stats.CurrentVisitors` counts: distinct `user_id`, without engagement
-  events, of the sites that `Plausible.Sites.site_id_query_filter/1` names. Like there,
-  a window begins with the whole second.
+  One query of `events_v2` for all windows counts what `Plausible.Stats.CurrentVisitors`
+  counts: distinct `user_id`, without engagement events, of the sites that
+  `Plausible.Sites.site_id_query_filter/1` returns. As there, a window begins with a whole
+  second.
   """
 
   @behaviour Plausible.Webhooks.Host
@@ -56,7 +54,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   require Logger
 
-  # They are there when we are called, and not when this is compiled.
+  # Plausible compiles after this package.
   @compile {:no_warn_undefined,
             [
               Plausible.Audit.Entry,
@@ -79,16 +77,16 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   @managers [:owner, :admin, :editor]
   @query_timeout_ms 9_000
-  # One query's worth; a map with a dynamic number of fields wants names that exist.
+  # The windows of one query: the fields of a dynamic map need existing atoms.
   @columns [:w0, :w1, :w2, :w3, :w4, :w5, :w6, :w7]
 
   # --- as a child of Plausible's supervisor
 
   @doc """
-  The options of `Plausible.Webhooks` for Plausible: its Repo for the store, its PubSub
-  for other nodes and for the settings page, and over that what `config :plausible, Plausible.Webhooks` holds
-  (`Plausible.Webhooks.Host.Plausible.Config`), and over that what is given. The key
-  `:available?` is the host's (see above), every other one of
+  The options of `Plausible.Webhooks` for Plausible: its Repo for the store, its PubSub for
+  other nodes and for the settings page. `config :plausible, Plausible.Webhooks`
+  (`Plausible.Webhooks.Host.Plausible.Config`) overrides them, and `overrides` overrides
+  both. `:available?` is an option of the host (see above), every other key one of
   `Plausible.Webhooks.Options`.
 
       {Plausible.Webhooks, Plausible.Webhooks.Host.Plausible.options()}
@@ -123,7 +121,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   defp find(site_id), do: Plausible.Repo.get(Plausible.Site, site_id)
 
-  # Plausible counts from native_stats_start_at: it is moved when a site is reset.
+  # A reset of the site moves native_stats_start_at, from which Plausible counts.
   defp facts(site) do
     site = with_team(site)
 
@@ -185,8 +183,8 @@ defmodule Plausible.Webhooks.Host.Plausible do
     end)
   end
 
-  # Of windows that lie weeks apart: each is a range of the table's primary key, what is
-  # between them is not read.
+  # Windows may be weeks apart. Each is a range of the table's primary key, so nothing between
+  # them is read.
   defp count(site, windows) do
     columns = Enum.zip(@columns, windows)
     in_one = windows |> Enum.map(&within/1) |> Enum.reduce(&dynamic([], ^&2 or ^&1))
@@ -223,7 +221,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
     )
   end
 
-  # Timestamps are whole seconds: the one that has begun belongs to the window.
+  # Timestamps are whole seconds. The second in which the window ends belongs to it.
   defp seconds({from_ms, to_ms}),
     do: {naive(Integer.floor_div(from_ms, 1_000)), naive(-Integer.floor_div(-to_ms, 1_000))}
 
@@ -262,13 +260,13 @@ defmodule Plausible.Webhooks.Host.Plausible do
       site -> {:ok, fun.(site)}
     end
   rescue
-    # ClickHouse is away, or is asked for too much. Its message may quote the query.
+    # ClickHouse is away or overloaded. The message may quote the query.
     error -> {:error, error.__struct__}
   end
 
   # --- alerts
 
-  # As the e-mail notifier chooses its sites.
+  # The e-mail notifier chooses its sites by the same conditions.
   @impl true
   def alerts_allowed?(_argument, site_id) do
     case find(site_id) do
@@ -288,7 +286,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
   defp accepts_traffic?(%{accept_traffic_until: until}),
     do: Date.compare(until, Date.utc_today()) == :gt
 
-  # Consolidated views are Plausible's own edition's.
+  # Only the Enterprise Edition has consolidated views.
   defp shown?(site) do
     Plausible.Sites.regular?(site) or
       (exported?(Plausible.ConsolidatedView, :ok_to_display?, 1) and
@@ -298,8 +296,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
   @impl true
   def dashboard_url(_argument, site_id), do: url(site_id, "")
 
-  # The team is named, as in Plausible's e-mails: who belongs to several is taken to the
-  # right one.
+  # With the team, as in Plausible's e-mails, for users who belong to several teams.
   defp url(site_id, path) do
     with %{} = site <- find(site_id) do
       path = PlausibleWeb.Endpoint.path("/#{URI.encode_www_form(site.domain)}#{path}")
@@ -336,7 +333,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
     end
   end
 
-  # Plausible of 2025 answered the role alone.
+  # Plausible of 2025 returned the role alone.
   defp role(site, user) do
     case Plausible.Teams.Memberships.site_role(site, user) do
       {:ok, {_team_or_guest_member, role}} -> role
@@ -345,7 +342,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
     end
   end
 
-  # A window of Plausible's begins with every multiple of its length.
+  # Plausible's windows begin at the multiples of their length.
   @impl true
   def check_rate(_argument, key, window_ms, limit) do
     case Plausible.RateLimit.check_rate("webhooks:" <> key, window_ms, limit) do
@@ -354,7 +351,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
     end
   end
 
-  # --- telling
+  # --- notices and audit
 
   @impl true
   def webhook_disabled(_argument, webhook, reason) do
@@ -372,7 +369,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
     end
   end
 
-  # Text alone: a name is what its owner typed.
+  # Plain text: the name of a webhook is user input.
   defp send_email(address, site, webhook, reason) do
     email = PlausibleWeb.Email.base_email(%{layout: nil})
 
@@ -381,11 +378,11 @@ defmodule Plausible.Webhooks.Host.Plausible do
       | to: address,
         subject: "A webhook of #{site.domain} was switched off",
         text_body: """
-        We have switched off the webhook #{named(webhook)} to #{Webhook.host(webhook)} of #{site.domain}.
+        We have switched off the webhook #{named(webhook)} to #{Webhook.destination(webhook)} of #{site.domain}.
 
         #{why(reason)}
 
-        Its events are kept. When it works again, a successful test switches it on, and what it has missed can be sent again:
+        Its events are kept. Once the endpoint works again, a successful test switches the webhook on, and you can send again what it missed:
         #{url(site.id, "/settings/webhooks")}
         """
     })
@@ -394,18 +391,18 @@ defmodule Plausible.Webhooks.Host.Plausible do
   defp named(%{name: ""} = webhook), do: webhook.id
   defp named(%{name: name}), do: inspect(name)
 
-  defp why(:gone), do: "It answered 410 Gone, which says that it wants no more."
+  defp why(:gone), do: "It answered 410 Gone, which asks us to stop."
   defp why(_failing), do: "Every attempt of the last days has failed."
 
-  # The audit log is of Plausible's own edition; elsewhere the log has to do.
+  # Only the Enterprise Edition has an audit log. Elsewhere a line in the log replaces it.
   @impl true
   def audit(_argument, actor, action, webhook) do
     if exported?(Plausible.Audit.Entry, :new, 3) do
       name = Atom.to_string(action)
 
       name
-      |> Plausible.Audit.Entry.new(webhook, who(actor, webhook))
-      |> Plausible.Audit.Entry.include_change(told(webhook))
+      |> Plausible.Audit.Entry.new(webhook, audit_actor(actor, webhook))
+      |> Plausible.Audit.Entry.include_change(audited(webhook))
       |> Plausible.Audit.Entry.persist!()
     else
       Logger.info("webhooks: #{action} of #{webhook.id}, site #{webhook.site_id}")
@@ -414,7 +411,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
     :ok
   end
 
-  defp who(actor, webhook) do
+  defp audit_actor(actor, webhook) do
     site = find(webhook.site_id)
     team = %{team_id: site && site.team_id}
 
@@ -424,12 +421,12 @@ defmodule Plausible.Webhooks.Host.Plausible do
     end
   end
 
-  # No secret, and of the URL the host: path and query may hold tokens.
-  defp told(webhook) do
+  # No secret, and only the host of the URL: path and query may hold tokens.
+  defp audited(webhook) do
     %{
       site_id: webhook.site_id,
       name: webhook.name,
-      host: Webhook.host(webhook),
+      host: Webhook.destination(webhook),
       enabled: webhook.enabled,
       events: webhook.events,
       goals: if(webhook.goals == :all, do: "all", else: webhook.goals),
@@ -453,7 +450,8 @@ defmodule Plausible.Webhooks.Host.Plausible do
       live_render(@conn, PlausibleWeb.Live.WebhookSettings,
         session: Plausible.Webhooks.Host.Plausible.page_session(@conn))
 
-  `conn` has been through `PlausibleWeb.Plugs.AuthorizeSiteAccess`.
+  `conn` has passed `PlausibleWeb.Plugs.AuthorizeSiteAccess`. Plausible's pages have no
+  Content-Security-Policy, so the page brings the script of its copy buttons.
   """
   @spec page_session(Plug.Conn.t()) :: %{String.t() => term()}
   def page_session(%{assigns: %{site: site}}) do
@@ -461,11 +459,12 @@ defmodule Plausible.Webhooks.Host.Plausible do
       "site_id" => site.id,
       "domain" => site.domain,
       "auth" => Atom.to_string(__MODULE__),
-      "pubsub" => Atom.to_string(Plausible.PubSub)
+      "pubsub" => Atom.to_string(Plausible.PubSub),
+      "copy" => "page"
     }
   end
 
-  # As Plausible's own live views find the user.
+  # Plausible's own live views find the user the same way.
   @impl true
   def actor(session, _socket) do
     case PlausibleWeb.UserAuth.get_user_session(session) do

@@ -1,6 +1,8 @@
 defmodule Plausible.Webhooks.Installer.Goals do
   @moduledoc false
-  # Where goals are changed: a line behind what was written, outside of its transaction.
+  # A call in each function that changes goals, behind its transaction.
+
+  import Plausible.Webhooks.Installer.Step, only: [before!: 4, unknown!: 1]
 
   alias Plausible.Webhooks.Installer.{Source, Step}
 
@@ -25,54 +27,38 @@ defmodule Plausible.Webhooks.Installer.Goals do
         "",
         "Plausible.Webhooks.goals_changed(site.id)"
       ],
-      edit: Step.elixir(&goals/1)
+      places: &places/1
     }
   end
 
-  defp goals(source) do
+  defp places(source) do
     functions = source |> Source.functions(@required ++ @optional) |> Enum.reject(&delegates?/1)
 
     case @required -- Enum.map(functions, & &1.name) do
-      [] ->
-        functions |> Enum.map(&place(source, &1)) |> Enum.reject(&(&1 == :done)) |> told(source)
-
-      [name | _] ->
-        {:unknown, "no function #{name} that does the work"}
+      [] -> Enum.flat_map(functions, &function(source, &1))
+      [name | _] -> unknown!("no function #{name} that does the work")
     end
   end
-
-  defp told([], _source), do: :done
-
-  defp told(places, source) do
-    case Enum.find(places, &match?({:unknown, _why}, &1)) do
-      nil -> {:ok, places |> Enum.sort(:desc) |> Enum.reduce(source, &tell/2)}
-      unknown -> unknown
-    end
-  end
-
-  defp tell({line, {like, lines}}, source),
-    do: Source.insert_after(source, line, Source.indented(source, like, lines))
 
   defp delegates?(%{name: name, body: [{name, _meta, args}]}) when is_list(args), do: true
   defp delegates?(_function), do: false
 
-  # --- whether it is there already, and in a place where it is of use
-
-  defp place(source, %{name: name, node: node} = function) do
+  # A call counts where it is of use: outside of the transaction, behind every write.
+  defp function(source, %{name: name, node: node} = function) do
     marks = node |> without_transactions() |> marks()
 
     cond do
       Source.remote_calls(node, :goals_changed) == [] ->
-        telling(source, function)
+        [place(source, function)]
 
       :told not in marks ->
-        {:unknown, "#{name} calls goals_changed inside of its transaction"}
+        unknown!("#{name} calls goals_changed inside of its transaction")
 
       List.last(marks) != :told ->
-        {:unknown, "#{name} calls goals_changed before it writes"}
+        unknown!("#{name} calls goals_changed before it writes")
 
       true ->
-        :done
+        []
     end
   end
 
@@ -95,51 +81,39 @@ defmodule Plausible.Webhooks.Installer.Goals do
   end
 
   defp mark(:Webhooks, "goals_changed"), do: :told
-
-  defp mark(:Repo, name),
-    do: if(name =~ ~r/^(insert|update|delete|transact)/, do: :written)
-
+  defp mark(:Repo, name), do: if(name =~ ~r/^(insert|update|delete|transact)/, do: :written)
   defp mark(_module, _name), do: nil
 
-  # --- where it goes
-
-  # {line, {line that is indented alike, lines}}: behind which line to put what.
-  defp telling(source, %{name: name, args: args, body: body}) do
+  defp place(source, %{name: name, args: args, body: body}) do
     last = List.last(body)
-    first = Source.first_line(last)
-    site = site(args)
+    site = site(args) || unknown!("#{name} has no argument that tells the site")
+    call = "Plausible.Webhooks.goals_changed(#{site})"
+    before = &before!(source, last, &1, "what #{name} ends with is not on a line of its own")
+    {_behind, first, _lines} = before.([])
 
     cond do
-      site == nil ->
-        {:unknown, "#{name} has no argument that tells the site"}
-
-      not Source.begins_line?(source, last) ->
-        {:unknown, "what #{name} ends with is not on a line of its own"}
-
-      # What was to do is done, and this is what is answered.
+      # The work is done, and this is the result.
       Source.literal(last) == :ok ->
-        {first - 1, {first, ["Plausible.Webhooks.goals_changed(#{site})"]}}
+        before.([call])
 
-      answers?(last) ->
-        {first - 1, {first, ["Plausible.Webhooks.goals_changed(#{site})", ""]}}
+      match?({:case, _meta, [_subject, _clauses]}, last) and
+          Source.variable(last |> elem(2) |> hd()) != nil ->
+        before.([call, ""])
 
       Source.variable(last) != nil ->
-        {:unknown, "#{name} ends with a variable"}
+        unknown!("#{name} ends with a variable")
 
       not closed?(last) ->
-        {:unknown, "#{name} ends with what a pipe would not take as a whole (parentheses help)"}
+        unknown!("#{name} ends with what a pipe would not take as a whole (parentheses help)")
 
       true ->
-        pipe = "|> tap(fn _result -> Plausible.Webhooks.goals_changed(#{site}) end)"
-        {Source.last_line(last), {first, [pipe]}}
+        {Source.last_line(last), first, ["|> tap(fn _result -> #{call} end)"]}
     end
   end
 
-  defp answers?({:case, _meta, [subject, _clauses]}), do: Source.variable(subject) != nil
-  defp answers?(_node), do: false
-
-  # Whether a pipe behind it takes all of it. Behind `Repo.transaction fn -> ... end` it
-  # would take the function, behind `one || other` the other.
+  # Whether a pipe behind the expression takes all of it. Behind
+  # `Repo.transaction fn -> ... end` it would take the function only, and behind
+  # `one || other` the other.
   defp closed?({operator, _meta, [_left, right]}) when operator in [:|>, :=], do: closed?(right)
   defp closed?({{:., _, _call}, _meta, []}), do: true
   defp closed?({_name, _meta, context}) when is_atom(context), do: true
@@ -149,11 +123,9 @@ defmodule Plausible.Webhooks.Installer.Goals do
   defp site(args) do
     names = for arg <- args, {name, _, c} when is_atom(c) <- Macro.prewalker(arg), do: name
 
-    cond do
-      :site in names -> "site.id"
-      :site_id in names -> "site_id"
-      :goal in names -> "goal.site_id"
-      true -> nil
-    end
+    Enum.find_value(
+      [site: "site.id", site_id: "site_id", goal: "goal.site_id"],
+      fn {name, text} -> name in names && text end
+    )
   end
 end

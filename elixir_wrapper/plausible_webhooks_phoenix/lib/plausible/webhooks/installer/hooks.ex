@@ -1,139 +1,125 @@
 defmodule Plausible.Webhooks.Installer.Hooks do
   @moduledoc false
-  # What Plausible calls: the child, and a line where events are kept, where the
-  # notifier has found something, and where goals are changed.
+  # The child of Plausible's supervisor, the call for events that were kept, and the calls
+  # for a spike or a drop that the notifier has found.
 
-  alias Plausible.Webhooks.Installer.{Goals, Source, Step}
+  import Plausible.Webhooks.Installer.Step, only: [before!: 4, behind!: 4, one!: 3, unknown!: 1]
+
+  alias Plausible.Webhooks.Installer.{Source, Step}
 
   @spec steps() :: [Step.t()]
-  def steps, do: [child(), events(), traffic(), Goals.step()]
+  def steps do
+    [
+      %Step{
+        path: "lib/plausible/application.ex",
+        where: "in the list of children, after Phoenix.PubSub and before the endpoint",
+        lines: child_lines(),
+        places: &child/1
+      },
+      %Step{
+        path: "lib/plausible/ingestion/event.ex",
+        where: "at the end of build_and_buffer, before it returns the events that it has kept",
+        lines: ["Plausible.Webhooks.events_buffered(buffered)"],
+        places: &events/1
+      },
+      %Step{
+        path: "lib/workers/traffic_change_notifier.ex",
+        where:
+          "where a spike is notified, and the same with :drop (without sources and pages) " <>
+            "where a drop is",
+        lines:
+          traffic_change(:spike, "notification", "current_visitors", [
+            "sources: stats.sources",
+            "pages: stats.pages",
+            "at: now"
+          ]),
+        places: &traffic/1
+      }
+    ]
+  end
 
-  # --- lib/plausible/application.ex
+  # --- the child
 
-  @child [
-    "# before the endpoint: it stops after the last request, and drains",
-    "if Application.get_env(:plausible, Plausible.Webhooks) do",
-    "  {Plausible.Webhooks, Plausible.Webhooks.Host.Plausible.options()}",
-    "end,"
-  ]
-
-  defp child do
-    %Step{
-      path: "lib/plausible/application.ex",
-      where: "in the list of children, after Phoenix.PubSub and before the endpoint",
-      lines: @child,
-      edit: Step.elixir(&child/1)
-    }
+  defp child_lines do
+    [
+      "# before the endpoint: it stops after the last request, and drains",
+      "if Application.get_env(:plausible, Plausible.Webhooks) do",
+      "  {Plausible.Webhooks, Plausible.Webhooks.Host.Plausible.options()}",
+      "end,"
+    ]
   end
 
   defp child(source) do
-    with :absent <- absent_child(source),
-         {:ok, pubsub, rest} <- pubsub(source),
-         :ok <- right_place(source, pubsub, rest) do
-      at = Source.last_line(pubsub)
-      lines = Source.indented(source, Source.first_line(pubsub), @child)
-      {:ok, Source.insert_after(source, at, lines)}
-    end
+    if Source.any?(source.ast, &child?(&1, source)), do: [], else: [child_place(source)]
   end
 
-  # To mention us (`alias Plausible.Webhooks`) is not to start us.
-  defp absent_child(source) do
-    aliases = Source.aliases(source)
-    if Source.find(source.ast, &child?(&1, aliases)) == [], do: :absent, else: :done
+  # A mention (`alias Plausible.Webhooks`) does not start us.
+  defp child?({{:., _, [module, name]}, _, args}, source) when is_list(args) do
+    (name == :child_spec and Source.module?(source, module, [:Plausible, :Webhooks])) or
+      (name == :options and
+         Source.module?(source, module, [:Plausible, :Webhooks, :Host, :Plausible]))
   end
 
-  defp child?({{:., _, [module, name]}, _, args}, aliases) when is_list(args) do
-    case Source.module(module, aliases) do
-      [:Plausible, :Webhooks] -> name == :child_spec
-      [:Plausible, :Webhooks, :Host, :Plausible] -> name == :options
-      _other -> false
-    end
-  end
-
-  defp child?(node, aliases) do
+  defp child?(node, source) do
     with {module, _options} <- Source.pair(node),
-         do: Source.module(module, aliases) == [:Plausible, :Webhooks]
+         do: Source.module?(source, module, [:Plausible, :Webhooks])
   end
 
-  # The child that starts PubSub, and those behind it.
-  defp pubsub(source) do
-    found =
-      for {:__block__, _, [list]} when is_list(list) <- Macro.prewalker(source.ast),
-          at = Enum.find_index(list, &pubsub?/1),
-          do: Enum.split(list, at)
+  defp child_place(source) do
+    {pubsub, rest} =
+      for({:__block__, _, [list]} when is_list(list) <- Macro.prewalker(source.ast), do: list)
+      |> Enum.flat_map(fn list ->
+        case Enum.split_while(list, &(!pubsub?(&1))) do
+          {_before, [pubsub | rest]} -> [{pubsub, rest}]
+          {_all, []} -> []
+        end
+      end)
+      |> one!("no child {Phoenix.PubSub, ...}", "more than one child {Phoenix.PubSub, ...}")
 
-    case found do
-      [{_before, [pubsub | rest]}] -> {:ok, pubsub, rest}
-      [] -> {:unknown, "no child {Phoenix.PubSub, ...}"}
-      _several -> {:unknown, "more than one child {Phoenix.PubSub, ...}"}
-    end
+    unless Enum.any?(rest, &endpoint?/1),
+      do: unknown!("the endpoint is not behind Phoenix.PubSub")
+
+    alone = "Phoenix.PubSub is not on a line of its own"
+    place = behind!(source, pubsub, child_lines(), alone)
+    unless Source.first_line(hd(rest)) > Source.last_line(pubsub), do: unknown!(alone)
+
+    # Ours is nil where webhooks are switched off.
+    if Source.remote_calls(source.ast, :reject) == [],
+      do: unknown!("children that are nil are not taken out"),
+      else: place
   end
 
   defp pubsub?(node) do
-    case Source.pair(node) do
-      {module, _options} -> alias?(module, [:Phoenix, :PubSub])
-      nil -> false
-    end
-  end
-
-  defp right_place(source, pubsub, rest) do
-    cond do
-      not Enum.any?(rest, &endpoint?/1) ->
-        {:unknown, "the endpoint is not behind Phoenix.PubSub"}
-
-      not (Source.alone?(source, pubsub) and Source.comma?(source, pubsub) and
-               Source.first_line(hd(rest)) > Source.last_line(pubsub)) ->
-        {:unknown, "Phoenix.PubSub is not on a line of its own"}
-
-      # Ours is nil where webhooks are switched off.
-      Source.remote_calls(source.ast, :reject) == [] ->
-        {:unknown, "children that are nil are not taken out"}
-
-      true ->
-        :ok
-    end
+    with {module, _options} <- Source.pair(node),
+         do: match?({:__aliases__, _meta, [:Phoenix, :PubSub]}, module)
   end
 
   defp endpoint?(node) do
-    Source.find(node, fn
+    Source.any?(node, fn
       {:__aliases__, _meta, parts} -> List.last(parts) == :Endpoint
       other -> Source.variable(other) == :endpoint
-    end) != []
+    end)
   end
 
-  # --- lib/plausible/ingestion/event.ex
-
-  defp events do
-    %Step{
-      path: "lib/plausible/ingestion/event.ex",
-      where: "at the end of build_and_buffer, before it returns the events that it has kept",
-      lines: ["Plausible.Webhooks.events_buffered(buffered)"],
-      edit: Step.elixir(&events/1)
-    }
-  end
+  # --- events that were kept
 
   defp events(source) do
-    with :absent <- absent_call(source, :events_buffered) do
-      case for f <- Source.functions(source, [:build_and_buffer]), r = returned(f), do: r do
-        [{node, name}] ->
-          before_returned(source, node, name)
+    if Source.remote_calls(source.ast, :events_buffered) == [] do
+      returns =
+        for function <- Source.functions(source, [:build_and_buffer]),
+            returned = returned(function.body),
+            do: returned
 
-        _none_or_several ->
-          {:unknown, "build_and_buffer does not return {:ok, %{buffered: variable, ...}}"}
-      end
+      why = "build_and_buffer does not return {:ok, %{buffered: variable, ...}}"
+      {node, name} = one!(returns, why, why)
+      call = "Plausible.Webhooks.events_buffered(#{name})"
+      [before!(source, node, [call], "what build_and_buffer returns is not on a line of its own")]
+    else
+      []
     end
   end
 
-  defp before_returned(source, node, name) do
-    line = Source.first_line(node)
-    lines = ["Plausible.Webhooks.events_buffered(#{name})"]
-
-    if Source.begins_line?(source, node),
-      do: {:ok, Source.insert_before(source, line, Source.indented(source, line, lines))},
-      else: {:unknown, "what build_and_buffer returns is not on a line of its own"}
-  end
-
-  defp returned(%{body: body}) do
+  defp returned(body) do
     with {ok, {:%{}, _meta, pairs}} <- body |> List.last() |> Source.pair(),
          :ok <- Source.literal(ok),
          name when name != nil <- pairs |> Source.value(:buffered) |> Source.variable() do
@@ -143,62 +129,36 @@ defmodule Plausible.Webhooks.Installer.Hooks do
     end
   end
 
-  # --- lib/workers/traffic_change_notifier.ex
-
-  defp traffic do
-    %Step{
-      path: "lib/workers/traffic_change_notifier.ex",
-      where:
-        "where a spike is notified, and the same with :drop (without sources and pages) " <>
-          "where a drop is",
-      lines:
-        call(:spike, "notification", "current_visitors", [
-          "sources: stats.sources",
-          "pages: stats.pages",
-          "at: now"
-        ]),
-      edit: Step.elixir(&traffic/1)
-    }
-  end
+  # --- the notifier
 
   defp traffic(source) do
     there =
       for [kind | _] <- Source.remote_calls(source.ast, :traffic_change), do: Source.literal(kind)
 
-    case [:spike, :drop] -- there do
-      [] -> :done
-      kinds -> kinds |> Enum.map(&breach(source, &1)) |> notified(source)
-    end
+    Enum.map([:spike, :drop] -- there, &breach(source, &1))
   end
 
-  defp notified(breaches, source) do
-    case Enum.find(breaches, &match?({:unknown, _why}, &1)) do
-      nil -> {:ok, breaches |> Enum.sort(:desc) |> Enum.reduce(source, &notify/2)}
-      unknown -> unknown
-    end
-  end
-
-  defp notify({line, lines}, source),
-    do: Source.insert_before(source, line, Source.indented(source, line, lines))
-
-  # What is done when the visitors are over, or under, the threshold of a notification.
+  # The `if` that compares the visitors with the threshold of a notification.
   defp breach(source, kind) do
-    found =
-      for {:if, _meta, [condition, [{_do, body} | _else]]} = node <- Macro.prewalker(source.ast),
-          {visitors, notification} <- [compared(condition, kind)],
-          do: {node, Source.expressions(body), visitors, notification}
+    why = "no one place where visitors are compared with a threshold for a #{kind}"
 
-    case found do
-      [{node, body, visitors, notification}] ->
-        more = named(source, body) ++ if(now?(source, node), do: ["at: now"], else: [])
+    {node, body, visitors, notification} =
+      for(
+        {:if, _meta, [condition, [{_do, body} | _else]]} = node <- Macro.prewalker(source.ast),
+        {visitors, notification} <- [compared(condition, kind)],
+        do: {node, Source.expressions(body), visitors, notification}
+      )
+      |> one!(why, why)
 
-        if Source.begins_line?(source, List.last(body)),
-          do: {Source.first_line(List.last(body)), call(kind, notification, visitors, more)},
-          else: {:unknown, "what notifies of a #{kind} is not on a line of its own"}
+    more = breakdown(source, body) ++ if(now?(source, node), do: ["at: now"], else: [])
+    lines = traffic_change(kind, notification, visitors, more)
 
-      _none_or_several ->
-        {:unknown, "no one place where visitors are compared with a threshold for a #{kind}"}
-    end
+    before!(
+      source,
+      List.last(body),
+      lines,
+      "what notifies of a #{kind} is not on a line of its own"
+    )
   end
 
   defp compared({operator, _meta, [visitors, {{:., _, [notification, :threshold]}, _, []}]}, kind) do
@@ -213,52 +173,36 @@ defmodule Plausible.Webhooks.Installer.Hooks do
 
   defp compared(_condition, _kind), do: nil
 
-  # Sources and pages, in the form in which they are there.
-  defp named(source, body) do
-    bound = for {:=, _meta, [left, _right]} <- body, name = Source.variable(left), do: name
+  # Sources and pages, as variables of their own or in the map `stats`.
+  defp breakdown(source, body) do
+    bound = Source.bound(body)
 
-    for key <- [:sources, :pages],
-        value = in_reach(source, bound, key),
-        do: "#{key}: #{value}"
+    Enum.flat_map([:sources, :pages], fn key ->
+      cond do
+        key in bound -> ["#{key}: #{key}"]
+        :stats not in bound -> []
+        Source.any?(source.ast, &(Source.literal(&1) == key)) -> ["#{key}: stats.#{key}"]
+        true -> []
+      end
+    end)
   end
 
-  defp in_reach(source, bound, key) do
-    cond do
-      key in bound ->
-        "#{key}"
-
-      :stats in bound and Source.find(source.ast, &(Source.literal(&1) == key)) != [] ->
-        "stats.#{key}"
-
-      true ->
-        nil
-    end
-  end
-
+  # Whether the function around the node has an argument `now`.
   defp now?(source, node) do
-    Source.find(source.ast, fn
+    Source.any?(source.ast, fn
       {kind, _meta, [head, body]} when kind in [:def, :defp] ->
-        Source.find(body, &(&1 == node)) != [] and
-          Source.find(head, &(Source.variable(&1) == :now)) != []
+        Source.any?(body, &(&1 == node)) and Source.any?(head, &(Source.variable(&1) == :now))
 
       _other ->
         false
-    end) != []
+    end)
   end
 
-  defp call(kind, notification, visitors, more) do
+  defp traffic_change(kind, notification, visitors, more) do
     pairs = ["current_visitors: #{visitors}", "threshold: #{notification}.threshold"] ++ more
-    {last, others} = List.pop_at(pairs, -1)
+    pairs = pairs |> Enum.map_join(",\n", &"  #{&1}") |> String.split("\n")
 
     ["Plausible.Webhooks.traffic_change(:#{kind}, #{notification}.site, %{"] ++
-      Enum.map(others, &"  #{&1},") ++ ["  #{last}", "})", ""]
+      pairs ++ ["})", ""]
   end
-
-  # ---
-
-  defp absent_call(source, name),
-    do: if(Source.remote_calls(source.ast, name) == [], do: :absent, else: :done)
-
-  defp alias?({:__aliases__, _meta, parts}, parts), do: true
-  defp alias?(_node, _parts), do: false
 end

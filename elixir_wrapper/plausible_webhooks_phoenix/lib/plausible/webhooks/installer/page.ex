@@ -1,33 +1,66 @@
 defmodule Plausible.Webhooks.Installer.Page do
   @moduledoc false
-  # What brings the settings page into Plausible's: route, action, template, an entry
-  # in the sidebar, and a source for Tailwind.
+  # What the settings page needs: route, action, template, an entry in the sidebar, and a
+  # source for Tailwind.
+
+  import Plausible.Webhooks.Installer.Step, only: [behind!: 4, one!: 3, unknown!: 1, unknown!: 2]
 
   alias Plausible.Webhooks.Installer.{Build, Dependency, Source, Step}
 
   @templates "lib/plausible_web/templates/site"
+  # Where webhooks are switched off, as in Plausible's own tests, there is no entry.
+  @configured "Application.get_env(:plausible, Plausible.Webhooks)"
 
   @spec steps(Build.context()) :: [Step.t()]
-  def steps(context),
-    do: [route(), action(), template(context), sidebar(), styles(context)]
-
-  # --- lib/plausible_web/router.ex
-
-  defp route do
-    %Step{
-      path: "lib/plausible_web/router.ex",
-      where: "next to that of the integrations",
-      lines: [~s(get "/:domain/settings/webhooks", SiteController, :settings_webhooks)],
-      edit: Step.elixir(&route/1)
-    }
+  def steps(context) do
+    [
+      %Step{
+        path: "lib/plausible_web/router.ex",
+        where: "next to that of the integrations",
+        lines: [~s(get "/:domain/settings/webhooks", SiteController, :settings_webhooks)],
+        places: &route/1
+      },
+      %Step{
+        path: "lib/plausible_web/controllers/site_controller.ex",
+        where: "behind settings_integrations",
+        lines: tl(action_lines()),
+        places: &action/1
+      },
+      %Step{
+        path: Path.join(@templates, "settings_webhooks.html.heex"),
+        kind: :new,
+        where: "as a file of its own",
+        lines: template_lines(context.root)
+      },
+      %Step{
+        path: "lib/plausible_web/views/layout_view.ex",
+        where: "in the sidebar of a site's settings, behind the integrations",
+        lines: [
+          "if regular_site? and #{@configured} do",
+          "  %{key: \"Webhooks\", value: \"webhooks\", icon: :bolt}",
+          "end,"
+        ],
+        places: &sidebar/1
+      },
+      styles(context)
+    ]
   end
 
+  # --- the route
+
   defp route(source) do
-    case {routes(source, :settings_webhooks), routes(source, :settings_integrations)} do
-      {[_ | _], _next_to} -> :done
-      {[], [node]} -> like_integrations(source, node)
-      {[], []} -> {:unknown, "no route to settings_integrations"}
-      {[], _several} -> {:unknown, "more than one route to settings_integrations"}
+    if routes(source, :settings_webhooks) == [] do
+      node =
+        source
+        |> routes(:settings_integrations)
+        |> one!(
+          "no route to settings_integrations",
+          "more than one route to settings_integrations"
+        )
+
+      [{Source.last_line(node), nil, renamed!(source, node)}]
+    else
+      []
     end
   end
 
@@ -38,21 +71,14 @@ defmodule Plausible.Webhooks.Installer.Page do
     end)
   end
 
-  # The same, with another name: in Plausible's own form of the day.
-  defp like_integrations(source, node) do
-    with {:ok, ours} <- like(source, node),
-         do: {:ok, Source.insert_after(source, Source.last_line(node), ours)}
-  end
-
-  defp like(source, node) do
+  # The lines of the integrations under our name, in the form that this version of
+  # Plausible gives them.
+  defp renamed!(source, node) do
     lines = for n <- Source.first_line(node)..Source.last_line(node), do: Source.line(source, n)
     ours = Enum.map(lines, &renamed/1)
-
-    cond do
-      length(lines) > 5 -> {:unknown, "that of the integrations is too long to be followed"}
-      ours == lines -> {:unknown, "that of the integrations has another name"}
-      true -> {:ok, ours}
-    end
+    if length(lines) > 5, do: unknown!("that of the integrations is too long to be followed")
+    if ours == lines, do: unknown!("that of the integrations has another name")
+    ours
   end
 
   defp renamed(line) do
@@ -62,128 +88,88 @@ defmodule Plausible.Webhooks.Installer.Page do
     |> String.replace(~r/(icon: ):\w+/, "\\1:bolt")
   end
 
-  # --- lib/plausible_web/controllers/site_controller.ex
+  # --- the action
 
-  @action [
-    "",
-    "def settings_webhooks(conn, _params) do",
-    "  render(conn, \"settings_webhooks.html\",",
-    "    dogfood_page_path: \"/:dashboard/settings/webhooks\",",
-    "    connect_live_socket: true,",
-    "    layout: {PlausibleWeb.LayoutView, \"site_settings.html\"}",
-    "  )",
-    "end"
-  ]
-
-  defp action do
-    %Step{
-      path: "lib/plausible_web/controllers/site_controller.ex",
-      where: "behind settings_integrations",
-      lines: tl(@action),
-      edit: Step.elixir(&action/1)
-    }
+  defp action_lines do
+    [
+      "",
+      "def settings_webhooks(conn, _params) do",
+      "  render(conn, \"settings_webhooks.html\",",
+      "    dogfood_page_path: \"/:dashboard/settings/webhooks\",",
+      "    connect_live_socket: true,",
+      "    layout: {PlausibleWeb.LayoutView, \"site_settings.html\"}",
+      "  )",
+      "end"
+    ]
   end
 
   defp action(source) do
-    there = Source.functions(source, [:settings_webhooks])
+    case Source.functions(source, [:settings_webhooks, :settings_integrations]) do
+      [] ->
+        unknown!("no action settings_integrations")
 
-    case {there, Source.functions(source, [:settings_integrations])} do
-      {[_ | _], _next_to} ->
-        :done
+      functions ->
+        node = List.last(functions).node
 
-      {[], []} ->
-        {:unknown, "no action settings_integrations"}
-
-      {[], functions} ->
-        %{node: node} = List.last(functions)
-        lines = Source.indented(source, Source.first_line(node), @action)
-        {:ok, Source.insert_after(source, Source.last_line(node), lines)}
+        if Enum.any?(functions, &(&1.name == :settings_webhooks)),
+          do: [],
+          else: [{Source.last_line(node), Source.first_line(node), action_lines()}]
     end
   end
 
-  # --- lib/plausible_web/templates/site/settings_webhooks.html.heex
+  # --- the template
 
-  defp template(%{root: root, eol: eol}) do
-    {before, behind} = if old_templates?(root), do: {"<%= ", " %>"}, else: {"{", "}"}
+  # Braces came with LiveView 1.0, whose formatter rewrites the older form.
+  defp template_lines(root) do
+    goals = File.read(Path.join([root, @templates, "settings_goals.html.heex"]))
 
-    lines = [
+    {before, behind} =
+      if match?({:ok, _text}, goals) and elem(goals, 1) =~ ~r/<%=\s*live_render/,
+        do: {"<%= ", " %>"},
+        else: {"{", "}"}
+
+    [
       before <> "live_render(@conn, PlausibleWeb.Live.WebhookSettings,",
       "  session: Plausible.Webhooks.Host.Plausible.page_session(@conn)",
       ")" <> behind
     ]
-
-    %Step{
-      path: Path.join(@templates, "settings_webhooks.html.heex"),
-      where: "as a file of its own",
-      lines: lines,
-      edit: Step.new(lines, eol)
-    }
   end
 
-  # Braces came with LiveView 1.0; its formatter makes them of the older form.
-  defp old_templates?(root) do
-    case File.read(Path.join([root, @templates, "settings_goals.html.heex"])) do
-      {:ok, text} -> text =~ ~r/<%=\s*live_render/
-      {:error, _reason} -> false
-    end
-  end
-
-  # --- lib/plausible_web/views/layout_view.ex
-
-  # Where webhooks are switched off, as in Plausible's own tests, there is no entry.
-  @configured "Application.get_env(:plausible, Plausible.Webhooks)"
-
-  defp sidebar do
-    %Step{
-      path: "lib/plausible_web/views/layout_view.ex",
-      where: "in the sidebar of a site's settings, behind the integrations",
-      lines: [
-        "if regular_site? and #{@configured} do",
-        "  %{key: \"Webhooks\", value: \"webhooks\", icon: :bolt}",
-        "end,"
-      ],
-      edit: Step.elixir(&sidebar/1)
-    }
-  end
+  # --- the sidebar
 
   defp sidebar(source) do
-    there = Source.find(source.ast, &entry?/1)
+    if Source.any?(source.ast, &ours?/1) do
+      []
+    else
+      entry =
+        one!(
+          entries(source.ast),
+          "no entry with the value \"integrations\"",
+          "more than one entry with the value \"integrations\""
+        )
 
-    case {there, entries(source.ast)} do
-      {[_ | _], _entries} -> :done
-      {[], [entry]} -> beside(source, entry)
-      {[], []} -> {:unknown, "no entry with the value \"integrations\""}
-      {[], _several} -> {:unknown, "more than one entry with the value \"integrations\""}
+      alone = "that of the integrations is not on lines of its own"
+      {behind, _like, _lines} = behind!(source, entry, [], alone)
+      [{behind, nil, guarded(source, entry, renamed!(source, entry))}]
     end
   end
 
-  defp entry?({key, value}), do: Source.literal(key) == :value and path?(value)
-  defp entry?(_node), do: false
+  defp ours?({key, value}), do: Source.literal(key) == :value and path?(value)
+  defp ours?(_node), do: false
 
-  # Its name, or the end of a path, which may have the site's domain in it.
+  # The name, or the end of a path, which may hold the site's domain.
   defp path?({:<<>>, _meta, parts}), do: parts |> List.last() |> path?()
   defp path?(text) when is_binary(text), do: text =~ ~r"\A(.*/)?webhooks\z"
   defp path?(node), do: node |> Source.literal() |> is_binary() and path?(Source.literal(node))
 
-  # The innermost list that is no keyword list has the entries.
+  # The entries are in the innermost list that is not a keyword list.
   defp entries(ast) do
     for {:__block__, _meta, [list]} when is_list(list) <- Macro.prewalker(ast),
         entry <- list,
-        not pair?(entry) and integrations?(entry) and entries(entry) == [],
+        not match?({_key, _value}, entry),
+        Source.any?(entry, &(Source.literal(&1) == "integrations")),
+        entries(entry) == [],
         do: entry
-  end
-
-  defp pair?(entry), do: match?({_key, _value}, entry)
-  defp integrations?(node), do: Source.find(node, &(Source.literal(&1) == "integrations")) != []
-
-  defp beside(source, entry) do
-    with true <- Source.alone?(source, entry) and Source.comma?(source, entry),
-         {:ok, ours} <- like(source, entry) do
-      {:ok, Source.insert_after(source, Source.last_line(entry), guarded(source, entry, ours))}
-    else
-      false -> {:unknown, "that of the integrations is not on lines of its own"}
-      unknown -> unknown
-    end
   end
 
   defp guarded(source, entry, [first | rest] = ours) do
@@ -192,78 +178,73 @@ defmodule Plausible.Webhooks.Installer.Page do
         ["#{before}#{both(condition, text)} do" | rest]
 
       _unguarded ->
-        # A list that is not rid of nil may hold no condition.
+        # A list that keeps nil cannot hold a condition.
         if Source.remote_calls(source.ast, :reject) == [], do: ours, else: in_condition(ours)
     end
   end
 
   defp both(condition, text) do
-    cond do
-      not String.ends_with?("#{Source.variable(condition)}", "?") -> "(#{text}) && #{@configured}"
-      true -> "#{text} and #{@configured}"
-    end
+    if String.ends_with?("#{Source.variable(condition)}", "?"),
+      do: "#{text} and #{@configured}",
+      else: "(#{text}) && #{@configured}"
   end
 
   defp in_condition([first | _] = ours) do
     [space] = Regex.run(~r/^\s*/, first)
-    {last, others} = List.pop_at(ours, -1)
-    inner = others ++ [String.replace_suffix(last, ",", "")]
+    inner = List.update_at(ours, -1, &String.replace_suffix(&1, ",", ""))
     ["#{space}if #{@configured} do"] ++ Enum.map(inner, &"  #{&1}") ++ ["#{space}end,"]
   end
 
-  # --- assets
+  # --- the styles
 
   defp styles(%{root: root, dependency: dependency}) do
     folder = Path.join(["..", Dependency.folder(dependency, root), "lib/plausible_web"])
     mark = Dependency.mark(dependency, root)
 
-    if File.regular?(Path.join(root, "assets/tailwind.config.js")) do
-      lines = [~s("#{folder}/**/*.ex",)]
+    {path, where, line, theirs, offset} =
+      if File.regular?(Path.join(root, "assets/tailwind.config.js")),
+        # In front of theirs: the last one may have no comma.
+        do:
+          {"assets/tailwind.config.js", "in content", ~s("#{folder}/**/*.ex",),
+           ~r{^\s*["']\.\./lib/[^"']*["'],?$}, -1},
+        else:
+          {"assets/css/app.css", "with the others", ~s(@source "../#{folder}";),
+           ~r{^@source "[./]*/lib/plausible_web";}, 0}
 
-      %Step{
-        path: "assets/tailwind.config.js",
-        where: "in content",
-        lines: lines,
-        # In front: theirs may be the last one, which has no comma.
-        edit: Step.text(&source(&1, ~r{^\s*["']\.\./lib/[^"']*["'],?$}, lines, -1, mark))
-      }
-    else
-      lines = [~s(@source "../#{folder}";)]
-
-      %Step{
-        path: "assets/css/app.css",
-        where: "with the others",
-        lines: lines,
-        edit: Step.text(&source(&1, ~r{^@source "[./]*/lib/plausible_web";}, lines, 0, mark))
-      }
-    end
+    %Step{
+      path: path,
+      kind: :text,
+      where: where,
+      lines: [line],
+      places: &style_source(&1, theirs, line, offset, mark)
+    }
   end
 
-  # `mark` is what a source of ours has in it when it is the one that mix.exs names.
-  defp source(source, like, lines, behind, mark) do
-    numbers = fn like ->
-      for n <- 1..length(source.lines), Source.line(source, n) =~ like, do: n
-    end
+  # `mark` tells the folder that mix.exs names from another one.
+  defp style_source(source, theirs, line, offset, mark) do
+    ours =
+      Source.matching(
+        source,
+        ~r/^\s*(@source\s*)?["'].*(plausible[-_]webhooks|#{Regex.escape(mark)})/
+      )
 
-    ours = numbers.(~r/^\s*(@source\s*)?["'].*(plausible[-_]webhooks|#{Regex.escape(mark)})/)
     stale = Enum.reject(ours, &String.contains?(Source.line(source, &1), mark))
-    numbers = numbers.(like)
 
-    cond do
-      ours != [] and stale == [] ->
-        :done
+    case {stale, ours, Source.matching(source, theirs)} do
+      {[at | _], _ours, _theirs} ->
+        unknown!(
+          "line #{at} names the package in another place than mix.exs, and is to be taken away",
+          if(ours == stale, do: [line], else: [])
+        )
 
-      stale != [] ->
-        {:unknown,
-         "line #{hd(stale)} names the package in another place than mix.exs, and is to be " <>
-           "taken away", if(ours == stale, do: lines, else: [])}
+      {[], [_ | _], _theirs} ->
+        []
 
-      numbers == [] ->
-        {:unknown, "no source lib/plausible_web"}
+      {[], [], []} ->
+        unknown!("no source lib/plausible_web")
 
-      true ->
-        at = hd(numbers)
-        {:ok, Source.insert_after(source, at + behind, Source.indented(source, at, lines))}
+      {[], [], [at | _]} ->
+        [{at + offset, at, [line]}]
     end
   end
 end

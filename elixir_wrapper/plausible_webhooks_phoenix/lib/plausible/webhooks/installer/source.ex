@@ -1,11 +1,11 @@
 defmodule Plausible.Webhooks.Installer.Source do
   @moduledoc false
-  # A text and, when it is Elixir, where its parts stand. Places are found in the
-  # syntax tree, and changed in the lines: what a formatter has printed anew would
-  # bury one line of ours under many changes of its own.
+  # A text and, for Elixir, its syntax tree. Places are found in the tree and changed in
+  # the lines: a text that a formatter prints anew would bury one line of ours under many
+  # changes of its own.
   #
-  # Literals have no place in a syntax tree; here they are in a block that has one
-  # ({:__block__, meta, [literal]}), and `literal/1` takes them out.
+  # Literals have no position in a plain syntax tree. Here each one is in a block that has
+  # a position, `{:__block__, meta, [literal]}`; `literal/1` takes it out.
 
   alias __MODULE__
 
@@ -13,20 +13,20 @@ defmodule Plausible.Webhooks.Installer.Source do
   defstruct [:lines, :eol, :ast]
 
   @type ast :: Macro.t()
-  @typedoc "`eol` is what a line ends with before its newline: `\\r` or nothing."
+  @typedoc "`eol` is what a line has before its newline: `\\r` or nothing."
   @type t :: %Source{lines: [String.t()], eol: String.t(), ast: ast() | nil}
-  @typedoc "A function with `do ... end`. `body` is what it does, one after the other."
+  @typedoc "A function with `do ... end`. `body` is the list of its expressions."
   @type def_node :: %{name: atom(), args: [ast()], body: [ast()], node: ast()}
 
-  @doc "Of any text: it has lines, and no tree."
+  @doc "Any text, without a tree."
   @spec text(String.t()) :: t()
   def text(text) do
     eol = if String.contains?(text, "\r\n"), do: "\r", else: ""
     %Source{lines: String.split(text, "\n"), eol: eol}
   end
 
-  @doc "Of Elixir; `{:error, text}` when it is none."
-  @spec elixir(String.t()) :: {:ok, t()} | {:error, String.t()}
+  @doc "A text in Elixir."
+  @spec elixir(String.t()) :: {:ok, t()} | :error
   def elixir(text) do
     options = [
       columns: true,
@@ -37,42 +37,50 @@ defmodule Plausible.Webhooks.Installer.Source do
 
     case Code.string_to_quoted(text, options) do
       {:ok, ast} -> {:ok, %{text(text) | ast: ast}}
-      {:error, _where} -> {:error, "it is no Elixir that can be read"}
+      {:error, _where} -> :error
     end
   end
 
-  @spec to_text(t()) :: String.t()
-  def to_text(%Source{lines: lines}), do: Enum.join(lines, "\n")
-
-  # --- lines, from 1
+  # --- lines, counted from 1
 
   @spec line(t(), pos_integer()) :: String.t()
   def line(%Source{lines: lines}, number),
     do: lines |> Enum.at(number - 1, "") |> String.replace_suffix("\r", "")
 
-  @spec insert_before(t(), pos_integer(), [String.t()]) :: t()
-  def insert_before(source, number, lines), do: insert_after(source, number - 1, lines)
+  @doc "The numbers of the lines that match."
+  @spec matching(t(), Regex.t()) :: [pos_integer()]
+  def matching(source, regex),
+    do: for(n <- 1..length(source.lines), line(source, n) =~ regex, do: n)
 
-  @spec insert_after(t(), non_neg_integer(), [String.t()]) :: t()
-  def insert_after(%Source{lines: old, eol: eol} = source, number, lines) do
-    {before, rest} = Enum.split(old, number)
-    %{source | lines: before ++ Enum.map(lines, &(&1 <> eol)) ++ rest}
+  @doc "The text with lines inserted; see `t:Plausible.Webhooks.Installer.Step.place/0`."
+  @spec insert(t(), [Plausible.Webhooks.Installer.Step.place()]) :: String.t()
+  def insert(%Source{} = source, places) do
+    places
+    |> Enum.sort(:desc)
+    |> Enum.reduce(source.lines, fn {behind, like, lines}, all ->
+      {before, rest} = Enum.split(all, behind)
+      before ++ Enum.map(indented(source, like, lines), &(&1 <> source.eol)) ++ rest
+    end)
+    |> Enum.join("\n")
   end
 
-  @doc "The lines with the white space in front that line `number` has."
-  @spec indented(t(), pos_integer(), [String.t()]) :: [String.t()]
-  def indented(source, number, lines) do
-    [space] = Regex.run(~r/^\s*/, line(source, number))
+  defp indented(_source, nil, lines), do: lines
+
+  defp indented(source, like, lines) do
+    [space] = Regex.run(~r/^\s*/, line(source, like))
     for line <- lines, do: if(line == "", do: "", else: space <> line)
   end
 
   # --- the tree
 
-  @doc "Every node of a tree that `fun` says yes to, in the order of the text."
+  @doc "Every node for which `fun` is true, in the order of the text."
   @spec find(ast(), (ast() -> boolean())) :: [ast()]
   def find(ast, fun), do: ast |> Macro.prewalker() |> Enum.filter(fun)
 
-  @doc "The literal of a node, `nil` for what is none."
+  @spec any?(ast(), (ast() -> boolean())) :: boolean()
+  def any?(ast, fun), do: ast |> Macro.prewalker() |> Enum.any?(fun)
+
+  @doc "The literal of a node, `nil` for any other node."
   @spec literal(ast()) :: term()
   def literal({:__block__, _meta, [literal]}) when not is_tuple(literal), do: literal
   def literal(_node), do: nil
@@ -82,10 +90,15 @@ defmodule Plausible.Webhooks.Installer.Source do
   def pair({:__block__, _meta, [{left, right}]}), do: {left, right}
   def pair(_node), do: nil
 
-  @doc "The name of a variable, `nil` for what is none."
+  @doc "The name of a variable, `nil` for any other node."
   @spec variable(ast()) :: atom() | nil
   def variable({name, _meta, context}) when is_atom(name) and is_atom(context), do: name
   def variable(_node), do: nil
+
+  @doc "The variables that a list of expressions binds."
+  @spec bound([ast()]) :: [atom()]
+  def bound(expressions),
+    do: for({:=, _meta, [left, _right]} <- expressions, name = variable(left), do: name)
 
   @doc "The value of a key in the pairs of a keyword list or a map."
   @spec value([{ast(), ast()}], atom()) :: ast() | nil
@@ -96,12 +109,14 @@ defmodule Plausible.Webhooks.Installer.Source do
     end)
   end
 
-  @typedoc "What `alias` says: the short name and what it stands for."
-  @type aliases :: %{atom() => [atom()]}
+  @doc "Whether a node names the module, in full or by an `alias` anywhere in the text."
+  @spec module?(t(), ast(), [atom()]) :: boolean()
+  def module?(source, {:__aliases__, _meta, [first | rest]}, parts),
+    do: Map.get(aliases(source), first, [first]) ++ rest == parts
 
-  @doc "Every `alias` of a text, as if it were in force everywhere."
-  @spec aliases(t()) :: aliases()
-  def aliases(%Source{ast: ast}) do
+  def module?(_source, _node, _parts), do: false
+
+  defp aliases(%Source{ast: ast}) do
     for {:alias, _meta, [what | options]} <- Macro.prewalker(ast),
         {short, parts} <- aliased(what, List.first(options) || []),
         into: %{},
@@ -120,14 +135,7 @@ defmodule Plausible.Webhooks.Installer.Source do
 
   defp aliased(_unquoted, _options), do: []
 
-  @doc "The parts of a module's whole name; `nil` for what names none."
-  @spec module(ast(), aliases()) :: [atom()] | nil
-  def module({:__aliases__, _meta, [first | rest]}, aliases),
-    do: Map.get(aliases, first, [first]) ++ rest
-
-  def module(_node, _aliases), do: nil
-
-  @doc "Whether a function of that name is called on some module, with what for arguments."
+  @doc "The arguments of each call of a function of that name in any module."
   @spec remote_calls(ast(), atom()) :: [[ast()]]
   def remote_calls(ast, name) do
     for {{:., _, [_module, ^name]}, _, args} <- Macro.prewalker(ast), do: args
@@ -148,18 +156,18 @@ defmodule Plausible.Webhooks.Installer.Source do
   defp call({name, _meta, _no_args}) when is_atom(name), do: {name, []}
   defp call(_unquoted), do: {nil, []}
 
-  @doc "What a `do` block does, one after the other."
+  @doc "The expressions of a `do` block."
   @spec expressions(ast()) :: [ast()]
   def expressions({:__block__, _meta, nodes}) when length(nodes) > 1, do: nodes
   def expressions({:__block__, _meta, [{_form, _m, _args} = node]}), do: [node]
   def expressions({:__block__, _meta, []}), do: []
   def expressions(node), do: [node]
 
-  @doc "The line on which a node begins."
+  # --- where nodes are
+
   @spec first_line(ast()) :: pos_integer()
   def first_line(node), do: node |> lines() |> Enum.min()
 
-  @doc "The line on which it ends."
   @spec last_line(ast()) :: pos_integer()
   def last_line(node), do: node |> lines() |> Enum.max()
 
@@ -177,33 +185,23 @@ defmodule Plausible.Webhooks.Installer.Source do
 
   defp heredoc_end(_meta, _args), do: nil
 
-  @doc "Whether a node has its lines for itself, but for a comma behind it."
-  @spec alone?(t(), ast()) :: boolean()
-  def alone?(source, node), do: begins_line?(source, node) and follows(source, node) in ["", ","]
-
-  @doc "Whether nothing stands before a node on its line."
+  @doc "Whether nothing is before a node on its line."
   @spec begins_line?(t(), ast()) :: boolean()
   def begins_line?(source, node) do
     first = first_line(node)
-    column = node |> columns(first) |> Enum.min()
-    before = source |> line(first) |> String.slice(0, column - 1)
-    # A map begins with its brace, to the parsers of some versions.
+
+    columns =
+      for {_form, meta, _args} when is_list(meta) <- Macro.prewalker(node),
+          meta[:line] == first and meta[:column] != nil,
+          do: meta[:column]
+
+    before = source |> line(first) |> String.slice(0, Enum.min(columns) - 1)
+    # The parsers of some versions place a map at its brace.
     String.trim(before) in ["", "%"]
   end
 
-  @doc "Whether a node ends its line with a comma behind it."
+  @doc "Whether a comma ends the last line of a node."
   @spec comma?(t(), ast()) :: boolean()
-  def comma?(source, node), do: follows(source, node) == ","
-
-  # A tree says where things begin; what ends a line is enough to know here.
-  defp follows(source, node) do
-    text = source |> line(last_line(node)) |> String.trim_trailing()
-    if String.ends_with?(text, ","), do: ",", else: ""
-  end
-
-  defp columns(node, line) do
-    for {_form, meta, _args} when is_list(meta) <- Macro.prewalker(node),
-        meta[:line] == line and meta[:column] != nil,
-        do: meta[:column]
-  end
+  def comma?(source, node),
+    do: source |> line(last_line(node)) |> String.trim_trailing() |> String.ends_with?(",")
 end

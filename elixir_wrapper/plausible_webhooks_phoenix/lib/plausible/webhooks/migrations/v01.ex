@@ -1,49 +1,51 @@
 defmodule Plausible.Webhooks.Migrations.V01 do
   @moduledoc false
-  # The first tables.
+  # The first version of the tables.
   #
-  # Bodies are apart from deliveries: a change of state writes the whole row anew,
-  # in PostgreSQL, and its index entries with it. Measured with bodies of 800 bytes:
-  # half the write-ahead log per recorded attempt and a fifth of the table.
+  # Bodies have a table of their own: in PostgreSQL a change of state rewrites the whole row
+  # and its index entries. Measured with bodies of 800 bytes: half the write-ahead log per
+  # recorded attempt, and a fifth of the table.
   #
-  # Text columns that are compared have the collation "C": the order of bytes, which
-  # no update of the operating system's locales changes under an index.
+  # Text columns that are compared have the collation "C", the order of bytes: an update of
+  # the operating system's locales cannot change it under an index.
   #
-  # `seq` is the order of arrival. It is not the primary key: nothing but the rows
-  # of bodies and attempts points to it, and their rows go with the delivery's by
-  # the trigger, a statement at a time. A foreign key would ask for an index more,
-  # and check each row.
+  # `seq` is the order of arrival. It is not the primary key: only bodies and attempts refer
+  # to it, and a trigger deletes their rows with the deliveries, a statement at a time. A
+  # foreign key would need another index, and check each row.
   #
-  # The log's indexes. Whoever looks at a log looks at a site or at one webhook, at
-  # all of it or at what is not in order ("open": still waiting, failed, cancelled,
-  # answered by something else than 2xx), or at alerts. What is rare among the rest
-  # gets indexes that hold nothing else. So does what ended late, more than an hour
-  # after it was created: what ended in a certain time is found among what was created
-  # then, except for that. By the hour: a condition on the hour fits no other index, so
-  # the planner has no choice.
+  # The log's indexes: a user looks at a site or at one webhook, and there at all deliveries,
+  # at the open ones (waiting, failed, cancelled, or answered by something else than 2xx) or
+  # at alerts. Rare rows get partial indexes. So do deliveries that finished late, more than
+  # an hour after their creation: the deliveries that finished in a given time are those
+  # created then, plus these. That index is by the hour, since a condition on the hour fits
+  # no other index and so leaves the planner no choice.
   #
-  # Sums are added up instead of counters counted up: statements that insert a row
-  # never wait for each other. Retention adds them up from time to time.
+  # Counts are rows to add up instead of counters to increment: inserts never wait for each
+  # other. Retention adds them up from time to time.
 
   use Ecto.Migration
 
-  alias Plausible.Webhooks.Migrations
+  alias Plausible.Webhooks.Migrations.Index
 
   @alerts "type <> 'goal.completed'"
-  @open "state <> 2 OR last_status IS NULL OR last_status NOT BETWEEN 200 AND 299"
+  @open "(state <> 2 OR last_status IS NULL OR last_status NOT BETWEEN 200 AND 299)"
   @due "coalesce(next_at_ms, created_at_ms)"
-  # Halves: the difference of two times may be more than a bigint holds.
+  # Halved, because the difference of two times may exceed a bigint.
   @late "finished_at_ms / 2 - created_at_ms / 2 > 1800000"
 
-  @doc "The condition of the index of what ended late, word for word."
+  @doc "The condition of the index of late deliveries. Queries repeat it word for word."
   @spec late() :: String.t()
   def late, do: @late
+
+  @doc "The condition of the indexes of open deliveries. Queries repeat it word for word."
+  @spec open() :: String.t()
+  def open, do: @open
 
   @doc "The oldest version whose code can work with these tables."
   @spec compatible_from() :: pos_integer()
   def compatible_from, do: 1
 
-  @spec up(Migrations.options()) :: :ok
+  @spec up(Plausible.Webhooks.Migrations.options()) :: :ok
   def up(options) do
     webhooks(options)
     deliveries(options)
@@ -55,7 +57,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     reference(options)
   end
 
-  @spec down(Migrations.options()) :: :ok
+  @spec down(Plausible.Webhooks.Migrations.options()) :: :ok
   def down(%{prefix: prefix}) do
     for table <- ~w(webhook_vault_checks webhook_deletions webhook_counts webhook_alert_states
                     webhook_owners webhook_attempts webhook_bodies webhook_deliveries webhooks) do
@@ -158,8 +160,8 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     )
     """)
 
-    # A table that is deleted from at one end and grows at the other is cleaned
-    # long before a fifth of it is dead.
+    # Tables that grow at one end and shrink at the other are vacuumed long before a fifth
+    # of them is dead.
     for table <- ~w(webhook_deliveries webhook_bodies webhook_attempts) do
       execute("""
       ALTER TABLE #{prefix}.#{table} SET (
@@ -223,7 +225,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
         ] do
       where = if condition, do: " WHERE #{condition}"
       definition = "webhook_deliveries (#{columns})#{where}"
-      Migrations.index(options, "webhook_deliveries_#{name}", definition)
+      Index.create(options, "webhook_deliveries_#{name}", definition)
     end
   end
 
@@ -245,23 +247,24 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     END $$
     """)
 
-    statement_trigger(prefix, "webhook_deliveries", "counted", "inserted", "INSERT", [:added])
+    new = "NEW TABLE AS added"
+    trigger(prefix, "webhook_deliveries_inserted", "INSERT", new, "webhook_deliveries_counted")
+    old_and_new = "OLD TABLE AS removed " <> new
 
-    statement_trigger(
+    trigger(
       prefix,
-      "webhook_deliveries",
-      "counted",
-      "moved",
+      "webhook_deliveries_moved",
       "UPDATE",
-      ~w(removed added)a
+      old_and_new,
+      "webhook_deliveries_counted"
     )
   end
 
-  # In a function of its own each statement sees what others have committed in the
-  # meantime: an attempt that was recorded while its delivery was deleted.
+  # In a function each statement sees rows that others have committed in the meantime, such
+  # as an attempt recorded while its delivery was deleted.
   #
-  # EXECUTE has them planned each time. A plan that a session has kept since the
-  # tables were small would read all of them.
+  # EXECUTE plans each time. A plan that a session has kept since the tables were small
+  # would read all of them.
   defp deleting(%{prefix: prefix}) do
     execute("""
     CREATE FUNCTION #{prefix}.webhook_deliveries_deleted() RETURNS trigger
@@ -277,9 +280,10 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     END $$
     """)
 
-    statement_trigger(prefix, "webhook_deliveries", "deleted", "deleted", "DELETE", [:removed])
+    old = "OLD TABLE AS removed"
+    trigger(prefix, "webhook_deliveries_deleted", "DELETE", old, "webhook_deliveries_deleted")
 
-    # Also for what a deleted site takes with it.
+    # Also when a deleted site takes its webhooks along.
     execute("""
     CREATE FUNCTION #{prefix}.webhooks_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -289,15 +293,11 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     END $$
     """)
 
-    execute("""
-    CREATE TRIGGER webhooks_deleted AFTER DELETE ON #{prefix}.webhooks
-    REFERENCING OLD TABLE AS removed FOR EACH STATEMENT
-    EXECUTE FUNCTION #{prefix}.webhooks_deleted()
-    """)
+    trigger(prefix, "webhooks_deleted", "DELETE", old, "webhooks_deleted")
   end
 
-  # Last: from here on nobody can write to the host's sites until the transaction has
-  # ended. There are no webhooks yet that it would have to check.
+  # Comes last: it blocks writes to the host's sites until the transaction ends. There are no
+  # webhooks yet to check.
   defp reference(%{sites: nil}), do: :ok
 
   defp reference(%{prefix: prefix, sites: sites}) do
@@ -307,17 +307,13 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     """)
   end
 
-  defp statement_trigger(prefix, table, function, name, event, transitions) do
-    referencing =
-      Enum.map_join(transitions, " ", fn
-        :added -> "NEW TABLE AS added"
-        :removed -> "OLD TABLE AS removed"
-      end)
+  # The table is the name without its last word.
+  defp trigger(prefix, name, event, transitions, function) do
+    [_all, table] = Regex.run(~r/(.*)_[a-z]+$/, name)
 
     execute("""
-    CREATE TRIGGER #{table}_#{name} AFTER #{event} ON #{prefix}.#{table}
-    REFERENCING #{referencing} FOR EACH STATEMENT
-    EXECUTE FUNCTION #{prefix}.#{table}_#{function}()
+    CREATE TRIGGER #{name} AFTER #{event} ON #{prefix}.#{table}
+    REFERENCING #{transitions} FOR EACH STATEMENT EXECUTE FUNCTION #{prefix}.#{function}()
     """)
   end
 

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Store.Ecto do
   @moduledoc """
-  Webhooks, deliveries and attempts on PostgreSQL (13 or newer), through the host's
-  own Ecto Repo. For any number of nodes.
+  Webhooks, deliveries and attempts on PostgreSQL (13 or newer), through the host's own
+  Ecto Repo. For any number of nodes.
 
       children = [
         MyApp.Repo,
@@ -12,54 +12,51 @@ defmodule Plausible.Webhooks.Store.Ecto do
         MyApp.Endpoint
       ]
 
-  The tables are made by `Plausible.Webhooks.Migrations`, in a migration of the host,
-  which runs before the nodes that need it start. Nodes of the release before may go
-  on meanwhile, and start again, where the newer version says so.
+  `Plausible.Webhooks.Migrations` makes the tables, in a migration of the host that runs
+  before the nodes start.
 
   Options:
 
-    * `:repo` - required: an `Ecto.Repo` on `Ecto.Adapters.Postgres`, started before
-      this. Deliveries are written by few processes in large batches: two or three
-      connections of its pool are busy with it, no more.
-    * `:vault` - required, here or as the instance's option: a
-      `Plausible.Webhooks.Vault`. Every node needs the same keys. To change the key
-      without a stop, first give every node the new key as the second one, then as
-      the first, then leave out the old one.
+    * `:repo` - required: an `Ecto.Repo` on `Ecto.Adapters.Postgres`, started before the
+      instance. A few processes write in large batches, so the store occupies two or three
+      connections of the pool.
+    * `:vault` - required, here or as the instance's option: a `Plausible.Webhooks.Vault`.
+      Every node needs the same keys. To replace a key without a stop, give every node the
+      new key as the second one, then as the first one, then drop the old one.
     * `:prefix` - the schema of the tables, default `"public"`.
     * `:webhooks_per_site_max` - default: the instance's.
-    * `:timeout_ms` - how long one statement may take, default 15 000.
+    * `:timeout_ms` - the time limit of one statement, default 15 000.
 
-  ## The queue is the table
+  ## The deliveries table is the queue
 
-  A node accepts deliveries as `pending` with itself as owner and works on them. It
-  holds a lease (`heartbeat/3`) by the database's clock. What an owner without a
-  lease has left, and what is parked and due, is claimed by whichever node asks
-  first (`FOR UPDATE SKIP LOCKED`); no two get the same one.
+  A node accepts deliveries as `pending` with its engine as owner, and holds a lease
+  (`heartbeat/3`) by the database's clock. Nodes claim parked deliveries that are due, and
+  deliveries of owners without a lease, with `FOR UPDATE SKIP LOCKED`: no two nodes get the
+  same one.
 
-  What is accepted or recorded is on disk when the call returns, also where the host
-  has commits that do not wait for it (`synchronous_commit = off`).
+  Accepted and recorded rows are on disk when the call returns, even where the host's
+  commits do not wait for the disk (`synchronous_commit = off`).
 
-  Only the database's clock decides. A node whose clock is wrong by more than five
-  seconds has its times corrected on the way in and out.
+  The database's clock decides. When a node's clock differs by more than five seconds, its
+  times are corrected on the way in and out.
 
-  ## What is where
+  ## Tables
 
-  | table | |
+  | table | content |
   |---|---|
   | `webhooks` | configuration; URL, headers and secrets are one sealed column |
   | `webhook_deliveries` | the queue and the log, without bodies |
-  | `webhook_bodies` | what is sent; apart, since a change of state rewrites the row |
-  | `webhook_attempts` | every attempt, with what the receiver answered |
-  | `webhook_owners` | leases, of owners and of turns (`turn/...`) |
+  | `webhook_bodies` | request bodies, apart because a change of state rewrites the row |
+  | `webhook_attempts` | every attempt with the receiver's answer |
+  | `webhook_owners` | leases, of owners and of periodic work (`lease/...`) |
   | `webhook_alert_states` | traffic alerts |
-  | `webhook_counts` | how many deliveries are in each state, as sums to add up |
-  | `webhook_deletions` | webhooks that are gone and whose log is still to be deleted |
-  | `webhook_vault_checks` | tells the wrong keys from the right ones |
+  | `webhook_counts` | the number of deliveries in each state, as sums to add up |
+  | `webhook_deletions` | deleted webhooks whose log is still to be deleted |
+  | `webhook_vault_checks` | tells wrong keys from right ones |
 
-  Encrypted (AES-256-GCM, bound to the webhook's id): secrets, URLs except for the
-  host, header values. In clear: the rest, deliveries' bodies and receivers'
-  answers included. Text that PostgreSQL cannot hold (NUL, no UTF-8) is kept as
-  `\\x` and hexadecimal.
+  Encrypted (AES-256-GCM, bound to the webhook's id): secrets, URLs except for the host,
+  header values. In clear: everything else, including bodies and answers. Text that
+  PostgreSQL cannot hold (NUL, invalid UTF-8) is stored as `\\x` and hexadecimal.
 
   ## Errors
 
@@ -69,15 +66,14 @@ defmodule Plausible.Webhooks.Store.Ecto do
   `{:unsupported_encoding, name}`, `{:wrong_vault_keys, reason}`,
   `{:unreadable_webhook, id, reason}`, and those below.
 
-  Creating, changing and deleting a webhook inside a transaction of the host's
-  (`MyApp.Repo.transaction/1`): `:in_transaction`. Do it after the commit.
+  When a webhook is created, changed or deleted inside a transaction of the host
+  (`MyApp.Repo.transaction/1`): `:in_transaction`. Call it after the commit.
 
-  From every callback: `:connection_lost` and `:timeout` (of a write it is not known
-  whether it was done), `:queue_timeout` (the pool had no connection to give),
-  `:disk_full`, `:read_only`, `:invalid_value` (a number that no column holds),
-  `{:postgres, code}` and `{:postgres, code, constraint}` (what was to be written is
-  not possible), `{:away, code}` (every other error of PostgreSQL),
-  `{:raised, exception}` (for one, that the Repo is not running).
+  From every callback: `:connection_lost` and `:timeout` (a write may have been done),
+  `:queue_timeout` (no free connection in the pool), `:disk_full`, `:read_only`,
+  `:invalid_value` (a number that no column holds), `{:postgres, code}` and
+  `{:postgres, code, constraint}` (the row cannot be written), `{:away, code}` (any other
+  error of PostgreSQL), `{:raised, exception}` (for example when the Repo is not running).
   """
 
   @behaviour Plausible.Webhooks.Store
@@ -100,7 +96,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
   @enforce_keys [:repo, :prefix, :vault, :webhooks_per_site_max, :timeout_ms, :clock]
   defstruct @enforce_keys
 
-  @typedoc "`prefix` is quoted already; `clock` shows what the node takes for the time."
+  @typedoc "`prefix` is quoted. `clock` returns the time by the node's clock."
   @opaque handle :: %__MODULE__{
             repo: module(),
             prefix: String.t(),
@@ -115,7 +111,8 @@ defmodule Plausible.Webhooks.Store.Ecto do
 
   @impl true
   def init(options) do
-    with {:ok, store} <- Opening.check(options),
+    with {:ok, fields} <- Opening.check(options),
+         store = struct!(__MODULE__, fields),
          :ok <- Opening.open(store),
          :ok <- Keys.check(store) do
       {:ok, store}
@@ -129,24 +126,23 @@ defmodule Plausible.Webhooks.Store.Ecto do
 
   @impl true
   def insert_webhook(store, webhook),
-    do: by_itself(store, fn -> Webhooks.insert(store, webhook) end)
+    do: outside_transaction(store, fn -> Webhooks.insert(store, webhook) end)
 
   @impl true
   def update_webhook(store, webhook),
-    do: by_itself(store, fn -> Webhooks.update(store, webhook) end)
+    do: outside_transaction(store, fn -> Webhooks.update(store, webhook) end)
 
   @impl true
   def delete_webhook(store, site_id, id) do
-    by_itself(store, fn ->
+    outside_transaction(store, fn ->
       with :ok <- Webhooks.delete(store, site_id, id),
            do: Retention.delete_log(store, site_id, id)
     end)
   end
 
-  # What a webhook is now is told at once to the engine and to other nodes: a
-  # transaction of the host's that is rolled back would make a lie of it, and one
-  # that commits later lets them read what was there before.
-  defp by_itself(store, change) do
+  # The engine and the other nodes learn of a change at once. A transaction of the host that
+  # is rolled back would make that wrong, and until one commits they would read the old row.
+  defp outside_transaction(store, change) do
     if Database.in_transaction?(store),
       do: {:error, :in_transaction},
       else: change.()

@@ -1,7 +1,7 @@
 defmodule PlausibleWeb.Live.WebhookSettings.Auth do
   @moduledoc """
-  Says who looks at the settings page. Named in the session of the `live_render`,
-  which is signed:
+  Tells who looks at the settings page. The session of `live_render`, which is signed, names
+  the module:
 
       defmodule MyApp.WebhooksAuth do
         @behaviour PlausibleWeb.Live.WebhookSettings.Auth
@@ -21,10 +21,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Auth do
   """
 
   @doc """
-  Who it is, from the session of the page (that of `live_render`, over that of the
-  host, where the socket hands it on). Asked at every mount, connected and not. What
-  they may do is asked of `c:Plausible.Webhooks.Host.can?/4` on every event. `:error`:
-  nobody, who finds nothing.
+  Returns the actor from the session of the page: that of `live_render`, merged over the
+  host's session where the socket passes it on. Called at every mount, connected and not.
+  `c:Plausible.Webhooks.Host.can?/4` says what the actor may do. On `:error` the page
+  answers 404.
   """
   @callback actor(session :: map(), socket :: struct()) ::
               {:ok, Plausible.Webhooks.Host.actor()} | :error

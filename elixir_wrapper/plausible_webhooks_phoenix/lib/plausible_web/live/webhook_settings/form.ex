@@ -1,43 +1,23 @@
 defmodule PlausibleWeb.Live.WebhookSettings.Form do
   @moduledoc false
-  # What stands in the form: text as it was typed in, until
-  # `Plausible.Webhooks.Webhook` judges it. Params come from outside: what has
-  # another shape than a form gives is left out.
+  # The values of the form, as they were typed; `Plausible.Webhooks.Webhook` validates them
+  # on save. Params come from outside: values of an unexpected shape are ignored.
 
   alias Plausible.Webhooks.{Event, Webhook}
+  alias PlausibleWeb.Live.WebhookSettings.Labels
 
   @headers_max 20
   @text_max 8_192
 
   @type threshold :: %{mode: :number | :notifier, value: String.t()}
-  @type t :: %__MODULE__{
-          id: Webhook.id() | nil,
-          version: non_neg_integer() | nil,
-          title: String.t() | nil,
-          name: String.t(),
-          url: String.t(),
-          events: [String.t()],
-          goals: :all | :some,
-          chosen: MapSet.t(integer()),
-          first: MapSet.t(integer()),
-          search: String.t(),
-          spike: threshold(),
-          drop: threshold(),
-          interval: String.t(),
-          headers: [{pos_integer(), String.t(), String.t()}],
-          next_header: pos_integer(),
-          secret: String.t(),
-          errors: %{(atom() | String.t()) => String.t()},
-          url_check: nil | {:ok, map()} | {:error, String.t()},
-          changed?: boolean()
-        }
+  @type t :: %__MODULE__{}
 
-  # chosen: goals by id, also those that the search does not show. first: those that
-  #   were chosen at the beginning, which are listed first.
-  # headers: `{key, name, value}`; a key is never used twice, so that a field
-  #   keeps its identity when one above it is removed.
+  # chosen: ids of goals, including those that the search hides. first: the goals chosen
+  #   when the form opened, which are listed first.
+  # headers: `{key, name, value}`; no key is used twice, so a field keeps its identity when
+  #   one above it is removed.
   # changed?: somebody else has saved the webhook meanwhile.
-  # What is typed in may hold secrets and tokens, which no crash report may show.
+  # Form values may hold secrets and tokens, which no crash report may show.
   @derive {Inspect, only: [:id]}
   defstruct [
     :id,
@@ -92,7 +72,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   defp threshold(:notifier), do: %{mode: :notifier, value: ""}
   defp threshold(value), do: %{mode: :number, value: to_string(value)}
 
-  @doc "What was typed in, over what stands there."
+  @doc "Merges the params of the form into its values."
   @spec merge(t(), term()) :: t()
   def merge(%__MODULE__{} = form, params) when is_map(params) do
     %{
@@ -112,14 +92,14 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
 
   def merge(form, _no_form), do: form
 
-  @doc "Which goals are looked for."
+  @doc "Sets the text of the goal search."
   @spec search(t(), term()) :: t()
   def search(%__MODULE__{} = form, text), do: %{form | search: text(text, form.search)}
 
   defp text(text, _before) when is_binary(text) and byte_size(text) <= @text_max, do: text
   defp text(_other, before), do: before
 
-  # An empty one is always sent, so that none at all is a list too.
+  # The form always sends an empty event, so that no event at all is a list too.
   defp events(given, _before) when is_list(given),
     do: Enum.filter(Event.subscribable_types(), &(&1 in given))
 
@@ -129,7 +109,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   defp goals("some", _before), do: :some
   defp goals(_other, before), do: before
 
-  # Only those that were shown are given, each with what it is now.
+  # The params hold only the goals that were shown, each with its new state.
   defp chosen(given, before) when is_map(given) do
     Enum.reduce(given, before, fn {id, checked}, chosen ->
       case is_binary(id) and Integer.parse(id) do
@@ -166,7 +146,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
 
   defp headers(_other, before), do: before
 
-  # The fields of the form that an attribute comes from.
+  # The fields of the form behind each attribute.
   @fields %{
     name: [:name],
     url: [:url],
@@ -179,15 +159,21 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
     secret: [:secret]
   }
 
-  @doc "What was wrong and has been changed since is not held against it until it is saved."
-  @spec forgive(t(), t()) :: t()
-  def forgive(form, before) do
+  @doc "Drops the errors of fields that have changed since the save that found them."
+  @spec drop_outdated_errors(t(), t()) :: t()
+  def drop_outdated_errors(form, before) do
     still = fn {attribute, _text} ->
       fields = Map.get(@fields, attribute, [])
       Map.take(form, fields) == Map.take(before, fields)
     end
 
     %{form | errors: form.errors |> Enum.filter(still) |> Map.new()}
+  end
+
+  @doc "The error of an attribute as a sentence, or `nil`."
+  @spec error(t(), atom()) :: String.t() | nil
+  def error(%{errors: errors}, name) do
+    with text when is_binary(text) <- errors[name], do: Labels.invalid(name, text)
   end
 
   @spec add_header(t()) :: t()
@@ -209,7 +195,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
 
   @doc """
   The attributes of the webhook. `goals` are the site's, or `nil` when they cannot be
-  read: a chosen one that does not exist any more is left out.
+  read; chosen goals that no longer exist are left out.
   """
   @spec attributes(t(), [map()] | nil) :: map()
   def attributes(form, goals) do
@@ -221,7 +207,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
       spike_threshold: wanted(form.spike, "traffic.spike" in form.events),
       drop_threshold: wanted(form.drop, "traffic.drop" in form.events),
       traffic_min_interval_s: form.interval,
-      # A row in which nothing stands was only added.
+      # An empty row was added and never filled.
       headers:
         for({_key, name, value} <- form.headers, name != "" or value != "", do: {name, value})
     }
@@ -236,23 +222,23 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
 
   defp wanted_goals(form, goals) do
     chosen = for %{id: id} <- goals, MapSet.member?(form.chosen, id), do: id
-    # Not subscribed to goals: an empty choice says nothing and spoils nothing.
+    # Without a subscription to goals an empty choice is no error.
     if chosen == [] and "goal.completed" not in form.events, do: :all, else: chosen
   end
 
-  # What is not subscribed to is kept if it is valid, and no reason to refuse.
+  # The threshold of an event that is not subscribed to is not validated.
   defp wanted(%{mode: :notifier}, true), do: :notifier
   defp wanted(%{value: value}, true), do: String.trim(value)
   defp wanted(_threshold, false), do: nil
 
-  @doc "How many chosen goals the site does not have any more."
+  @doc "The number of chosen goals that the site no longer has."
   @spec missing(t(), [map()]) :: non_neg_integer()
   def missing(form, goals),
     do: form.chosen |> MapSet.difference(MapSet.new(goals, & &1.id)) |> MapSet.size()
 
   @doc """
-  The goals to show for the search, at most `max`, those first that were chosen at
-  the beginning; and how many more there are.
+  The goals that match the search, at most `max`, with those first that were chosen when
+  the form opened; and the number of further matches.
   """
   @spec shown_goals(t(), [map()], pos_integer()) :: {[map()], non_neg_integer()}
   def shown_goals(form, goals, max) do

@@ -1,10 +1,10 @@
 defmodule PlausibleWeb.Live.WebhookSettings.Format do
   @moduledoc false
-  # Times, durations and numbers, as the page shows them.
+  # Times, durations, numbers and JSON, as the page shows them.
 
   @months ~w(Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec)
 
-  @doc "A moment in the site's time zone; in UTC where the VM does not know the zone."
+  @doc "A time in the site's time zone, or in UTC when the VM does not know the zone."
   @spec time(integer() | nil, String.t()) :: String.t()
   def time(nil, _zone), do: ""
 
@@ -14,10 +14,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
     "#{at.day} #{Enum.at(@months, at.month - 1)} #{at.year}, #{clock} #{at.zone_abbr}"
   end
 
-  @spec iso(integer()) :: String.t()
-  def iso(ms), do: ms |> DateTime.from_unix!(:millisecond) |> DateTime.to_iso8601()
-
-  @doc "The zone that times are shown in."
+  @doc "The zone in which times are shown."
   @spec zone(String.t()) :: String.t()
   def zone(zone), do: in_zone(DateTime.utc_now(), zone).time_zone
 
@@ -28,7 +25,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
     end
   end
 
-  @doc "What `datetime-local` gave, in that zone; `:error` for anything else."
+  @doc "Parses the value of a `datetime-local` field in that zone."
   @spec from_local(term(), String.t()) :: {:ok, integer()} | :error
   def from_local(text, zone) when is_binary(text) do
     with {:ok, naive} <- naive(text), do: {:ok, naive |> placed(zone) |> to_ms()}
@@ -37,7 +34,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
   def from_local(_other, _zone), do: :error
 
   defp naive(text) do
-    # Without seconds, as browsers leave them out.
+    # Browsers leave the seconds out.
     case NaiveDateTime.from_iso8601(text) do
       {:ok, naive} ->
         {:ok, naive}
@@ -47,7 +44,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
     end
   end
 
-  # An hour that comes twice: the first; one that is left out: its end.
+  # Of an hour that comes twice the first, of one that is skipped the end.
   defp placed(naive, zone) do
     case DateTime.from_naive(naive, zone) do
       {:ok, at} -> at
@@ -59,7 +56,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
 
   defp to_ms(at), do: DateTime.to_unix(at, :millisecond)
 
-  @doc "As `datetime-local` takes it."
+  @doc "The value for a `datetime-local` field."
   @spec to_local(integer(), String.t()) :: String.t()
   def to_local(ms, zone) do
     ms
@@ -86,7 +83,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
   def us(us), do: "#{:erlang.float_to_binary(us / 1_000_000, decimals: 2)} s"
 
   @doc """
-  What is left, for a countdown.
+  The rest of a countdown.
 
       iex> PlausibleWeb.Live.WebhookSettings.Format.countdown(3_725_400)
       "1:02:06"
@@ -101,7 +98,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
 
   defp two(number), do: number |> Integer.to_string() |> String.pad_leading(2, "0")
 
-  @doc "A span in the two largest units: `1 day 2 h`."
+  @doc "A duration in its two largest units: `1 d 2 h`."
   @spec span(integer()) :: String.t()
   def span(ms) when ms < 60_000, do: "less than a minute"
 
@@ -118,7 +115,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
     parts |> Enum.take(2) |> Enum.join(" ")
   end
 
-  @doc "With separators: `1,234,567`."
+  @doc "A number with separators: `1,234,567`."
   @spec number(integer()) :: String.t()
   def number(number) when number < 0, do: "-" <> number(-number)
 
@@ -131,7 +128,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
     |> String.reverse()
   end
 
-  @doc "Never 100 % while something failed, never 0 % while something arrived."
+  @doc "A share that is never 100 % while something failed, and never 0 % while something arrived."
   @spec percent(non_neg_integer(), pos_integer()) :: String.t()
   def percent(part, whole) when part == whole, do: "100 %"
   def percent(0, _whole), do: "0 %"
@@ -144,4 +141,20 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
   @spec bytes(non_neg_integer()) :: String.t()
   def bytes(count) when count < 1_024, do: "#{count} bytes"
   def bytes(count), do: "#{Float.round(count / 1_024, 1)} KiB"
+
+  @json_bytes_max 262_144
+
+  @doc """
+  Indents JSON for reading. Only white space outside of strings changes. Text that is not
+  JSON, or too long, stays as it is.
+  """
+  @spec json(binary()) :: binary()
+  def json(text) do
+    with true <- byte_size(text) <= @json_bytes_max,
+         {:ok, _value} <- Plausible.Webhooks.Native.decode(text) do
+      Jason.Formatter.pretty_print(text)
+    else
+      _no_json -> text
+    end
+  end
 end

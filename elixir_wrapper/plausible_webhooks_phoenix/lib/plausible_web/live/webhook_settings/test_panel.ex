@@ -1,207 +1,195 @@
-if Code.ensure_loaded?(Phoenix.LiveView) do
-  defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
-    @moduledoc false
-    # The test: what is sent, and what came of it, in place.
+defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
+  @moduledoc false
+  # Sends a test and shows its result in place.
 
-    use Phoenix.Component
+  @behaviour PlausibleWeb.Live.WebhookSettings.View
 
-    import PlausibleWeb.Live.WebhookSettings.Components
-    import PlausibleWeb.Live.WebhookSettings.Texts, only: [t: 1, t: 2]
+  use Phoenix.Component
 
-    alias Plausible.Webhooks.{Attempt, Event}
-    alias PlausibleWeb.Live.WebhookSettings.{Chart, Format, Json, Safe, Texts}
-    alias PlausibleWeb.Live.WebhookSettings.Texts.Failures
+  import PlausibleWeb.Live.WebhookSettings.Components
 
-    @excerpt 2_048
+  alias Plausible.Webhooks.{Attempt, Event, Webhook}
 
-    @type t :: %__MODULE__{
-            type: String.t(),
-            running?: boolean(),
-            result: Attempt.t() | nil,
-            wait_until_ms: integer() | nil,
-            sample: binary() | nil
-          }
+  alias PlausibleWeb.Live.WebhookSettings.{
+    Assigns,
+    AttemptResult,
+    ForeignText,
+    Format,
+    Labels,
+    View
+  }
 
-    @derive {Inspect, only: [:type, :running?]}
-    defstruct type: "webhook.test", running?: false, result: nil, wait_until_ms: nil, sample: nil
+  @type t :: %__MODULE__{}
 
-    @doc """
-    The panel as it is after a result; and what is said of it, for who does not see it
-    appear. `refused`: what is held against the URL by now, or `nil`.
-    """
-    @spec finished(t(), {:ok, Attempt.t()} | {:error, term()}, String.t() | nil, integer()) ::
-            {t(), String.t(), :good | :bad}
-    def finished(panel, result, refused, now_ms) do
-      panel = %{panel | running?: false, result: nil, wait_until_ms: nil}
+  @derive {Inspect, only: [:type, :running?]}
+  defstruct type: "webhook.test", running?: false, result: nil, wait_until_ms: nil, sample: nil
 
-      case result do
-        {:ok, %Attempt{} = attempt} ->
-          {%{panel | result: attempt}, outcome(attempt), tone(attempt)}
+  # --- events
 
-        {:error, {:rate_limited, retry_in_ms}} ->
-          text = t(:test_wait, wait: Format.countdown(retry_in_ms))
-          {%{panel | wait_until_ms: now_ms + retry_in_ms}, text, :bad}
-
-        {:error, :timeout} ->
-          {panel, t(:test_timeout), :bad}
-
-        {:error, :unavailable} ->
-          {panel, t(:test_unavailable), :bad}
-
-        {:error, {:not_sent, detail}} ->
-          why = refused || t(:test_ended, detail: Safe.short(detail, 200))
-          {panel, t(:test_not_sent, why: why), :bad}
-
-        {:error, reason} ->
-          {panel, PlausibleWeb.Live.WebhookSettings.State.error(reason), :bad}
-      end
+  def handle("test_type", %{"type" => type}, socket, state, webhook) do
+    cond do
+      type not in Event.types() -> Assigns.refuse(socket)
+      state.test.sample -> socket |> put(state, type: type) |> load_sample(webhook, type)
+      true -> put(socket, state, type: type)
     end
+  end
 
-    defp tone(%{error: nil}), do: :good
-    defp tone(_attempt), do: :bad
+  def handle("test", _params, socket, %{test: %{running?: true}}, _webhook), do: socket
 
-    @doc "In one sentence."
-    @spec outcome(Attempt.t()) :: String.t()
-    def outcome(%Attempt{error: nil} = attempt),
-      do: t(:test_delivered, status: attempt.status, time: Format.us(attempt.total_us))
+  def handle("test", params, socket, state, %{id: id}) do
+    type = if params["type"] in Event.types(), do: params["type"], else: state.test.type
 
-    def outcome(%Attempt{} = attempt), do: t(:test_failed, what: what(attempt))
+    socket
+    |> put(state, type: type, running?: true, result: nil)
+    |> Assigns.say("Sending … an endpoint has 15 seconds to answer.")
+    |> Assigns.load(__MODULE__, {:test, id}, :send_test, [id, type])
+  end
 
-    @doc "What went wrong, in a few words; the status where there was one."
-    @spec what(Attempt.t()) :: String.t()
-    def what(%{status: nil, error: error}), do: Failures.name(error) || Failures.name(:internal)
+  def handle("sample", _params, socket, state, webhook),
+    do: load_sample(socket, webhook, state.test.type)
 
-    def what(%{status: status, error: :http_status}),
-      do: "#{Failures.name(:http_status)} #{status}"
+  def handle("sample_hide", _params, socket, state, _webhook), do: put(socket, state, sample: nil)
+  def handle(_event, _params, socket, _state, _webhook), do: Assigns.refuse(socket)
 
-    def what(%{status: status, error: error}), do: "#{Failures.name(error)}, status #{status}"
+  defp put(socket, state, changes),
+    do: assign(socket, webhook: %{state | test: struct!(state.test, changes)})
 
-    @doc "How long until the next test may go, 0 for at once."
-    @spec wait_ms(t(), integer()) :: non_neg_integer()
-    def wait_ms(%{wait_until_ms: nil}, _now_ms), do: 0
-    def wait_ms(%{wait_until_ms: until_ms}, now_ms), do: max(until_ms - now_ms, 0)
+  defp load_sample(socket, %{id: id}, type),
+    do: Assigns.load(socket, __MODULE__, {:sample, id, type}, :sample, [id, type])
 
-    attr(:panel, :map, required: true)
-    attr(:now_ms, :integer, required: true)
-    attr(:copy?, :boolean, required: true)
+  @impl View
+  def loaded({:test, _id}, {:error, :forbidden}, socket), do: Assigns.lost(socket)
 
-    def render(assigns) do
-      assigns =
-        assign(assigns, types: Event.types(), wait_ms: wait_ms(assigns.panel, assigns.now_ms))
+  def loaded({:test, id}, result, %{assigns: %{webhook: %{id: id} = state}} = socket) do
+    wait_until_ms =
+      with {:error, {:rate_limited, ms}} <- result,
+           do: socket.assigns.now_ms + ms,
+           else: (_ -> nil)
 
-      ~H"""
-      <.section id="webhook-test" title={t(:test_title)} text={t(:test_text)}>
-        <form
-          id="webhook-test-form"
-          phx-change="webhook.test_type"
-          phx-submit="webhook.test"
-          class="flex flex-wrap items-end gap-3"
-        >
-          <.field id="webhook-test-type" label={t(:test_type)} class="flex-1 min-w-[12rem]">
-            <.select
-              id="webhook-test-type"
-              name="type"
-              value={@panel.type}
-              options={Enum.map(Enum.reverse(@types), &{&1, "#{Texts.type(&1)} (#{&1})"})}
-            />
-          </.field>
-          <.button
-            id="webhook-test-send"
-            type="submit"
-            theme={:primary}
-            disabled={@panel.running? or @wait_ms > 0}
-          >
-            <%= t(:test_send) %>
-          </.button>
-        </form>
-        <div class="mt-2">
-          <.text_button :if={@panel.sample == nil} phx-click="webhook.sample">
-            <%= t(:test_sample) %>
-          </.text_button>
-          <.text_button :if={@panel.sample != nil} phx-click="webhook.sample_hide">
-            <%= t(:test_sample_hide) %>
-          </.text_button>
-        </div>
-        <div :if={@panel.sample} class="mt-2">
-          <.copy_block
-            id="webhook-test-sample"
-            label={t(:request_body)}
-            value={Safe.block(Json.pretty(@panel.sample))}
-            copy?={@copy?}
+    attempt = with {:ok, attempt} <- result, do: attempt, else: (_ -> nil)
+    good? = match?({:ok, %{error: nil}}, result)
+
+    socket
+    |> put(state, running?: false, result: attempt, wait_until_ms: wait_until_ms)
+    |> Assigns.say(
+      text(result, Assigns.webhook(socket, id), socket.assigns.context.instance),
+      if(good?, do: :good, else: :bad)
+    )
+    |> Assigns.load_webhooks()
+    |> Assigns.load(:activity)
+  end
+
+  def loaded({:sample, id, type}, result, %{assigns: %{webhook: %{id: id} = state}} = socket) do
+    Assigns.continue(socket, result, fn body ->
+      if state.test.type == type, do: put(socket, state, sample: body), else: socket
+    end)
+  end
+
+  def loaded(_other_webhook, {:error, :forbidden}, socket), do: Assigns.lost(socket)
+  def loaded(_other_webhook, _result, socket), do: socket
+
+  @doc "The result for the live region: a screen reader does not see the panel change."
+  @spec text({:ok, Attempt.t()} | {:error, term()}, Webhook.t() | nil, atom()) :: String.t()
+  def text({:ok, %{state: :delivered} = attempt}, %{disabled_reason: reason}, _instance)
+      when reason != nil,
+      do: "#{AttemptResult.outcome(attempt)} The webhook is switched on again."
+
+  def text({:ok, attempt}, _webhook, _instance), do: AttemptResult.outcome(attempt)
+
+  def text({:error, {:rate_limited, ms}}, _webhook, _instance), do: wait_text(ms)
+
+  def text({:error, :timeout}, _webhook, _instance),
+    do: "The test is still waiting to be sent. The log will show its result."
+
+  def text({:error, :unavailable}, _webhook, _instance),
+    do: "The delivery engine is just starting. Try again in a moment."
+
+  # The URL may have become forbidden since it was saved.
+  def text({:error, {:not_sent, detail}}, webhook, instance) do
+    with %{url: url} <- webhook,
+         {:error, text} <- Plausible.Webhooks.check_url(instance, url) do
+      "Not sent. #{Labels.invalid(:url, text)}"
+    else
+      _allowed -> "Not sent. It ended before it was sent: #{ForeignText.short(detail, 200)}."
+    end
+  end
+
+  def text({:error, reason}, _webhook, _instance), do: Assigns.error(reason)
+
+  @doc "The time until the next test may be sent, 0 for at once."
+  @spec wait_ms(t(), integer()) :: non_neg_integer()
+  def wait_ms(%{wait_until_ms: nil}, _now_ms), do: 0
+  def wait_ms(%{wait_until_ms: until_ms}, now_ms), do: max(until_ms - now_ms, 0)
+
+  defp wait_text(ms) do
+    "Too many tests in a short time. You can send the next one in #{Format.countdown(ms)}."
+  end
+
+  # --- markup
+
+  def render(assigns) do
+    assigns = assign(assigns, wait_ms: wait_ms(assigns.panel, assigns.now_ms))
+
+    ~H"""
+    <.section
+      id="webhook-test"
+      title="Send a test"
+      text="Sends one POST now, whatever the state of the webhook, and does not retry it."
+    >
+      <form
+        id="webhook-test-form"
+        phx-change="webhook.test_type"
+        phx-submit="webhook.test"
+        class="flex flex-wrap items-end gap-3"
+      >
+        <.field id="webhook-test-type" label="What to send" class="flex-1 min-w-[12rem]">
+          <.select
+            id="webhook-test-type"
+            name="type"
+            value={@panel.type}
+            options={Enum.map(Enum.reverse(Event.types()), &{&1, "#{Labels.type(&1)} (#{&1})"})}
           />
-        </div>
-        <p :if={@panel.running?} class="mt-4 text-sm text-gray-700 dark:text-gray-200">
-          <%= t(:test_sending) %>
-        </p>
-        <p :if={@wait_ms > 0} class="mt-4 text-sm text-gray-700 dark:text-gray-200">
-          <%= t(:test_wait, wait: Format.countdown(@wait_ms)) %>
-        </p>
-        <div :if={@panel.result} id="webhook-test-result" class="mt-4">
-          <.attempt attempt={@panel.result} id="webhook-test-attempt" />
-          <div class="mt-3">
-            <.text_button phx-click="page.delivery" phx-value-id={@panel.result.delivery_id}>
-              <%= t(:test_open) %>
-            </.text_button>
-          </div>
-        </div>
-      </.section>
-      """
-    end
-
-    attr(:attempt, Attempt, required: true)
-    attr(:id, :string, required: true)
-
-    @doc "What came of an attempt, what that means, and what the receiver answered."
-    def attempt(assigns) do
-      assigns =
-        assign(assigns, hint: Failures.hint(assigns.attempt), excerpt: excerpt(assigns.attempt))
-
-      ~H"""
-      <div id={@id} class="space-y-4">
-        <.notice theme={if @attempt.error, do: :red, else: :green}>
-          <p class="font-semibold"><%= outcome(@attempt) %></p>
-          <p :if={@attempt.detail not in [nil, ""]} class="mt-1"><.foreign text={@attempt.detail} /></p>
-          <dl :if={@hint} class="mt-2 space-y-1">
-            <div>
-              <dt class="inline font-medium"><%= t(:meaning) %>:</dt>
-
-              <dd class="inline"><%= @hint.meaning %></dd>
-            </div>
-            <div>
-              <dt class="inline font-medium"><%= t(:action) %>:</dt>
-
-              <dd class="inline"><%= @hint.action %></dd>
-            </div>
-          </dl>
-        </.notice>
-        <Chart.timing attempt={@attempt} />
-        <.foreign_block
-          :if={@excerpt != ""}
-          id={"#{@id}-answer"}
-          label={answer_label(@attempt)}
-          text={@excerpt}
-        />
-        <p
-          :if={@attempt.status && @attempt.response_body == ""}
-          class="text-sm text-gray-700 dark:text-gray-200"
+        </.field>
+        <.button
+          id="webhook-test-send"
+          type="submit"
+          theme={:primary}
+          disabled={@panel.running? or @wait_ms > 0}
         >
-          <%= t(:answer_empty) %>
-        </p>
-        <.facts rows={[
-          {t(:remote_ip), @attempt.remote_ip},
-          {t(:content_type), @attempt.response_content_type}
-        ]} />
+          Send test
+        </.button>
+      </form>
+      <div class="mt-2">
+        <.text_button :if={@panel.sample == nil} phx-click="webhook.sample">
+          Show the request body
+        </.text_button>
+        <.text_button :if={@panel.sample != nil} phx-click="webhook.sample_hide">
+          Hide the request body
+        </.text_button>
       </div>
-      """
-    end
-
-    defp excerpt(%{response_body: body}), do: binary_part(body, 0, min(byte_size(body), @excerpt))
-
-    defp answer_label(%{response_body: body, response_truncated: truncated?}) do
-      if truncated? or byte_size(body) > @excerpt,
-        do:
-          "#{t(:answer)} (#{t(:answer_cut, size: Format.bytes(min(byte_size(body), @excerpt)))})",
-        else: t(:answer)
-    end
+      <div :if={@panel.sample} class="mt-2">
+        <.copy_block
+          id="webhook-test-sample"
+          label="Body"
+          value={ForeignText.block(Format.json(@panel.sample))}
+          copy?={@copy?}
+        />
+      </div>
+      <p :if={@panel.running?} class="mt-4 text-sm text-gray-700 dark:text-gray-200">
+        Sending … an endpoint has 15 seconds to answer.
+      </p>
+      <p :if={@wait_ms > 0} class="mt-4 text-sm text-gray-700 dark:text-gray-200">
+        <%= wait_text(@wait_ms) %>
+      </p>
+      <div :if={@panel.result} id="webhook-test-result" class="mt-4">
+        <AttemptResult.render attempt={@panel.result} id="webhook-test-attempt" />
+        <div class="mt-3">
+          <.text_button phx-click="page.delivery" phx-value-id={@panel.result.delivery_id}>
+            Open in the log
+          </.text_button>
+        </div>
+      </div>
+    </.section>
+    """
   end
 end

@@ -1,8 +1,7 @@
 defmodule Plausible.Webhooks.Ingest.Directory.Loader do
   @moduledoc false
-  # Reads and compiles for the directory, in processes of its own. Writes index
-  # rows (nobody sees them before the directory puts the site's entry in force),
-  # never the entry itself.
+  # Reads and compiles for the directory, in tasks. Writes index rows, which nobody sees before
+  # the directory puts the site's entry in force, but never the entry itself.
 
   require Logger
 
@@ -14,7 +13,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
   @goals_max 10_000
 
   @doc false
-  # A digest of each site's webhooks: what has changed is read again.
+  # A digest of each site's webhooks. Sites whose digest has changed are read again.
   @spec all(Instance.name(), nil | ([Webhook.t()] -> term())) ::
           {:ok, %{integer() => binary()}} | {:error, term()}
   def all(instance, compare) do
@@ -89,21 +88,20 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
   defp props_rows(%{site_id: site_id, generation: generation}, %{props: props}),
     do: [{Subscriptions.props_key(site_id, generation), props}]
 
-  # Once for each change of them. The others go on.
+  # Once for each change of the goals.
   defp warn(_site_id, []), do: :ok
 
   defp warn(site_id, [first | _] = no_goals) do
     Logger.warning(
-      "webhooks: #{length(no_goals)} of the goals that the host has for site #{site_id} are " <>
-        "none (see Plausible.Webhooks.Host), the first: " <>
+      "webhooks: #{length(no_goals)} of the host's goals for site #{site_id} are not valid " <>
+        "(see Plausible.Webhooks.Host) and are left out, the first: " <>
         inspect(first, limit: 5, printable_limit: 100)
     )
   end
 
   defp live?(%Webhook{enabled: enabled}), do: enabled
 
-  # Of what is compiled from it; a new version that changed the URL only is no
-  # reason to read a site again.
+  # Of what is compiled: a version that changed only the URL is no reason to read again.
   defp digest(webhooks) do
     webhooks
     |> Enum.map(

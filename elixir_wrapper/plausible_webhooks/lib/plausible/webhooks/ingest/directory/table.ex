@@ -2,27 +2,35 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   @moduledoc false
   # The directory's two ETS tables, and how an instance finds them.
   #
-  #   table    site_id                  => the site's Subscriptions (what is read first)
+  #   table    site_id                  => the site's Subscriptions, which is read first
   #            {site_id, generation, _, _} => goals, see Plausible.Webhooks.Ingest.Goals
   #            {site_id, generation, :tells, :props} => the properties that may be told,
   #            unless all may
-  #            {:rows, site_id, generation} => the keys of those, for the sweep
+  #            {:rows, site_id, generation} => the keys of those rows, to delete them
   #   traffic  site_id                  => its webhooks for traffic alerts
   #
-  # They belong to who opens them, the supervisor, and are found by way of
-  # persistent_term: a read of it copies nothing and takes no lock. The term is put
-  # once per start and never erased, for every change of one makes the VM look
-  # through all processes.
+  # They belong to the supervisor, which opens them, and are found by persistent_term: to read
+  # it copies nothing and takes no lock. The term is put once per start and never erased,
+  # because each change of a term makes the VM scan all processes.
 
   alias Plausible.Webhooks.Webhook
-  alias Plausible.Webhooks.Ingest.{Dedup, Directory, Subscriptions}
+  alias Plausible.Webhooks.Ingest.{Dedup, Subscriptions}
 
   @facts [:domain, :events, :props, :revenue]
 
+  @typedoc "What a traffic alert has to know of a webhook."
+  @type traffic_webhook :: %{
+          id: String.t(),
+          status: Subscriptions.status(),
+          events: [String.t()],
+          spike_threshold: Webhook.threshold(),
+          drop_threshold: Webhook.threshold(),
+          min_interval_s: non_neg_integer()
+        }
   @type tables :: %{table: :ets.table(), traffic: :ets.table(), dedup: Dedup.t()}
 
   @doc false
-  # What `put/4` has to know of a site besides its goals.
+  # What `put/4` needs of a site besides its goals.
   @spec facts() :: [atom()]
   def facts, do: @facts
 
@@ -49,8 +57,8 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   end
 
   @doc false
-  # What an earlier process left in force, as the state of its successor; rows that
-  # belong to nothing in force are swept.
+  # What a predecessor left in force, as the state of its successor. Rows that belong to
+  # nothing in force are deleted.
   @spec inherit(tables()) :: %{integer() => map()}
   def inherit(%{table: table, traffic: traffic}) do
     in_force =
@@ -77,7 +85,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
 
   defp tables(instance), do: :persistent_term.get({__MODULE__, instance}, nil)
 
-  # --- reading; an instance that does not run, or was just stopped, has nothing
+  # --- reading: an instance that does not run has nothing
 
   @doc false
   @spec lookup(atom(), integer()) :: Subscriptions.t() | nil
@@ -97,7 +105,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   end
 
   @doc false
-  @spec traffic(atom()) :: [{integer(), [Directory.traffic_webhook()]}]
+  @spec traffic(atom()) :: [{integer(), [traffic_webhook()]}]
   def traffic(instance) do
     :ets.tab2list(:persistent_term.get({__MODULE__, instance}).traffic)
   rescue
@@ -105,7 +113,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   end
 
   @doc false
-  @spec traffic(atom(), integer()) :: [Directory.traffic_webhook()]
+  @spec traffic(atom(), integer()) :: [traffic_webhook()]
   def traffic(instance, site_id) do
     case :ets.lookup(:persistent_term.get({__MODULE__, instance}).traffic, site_id) do
       [{_site_id, webhooks}] -> webhooks
@@ -182,7 +190,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   end
 
   @doc false
-  # First the list of what comes, so that it can be swept if we are killed.
+  # The list of keys first, so that a successor can delete the rows if we are killed.
   @spec put_rows(:ets.table(), integer(), pos_integer(), [tuple()]) :: true
   def put_rows(table, site_id, generation, rows) do
     :ets.insert(table, {{:rows, site_id, generation}, Enum.map(rows, &elem(&1, 0))})

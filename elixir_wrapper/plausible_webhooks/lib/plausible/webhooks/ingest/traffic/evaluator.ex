@@ -1,26 +1,29 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
   @moduledoc """
-  The process that looks at the traffic every minute.
+  The process that evaluates the traffic every minute.
 
-  Options of `start_link/1`: `:instance`, `:deliver` and the limits of `t:Plausible.Webhooks.Ingest.Traffic.context/0`, and
+  Options of `start_link/1`: `:instance`, `:deliver` and the limits of
+  `t:Plausible.Webhooks.Ingest.Traffic.Round.context/0`, and
 
-    * `:tick_ms` - the pause between two evaluations, 60 000; `:infinity` leaves it
-      to who calls `Plausible.Webhooks.Ingest.Traffic.evaluate/2` (a scheduled job).
-    * `:lease_ms` - how long a node that died keeps others from evaluating, 90 000;
-      longer than `tick_ms`, so that one node goes on doing it.
+    * `:tick_ms` - the pause between two evaluations, 60 000. `:infinity` leaves the evaluation
+      to a scheduled job that calls `Plausible.Webhooks.Ingest.Traffic.evaluate/2`.
+    * `:lease_ms` - how long a node that died keeps others from evaluating, 90 000. It is
+      longer than `tick_ms`, so that the same node goes on.
 
-  An evaluation that takes longer delays the next one; there are never two at a
-  time. What was evaluated the longest ago comes first.
+  An evaluation that takes longer delays the next one; there are never two at a time. Sites
+  that were evaluated the longest ago come first.
 
-  Of several nodes that share a store one evaluates at a time, or two would tell of
-  the same breach: an evaluation takes a lease (`c:Plausible.Webhooks.Store.take_lease/4`)
-  and renews it while it runs. With a `tick_ms` a node keeps its lease until the next
-  tick. Another node takes over when it has stopped, or `lease_ms` after it died.
+  Of several nodes that share a store one evaluates at a time, or two would tell of the same
+  breach. An evaluation takes a lease (`Plausible.Webhooks.Store.take_lease/4`) and renews it
+  while it runs. With a `tick_ms` a node keeps its lease until the next tick. Another node
+  takes over when it has stopped, or `lease_ms` after it died.
   """
 
   use GenServer
 
-  alias Plausible.Webhooks.Ingest.{Directory, Traffic}
+  alias Plausible.Webhooks.Ingest.Directory
+  alias Plausible.Webhooks.Ingest.Traffic.Round
+  alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Store.PeriodicLease
 
   require Logger
@@ -43,14 +46,14 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
 
   @doc false
   @spec evaluate(atom(), integer()) ::
-          {:ok, Traffic.summary()} | {:error, :not_running | :taken | term()}
+          {:ok, Round.summary()} | {:error, :not_running | :taken | term()}
   def evaluate(instance, now_ms) do
     GenServer.call(server(instance), {:evaluate, now_ms}, :infinity)
   catch
     :exit, _not_running -> {:error, :not_running}
   end
 
-  defp server(instance), do: Module.concat(instance, "Traffic")
+  defp server(instance), do: Instance.process(instance, :evaluator)
 
   @impl true
   def init(opts) do
@@ -91,8 +94,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
   defp schedule(:infinity), do: :ok
   defp schedule(tick_ms), do: Process.send_after(self(), :tick, tick_ms)
 
-  # The longest ago first: if the time is ever too short for all of them, it is
-  # short for each in turn.
+  # The longest ago first: if the time is too short for all sites, each gets its turn.
   defp round(%{context: context, evaluated: evaluated} = state, now_ms, callers) do
     round = state.round + 1
 
@@ -101,7 +103,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
       |> Directory.traffic()
       |> Enum.sort_by(fn {site_id, _webhooks} -> Map.get(evaluated, site_id, 0) end)
 
-    evaluate = fn -> Traffic.evaluate_sites(context, sites, now_ms, callers) end
+    evaluate = fn -> Round.evaluate(context, sites, now_ms, callers) end
 
     case PeriodicLease.run(
            context.instance,

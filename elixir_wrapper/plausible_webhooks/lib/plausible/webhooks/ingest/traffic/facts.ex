@@ -1,15 +1,15 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   @moduledoc false
-  # What a notice tells beside the figures that caused it. Asked of the host once
-  # per site and kind, and only when there is a notice. What the host cannot say, or
-  # not in time, is missing; the notice goes out all the same.
+  # What a notice tells besides the figures that caused it. The host is asked once per site and
+  # kind, and only when there is a notice. What it cannot say in time is missing, and the
+  # notice goes out all the same.
 
-  alias Plausible.Webhooks.Ingest.Traffic
+  alias Plausible.Webhooks.Ingest.Traffic.Rules
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @week_s 7 * 24 * 3_600
   @top 3
-  # Less than what a site may take by far: the notice is still to be accepted.
+  # Much less than what a site may take: the notice is still to be accepted.
   @ask_ms 4_000
 
   @type t :: %{
@@ -21,13 +21,13 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
         }
 
   @doc """
-  Everything at the same time. `known` has the top sources and pages when they are
-  known already: then the host is not asked for them.
+  Asks everything at the same time. The host is not asked for top sources and pages that
+  `known` has already.
   """
   @spec ask(
           Instance.name(),
           Plausible.Webhooks.Host.site(),
-          Traffic.kind(),
+          Rules.kind(),
           non_neg_integer(),
           integer(),
           %{optional(:sources) => [map()] | nil, optional(:pages) => [map()] | nil}
@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
       url: fn -> dashboard_url(instance, site) end
     }
 
-    answers = answers(questions)
+    answers = answers(instance, questions)
     %{sources: sources, pages: pages} = known(answers.tops) || %{sources: [], pages: []}
 
     %{
@@ -51,14 +51,11 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
     }
   end
 
-  defp answers(questions) do
-    questions
-    |> Isolated.map(fn {_what, ask} -> ask.() end,
-      concurrency: map_size(questions),
-      timeout_ms: @ask_ms,
-      deadline_ms: System.monotonic_time(:millisecond) + @ask_ms,
-      callers: [self() | Process.get(:"$callers", [])]
-    )
+  defp answers(instance, questions) do
+    options = [concurrency: map_size(questions), timeout_ms: @ask_ms]
+
+    instance
+    |> Isolated.map(Map.to_list(questions), fn {_what, ask} -> ask.() end, options)
     |> Map.new(fn {{what, _ask}, answer} -> {what, answer} end)
   end
 
@@ -68,7 +65,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
           {:ok, [non_neg_integer()]} | {:error, term()}
   def visitors(instance, site_id, windows) do
     with {:ok, counts} <- Instance.host(instance, :visitors, [site_id, windows]) do
-      if Enum.all?(counts, &Traffic.visitors?/1),
+      if Enum.all?(counts, &Rules.visitors?/1),
         do: {:ok, counts},
         else: {:error, :invalid_visitors}
     end
@@ -84,7 +81,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   def known({:ok, value}), do: value
   def known({:error, _reason}), do: nil
 
-  # Who drops has none that would say anything.
+  # For a drop they would say nothing.
   defp tops(_instance, _site, :drop, _at_ms, _known), do: {:ok, nil}
 
   defp tops(_instance, _site, _kind, _at_ms, %{sources: sources, pages: pages})
@@ -92,7 +89,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
        do: {:ok, nil}
 
   defp tops(instance, site, :spike, at_ms, _known) do
-    window = Traffic.window(:spike, at_ms)
+    window = Rules.window(:spike, at_ms)
 
     case Isolated.guard(fn -> Instance.host(instance, :breakdown, [site.id, window, @top]) end) do
       {:ok, %{sources: sources, pages: pages}} when is_list(sources) and is_list(pages) ->
@@ -112,7 +109,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
 
       windows ->
         case Isolated.guard(fn -> visitors(instance, site.id, windows) end) do
-          {:ok, [_ | _] = samples} -> {:ok, Traffic.compare(current, samples)}
+          {:ok, [_ | _] = samples} -> {:ok, Rules.compare(current, samples)}
           other -> {:error, other}
         end
     end
@@ -122,13 +119,13 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
 
   defp windows(kind, %{stats_start_at_ms: start_ms} = site, at_ms) do
     for weeks <- 1..4,
-        {from_ms, _to_ms} = window = Traffic.window(kind, weeks_before(at_ms, weeks, site)),
+        {from_ms, _to_ms} = window = Rules.window(kind, weeks_before(at_ms, weeks, site)),
         from_ms >= start_ms,
         do: window
   end
 
-  # By the site's own clocks, which may have been set forward or back meanwhile; by UTC
-  # where nobody knows the zone.
+  # By the site's clocks, which may have been set forward or back meanwhile; by UTC where the
+  # time zone is not known.
   defp weeks_before(at_ms, weeks, site) do
     with zone when is_binary(zone) <- Map.get(site, :timezone),
          {:ok, local} <- DateTime.shift_zone(DateTime.from_unix!(at_ms, :millisecond), zone),
@@ -140,7 +137,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
     end
   end
 
-  # An hour that there was twice, and one that there was not.
+  # An hour that happens twice when clocks change, and one that does not happen.
   defp there({:ok, time}), do: time
   defp there({:ambiguous, first, _second}), do: first
   defp there({:gap, _before, behind}), do: behind

@@ -1,23 +1,28 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Follower do
   @moduledoc false
-  # Alerts that the host's own notifier found, for webhooks that follow it. They
-  # have no state here: the notifier keeps its own.
+  # Alerts that the host's own notifier found, for the webhooks that follow it. They have no
+  # state here, since the notifier keeps its own.
 
   alias Plausible.Webhooks.Id
-  alias Plausible.Webhooks.Ingest.{Directory, Payload, Traffic}
+  alias Plausible.Webhooks.Ingest.{Directory, Payload}
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
-  alias Plausible.Webhooks.Ingest.Traffic.{Facts, Round}
+  alias Plausible.Webhooks.Ingest.Traffic.{Facts, Round, Rules}
 
-  @spec change(Traffic.context(), Traffic.kind(), integer(), map()) ::
+  @spec change(Round.context(), Rules.kind(), integer(), map()) ::
           {:ok, non_neg_integer()} | {:error, term()}
   def change(context, kind, site_id, info) do
-    case Enum.filter(Directory.traffic(context.instance, site_id), &Traffic.follows?(&1, kind)) do
+    case Enum.filter(Directory.traffic(context.instance, site_id), &Rules.follows?(&1, kind)) do
       [] ->
         {:ok, 0}
 
       webhooks ->
         timeout_ms = Map.get(context, :site_timeout_ms, 10_000)
-        Isolated.run(fn -> tell(context, kind, webhooks, site_id, info) end, timeout_ms)
+
+        Isolated.run(
+          context.instance,
+          fn -> tell(context, kind, webhooks, site_id, info) end,
+          timeout_ms
+        )
     end
   end
 

@@ -1,28 +1,69 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   @moduledoc false
-  # One evaluation: the sites in processes of their own, the webhooks of a site one
-  # after the other. `site` is what is known of the site in this round and grows
-  # (facts are asked once); `done` is what was done.
+  # One evaluation: each site in a task, and the webhooks of a site one after the other. `site`
+  # is what is known of the site in this round; it grows, since facts are asked once. `done` is
+  # what was done.
 
   alias Plausible.Webhooks.{Id, Store}
-  alias Plausible.Webhooks.Ingest.{Payload, Traffic}
+  alias Plausible.Webhooks.Ingest.Payload
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
-  alias Plausible.Webhooks.Ingest.Traffic.Facts
+  alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
+
+  @typedoc """
+  One delivery to be accepted. `id` becomes the `webhook-id`; accepting the same id twice
+  must change nothing. The delivery of a `:disabled` webhook is kept as cancelled.
+  """
+  @type notice :: %{
+          id: String.t(),
+          webhook_id: String.t(),
+          status: :active | :disabled,
+          event: Plausible.Webhooks.Event.t()
+        }
+
+  @typedoc """
+  What an evaluation works with. `deliver` returns `:ok` when the delivery is committed. It
+  may be called from any process.
+  """
+  @type context :: %{
+          required(:instance) => atom(),
+          required(:deliver) => (notice() -> :ok | {:error, term()}),
+          optional(:concurrency) => pos_integer(),
+          optional(:site_timeout_ms) => pos_integer(),
+          optional(:round_timeout_ms) => pos_integer()
+        }
+
+  @typedoc """
+  What an evaluation did. `failed` are sites, `incomplete` counts notices without baseline or
+  top lists.
+  """
+  @type summary :: %{
+          sites: non_neg_integer(),
+          fired: non_neg_integer(),
+          resolved: non_neg_integer(),
+          failed: [{integer(), term()}],
+          incomplete: non_neg_integer()
+        }
 
   @limits %{concurrency: 4, site_timeout_ms: 20_000, round_timeout_ms: 300_000}
   @states_per_query 500
   @nothing %{fired: 0, resolved: 0, incomplete: 0, errors: []}
 
-  @spec evaluate(Traffic.context(), [{integer(), [map()]}], integer(), [pid()]) ::
-          Traffic.summary()
+  @doc """
+  Evaluates the sites, at most `concurrency` (4) at a time and each for at most
+  `site_timeout_ms` (20 000). After `round_timeout_ms` (300 000) no further site is begun. A
+  host that fails for one site spoils that site only.
+  """
+  @spec evaluate(context(), [{integer(), [map()]}], integer(), [pid()]) :: summary()
   def evaluate(context, sites, now_ms, callers) do
     context = Map.merge(@limits, context)
 
     case states(context.instance, sites) do
       {:ok, states} ->
-        sites
-        |> Enum.map(fn {id, webhooks} -> {id, webhooks, of_site(states, webhooks)} end)
-        |> Isolated.map(&evaluate_site(context, &1, now_ms),
+        sites =
+          Enum.map(sites, fn {id, webhooks} -> {id, webhooks, of_site(states, webhooks)} end)
+
+        context.instance
+        |> Isolated.map(sites, &evaluate_site(context, &1, now_ms),
           concurrency: context.concurrency,
           timeout_ms: context.site_timeout_ms,
           deadline_ms: System.monotonic_time(:millisecond) + context.round_timeout_ms,
@@ -35,10 +76,9 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # Each site's process is given what it needs and no more: it is a copy.
+  # The site's task gets a copy of what it needs, and no more.
   defp of_site(states, webhooks),
-    do:
-      Map.take(states, for(webhook <- webhooks, kind <- [:spike, :drop], do: {webhook.id, kind}))
+    do: Map.take(states, for(w <- webhooks, kind <- [:spike, :drop], do: {w.id, kind}))
 
   defp summary(sites),
     do: %{sites: length(sites), fired: 0, resolved: 0, incomplete: 0, failed: []}
@@ -97,8 +137,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   defp watches(webhooks, site, now_ms) do
     for webhook <- webhooks,
         kind <- [:spike, :drop],
-        threshold = Traffic.threshold(webhook, kind),
-        kind == :spike or whole_window?(site, Traffic.window(:drop, now_ms)),
+        threshold = Rules.threshold(webhook, kind),
+        kind == :spike or whole_window?(site, Rules.window(:drop, now_ms)),
         do: %{webhook: webhook, kind: kind, threshold: threshold}
   end
 
@@ -108,7 +148,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   defp current(instance, site_id, watches, now_ms) do
     kinds = watches |> Enum.map(& &1.kind) |> Enum.uniq()
 
-    case Facts.visitors(instance, site_id, Enum.map(kinds, &Traffic.window(&1, now_ms))) do
+    case Facts.visitors(instance, site_id, Enum.map(kinds, &Rules.window(&1, now_ms))) do
       {:ok, counts} when length(counts) == length(kinds) ->
         {:ok, Map.new(Enum.zip(kinds, counts))}
 
@@ -122,7 +162,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   defp act(%{kind: kind, webhook: webhook} = watch, state, site, done) do
     limits = %{now_ms: site.now_ms, min_interval_s: webhook.min_interval_s}
 
-    case Traffic.decide(kind, watch.threshold, site.current[kind], state, limits) do
+    case Rules.decide(kind, watch.threshold, site.current[kind], state, limits) do
       :nothing -> {site, done}
       :fire -> fire(watch, site, done)
       :notify -> notify(watch, state, site, done)
@@ -131,7 +171,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # So that it is known, after a pause, for how long nobody has looked.
+  # So that after a pause it is known for how long nobody has looked.
   defp note(state, site, done) do
     case put_state(site, %{state | seen_at_ms: site.now_ms}) do
       :ok -> {site, done}
@@ -139,13 +179,13 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # On record before anything is sent: after a crash it is known what was begun.
+  # Recorded before anything is sent: after a crash it is known what was begun.
   defp fire(%{kind: kind, threshold: threshold, webhook: webhook} = watch, site, done) do
     state = %{
       webhook_id: webhook.id,
       kind: kind,
       state: :firing,
-      # By the real clock, not by now_ms: ids sort by when they were made.
+      # By the clock and not by now_ms: ids sort by the time at which they were made.
       alert_id: Id.alert(),
       visitors: site.current[kind],
       threshold: threshold,
@@ -160,7 +200,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # The figures are those of the breach, which may be over when it is told late.
+  # The figures are those of the breach, which may be over by the time it is told.
   defp notify(%{kind: kind, webhook: webhook} = watch, state, site, done) do
     current = state.visitors || site.current[kind]
     {facts, site} = facts(kind, current, state.changed_at_ms, site)
@@ -214,10 +254,10 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
 
   defp error(done, reason), do: %{done | errors: [reason | done.errors]}
 
-  # --- shared with alerts that the host found
+  # --- also for alerts that the host found
 
   @doc false
-  @spec alert(Traffic.kind(), pos_integer() | nil, map(), non_neg_integer()) :: Payload.alert()
+  @spec alert(Rules.kind(), pos_integer() | nil, map(), non_neg_integer()) :: Payload.alert()
   def alert(kind, threshold, state, current) do
     %{
       kind: kind,
@@ -225,7 +265,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
       started_at_ms: state.changed_at_ms,
       current_visitors: current,
       threshold: threshold,
-      window_seconds: Traffic.window_s(kind)
+      window_seconds: Rules.window_s(kind)
     }
   end
 
@@ -235,7 +275,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   def firing_id("alr_" <> rest), do: "msg_" <> rest
 
   @doc false
-  @spec deliver(Traffic.context(), map(), String.t(), Plausible.Webhooks.Event.t()) ::
+  @spec deliver(context(), map(), String.t(), Plausible.Webhooks.Event.t()) ::
           :ok | {:error, term()}
   def deliver(context, webhook, id, event) do
     notice = %{id: id, webhook_id: webhook.id, status: webhook.status, event: event}

@@ -145,8 +145,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
 
   defp opened(state), do: {:ok, state}
 
-  # Nobody else can have had the file open: whoever holds a lease from before this
-  # process is dead, or will renew it in a moment.
+  # No other node can have had the file open: an owner with an older lease is dead, or will
+  # renew it in a moment.
   defp end_leases(_run, :ours), do: :ok
 
   defp end_leases(run, :old) do

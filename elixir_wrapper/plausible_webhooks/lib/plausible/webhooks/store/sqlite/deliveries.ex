@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @moduledoc false
-  # The life of a delivery: accepted, recorded, claimed, released, redelivered,
-  # cancelled. The log's pages are in Log, what is deleted in Retention.
+  # What happens to a delivery: it is accepted, recorded, claimed, released, redelivered,
+  # cancelled. Log reads pages of the log, Retention deletes.
 
   alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.SQLite.{Connection, Rows, Schema}
@@ -95,9 +95,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     end
   end
 
-  # As many as may be claimed of each dead owner become nobody's, the oldest due
-  # first; then the oldest of nobody's are taken. So no statement sorts more than
-  # it takes. A lease renewed in the meantime is respected.
+  # First the oldest due of each dead owner lose their owner, as many as may be claimed. Then the
+  # oldest due without an owner are taken. So no statement sorts more than it takes. A lease
+  # that was renewed in the meantime is respected.
   defp orphan do
     """
     UPDATE deliveries SET owner = NULL WHERE NOT #{@live} AND seq IN (
@@ -176,7 +176,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     end
   end
 
-  # --- again, or not any more
+  # --- redelivering and cancelling
 
   def redeliver(handle, owner, ids) do
     ids = Enum.uniq(ids)

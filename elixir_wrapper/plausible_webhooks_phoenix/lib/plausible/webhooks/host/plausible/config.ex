@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Host.Plausible.Config do
   @moduledoc """
-  The configuration from environment variables, for Plausible's `config/runtime.exs`.
+  Reads the configuration from environment variables, for Plausible's `config/runtime.exs`.
 
       config :plausible,
              Plausible.Webhooks,
@@ -9,25 +9,24 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
                secret_key_base: secret_key_base
              )
 
-  | variable | default | what |
+  | variable | default | meaning |
   |---|---|---|
-  | `WEBHOOKS_ENABLED` | `true`, in tests `false` | whether anything of it runs |
-  | `WEBHOOKS_VAULT_KEY` | derived from `SECRET_KEY_BASE` | encrypts secrets, URLs and header values in the database: 32 bytes in Base64 (`openssl rand -base64 32`); several, newest first, with commas between them |
-  | `WEBHOOKS_ALLOW_PRIVATE` | `false` | endpoints in private networks and with local names may be reached |
-  | `WEBHOOKS_ALLOW_CIDRS` | none | addresses that may be reached besides public ones, as `10.1.0.0/16,fd00::/8`, up to 256 |
-  | `WEBHOOKS_ALLOW_HTTP` | `false` | endpoints without TLS may be used |
-  | `WEBHOOKS_RETRY_DELAYS` | `10,60,300` | seconds before each retry, 1 to 12 of them, each up to 7 days |
+  | `WEBHOOKS_ENABLED` | `true`, in tests `false` | whether webhooks run at all |
+  | `WEBHOOKS_VAULT_KEY` | derived from `SECRET_KEY_BASE` | encrypts secrets, URLs and header values in the database: 32 bytes in Base64 (`openssl rand -base64 32`); several, newest first, separated by commas |
+  | `WEBHOOKS_ALLOW_PRIVATE` | `false` | allow endpoints in private networks and with local names |
+  | `WEBHOOKS_ALLOW_CIDRS` | none | addresses to allow besides public ones, such as `10.1.0.0/16,fd00::/8`, up to 256 |
+  | `WEBHOOKS_ALLOW_HTTP` | `false` | allow endpoints without TLS |
+  | `WEBHOOKS_RETRY_DELAYS` | `10,60,300` | seconds before each retry, 1 to 12 values, each up to 7 days |
   | `WEBHOOKS_RETENTION_DAYS` | `30` | how long finished deliveries are kept, up to 3650 days |
   | `WEBHOOKS_PER_SITE_MAX` | `20` | webhooks of one site, up to 1000 |
 
-  A variable that is empty counts as one that is not set. One that cannot be
-  understood raises an `ArgumentError` that names it: the release does not start. So does
-  a list with an empty part (`10,,60`): something was to stand there. The value is not in
-  the message when it is a key.
+  An empty variable counts as unset. An invalid one raises an `ArgumentError` that names it,
+  so that the release does not start; so does a list with an empty part (`10,,60`). The
+  message does not quote a key.
 
-  The key that is derived from `SECRET_KEY_BASE` stays at the end of the ring, so that
-  a `WEBHOOKS_VAULT_KEY` can be introduced later: what was encrypted before is read
-  with the derived one, what is saved from then on is encrypted with the new one.
+  The key derived from `SECRET_KEY_BASE` stays at the end of the key ring, so that a
+  `WEBHOOKS_VAULT_KEY` can be introduced later: the derived key decrypts what was encrypted
+  before, the new one encrypts what is saved from then on.
   """
 
   alias Plausible.Webhooks.Vault
@@ -37,17 +36,17 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
 
   @days_ms 86_400_000
   @iterations 100_000
-  # As many as the native policy takes.
+  # The limit of the native policy.
   @cidrs_max 256
 
   @doc """
-  Options of `Plausible.Webhooks`, those of them that variables set; `nil` when
-  webhooks are switched off.
+  The options of `Plausible.Webhooks` that variables set; `nil` when webhooks are switched
+  off.
 
   Options:
 
-    * `:secret_key_base` - required, what the key is derived from.
-    * `:enabled` - what counts when `WEBHOOKS_ENABLED` is not set, default `true`.
+    * `:secret_key_base` - required; the derived key comes from it.
+    * `:enabled` - the default of `WEBHOOKS_ENABLED`, default `true`.
   """
   @spec from_env(get(), secret_key_base: String.t(), enabled: boolean()) :: keyword() | nil
   def from_env(get, options) when is_function(get, 1) do
@@ -63,7 +62,7 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
     end
   end
 
-  # Compose files pass on variables that nobody has set as empty ones.
+  # Compose files pass unset variables on as empty ones.
   defp set(nil), do: nil
 
   defp set(text) when is_binary(text) do
@@ -82,26 +81,26 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
 
     case Vault.new(ring) do
       {:ok, _vault} -> ring
-      {:error, {_kind, at}} -> invalid(name, "key #{at} cannot be used, take a new one")
+      {:error, {_kind, at}} -> invalid(name, "key #{at} cannot be used; generate a new one")
     end
   end
 
   defp key({text, at}, name) do
     case Base.decode64(text, padding: false) do
       {:ok, key} when byte_size(key) == 32 -> key
-      {:ok, key} -> invalid(name, "key #{at} has #{byte_size(key)} bytes, and must have 32")
+      {:ok, key} -> invalid(name, "key #{at} has #{byte_size(key)} bytes and must have 32")
       :error -> invalid(name, "key #{at} is not Base64 (openssl rand -base64 32)")
     end
   end
 
-  # As Plug.Crypto.KeyGenerator derives the keys of Plausible's other vaults, with a
-  # salt of its own.
+  # Plug.Crypto.KeyGenerator derives the keys of Plausible's other vaults the same way, with
+  # other salts.
   defp derived(secret) when is_binary(secret) and byte_size(secret) >= 32,
     do: :crypto.pbkdf2_hmac(:sha256, secret, "webhooks", @iterations, 32)
 
-  defp derived(_short), do: invalid("SECRET_KEY_BASE", "must have 32 bytes at least")
+  defp derived(_short), do: invalid("SECRET_KEY_BASE", "must have at least 32 bytes")
 
-  # --- where may be sent to
+  # --- the policy for destinations
 
   defp policy(get) do
     %{
@@ -114,10 +113,11 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
   defp few(cidrs) when length(cidrs) <= @cidrs_max, do: cidrs
 
   defp few(_many),
-    do: invalid("WEBHOOKS_ALLOW_CIDRS", "has more than #{@cidrs_max} networks, join some of them")
+    do:
+      invalid("WEBHOOKS_ALLOW_CIDRS", "has more than #{@cidrs_max} networks; merge some of them")
 
-  # The rule of the policy itself, which would name no variable: an address, or one
-  # with a prefix length and no bits behind the prefix.
+  # The rule of the native policy, whose error would name no variable: an address, or an
+  # address with a prefix length and no bits set behind the prefix.
   defp cidr(text) do
     with [_all, address | prefix] <-
            Regex.run(~r"\A([0-9a-fA-F.:]+)(?:/(0|[1-9]\d{0,2}))?\z", text),
@@ -128,7 +128,7 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
       _other ->
         invalid(
           "WEBHOOKS_ALLOW_CIDRS",
-          "#{inspect(text)} is no network such as 10.1.0.0/16 or fd00::/8"
+          "#{inspect(text)} is not a network such as 10.1.0.0/16 or fd00::/8"
         )
     end
   end
@@ -152,7 +152,7 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
   @yes ~w(1 t true y yes on)
   @no ~w(0 f false n no off)
 
-  # The words of Plausible's own variables.
+  # As Plausible's own variables spell them.
   defp boolean(get, name, default) do
     text = get.(name)
 
@@ -182,11 +182,11 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
   defp integer(name, text, max) do
     case Integer.parse(text) do
       {number, ""} when number in 1..max//1 -> number
-      _other -> invalid(name, "#{inspect(text)} is no whole number from 1 to #{max}")
+      _other -> invalid(name, "#{inspect(text)} must be an integer from 1 to #{max}")
     end
   end
 
-  # An empty part is a mistake: a key that was lost with its variable, say.
+  # An empty part is a mistake, such as a key that was lost with its variable.
   defp parts(get, name) do
     parts = (get.(name) || "") |> String.split(",") |> Enum.map(&String.trim/1)
 

@@ -1,20 +1,21 @@
 defmodule Plausible.Webhooks.Store.Ecto.Activity do
   @moduledoc false
-  # What became of a webhook's deliveries lately: figures that are looked at often.
+  # How the deliveries of webhooks ended lately: figures that the page reads often.
   #
-  # What finished in a window was either created in it, or up to an hour before, and
-  # is found along the webhook's index; or it finished late, after more than an hour
-  # (a recovery, mostly), and is in an index of its own. So nobody needs an index of
-  # all ends by webhook, which every attempt would have to pay for.
+  # A delivery that finished in a window was created in it or up to an hour before, and is
+  # found along the webhook's index; or it finished late, after more than an hour (usually
+  # by a recovery), and is in an index of its own. This avoids an index of all ends by
+  # webhook, which every attempt would pay for.
   #
-  # Both are looked at hour by hour, so many of each hour and no more: what is flooded
-  # is then known to be that much, in each of them.
+  # Both are read hour by hour, up to a limit per hour, so that a flooded hour does not hide
+  # the others.
   #
-  # The webhooks of a site share what one call reads at most: first each gets a little
-  # of every hour, then those that had more get what there is left.
+  # The webhooks of a site share the limit of one call: first each gets a little of every
+  # hour, then those that have more share the rest.
 
   alias Plausible.Webhooks.{Store, Webhook}
   alias Plausible.Webhooks.Migrations.V01
+  alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
 
   @first_rows_max 400
@@ -26,11 +27,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Activity do
   @hours 24
 
   @late V01.late()
-  # As in Log.
-  @open "(state <> 2 OR last_status IS NULL OR last_status NOT BETWEEN 200 AND 299)"
 
-  # What does not count has no hour. It is there so that it can be seen whether there
-  # is more than was looked at. The last hour has no end: clocks may differ.
+  # Rows that do not count have no hour; they show whether the limit was reached. The last
+  # hour has no end, because clocks may differ.
   @finished """
   SELECT given.id, hour, state, sum(n)::bigint, bool_or(looked_at >= $3)
   FROM unnest($1::text[]) AS given (id)
@@ -59,11 +58,11 @@ defmodule Plausible.Webhooks.Store.Ecto.Activity do
   GROUP BY 1, 2, 3
   """
 
-  # Not the site's index, where a webhook that gets little is far behind the others.
+  # Not along the site's index, where the rows of a quiet webhook are far behind the others.
   @newest """
   SELECT newest.* FROM unnest($1::text[]) AS given (id)
   CROSS JOIN LATERAL (
-    SELECT #{SQL.names(Rows.delivery_columns())} FROM PREFIX.webhook_deliveries
+    SELECT #{SQL.names(Rows.delivery())} FROM PREFIX.webhook_deliveries
     WHERE webhook_id = given.id AND site_id + 0 = $2
     ORDER BY created_at_ms DESC, seq DESC LIMIT 1) AS newest
   """
@@ -73,18 +72,18 @@ defmodule Plausible.Webhooks.Store.Ecto.Activity do
   def activity(store, site_id, ids, since_ms) do
     by_index(store, fn ->
       first = finished(store, ids, since_ms, @first_rows_max)
-      figures = Map.merge(first, again(store, first, since_ms))
+      figures = Map.merge(first, more(store, first, since_ms))
       rows = Database.query!(store, nil, @newest, [encoded(ids), site_id])
       newest = Map.new(Enum.map(rows, &Rows.to_delivery/1), &{&1.webhook_id, &1})
       Map.new(ids, &{&1, Map.put(figures[&1], :last, newest[&1])})
     end)
   end
 
-  # A limit bounds what is read only along an index in its order. Where a webhook has
-  # much of all rows the planner takes to reading them all and sorting, or to a bitmap,
-  # which is made before the first row is looked at: so each walk is in the order of
-  # the one index that is meant, and there is nothing else to choose. The host may be in
-  # a transaction of its own, and gets its settings back.
+  # A limit bounds the rows read only along an index in its order. When a webhook has a
+  # large part of all rows, the planner prefers to read and sort all of them, or to build a
+  # bitmap before the first row. So each walk is in the order of the one index that is
+  # meant, and the other ways are switched off. The host may be in a transaction of its own,
+  # and gets its settings back.
   @settings ["enable_bitmapscan", "enable_seqscan", "enable_sort"]
   @set "SELECT current_setting(name), set_config(name, value, true) " <>
          "FROM unnest($1::text[], $2::text[]) AS given (name, value)"
@@ -99,7 +98,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Activity do
     end)
   end
 
-  defp again(store, first, since_ms) do
+  defp more(store, first, since_ms) do
     ids = for {id, %{complete?: false}} <- first, do: id
     rows_max = min(@rows_max, div(@all_rows_max, (@hours + 1) * max(length(ids), 1)))
 
@@ -117,21 +116,21 @@ defmodule Plausible.Webhooks.Store.Ecto.Activity do
   defp figures(rows) do
     finished =
       for [hour, state, n, _more?] <- rows, hour != nil, into: %{} do
-        {{hour * @hour_ms, Rows.state_name(state)}, n}
+        {{hour * @hour_ms, Columns.state_name(state)}, n}
       end
 
     more? = Enum.any?(rows, fn [_hour, _state, _n, more?] -> more? end)
     %{finished: finished, complete?: not more?}
   end
 
-  # --- what waits
+  # --- waiting deliveries
 
   @waiting """
   SELECT given.id, waiting, walked FROM unnest($1::text[]) AS given (id)
   CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state <= 1) AS waiting, count(*) AS walked
     FROM (
-      SELECT state FROM PREFIX.webhook_deliveries WHERE webhook_id = given.id AND #{@open}
+      SELECT state FROM PREFIX.webhook_deliveries WHERE webhook_id = given.id AND #{SQL.open()}
       ORDER BY created_at_ms, seq LIMIT #{@waiting_walk_max}) AS open) AS counted
   """
 

@@ -1,18 +1,30 @@
 defmodule Plausible.Webhooks.Store.Ecto.Claims do
   @moduledoc false
-  # Who works on what: leases, what a dead owner has left, what is due, what is
-  # given back and what is to be sent again.
+  # Leases, and the owners of deliveries: claimed, reclaimed, released and redelivered.
 
   alias Plausible.Webhooks.{Delivery, Store}
   alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
 
   @type store :: Store.Ecto.handle()
 
-  @columns Enum.map_join(Rows.delivery_columns(), ", ", fn
+  @columns Enum.map_join(Rows.delivery(), ", ", fn
              {"next_at_ms", _type} -> SQL.to_node("delivery.next_at_ms") <> " AS next_at_ms"
              {name, _type} -> "delivery.#{name}"
            end)
   @due "coalesce(candidate.next_at_ms, candidate.created_at_ms)"
+
+  # Makes parameter 2 the owner of the rows `chosen`, and registers that owner.
+  @take """
+  known AS (
+    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
+    SELECT $2, 0 WHERE EXISTS (SELECT 1 FROM chosen) ON CONFLICT DO NOTHING),
+  delivery AS (
+    UPDATE PREFIX.webhook_deliveries AS taken SET state = 0, owner = $2 MORE
+    FROM chosen WHERE taken.id = chosen.id RETURNING taken.*)
+  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
+  """
+  @take_oldest String.replace(@take, "MORE", "") <>
+                 "ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id"
 
   # --- leases
 
@@ -22,16 +34,12 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   """
 
   @spec heartbeat(store(), Store.owner(), pos_integer()) :: :ok | {:error, term()}
-  def heartbeat(store, owner, lease_ms) do
-    params = [Text.encode(owner), lease_ms]
-    with {:ok, _rows} <- Database.query(store, :heartbeat, @heartbeat, params), do: :ok
-  end
-
-  # --- leases
+  def heartbeat(store, owner, lease_ms),
+    do: Database.run(store, :heartbeat, @heartbeat, [Text.encode(owner), lease_ms])
 
   # Kept with the leases of owners. The end of the lease is the token: nobody gets a
-  # lease before the last one has ended, so no two tokens are the same. Who waits for
-  # another one's row looks at it again afterwards.
+  # lease before the last one has ended, so no two tokens are the same. A statement that
+  # waited for the row checks it again.
   @take_lease """
   INSERT INTO PREFIX.webhook_owners AS lease (owner, until_ms)
   VALUES ($1, #{SQL.now_ms()} + $2::bigint)
@@ -54,17 +62,15 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   # --- claim
 
-  # Locked rows are somebody else's in this moment and are skipped, so that a claim
-  # waits for nobody. Each source gives as many as may be claimed, the oldest due
-  # of all are taken; the rest is unlocked by the commit.
+  # A claim skips locked rows, so it never waits. Each of the three sources yields up to the
+  # limit, and the oldest due of all are taken; the commit unlocks the rest.
   #
-  # The dead owners are locked against a renewal of their lease: it comes before
-  # and is respected, or afterwards.
+  # Dead owners are locked against a renewal of their lease: it happens before, and is
+  # respected, or after.
   #
-  # Planned with its values: with a limit that it does not know the planner sorts
-  # all that is parked. OFFSET 0 keeps it from turning the question of each owner
-  # into a search through all that is pending, and an order that names the owner is
-  # the index's.
+  # Planned with its values: with an unknown limit the planner sorts everything parked.
+  # OFFSET 0 keeps the planner from turning the check of each owner into a search through
+  # everything pending. An order that names the owner is that of the index.
   @claim """
   WITH #{SQL.clock(1)},
   dead AS MATERIALIZED (
@@ -83,28 +89,20 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
       SELECT * FROM (
         SELECT id, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
         WHERE state = 0 AND owner IS NULL
-        ORDER BY owner, #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS nobodys
+        ORDER BY owner, #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS unowned
       UNION ALL
       SELECT left_behind.* FROM dead CROSS JOIN LATERAL (
         SELECT id, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
         WHERE state = 0 AND candidate.owner = dead.owner
         ORDER BY #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS left_behind) AS waiting
     ORDER BY due_ms, id LIMIT $3),
-  known AS (
-    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
-    SELECT $2, 0 WHERE EXISTS (SELECT 1 FROM chosen) ON CONFLICT DO NOTHING),
-  delivery AS (
-    UPDATE PREFIX.webhook_deliveries AS taken SET state = 0, owner = $2
-    FROM chosen WHERE taken.id = chosen.id RETURNING taken.*)
-  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
-  ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id
+  #{@take_oldest}
   """
 
   @spec claim(store(), Store.owner(), pos_integer()) :: {:ok, [Delivery.t()]} | {:error, term()}
   def claim(store, owner, limit) do
-    with {:ok, rows} <-
-           Database.query(store, nil, @claim, [store.clock.(), Text.encode(owner), limit]),
-         do: {:ok, Enum.map(rows, &Rows.to_delivery_with_body/1)}
+    params = [store.clock.(), Text.encode(owner), limit]
+    Database.all(store, @claim, params, &Rows.to_delivery_with_body/1)
   end
 
   # --- reclaim
@@ -115,30 +113,21 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
     SELECT id FROM PREFIX.webhook_deliveries AS candidate
     WHERE state = 0 AND owner = $3 AND #{SQL.durably()}
     ORDER BY #{@due} LIMIT $4 FOR UPDATE SKIP LOCKED),
-  known AS (
-    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
-    SELECT $2, 0 WHERE EXISTS (SELECT 1 FROM chosen) ON CONFLICT DO NOTHING),
-  delivery AS (
-    UPDATE PREFIX.webhook_deliveries AS taken SET owner = $2
-    FROM chosen WHERE taken.id = chosen.id RETURNING taken.*)
-  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
-  ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id
+  #{@take_oldest}
   """
 
   @spec reclaim(store(), Store.owner(), Store.owner(), pos_integer()) ::
           {:ok, [Delivery.t()]} | {:error, term()}
   def reclaim(store, owner, from, limit) do
     params = [store.clock.(), Text.encode(owner), Text.encode(from), limit]
-
-    with {:ok, rows} <- Database.query(store, nil, @reclaim, params),
-         do: {:ok, Enum.map(rows, &Rows.to_delivery_with_body/1)}
+    Database.all(store, @reclaim, params, &Rows.to_delivery_with_body/1)
   end
 
   # --- release
 
   @release """
   WITH #{SQL.clock(1)},
-  #{SQL.locked(2, "state + 0 = 0 AND owner = $3")}
+  #{SQL.locked("locked", 2, "state + 0 = 0 AND owner = $3")}
   UPDATE PREFIX.webhook_deliveries AS delivery SET
     state = 1, owner = NULL, next_at_ms = #{SQL.to_database("$4::bigint")}
   FROM locked WHERE delivery.id = locked.id
@@ -149,23 +138,18 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   def release(store, owner, ids, next_at_ms) do
     params = [store.clock.(), in_order(ids), Text.encode(owner), next_at_ms]
-    with {:ok, _rows} <- Database.query(store, nil, @release, params), do: :ok
+    Database.run(store, nil, @release, params)
   end
 
   # --- redeliver
 
+  @restart ", schedule_from = attempts, manual = true, next_at_ms = NULL, " <>
+             "finished_at_ms = NULL, reason = NULL"
+
   @redeliver """
   WITH #{SQL.clock(1)},
-  #{SQL.locked(2, "state + 0 <> 2 OR $4::boolean")},
-  known AS (
-    INSERT INTO PREFIX.webhook_owners (owner, until_ms)
-    SELECT $3, 0 WHERE EXISTS (SELECT 1 FROM locked) ON CONFLICT DO NOTHING),
-  delivery AS (
-    UPDATE PREFIX.webhook_deliveries AS again SET
-      state = 0, owner = $3, schedule_from = attempts, manual = true,
-      next_at_ms = NULL, finished_at_ms = NULL, reason = NULL
-    FROM locked WHERE again.id = locked.id RETURNING again.*)
-  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
+  #{SQL.locked("chosen", 3, "state + 0 <> 2 OR $4::boolean")},
+  #{String.replace(@take, "MORE", @restart)}
   """
 
   @spec redeliver(store(), Store.owner(), [String.t()]) ::
@@ -174,15 +158,14 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   def redeliver(store, owner, ids) do
     ids = Enum.uniq(ids)
-    params = [store.clock.(), in_order(ids), Text.encode(owner), match?([_only], ids)]
+    params = [store.clock.(), Text.encode(owner), in_order(ids), match?([_only], ids)]
 
-    with {:ok, rows} <- Database.query(store, nil, @redeliver, params) do
-      found = Map.new(rows, &with_id(Rows.to_delivery_with_body(&1)))
+    with {:ok, deliveries} <-
+           Database.all(store, @redeliver, params, &Rows.to_delivery_with_body/1) do
+      found = Map.new(deliveries, &{&1.id, &1})
       {:ok, for(id <- ids, delivery = found[id], do: delivery)}
     end
   end
-
-  defp with_id(delivery), do: {delivery.id, delivery}
 
   defp in_order(ids), do: ids |> Enum.map(&Text.encode/1) |> Enum.uniq() |> Enum.sort()
 end

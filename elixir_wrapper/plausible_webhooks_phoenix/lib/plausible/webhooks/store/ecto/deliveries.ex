@@ -1,22 +1,21 @@
 defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   @moduledoc false
-  # Deliveries come in, are cancelled, are read and counted. What becomes of them
-  # by attempts is in Record, who works on them in Claims, the log in Log, their
-  # end in Retention.
+  # Deliveries are accepted, cancelled, read and counted. Record moves them by attempts,
+  # Claims changes their owners, Log pages through them, Retention deletes them.
 
   alias Plausible.Webhooks.{Attempt, Delivery, Store, Webhook}
   alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
 
   @type store :: Store.Ecto.handle()
 
-  # What one statement carries. More goes in several, in one transaction.
+  # The limits of one statement. A larger batch takes several, in one transaction.
   @rows_max 1_000
   @bytes_max 16 * 1_048_576
   @cancel_slice 1_000
 
-  @columns Rows.delivery_columns()
+  @columns Rows.delivery()
   @names SQL.names(@columns)
-  @given @columns ++ [{"body", "bytea"}]
+  @given Rows.delivery_and_body()
 
   # --- accept
 
@@ -33,8 +32,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
                    name
                end)
 
-  # An owner becomes known with its first delivery, so that claims find whose
-  # lease is over without a search through everything that is pending.
+  # An owner is registered with its first delivery, so that claims find owners without a
+  # lease without a search through everything pending.
   @accept """
   WITH #{SQL.clock(1)},
   sequence AS MATERIALIZED (
@@ -53,8 +52,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   SELECT seq, body FROM given WHERE seq IN (SELECT seq FROM inserted)
   """
 
-  # In the order of ids: an insert waits for one of the same id that is not
-  # committed yet, and two must not wait for each other.
+  # In the order of ids: an insert waits for an uncommitted insert of the same id, and two
+  # must not wait for each other.
   @spec accept(store(), [Delivery.t()]) :: :ok | {:error, term()}
   def accept(store, deliveries) do
     with {:ok, rows} <- Database.encode(deliveries, &Rows.from_delivery/1) do
@@ -71,9 +70,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   @spec write([{Database.name(), String.t(), [term()]}], store()) :: :ok | {:error, term()}
   def write([], _store), do: :ok
 
-  def write([{name, sql, params}], store) do
-    with {:ok, _rows} <- Database.query(store, name, sql, params), do: :ok
-  end
+  def write([{name, sql, params}], store), do: Database.run(store, name, sql, params)
 
   def write(statements, store) do
     result =
@@ -86,14 +83,13 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
 
   # --- cancel
 
-  # A slice is chosen first and then locked in the order of ids; what has ended
-  # between the two is left alone. For the sum see SQL.locked/2.
+  # A slice is chosen first and then locked in the order of ids. Deliveries that end between
+  # the two are left alone. For `state + 0` see SQL.locked/2.
   @cancel """
   WITH #{SQL.clock(3)},
   chosen AS MATERIALIZED (
     SELECT id FROM PREFIX.webhook_deliveries
-    WHERE webhook_id = $1 AND state <= 1
-      AND (state <> 2 OR last_status IS NULL OR last_status NOT BETWEEN 200 AND 299)
+    WHERE webhook_id = $1 AND state <= 1 AND #{SQL.open()}
     LIMIT #{@cancel_slice}),
   locked AS MATERIALIZED (
     SELECT delivery.id FROM (SELECT id FROM chosen ORDER BY id) AS chosen
@@ -123,7 +119,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
     end
   end
 
-  # --- out
+  # --- read
 
   @get """
   SELECT #{@names}, body FROM PREFIX.webhook_deliveries
@@ -132,29 +128,26 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
 
   @spec get(store(), String.t()) :: {:ok, Delivery.t()} | {:error, term()}
   def get(store, id) do
-    case Database.query(store, nil, @get, [Text.encode(id)]) do
-      {:ok, [row]} -> {:ok, Rows.to_delivery_with_body(row)}
-      {:ok, []} -> {:error, :not_found}
-      {:error, _reason} = error -> error
-    end
+    with {:ok, rows} <-
+           Database.all(store, @get, [Text.encode(id)], &Rows.to_delivery_with_body/1),
+         do: if(rows == [], do: {:error, :not_found}, else: {:ok, hd(rows)})
   end
 
   @attempts """
-  SELECT delivery.webhook_id, #{Enum.map_join(Rows.attempt_columns(), ", ", &"attempt.#{elem(&1, 0)}")}
+  SELECT delivery.webhook_id, #{Enum.map_join(Rows.attempt(), ", ", &"attempt.#{elem(&1, 0)}")}
   FROM PREFIX.webhook_deliveries AS delivery JOIN PREFIX.webhook_attempts AS attempt USING (seq)
   WHERE delivery.id = $1 ORDER BY attempt.number
   """
 
   @spec attempts(store(), String.t()) :: {:ok, [Attempt.t()]} | {:error, term()}
   def attempts(store, id) do
-    with {:ok, rows} <- Database.query(store, nil, @attempts, [Text.encode(id)]),
-         do: {:ok, Enum.map(rows, &Rows.to_attempt(&1, id))}
+    Database.all(store, @attempts, [Text.encode(id)], &Rows.to_attempt(&1, id))
   end
 
   @due "coalesce(next_at_ms, created_at_ms)"
 
-  # The oldest of each owner is one step into an index; every owner of something
-  # pending is known.
+  # The oldest of each owner is one step into an index, and every owner of a pending
+  # delivery is registered.
   @counts """
   SELECT coalesce(sum(n) FILTER (WHERE state = 0), 0)::bigint,
     coalesce(sum(n) FILTER (WHERE state = 1), 0)::bigint,
@@ -177,17 +170,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
 
   @spec counts(store()) :: {:ok, map()} | {:error, term()}
   def counts(store) do
-    with {:ok, [[pending, parked, delivered, failed, cancelled, oldest_due_ms]]} <-
-           Database.query(store, nil, @counts, []) do
-      {:ok,
-       %{
-         pending: pending,
-         parked: parked,
-         delivered: delivered,
-         failed: failed,
-         cancelled: cancelled,
-         oldest_due_ms: oldest_due_ms
-       }}
+    with {:ok, [row]} <- Database.query(store, nil, @counts, []) do
+      keys = ~w(pending parked delivered failed cancelled oldest_due_ms)a
+      {:ok, keys |> Enum.zip(row) |> Map.new()}
     end
   end
 end

@@ -1,11 +1,10 @@
 defmodule Plausible.Webhooks.Store.Ecto.Keys do
   @moduledoc false
-  # Makes sure, at the start, that the vault's keys are those of the tables, and
-  # encrypts anew what an older key has encrypted, so that the older key may be
-  # dropped.
+  # Checks at the start that the vault has the keys of the tables. Encrypts again what an
+  # older key has encrypted, so that the older key can be dropped.
 
   alias Plausible.Webhooks.{Store, Vault}
-  alias Plausible.Webhooks.Store.Ecto.{Database, Text}
+  alias Plausible.Webhooks.Store.Ecto.{Database, SQL, Text}
   alias Plausible.Webhooks.Webhook.Sealed
 
   @context "vault_check"
@@ -22,12 +21,12 @@ defmodule Plausible.Webhooks.Store.Ecto.Keys do
          do: reseal(store, rows, old)
   end
 
-  # The first node to start. Of several at the same moment one is first.
+  # Written by the first node that starts.
   defp mark(store) do
     sql =
       "INSERT INTO PREFIX.webhook_vault_checks (id, sealed) VALUES (1, $1) ON CONFLICT DO NOTHING"
 
-    with {:ok, _rows} <- Database.query(store, nil, sql, [sealed_mark(store.vault)]), do: :ok
+    Database.run(store, nil, sql, [sealed_mark(store.vault)])
   end
 
   defp sealed_mark(vault), do: Vault.encrypt(vault, "", @context)
@@ -51,7 +50,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Keys do
     end)
   end
 
-  # Only where it is still what was read: it may have been changed in between.
+  # Only if the row is still the one that was read.
   defp reseal(store, [[mark]], old) do
     webhooks = """
     UPDATE PREFIX.webhooks AS webhook SET sealed = given.new
@@ -66,17 +65,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Keys do
         [id, sealed, Vault.encrypt(store.vault, plain, Sealed.context(Text.decode(id)))]
       end
 
-    with {:ok, _rows} <- unless_empty(rows, &Database.query(store, nil, webhooks, &1)),
-         {:ok, _rows} <- renew(store, checks, mark),
-         do: :ok
-  end
-
-  defp unless_empty([], _write), do: {:ok, []}
-  defp unless_empty(rows, write), do: write.(Enum.zip_with(rows, & &1))
-
-  defp renew(store, sql, mark) do
-    if Vault.current?(store.vault, mark),
-      do: {:ok, []},
-      else: Database.query(store, nil, sql, [sealed_mark(store.vault), mark])
+    with :ok <- Database.run(store, nil, webhooks, SQL.columns(rows, 3)) do
+      if Vault.current?(store.vault, mark),
+        do: :ok,
+        else: Database.run(store, nil, checks, [sealed_mark(store.vault), mark])
+    end
   end
 end

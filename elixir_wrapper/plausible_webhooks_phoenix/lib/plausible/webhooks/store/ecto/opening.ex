@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Store.Ecto.Opening do
   @moduledoc false
-  # From options to a handle, and whether the database is one that we can work on.
-  # Nothing is written: the tables belong to the host's migrations.
+  # Turns options into a handle, and checks the database. Writes nothing: the tables belong
+  # to the host's migrations.
 
   alias Plausible.Webhooks.{Migrations, Store, Vault}
   alias Plausible.Webhooks.Store.Ecto.{Database, SQL}
@@ -12,27 +12,23 @@ defmodule Plausible.Webhooks.Store.Ecto.Opening do
     prefix: "public",
     webhooks_per_site_max: 20,
     timeout_ms: 15_000,
-    # For tests: a node whose clock is wrong.
+    # Tests set the clock of a node wrong.
     clock: nil
   ]
 
-  # MATERIALIZED is of 12; 13 is the oldest that is still in use.
+  # MATERIALIZED needs 12; 13 is the oldest that the tests run on.
   @version_min 130_000
 
-  @spec check(keyword()) :: {:ok, Store.Ecto.handle()} | {:error, term()}
+  @doc "The fields of the handle."
+  @spec check(keyword()) :: {:ok, keyword()} | {:error, term()}
   def check(options) do
     with {:ok, options} <- validate(options),
          :ok <- required(options),
          :ok <- valid(options) do
       {:ok,
-       %Store.Ecto{
-         repo: options[:repo],
-         prefix: Migrations.quoted(options[:prefix]),
-         vault: options[:vault],
-         webhooks_per_site_max: options[:webhooks_per_site_max],
-         timeout_ms: options[:timeout_ms],
-         clock: options[:clock] || fn -> System.system_time(:millisecond) end
-       }}
+       options
+       |> Keyword.update!(:prefix, &Migrations.quoted/1)
+       |> Keyword.update!(:clock, &(&1 || fn -> System.system_time(:millisecond) end))}
     end
   end
 
@@ -84,15 +80,14 @@ defmodule Plausible.Webhooks.Store.Ecto.Opening do
     end
   end
 
-  # What a newer version has made of the tables it alone can know.
+  # Only the newer version knows how it has changed the tables.
   defp judge({:ok, older, _from}, ours) when older < ours, do: {:error, {:older_schema, older}}
   defp judge({:ok, _there, from}, ours) when from <= ours, do: :ok
   defp judge({:ok, newer, _from}, _ours), do: {:error, {:newer_schema, newer}}
   defp judge(:error, _ours), do: {:error, :foreign_table}
 
   @doc """
-  The database's clock. When it cannot be asked, the node's own: whoever asks for
-  the time has to get one.
+  The time by the database's clock, or by the node's while the database does not answer.
   """
   @spec now_ms(Store.Ecto.handle()) :: integer()
   def now_ms(store) do

@@ -1,32 +1,26 @@
 defmodule Plausible.Webhooks.Store.Ecto.Record do
   @moduledoc false
-  # Attempts are written and move their deliveries.
+  # Writes attempts, which move their deliveries.
   #
-  # A statement takes at most one attempt of each delivery, so that the rule of the
-  # record callback is an expression over two rows. Several attempts of one
-  # delivery in a batch, which is rare, go in several statements of one
-  # transaction; the first of them locks every delivery of the batch.
+  # A statement takes at most one attempt of each delivery, so the rule of the record
+  # callback is an expression over two rows. Several attempts of one delivery in a batch,
+  # which is rare, go into several statements of one transaction. The first of them locks
+  # every delivery of the batch.
 
   alias Plausible.Webhooks.{Attempt, Store}
   alias Plausible.Webhooks.Store.Ecto.{Database, Deliveries, Rows, SQL}
 
-  # A number that a sane engine never reaches; beyond the column's range it would
-  # be refused one by one.
+  # More than an engine ever reaches, and within the column's range.
   @number_max 1_048_575
   @rows_max 1_000
   @bytes_max 16 * 1_048_576
 
-  @columns Rows.attempt_columns()
-  @given [{"id", "text"}] ++ @columns ++ [{"reason", "text"}, {"reporter", "text"}]
+  @columns Rows.attempt()
+  @given Rows.recorded()
 
-  @written Enum.map_join(@columns, ", ", fn
-             {name, _type} when name in ~w(started_at_ms next_at_ms) -> SQL.to_database(name)
-             {name, _type} -> name
-           end)
-
-  # `was_*` is what the delivery is, locked; the rest is the attempt. The lateral
-  # subquery looks each delivery up by its id: see SQL.locked/2. What is on record is
-  # what was before this statement.
+  # `was_*` is the locked delivery, the rest is the attempt. The lateral subquery looks each
+  # delivery up by its id: see SQL.locked/2. `recorded` are the attempts of before this
+  # statement.
   @record """
   WITH #{SQL.clock(1)},
   pair AS MATERIALIZED (
@@ -51,7 +45,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
     FROM pair),
   written AS (
     INSERT INTO PREFIX.webhook_attempts (seq, #{SQL.names(@columns)})
-    SELECT seq, #{@written} FROM pair WHERE number > 0
+    SELECT seq, #{SQL.written(@columns)} FROM pair WHERE number > 0
     ON CONFLICT (seq, number) DO NOTHING)
   UPDATE PREFIX.webhook_deliveries AS delivery SET
     state = CASE WHEN moves THEN judged.state ELSE delivery.state END,
@@ -91,7 +85,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
   @body_at Enum.find_index(@given, &(elem(&1, 0) == "response_body"))
   defp size(row), do: byte_size(Enum.at(row, @body_at))
 
-  # The first attempts of every delivery, then the second ones, and so on; each in
+  # The first attempt of every delivery, then the second ones, and so on. Each round is in
   # the order of ids, in which deliveries are locked.
   defp rounds(rows) do
     {numbered, _seen} =

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Store.Ecto.Retention do
   @moduledoc false
-  # What is deleted, in slices; bodies and attempts go with their deliveries by a
-  # trigger. And the small things that somebody has to tidy up from time to time.
+  # Deletes in slices. A trigger deletes bodies and attempts with their deliveries. Also adds
+  # up the counts and forgets owners.
 
   alias Plausible.Webhooks.{Store, Webhook}
   alias Plausible.Webhooks.Store.Ecto.{Database, SQL, Text}
@@ -9,18 +9,17 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   @type store :: Store.Ecto.handle()
 
   @slice 1_000
-  # What a deletion of a webhook takes with it at once, in whoever's process asks for
-  # it. The rest goes with the next prunings.
+  # The deliveries that the deletion of a webhook deletes at once, in the caller's process.
+  # Later prunings delete the rest.
   @at_once_max 10_000
-  # Sums to add up before it is worth it, how many at a time, and how often in a row.
+  # The least number of counts worth adding up, the most per statement, the most statements.
   @sums_min 100
   @sums_max 10_000
   @sums_rounds_max 20
-  # How long an owner without a lease and without deliveries is remembered.
+  # How long an owner without a lease and without deliveries is kept.
   @owner_kept_ms 3_600_000
 
-  # Rows that somebody has locked are left for the next time: deleting waits for
-  # nobody.
+  # Locked rows are left for the next time: pruning never waits.
   @prune """
   WITH #{SQL.clock(1)},
   chosen AS MATERIALIZED (
@@ -33,8 +32,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   SELECT count(*) FROM gone
   """
 
-  # What deleted webhooks have left comes first and counts, so that whoever goes on
-  # until nothing is left goes on for it too, and no call takes longer than another.
+  # The logs of deleted webhooks come first and count towards the limit: a caller that goes
+  # on until nothing is left covers them too, and no call takes longer than another.
   @spec prune(store(), integer(), pos_integer()) :: {:ok, non_neg_integer()} | {:error, term()}
   def prune(store, before_ms, limit) do
     with :ok <- tidy(store),
@@ -54,11 +53,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
     end
   end
 
-  # --- the log of a webhook that is gone
+  # --- the log of a deleted webhook
 
-  # A slice is chosen first, then locked in the order of ids. The place of the last
-  # one is where the next slice begins: what is deleted already is not walked over
-  # again.
+  # A slice is chosen first, then locked in the order of ids. The next slice begins at the
+  # place of its last row, and does not walk over deleted rows again.
   @delete_log """
   WITH chosen AS MATERIALIZED (
     SELECT id, site_id, created_at_ms, seq FROM PREFIX.webhook_deliveries
@@ -79,7 +77,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   @forget "DELETE FROM PREFIX.webhook_deletions WHERE webhook_id = $1 AND site_id = $2"
   @int64_min -9_223_372_036_854_775_808
 
-  @doc "Deletes the log of a webhook that is deleted already, or a good part of it."
+  @doc "Deletes the log of a deleted webhook, or the first part of a long one."
   @spec delete_log(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
   def delete_log(store, site_id, webhook_id) do
     with {:ok, _count} <- log_slices(store, [Text.encode(webhook_id), site_id], @at_once_max),
@@ -89,7 +87,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   defp log_slices(store, webhook, limit),
     do: log_slices(store, webhook, limit, 0, [@int64_min, @int64_min])
 
-  # At the limit it is not known whether there is more; the next time tells.
+  # At the limit it is unknown whether there is more; the next call finds out.
   defp log_slices(_store, _webhook, limit, done, _place) when done >= limit, do: {:ok, done}
 
   defp log_slices(store, webhook, limit, done, place) do
@@ -100,8 +98,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
         log_slices(store, webhook, limit, done + gone, place)
 
       {:ok, rows} ->
-        # The webhook counts as one, so that whoever goes on until less than the limit
-        # is deleted goes on for those without a log, too.
+        # The webhook counts as one, so that a caller that goes on until less than the
+        # limit is deleted also covers webhooks without a log.
         with {:ok, _rows} <- Database.query(store, nil, @forget, webhook),
              do: {:ok, done + gone(rows) + 1}
 
@@ -117,8 +115,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   SELECT webhook_id, site_id FROM PREFIX.webhook_deletions ORDER BY webhook_id, site_id LIMIT 100
   """
 
-  # What was too much at once, what a node that died in the middle has left, and
-  # what went with a site.
+  # Logs that were too long to delete at once, that a dead node has left, or whose webhook
+  # was deleted with its site.
   defp finish_deletions(store, limit, done \\ 0)
   defp finish_deletions(_store, limit, done) when done >= limit, do: {:ok, done}
 
@@ -142,9 +140,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
     end)
   end
 
-  # --- small things
+  # --- counts and owners
 
-  # Whoever reads sees the sums either before or after.
+  # A reader sees the counts of before or of after.
   @add_up """
   WITH chosen AS MATERIALIZED (
     SELECT ctid AS place FROM PREFIX.webhook_counts
@@ -168,9 +166,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
     ORDER BY owner FOR UPDATE SKIP LOCKED)
   """
 
-  # Every owner of something pending is known, or claims would not find what it
-  # has left. An owner could be forgotten in the moment in which it comes back
-  # after an hour; here it is found again, by one step into the index per owner.
+  # Every owner of a pending delivery must be registered, or claims would not find its
+  # deliveries. An owner that returns after an hour may be forgotten at that very moment;
+  # this finds it again, by one step into the index per owner.
   @find_owners """
   WITH RECURSIVE holders (owner) AS (
     (SELECT min(owner) FROM PREFIX.webhook_deliveries WHERE state = 0)
@@ -189,7 +187,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
          do: :ok
   end
 
-  # Every statement that changes states leaves some sums, thousands in a minute.
+  # Every statement that changes states leaves some counts, thousands in a minute.
   defp add_up(_store, 0), do: :ok
 
   defp add_up(store, rounds) do

@@ -1,232 +1,112 @@
 defmodule Plausible.Webhooks.Store.Ecto.Rows do
   @moduledoc false
-  # Deliveries and attempts as rows, there and back.
-  #
-  #   state   0 pending, 1 parked, 2 delivered, 3 failed, 4 cancelled
+  # `Plausible.Webhooks.Store.Columns` with the types of PostgreSQL.
 
-  alias Plausible.Webhooks.{Attempt, Delivery}
-  alias Plausible.Webhooks.Store.Ecto.Text
+  alias Plausible.Webhooks.{Attempt, Delivery, Store, Vault, Webhook}
+  alias Plausible.Webhooks.Store.Columns
+  alias Plausible.Webhooks.Store.Ecto.{SQL, Text}
 
-  @states %{pending: 0, parked: 1, delivered: 2, failed: 3, cancelled: 4}
-  @state_names Map.new(@states, fn {name, code} -> {code, name} end)
-
-  # The atoms that error classes come back as. An atom is made of nothing else.
-  @errors Map.new(
-            ~w(http_status redirect gone dns_error dns_timeout blocked_address
-               connection_refused connection_reset network_unreachable connect_timeout
-               tls_error tls_timeout timeout response_too_large protocol_error cancelled
-               unknown_webhook internal)a,
-            &{Atom.to_string(&1), &1}
-          )
-
-  @delivery [
-    {"id", "text"},
-    {"webhook_id", "text"},
-    {"site_id", "bigint"},
-    {"type", "text"},
-    {"goal_id", "bigint"},
-    {"state", "smallint"},
-    {"reason", "text"},
-    {"attempts", "integer"},
-    {"schedule_from", "integer"},
-    {"created_at_ms", "bigint"},
-    {"next_at_ms", "bigint"},
-    {"finished_at_ms", "bigint"},
-    {"owner", "text"},
-    {"last_status", "integer"},
-    {"last_error", "text"},
-    {"manual", "boolean"},
-    {"retry", "boolean"}
-  ]
+  @delivery Enum.zip(
+              Columns.delivery(),
+              ~w(text text bigint text bigint smallint text integer integer bigint bigint bigint
+                 text integer text boolean boolean)
+            )
+  @delivery_and_body @delivery ++ [{"body", "bytea"}]
 
   @attempt [
-    {"number", "integer"},
-    {"state", "smallint"},
-    {"status", "integer"},
-    {"error", "text"},
-    {"detail", "text"},
-    {"started_at_ms", "bigint"},
-    {"dns_us", "bigint"},
-    {"connect_us", "bigint"},
-    {"tls_us", "bigint"},
-    {"first_byte_us", "bigint"},
-    {"total_us", "bigint"},
-    {"remote_ip", "text"},
-    {"response_content_type", "text"},
-    {"response_body", "bytea"},
-    {"response_truncated", "boolean"},
-    {"next_at_ms", "bigint"},
-    {"gone", "boolean"}
+    {"number", "integer"}
+    | Enum.zip(
+        Columns.attempt(),
+        ~w(smallint integer text text bigint bigint bigint bigint bigint bigint text text bytea
+           boolean bigint boolean)
+      )
   ]
+  @recorded [{"id", "text"}] ++ @attempt ++ [{"reason", "text"}, {"reporter", "text"}]
 
-  @spec state_code(term()) :: {:ok, 0..4} | :error
-  def state_code(state), do: Map.fetch(@states, state)
+  @webhook Enum.zip(
+             Columns.webhook(),
+             ~w(text bigint text text bytea boolean text[] bigint[] bigint bigint bigint text
+                bigint bigint bigint bigint bigint)
+           )
 
-  @spec state_name(0..4) :: Delivery.state()
-  def state_name(code), do: Map.fetch!(@state_names, code)
+  @alert_state Enum.zip(
+                 Columns.alert_state(),
+                 ~w(text text text text bigint bigint bigint bigint bigint)
+               )
 
   @doc "The columns of a delivery, without its body."
-  @spec delivery_columns() :: [{String.t(), String.t()}]
-  def delivery_columns, do: @delivery
+  @spec delivery() :: [SQL.column()]
+  def delivery, do: @delivery
+
+  @doc "The columns of a delivery, and its body."
+  @spec delivery_and_body() :: [SQL.column()]
+  def delivery_and_body, do: @delivery_and_body
 
   @doc "The columns of an attempt, without its delivery."
-  @spec attempt_columns() :: [{String.t(), String.t()}]
-  def attempt_columns, do: @attempt
+  @spec attempt() :: [SQL.column()]
+  def attempt, do: @attempt
 
-  @doc "The values of `delivery_columns/0`, and the body."
+  @doc "The columns of an attempt that an engine reports; see `Columns.from_attempt/1`."
+  @spec recorded() :: [SQL.column()]
+  def recorded, do: @recorded
+
+  @spec webhook() :: [SQL.column()]
+  def webhook, do: @webhook
+
+  @spec alert_state() :: [SQL.column()]
+  def alert_state, do: @alert_state
+
+  @doc "The values of `delivery_and_body/0`."
   @spec from_delivery(Delivery.t()) :: [term()]
-  def from_delivery(%Delivery{} = delivery) do
-    code = Map.fetch!(@states, delivery.state)
+  def from_delivery(delivery),
+    do: delivery |> Columns.from_delivery(nil) |> encode(@delivery_and_body)
 
-    [
-      Text.encode(delivery.id),
-      Text.encode(delivery.webhook_id),
-      delivery.site_id,
-      Text.encode(delivery.type),
-      delivery.goal_id,
-      code,
-      Text.encode(delivery.reason),
-      delivery.attempts,
-      delivery.schedule_from,
-      delivery.created_at_ms,
-      delivery.next_at_ms,
-      if(code >= 2, do: delivery.finished_at_ms),
-      if(code == 0, do: Text.encode(delivery.owner)),
-      delivery.last_status,
-      Text.encode(delivery.last_error),
-      delivery.manual,
-      delivery.retry,
-      bytes(delivery.body)
-    ]
-  end
-
-  # Sizes are added up before anything is sent.
-  defp bytes(bytes) when is_binary(bytes), do: bytes
-
-  @doc "A row of `delivery_columns/0`, maybe with more behind."
+  @doc "The delivery of a row of `delivery/0`; further values are ignored."
   @spec to_delivery([term()]) :: Delivery.t()
-  def to_delivery(row) do
-    [
-      id,
-      webhook_id,
-      site_id,
-      type,
-      goal_id,
-      state,
-      reason,
-      attempts,
-      schedule_from,
-      created_at_ms,
-      next_at_ms,
-      finished_at_ms,
-      owner,
-      last_status,
-      last_error,
-      manual,
-      retry | _more
-    ] = row
+  def to_delivery(row), do: row |> decode(@delivery) |> Columns.to_delivery()
 
-    %Delivery{
-      id: Text.decode(id),
-      webhook_id: Text.decode(webhook_id),
-      site_id: site_id,
-      type: Text.decode(type),
-      goal_id: goal_id,
-      state: state_name(state),
-      reason: Text.decode(reason),
-      attempts: attempts,
-      schedule_from: schedule_from,
-      created_at_ms: created_at_ms,
-      next_at_ms: next_at_ms,
-      finished_at_ms: finished_at_ms,
-      owner: Text.decode(owner),
-      last_status: last_status,
-      last_error: Text.decode(last_error),
-      manual: manual,
-      retry: retry
-    }
-  end
-
-  @doc "A row whose last column is the body."
+  @doc "The delivery of a row whose last value is the body."
   @spec to_delivery_with_body([term()]) :: Delivery.t()
   def to_delivery_with_body(row), do: %{to_delivery(row) | body: List.last(row)}
 
-  @doc """
-  The delivery's id, `attempt_columns/0`, the reason if the delivery ends with it, and
-  whose engine reports it.
-  """
+  @doc "The values of `recorded/0`."
   @spec from_attempt(Attempt.t()) :: [term()]
-  def from_attempt(%Attempt{} = attempt) do
-    error = attempt.error && Atom.to_string(attempt.error)
-    reason = if attempt.number == 0, do: attempt.detail || error, else: error
+  def from_attempt(attempt), do: attempt |> Columns.from_attempt() |> encode(@recorded)
 
-    [
-      Text.encode(attempt.delivery_id),
-      attempt.number,
-      Map.fetch!(@states, attempt.state),
-      attempt.status,
-      error,
-      Text.encode(attempt.detail),
-      attempt.started_at_ms,
-      attempt.dns_us,
-      attempt.connect_us,
-      attempt.tls_us,
-      attempt.first_byte_us,
-      attempt.total_us,
-      Text.encode(attempt.remote_ip),
-      Text.encode(attempt.response_content_type),
-      bytes(attempt.response_body),
-      attempt.response_truncated,
-      attempt.next_at_ms,
-      attempt.gone,
-      Text.encode(reason),
-      Text.encode(attempt.owner)
-    ]
-  end
-
-  @doc "A row of the webhook's id and `attempt_columns/0`."
+  @doc "The attempt of a row of the webhook's id and `attempt/0`."
   @spec to_attempt([term()], String.t()) :: Attempt.t()
-  def to_attempt([webhook_id | columns], delivery_id) do
-    [
-      number,
-      state,
-      status,
-      error,
-      detail,
-      started_at_ms,
-      dns_us,
-      connect_us,
-      tls_us,
-      first_byte_us,
-      total_us,
-      remote_ip,
-      content_type,
-      body,
-      truncated,
-      next_at_ms,
-      gone
-    ] = columns
+  def to_attempt(row, delivery_id),
+    do: row |> decode([{"webhook_id", "text"} | @attempt]) |> Columns.to_attempt(delivery_id)
 
-    %Attempt{
-      delivery_id: delivery_id,
-      webhook_id: Text.decode(webhook_id),
-      number: number,
-      state: state_name(state),
-      status: status,
-      error: error && Map.get(@errors, error, :internal),
-      detail: Text.decode(detail),
-      started_at_ms: started_at_ms,
-      dns_us: dns_us,
-      connect_us: connect_us,
-      tls_us: tls_us,
-      first_byte_us: first_byte_us,
-      total_us: total_us,
-      remote_ip: Text.decode(remote_ip),
-      response_content_type: Text.decode(content_type),
-      response_body: body,
-      response_truncated: truncated,
-      next_at_ms: next_at_ms,
-      gone: gone
-    }
-  end
+  @doc "The values of `webhook/0`."
+  @spec from_webhook(Webhook.t(), Vault.t()) :: [term()]
+  def from_webhook(webhook, vault), do: webhook |> Columns.from_webhook(vault) |> encode(@webhook)
+
+  @doc "The webhooks of rows of `webhook/0`, or the first error."
+  @spec to_webhooks([[term()]], Vault.t()) :: {:ok, [Webhook.t()]} | {:error, term()}
+  def to_webhooks(rows, vault),
+    do: rows |> Enum.map(&decode(&1, @webhook)) |> Columns.to_webhooks(vault)
+
+  @doc "The values of `alert_state/0`."
+  @spec from_alert_state(Store.alert_state()) :: [term()]
+  def from_alert_state(state), do: state |> Columns.from_alert_state() |> encode(@alert_state)
+
+  @doc "The alert state of a row of `alert_state/0`."
+  @spec to_alert_state([term()]) :: Store.alert_state()
+  def to_alert_state(row), do: row |> decode(@alert_state) |> Columns.to_alert_state()
+
+  # Raises for a value of another type; see `Database.encode/2`. The driver checks numbers.
+  defp encode(values, columns), do: Enum.zip_with(values, columns, &to_value(&1, elem(&2, 1)))
+
+  defp to_value(value, "text"), do: Text.encode(value)
+  defp to_value(values, "text[]"), do: Enum.map(values, &Text.encode/1)
+  defp to_value(value, "bytea") when is_binary(value), do: value
+  defp to_value(value, type) when type != "bytea", do: value
+
+  # Stops at the end of the columns.
+  defp decode(row, columns), do: Enum.zip_with(row, columns, &from_value(&1, elem(&2, 1)))
+
+  defp from_value(value, "text"), do: Text.decode(value)
+  defp from_value(values, "text[]"), do: Enum.map(values, &Text.decode/1)
+  defp from_value(value, _type), do: value
 end

@@ -1,23 +1,24 @@
 defmodule Plausible.Webhooks.Store.Ecto.SQL do
   @moduledoc false
-  # Pieces of the statements.
+  # Parts of the statements.
   #
-  # Many rows travel as one array per column, so that a statement's text is the
-  # same for any number of rows. A statement that moves deliveries locks them first
-  # (`locked/2`), in the order of their ids: two statements can wait for each
-  # other's rows only in one direction.
+  # Rows are passed as one array per column, so that the text of a statement is the same for
+  # any number of rows. A statement that moves deliveries locks them first (`locked/2`), in
+  # the order of their ids, so two statements wait for each other's rows in one direction
+  # only.
   #
-  # Times. The database's clock decides. A node says what its own clock shows when
-  # it calls; when the two are further apart than `@tolerated_ms`, every time that
-  # the node has computed is moved by the difference. Closer than that it is left
-  # alone: on the way and in the pool's queue time passes too, which must not be
-  # taken for a clock that is wrong.
+  # Times: the database's clock decides. A node passes the time by its own clock. When the
+  # two clocks differ by more than `@tolerated_ms`, every time that the node computed is
+  # shifted by the difference. A smaller difference is ignored: time also passes on the way
+  # and in the pool's queue, and must not be taken for a wrong clock.
   #
-  # Commits. Where the host, its role or its database does not wait for the disk
-  # (`synchronous_commit = off`), ours do: what is accepted must not be gone after a
-  # crash of the server, nor may an attempt be, whose delivery would be pending again
-  # for an engine that is done with it. `clock/1` sets it for the one transaction, and
-  # whatever writes evaluates that by `durably/0`: what nobody reads is not evaluated.
+  # Commits: where the host, its role or its database does not wait for the disk
+  # (`synchronous_commit = off`), ours do. An accepted delivery must survive a crash of the
+  # server; so must an attempt, whose delivery would otherwise be pending again for an engine
+  # that is done with it. `clock/1` sets this for the one transaction. A statement that writes
+  # evaluates it by `durably/0`, because PostgreSQL skips expressions that nobody reads.
+
+  alias Plausible.Webhooks.Migrations.V01
 
   @tolerated_ms 5_000
   @durable "CASE current_setting('synchronous_commit') WHEN 'off' " <>
@@ -30,9 +31,9 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
   def now_ms, do: "floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
 
   @doc """
-  A table expression `clock` of one row: `now_ms`, and `skew_ms`, what has to be
-  added to the calling node's times. The node's clock is parameter `at`. It has the
-  transaction wait for the disk.
+  A table expression `clock` of one row: `now_ms`, and `skew_ms`, which is to be added to
+  the calling node's times. The node's time is parameter `at`. Makes the transaction wait
+  for the disk.
   """
   @spec clock(pos_integer()) :: String.t()
   def clock(at) do
@@ -44,21 +45,52 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
     """
   end
 
-  @doc "A condition that always holds, for the rows that a statement with `clock/1` writes."
+  @doc "A condition that is always true, for the rows that a statement with `clock/1` writes."
   @spec durably() :: String.t()
   def durably, do: "(SELECT now_ms FROM clock) IS NOT NULL"
+
+  @doc """
+  The condition of the indexes of open deliveries: every delivery that no 2xx has ended. The
+  planner uses the index only when the condition is word for word the same.
+  """
+  @spec open() :: String.t()
+  defdelegate open(), to: V01
 
   @doc "A node's time as the database's. Times far from any calendar stay as they are."
   @spec to_database(String.t()) :: String.t()
   def to_database(time), do: shifted(time, "+")
 
-  @doc "And back."
+  @doc "The database's time as a node's."
   @spec to_node(String.t()) :: String.t()
   def to_node(time), do: shifted(time, "-")
 
   defp shifted(time, sign) do
     "CASE WHEN #{time} BETWEEN -4611686018427387904 AND 4611686018427387903 " <>
       "THEN #{time} #{sign} (SELECT skew_ms FROM clock) ELSE #{time} END"
+  end
+
+  @doc """
+  The columns as SQL, with every time (`_ms`) as the database's. Needs `clock/1`.
+  """
+  @spec written([column()]) :: String.t()
+  def written(columns), do: times(columns, &to_database/1)
+
+  @doc "The columns as SQL, with every time as the node's."
+  @spec shown([column()]) :: String.t()
+  def shown(columns), do: times(columns, &to_node/1)
+
+  defp times(columns, fun) do
+    Enum.map_join(columns, ", ", fn {name, _type} ->
+      if String.ends_with?(name, "_ms"), do: "#{fun.(name)} AS #{name}", else: name
+    end)
+  end
+
+  @doc "One row of parameters, the first of which is parameter `at`."
+  @spec values([column()], pos_integer()) :: String.t()
+  def values(columns, at) do
+    columns
+    |> Enum.with_index(at)
+    |> Enum.map_join(", ", fn {{name, type}, at} -> "$#{at}::#{type} AS #{name}" end)
   end
 
   @doc "Rows from arrays, the first of which is parameter `at`: `unnest(...) AS given (...)`."
@@ -74,22 +106,20 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
   def names(columns), do: Enum.map_join(columns, ", ", &elem(&1, 0))
 
   @doc """
-  The rows of deliveries with the ids in parameter `at`, which are in order, as
-  long as they fulfil the condition; locked one after the other in that order. Needs
-  `clock/1`.
+  The deliveries with the ids in parameter `at`, which are in order, that meet the condition;
+  locked one after the other in that order. A table expression of that name; needs `clock/1`.
 
-  A lateral subquery with a lock is never turned into another kind of join: each
+  The planner never turns a lateral subquery with a lock into another kind of join, so each
   row is looked up by its id, however little the planner knows about the table.
 
-  A condition on the state is to be one on `state + 0`. Otherwise a partial index may
-  seem as good as that of the ids: what is pending, say, which the planner takes for
-  little when it was little at the last look. Measured: all 20 000 of an owner read,
-  for each id.
+  A condition on the state must be one on `state + 0`. Otherwise a partial index, for
+  example of pending deliveries, may look as good as the index of ids when it was small at
+  the last ANALYZE. Measured: all 20 000 deliveries of an owner read for each id.
   """
-  @spec locked(pos_integer(), String.t()) :: String.t()
-  def locked(at, condition) do
+  @spec locked(String.t(), pos_integer(), String.t()) :: String.t()
+  def locked(name, at, condition) do
     """
-    locked AS MATERIALIZED (
+    #{name} AS MATERIALIZED (
       SELECT delivery.id FROM unnest($#{at}::text[]) AS given (id)
       CROSS JOIN LATERAL (
         SELECT id FROM PREFIX.webhook_deliveries AS candidate
@@ -104,8 +134,7 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
   def columns(rows, _width), do: Enum.zip_with(rows, & &1)
 
   @doc """
-  Splits rows into what one statement carries: at most so many of them, and bytes
-  by `size`.
+  Splits rows into batches of one statement each, by their number and their bytes (`size`).
   """
   @spec chunks([row], (row -> non_neg_integer()), pos_integer(), pos_integer()) :: [[row]]
         when row: term()

@@ -2,12 +2,12 @@ defmodule Plausible.Webhooks.Store.Ecto.Text do
   @moduledoc false
   # Any bytes in a column of type text.
   #
-  # PostgreSQL takes neither NUL nor what is no UTF-8, and nearly everything that
-  # we store is plain text that an operator wants to read in psql. So text stays as
-  # it is, and everything else becomes "\x" and its bytes in hexadecimal. So does
-  # text that begins with "\x" itself: what begins like that is always encoded.
+  # PostgreSQL accepts neither NUL nor invalid UTF-8, and nearly everything stored is plain
+  # text that an operator wants to read in psql. So text stays as it is, and everything else
+  # becomes "\x" and its bytes in hexadecimal. Text that begins with "\x" is encoded too, so
+  # that a leading "\x" always means encoded.
   #
-  # Rejected: bytea for every name and id, which psql shows in hexadecimal.
+  # Rejected: bytea for every name and id, which psql prints in hexadecimal.
 
   @spec encode(binary() | nil) :: String.t() | nil
   def encode(nil), do: nil
@@ -25,7 +25,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Text do
   def decode("\\x" <> hex = text) do
     case Base.decode16(hex, case: :lower) do
       {:ok, bytes} -> bytes
-      # Not written by us; better than none.
+      # Not written by this module.
       :error -> text
     end
   end

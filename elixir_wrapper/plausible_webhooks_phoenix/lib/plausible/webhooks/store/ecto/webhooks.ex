@@ -1,55 +1,23 @@
 defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   @moduledoc false
-  # Webhooks and their alert states. URL, headers and secrets are one sealed
-  # binary, bound to the webhook's id; of the URL only the host is in clear.
+  # Webhooks and their alert states. URL, headers and secrets are one sealed binary, bound to
+  # the webhook's id; only the host of the URL is in clear.
 
   alias Plausible.Webhooks.{Store, Webhook}
-  alias Plausible.Webhooks.Store.Ecto.{Database, SQL, Text}
-  alias Plausible.Webhooks.Webhook.Sealed
+  alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
 
   @type store :: Store.Ecto.handle()
 
-  @columns [
-    {"id", "text"},
-    {"site_id", "bigint"},
-    {"name", "text"},
-    {"host", "text"},
-    {"sealed", "bytea"},
-    {"enabled", "boolean"},
-    {"events", "text[]"},
-    {"goals", "bigint[]"},
-    {"spike_threshold", "bigint"},
-    {"drop_threshold", "bigint"},
-    {"traffic_min_interval_s", "bigint"},
-    {"disabled_reason", "text"},
-    {"disabled_at_ms", "bigint"},
-    {"failing_since_ms", "bigint"},
-    {"version", "bigint"},
-    {"inserted_at_ms", "bigint"},
-    {"updated_at_ms", "bigint"}
-  ]
-  @names Enum.map_join(@columns, ", ", &elem(&1, 0))
-  # Parameter 1 is the node's clock.
-  @values @columns
-          |> Enum.with_index(2)
-          |> Enum.map_join(", ", fn {{name, type}, at} -> "$#{at}::#{type} AS #{name}" end)
+  @columns Rows.webhook()
+  @names SQL.names(@columns)
+  # Parameter 1 is the node's clock. Nodes compare the times that they read with their own
+  # clock, and write them again.
+  @values SQL.values(@columns, 2)
+  @written SQL.written(@columns)
+  @shown SQL.shown(@columns)
 
-  # What a node reads it compares with its own clock, and writes again.
-  @times ~w(disabled_at_ms failing_since_ms inserted_at_ms updated_at_ms)
-  @written Enum.map_join(@columns, ", ", fn {name, _type} ->
-             if name in @times, do: SQL.to_database(name) <> " AS #{name}", else: name
-           end)
-  @shown Enum.map_join(@columns, ", ", fn {name, _type} ->
-           if name in @times, do: SQL.to_node(name), else: name
-         end)
-
-  @disabled_reasons %{"gone" => :gone, "failing" => :failing}
-  @kinds %{"spike" => :spike, "drop" => :drop}
-  @alert_states %{"armed" => :armed, "firing" => :firing}
-
-  # Whoever inserts for a site waits for the others that do, and only then looks
-  # how many there are: a statement that counts and inserts at once counts what
-  # was there before it waited.
+  # An insert waits for the other inserts of the same site, and counts after that. A
+  # statement that counts and inserts at once would count the rows of before it waited.
   @lock "SELECT pg_advisory_xact_lock($1)"
   @insert """
   WITH #{SQL.clock(1)}
@@ -62,7 +30,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   @spec insert(store(), Webhook.t()) :: :ok | {:error, term()}
   def insert(store, %Webhook{} = webhook) do
-    with {:ok, [row]} <- Database.encode([webhook], &row(store.vault, &1)),
+    with {:ok, [row]} <- Database.encode([webhook], &Rows.from_webhook(&1, store.vault)),
          {:ok, :ok} <- insert_row(store, webhook.site_id, row) do
       :ok
     else
@@ -85,8 +53,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
     end)
   end
 
-  # Advisory locks are the whole database's. A key that somebody else uses as well
-  # only means waiting.
+  # Advisory locks belong to the whole database. A key that something else uses as well
+  # costs a wait, no more.
   defp lock_key(store, site_id) do
     <<key::signed-64, _rest::binary>> =
       :crypto.hash(:sha256, ["plausible_webhooks site ", store.prefix, " ", to_string(site_id)])
@@ -97,7 +65,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   @kept ~w(id site_id inserted_at_ms version)
   @set for {name, _type} <- @columns, name not in @kept, do: "#{name} = given.#{name}, "
 
-  # Both parts see what was there before.
+  # Both parts see the rows of before the statement.
   @update """
   WITH #{SQL.clock(1)},
   given AS (SELECT #{@written} FROM (SELECT #{@values}) AS shown),
@@ -115,7 +83,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   @spec update(store(), Webhook.t()) :: {:ok, Webhook.t()} | {:error, term()}
   def update(store, %Webhook{} = webhook) do
     written =
-      with {:ok, [row]} <- Database.encode([webhook], &row(store.vault, &1)),
+      with {:ok, [row]} <- Database.encode([webhook], &Rows.from_webhook(&1, store.vault)),
            do: Database.query(store, nil, @update, [store.clock.() | row])
 
     case written do
@@ -133,13 +101,13 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
     end
   end
 
-  # A trigger notes that its log is to be deleted.
+  # A trigger notes that the log is to be deleted.
   @delete """
   WITH #{SQL.clock(1)}
   DELETE FROM PREFIX.webhooks WHERE id = $2 AND site_id = $3 AND #{SQL.durably()} RETURNING 1
   """
 
-  @doc "Removes the webhook; its log is another matter."
+  @doc "Deletes the webhook, and leaves its log to `Retention`."
   @spec delete(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
   def delete(store, site_id, id),
     do: found(Database.query(store, nil, @delete, [store.clock.(), Text.encode(id), site_id]))
@@ -149,11 +117,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   @spec get(store(), Webhook.id()) :: {:ok, Webhook.t()} | {:error, term()}
   def get(store, id) do
-    case select(store, @get, [Text.encode(id)]) do
-      {:ok, [webhook]} -> {:ok, webhook}
-      {:ok, []} -> {:error, :not_found}
-      {:error, _reason} = error -> error
-    end
+    with {:ok, webhooks} <- select(store, @get, [Text.encode(id)]),
+         do: if(webhooks == [], do: {:error, :not_found}, else: {:ok, hd(webhooks)})
   end
 
   @list @select <> " WHERE site_id = $2 ORDER BY webhooks.inserted_at_ms, id"
@@ -168,7 +133,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   defp select(store, sql, params) do
     with {:ok, rows} <- Database.query(store, nil, sql, [store.clock.() | params]),
-         do: decode(rows, store.vault)
+         do: Rows.to_webhooks(rows, store.vault)
   end
 
   @put_health """
@@ -190,171 +155,37 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   defp found({:ok, []}), do: {:error, :not_found}
   defp found({:error, _reason} = error), do: error
 
-  # --- rows
-
-  defp row(vault, webhook) do
-    [
-      Text.encode(webhook.id),
-      webhook.site_id,
-      Text.encode(webhook.name),
-      Text.encode(Webhook.host(webhook)),
-      Sealed.seal(vault, webhook),
-      webhook.enabled,
-      Enum.map(webhook.events, &Text.encode/1),
-      if(webhook.goals != :all, do: webhook.goals),
-      Webhook.threshold_to_store(webhook.spike_threshold),
-      Webhook.threshold_to_store(webhook.drop_threshold),
-      webhook.traffic_min_interval_s,
-      webhook.disabled_reason && Atom.to_string(webhook.disabled_reason),
-      webhook.disabled_at_ms,
-      webhook.failing_since_ms,
-      webhook.version,
-      webhook.inserted_at_ms,
-      webhook.updated_at_ms
-    ]
-  end
-
-  defp decode(rows, vault) do
-    Enum.reduce_while(rows, {:ok, []}, fn row, {:ok, webhooks} ->
-      case webhook(row, vault) do
-        {:ok, webhook} -> {:cont, {:ok, [webhook | webhooks]}}
-        {:error, _reason} = error -> {:halt, error}
-      end
-    end)
-    |> case do
-      {:ok, webhooks} -> {:ok, Enum.reverse(webhooks)}
-      {:error, _reason} = error -> error
-    end
-  end
-
-  defp webhook(row, vault) do
-    [
-      id,
-      site_id,
-      name,
-      _host,
-      sealed,
-      enabled,
-      events,
-      goals,
-      spike_threshold,
-      drop_threshold,
-      traffic_min_interval_s,
-      disabled_reason,
-      disabled_at_ms,
-      failing_since_ms,
-      version,
-      inserted_at_ms,
-      updated_at_ms
-    ] = row
-
-    id = Text.decode(id)
-
-    case Sealed.open(vault, sealed, id) do
-      {:ok, %{url: url, headers: headers, secrets: secrets}} ->
-        {:ok,
-         %Webhook{
-           id: id,
-           site_id: site_id,
-           name: Text.decode(name),
-           url: url,
-           enabled: enabled,
-           events: Enum.map(events, &Text.decode/1),
-           goals: goals || :all,
-           spike_threshold: Webhook.threshold_from_store(spike_threshold),
-           drop_threshold: Webhook.threshold_from_store(drop_threshold),
-           traffic_min_interval_s: traffic_min_interval_s,
-           headers: headers,
-           secrets: secrets,
-           disabled_reason: Map.get(@disabled_reasons, disabled_reason),
-           disabled_at_ms: disabled_at_ms,
-           failing_since_ms: failing_since_ms,
-           version: version,
-           inserted_at_ms: inserted_at_ms,
-           updated_at_ms: updated_at_ms
-         }}
-
-      {:error, reason} ->
-        {:error, {:unreadable_webhook, id, reason}}
-    end
-  end
-
   # --- traffic alerts
+
+  @alert_columns Rows.alert_state()
+  @alert_names SQL.names(@alert_columns)
 
   @alerts """
   WITH #{SQL.clock(1)}
-  SELECT webhook_id, kind, state, alert_id, visitors, threshold,
-    #{SQL.to_node("changed_at_ms")}, #{SQL.to_node("notified_at_ms")},
-    #{SQL.to_node("seen_at_ms")}
-  FROM PREFIX.webhook_alert_states WHERE webhook_id = ANY($2::text[])
-  ORDER BY webhook_id, kind
+  SELECT #{SQL.shown(@alert_columns)} FROM PREFIX.webhook_alert_states
+  WHERE webhook_id = ANY($2::text[]) ORDER BY webhook_id, kind
   """
 
   @spec alert_states(store(), [Webhook.id()]) :: {:ok, [Store.alert_state()]} | {:error, term()}
   def alert_states(store, ids) do
     params = [store.clock.(), Enum.map(ids, &Text.encode/1)]
-
-    with {:ok, rows} <- Database.query(store, nil, @alerts, params) do
-      {:ok, Enum.map(rows, &alert_state/1)}
-    end
-  end
-
-  defp alert_state([
-         webhook_id,
-         kind,
-         state,
-         alert_id,
-         visitors,
-         threshold,
-         changed,
-         notified,
-         seen
-       ]) do
-    %{
-      webhook_id: Text.decode(webhook_id),
-      kind: Map.fetch!(@kinds, kind),
-      state: Map.fetch!(@alert_states, state),
-      alert_id: Text.decode(alert_id),
-      visitors: visitors,
-      threshold: threshold,
-      changed_at_ms: changed,
-      notified_at_ms: notified,
-      seen_at_ms: seen
-    }
+    Database.all(store, @alerts, params, &Rows.to_alert_state/1)
   end
 
   @put_alert """
   WITH #{SQL.clock(1)}
-  INSERT INTO PREFIX.webhook_alert_states
-    (webhook_id, kind, state, alert_id, visitors, threshold, changed_at_ms, notified_at_ms,
-     seen_at_ms)
-  VALUES ($2, $3, $4, $5, $6, $7, #{SQL.to_database("$8::bigint")},
-    #{SQL.to_database("$9::bigint")}, #{SQL.to_database("$10::bigint")})
+  INSERT INTO PREFIX.webhook_alert_states (#{@alert_names})
+  SELECT #{SQL.written(@alert_columns)} FROM (SELECT #{SQL.values(@alert_columns, 2)}) AS given
   ON CONFLICT (webhook_id, kind) DO UPDATE SET
-    state = excluded.state, alert_id = excluded.alert_id, visitors = excluded.visitors,
-    threshold = excluded.threshold, changed_at_ms = excluded.changed_at_ms,
-    notified_at_ms = excluded.notified_at_ms, seen_at_ms = excluded.seen_at_ms
+    #{Enum.map_join(@alert_columns, ", ", fn {name, _type} -> "#{name} = excluded.#{name}" end)}
   """
 
   @spec put_alert_state(store(), Store.alert_state()) :: :ok | {:error, term()}
   def put_alert_state(store, state) do
-    params = [
-      store.clock.(),
-      Text.encode(state.webhook_id),
-      Atom.to_string(state.kind),
-      Atom.to_string(state.state),
-      Text.encode(state.alert_id),
-      state.visitors,
-      state.threshold,
-      state.changed_at_ms,
-      state.notified_at_ms,
-      state.seen_at_ms
-    ]
+    params = [store.clock.() | Rows.from_alert_state(state)]
 
-    case Database.query(store, nil, @put_alert, params) do
-      {:ok, _rows} -> :ok
-      {:error, {:postgres, :foreign_key_violation, _constraint}} -> {:error, :not_found}
-      {:error, _reason} = error -> error
-    end
+    with {:error, {:postgres, :foreign_key_violation, _constraint}} <-
+           Database.run(store, nil, @put_alert, params),
+         do: {:error, :not_found}
   end
 end

@@ -1,0 +1,217 @@
+defmodule Plausible.Webhooks.Deliver.Endpoints do
+  @moduledoc false
+  # Sees to it that the engine knows where deliveries go.
+  #
+  # An endpoint is put when a delivery first needs it, and at once when a webhook changes.
+  # Both may happen at the same time in different processes; the webhook's version decides.
+  # Who reads a webhook puts its endpoint and then enters its version; who finds a newer
+  # version there has put something old and reads again. A change enters its version before
+  # it puts. So the newest endpoint is put last, without a lock and without a process that
+  # all would wait for.
+  #
+  # The table of versions belongs to the engine and dies with it:
+  #   {webhook_id, version, status, checked_at_ms, site_id, destination}  (monotonic time)
+  # A deleted webhook has the version :deleted, which is greater than any integer.
+  #
+  # Throws :stopped when the engine is gone.
+
+  alias Plausible.Webhooks.{Attempt, Native, Store, Webhook}
+  alias Plausible.Webhooks.Deliver.Owners
+  alias Plausible.Webhooks.Runtime.Instance
+
+  @type status :: :live | :disabled | :missing | {:refused, atom()}
+
+  # Another node may have changed the webhook. Usually it tells us (Cluster); this is for
+  # when it cannot.
+  @fresh_ms 60_000
+  # A store that answers with an old version (a lagging replica) must not keep us here.
+  @rereads_max 3
+
+  # --- what observers are told
+
+  @doc "The attempts with site and destination, where the engine knows them."
+  @spec locate(Instance.t(), [Attempt.t()]) :: [Attempt.t()]
+  def locate(instance, attempts) do
+    engine = Owners.engine(instance)
+    Enum.map(attempts, &Map.merge(&1, place(engine, &1.webhook_id)))
+  end
+
+  defp place(nil, _webhook_id), do: %{site_id: nil, destination: nil}
+
+  defp place(engine, webhook_id) do
+    case row(engine, webhook_id) do
+      [{_id, _version, _status, _checked, site_id, destination}] ->
+        %{site_id: site_id, destination: destination}
+
+      [] ->
+        place(nil, webhook_id)
+    end
+  catch
+    :stopped -> place(nil, webhook_id)
+  end
+
+  # --- changes
+
+  @doc "Tells the engine about a webhook that was created or changed."
+  @spec changed(Instance.t(), Webhook.t()) :: :ok
+  def changed(instance, %Webhook{} = webhook) do
+    with_engine(instance, fn engine ->
+      _ = enter(engine, webhook, if(Webhook.active?(webhook), do: :live, else: :disabled))
+      put(instance, engine, webhook, @rereads_max)
+    end)
+  end
+
+  @doc "Tells the engine that a webhook was deleted."
+  @spec deleted(Instance.t(), Webhook.id()) :: :ok
+  def deleted(instance, webhook_id), do: with_engine(instance, &forget(&1, webhook_id))
+
+  @doc """
+  Compares what the engine knows with all webhooks as they were read from the store. A
+  webhook that is missing there may have been inserted since, and is read by itself.
+  """
+  @spec compare(Instance.t(), [Webhook.t()]) :: :ok
+  def compare(instance, webhooks) do
+    stored = Map.new(webhooks, &{&1.id, &1})
+
+    with_engine(instance, fn engine ->
+      known = [{{:"$1", :"$2", :_, :_, :_, :_}, [{:is_integer, :"$2"}], [{{:"$1", :"$2"}}]}]
+
+      for {id, version} <- in_table(fn -> :ets.select(engine.endpoints, known) end) do
+        case stored do
+          %{^id => %Webhook{version: newer} = webhook} when newer > version ->
+            changed(instance, webhook)
+
+          %{^id => _same} ->
+            :ok
+
+          _missing ->
+            read(instance, engine, id, [], @rereads_max)
+        end
+      end
+    end)
+  end
+
+  @doc "Puts the endpoint of a webhook that may be disabled, for a test."
+  @spec put_for_test(Instance.t(), Owners.engine(), Webhook.t()) :: :ok | {:error, atom()}
+  def put_for_test(instance, engine, webhook) do
+    if Webhook.active?(webhook) do
+      _ = put(instance, engine, webhook, @rereads_max)
+      :ok
+    else
+      _ = enter(engine, webhook, :disabled)
+      native_put(engine, webhook)
+    end
+  catch
+    :stopped -> {:error, :unavailable}
+  end
+
+  defp with_engine(instance, fun) do
+    with %{} = engine <- Owners.engine(instance), do: fun.(engine)
+    :ok
+  catch
+    :stopped -> :ok
+  end
+
+  # --- reading
+
+  @doc "What is to become of a delivery to this webhook. `:unknown` when the store is away."
+  @spec status(Instance.t(), Owners.engine(), Webhook.id()) :: status() | :unknown
+  def status(instance, engine, webhook_id) do
+    now_ms = System.monotonic_time(:millisecond)
+
+    case row(engine, webhook_id) do
+      [{_id, _version, status, checked_at_ms, _site, _destination}]
+      when checked_at_ms > now_ms - @fresh_ms ->
+        status
+
+      rows ->
+        read(instance, engine, webhook_id, rows, @rereads_max)
+    end
+  end
+
+  defp read(instance, engine, webhook_id, rows, rereads) do
+    case {Store.get_webhook(instance, webhook_id), rows} do
+      {{:ok, webhook}, _rows} ->
+        put(instance, engine, webhook, rereads)
+
+      {{:error, :not_found}, _rows} ->
+        forget(engine, webhook_id)
+        :missing
+
+      {{:error, _reason}, [{_id, _version, status, _checked, _site, _destination}]} ->
+        status
+
+      {{:error, _reason}, []} ->
+        :unknown
+    end
+  end
+
+  defp put(instance, engine, webhook, rereads) do
+    status = to_native(engine, webhook)
+
+    if enter(engine, webhook, status) or rereads == 0,
+      do: status,
+      else: read(instance, engine, webhook.id, [], rereads - 1)
+  end
+
+  defp to_native(engine, webhook) do
+    if Webhook.active?(webhook) do
+      with :ok <- native_put(engine, webhook),
+           do: :live,
+           else: ({:error, reason} -> {:refused, reason})
+    else
+      _ = Native.delete_endpoint(engine.ref, webhook.id)
+      :disabled
+    end
+  end
+
+  defp native_put(engine, webhook) do
+    with {:error, :stopped} <- Native.put_endpoint(engine.ref, endpoint(webhook)),
+         do: throw(:stopped)
+  rescue
+    # Nothing that our stores hold looks like that; another store's data might.
+    ArgumentError -> {:error, :malformed}
+  end
+
+  defp endpoint(webhook) do
+    %{
+      webhook_id: webhook.id,
+      url: webhook.url,
+      keys: Enum.map(Webhook.live_keys(webhook, Instance.now_ms()), &key/1),
+      headers: webhook.headers
+    }
+  end
+
+  defp key(%{key: key, expires_at_ms: nil}), do: key
+  defp key(%{key: key, expires_at_ms: expires_at_ms}), do: {key, expires_at_ms}
+
+  # --- the table
+
+  defp forget(engine, webhook_id) do
+    row = {webhook_id, :deleted, :missing, System.monotonic_time(:millisecond), nil, nil}
+    in_table(fn -> :ets.insert(engine.endpoints, row) end)
+    Native.delete_endpoint(engine.ref, webhook_id)
+  end
+
+  defp row(engine, webhook_id), do: in_table(fn -> :ets.lookup(engine.endpoints, webhook_id) end)
+
+  # In one step, so that an older version never overwrites a newer one.
+  defp enter(%{endpoints: table}, webhook, status) do
+    checked_at_ms = System.monotonic_time(:millisecond)
+    destination = Webhook.destination(webhook)
+    row = {webhook.id, webhook.version, status, checked_at_ms, webhook.site_id, destination}
+    older = {{webhook.id, :"$1", :_, :_, :_, :_}, [{:"=<", :"$1", webhook.version}]}
+
+    in_table(fn ->
+      :ets.insert_new(table, row) or
+        :ets.select_replace(table, [Tuple.append(older, [{:const, row}])]) == 1
+    end)
+  end
+
+  # The table dies with the engine.
+  defp in_table(fun) do
+    fun.()
+  rescue
+    ArgumentError -> throw(:stopped)
+  end
+end

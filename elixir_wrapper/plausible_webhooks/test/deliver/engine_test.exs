@@ -1,0 +1,488 @@
+defmodule Plausible.Webhooks.Deliver.EngineTest do
+  use Plausible.Webhooks.Test.InstanceCase, async: true
+
+  alias Plausible.Webhooks.Native
+
+  @moduletag :capture_log
+
+  alias Plausible.Webhooks, as: API
+
+  defp state(context, id), do: logged(context, id).state
+
+  defp done?(context, ids) do
+    states = Map.new(all_deliveries(context), &{&1.id, &1.state})
+    Enum.all?(ids, &(states[&1] == :delivered))
+  end
+
+  defp push(context, deliveries) do
+    :ok = Outbox.push(context.instance, deliveries)
+    Enum.map(deliveries, & &1.id)
+  end
+
+  test "a failure is retried by the schedule, every attempt signed anew and on record", context do
+    context = start!(context, retry_delays_ms: [1_100, 20])
+    webhook = webhook!(context, "/flaky")
+    HttpReceiver.script(context.receiver, "/flaky", [:reset, 503, 200])
+    [id] = push(context, [delivery(webhook)])
+
+    [first, second, third] = HttpReceiver.await(context.receiver, "/flaky", 3)
+    for request <- [first, second, third], do: assert(request.verified)
+    assert [id, id, id] == Enum.map([first, second, third], & &1.headers["webhook-id"])
+    assert first.headers["webhook-timestamp"] != second.headers["webhook-timestamp"]
+    assert second.at_ms - first.at_ms >= 1_090
+
+    eventually(fn -> state(context, id) == :delivered end)
+
+    assert [
+             %Attempt{number: 1, state: :pending, status: nil, error: :connection_reset},
+             %Attempt{number: 2, state: :pending, status: 503, error: :http_status},
+             %Attempt{number: 3, state: :delivered, status: 200, error: nil}
+           ] = attempts(context, id)
+  end
+
+  test "when the schedule is used up the delivery has failed, on record", context do
+    context = start!(context, retry_delays_ms: [10, 10])
+    webhook = webhook!(context, "/broken")
+    HttpReceiver.script(context.receiver, "/broken", [{500, [], "no"}])
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> state(context, id) == :failed end)
+    assert %{attempts: 3, last_status: 500} = logged(context, id)
+    assert [_, _, %Attempt{response_body: "no"}] = attempts(context, id)
+    Process.sleep(100)
+    assert HttpReceiver.count(context.receiver) == 3
+  end
+
+  test "a redirect is a failure and is not followed", context do
+    context = start!(context, retry_delays_ms: [])
+    webhook = webhook!(context, "/from")
+    to = HttpReceiver.url(context.receiver, "/to")
+    HttpReceiver.script(context.receiver, "/from", [{307, [{"location", to}], ""}])
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> state(context, id) == :failed end)
+    assert [%Attempt{error: :redirect}] = attempts(context, id)
+    assert HttpReceiver.count(context.receiver, "/to") == 0
+  end
+
+  test "a wait that is too long for the engine is parked and comes back", context do
+    context = start!(context, retry_delays_ms: [300], park_after_ms: 100)
+    webhook = webhook!(context, "/busy")
+    HttpReceiver.script(context.receiver, "/busy", [503, 200])
+    [id] = push(context, [delivery(webhook)])
+
+    parked =
+      eventually(fn ->
+        with %{state: :parked} = d <- logged(context, id), do: d, else: (_ -> nil)
+      end)
+
+    assert parked.owner == nil
+    assert eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
+
+    [first, second] = HttpReceiver.await(context.receiver, "/busy", 2)
+    assert second.at_ms - first.at_ms >= 300
+    eventually(fn -> state(context, id) == :delivered end)
+    assert [%Attempt{number: 1, state: :parked}, %Attempt{number: 2}] = attempts(context, id)
+  end
+
+  test "what is due later waits as long as it should after the VM's clock leapt", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    engine = Owners.engine(context.instance)
+    leapt = %{engine | time_offset_ms: engine.time_offset_ms - 3_600_000}
+    later = delivery(webhook, next_at_ms: System.system_time(:millisecond) + 3_600_500)
+    assert {:ok, []} = Handover.submit(context.instance, leapt, [later])
+    Process.sleep(300)
+    assert HttpReceiver.count(context.receiver) == 0
+    HttpReceiver.await(context.receiver, "/hook", 1)
+  end
+
+  test "what it reports says whose engine it is", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    :ok = Outbox.push(context.instance, [delivery(webhook)])
+    eventually(fn -> Enum.any?(all_deliveries(context), &(&1.state == :delivered)) end)
+    owner = Owners.engine(context.instance).owner
+    assert [[%Attempt{number: 1, owner: ^owner}]] = SwitchStore.last(context.switch, :record)
+  end
+
+  describe "a change of the webhook, while an attempt is under way," do
+    setup context do
+      context = start!(context, retry_delays_ms: [10])
+      webhook = webhook!(context, "/old")
+      HttpReceiver.script(context.receiver, "/old", [HttpReceiver.hold(self()), 200])
+      [id] = push(context, [delivery(webhook)])
+      assert_receive {:held, request}, 15_000
+      Map.merge(context, %{webhook: webhook, id: id, request: request})
+    end
+
+    test "of its URL goes with the next attempt", context do
+      new = %{url: HttpReceiver.url(context.receiver, "/new")}
+      {:ok, _} = API.update_webhook(context.name, :owner, 1, context.webhook.id, new)
+      HttpReceiver.release(context.request, 500)
+      assert [request] = HttpReceiver.await(context.receiver, "/new", 1)
+      assert request.headers["webhook-id"] == context.id
+      eventually(fn -> state(context, context.id) == :delivered end)
+      assert HttpReceiver.count(context.receiver, "/old") == 1
+    end
+
+    test "of its secret: both sign during the overlap, the old one not after", context do
+      %{name: name, webhook: webhook} = context
+      {:ok, [%{key: old}]} = API.reveal_secret(name, :owner, 1, webhook.id)
+      {:ok, _} = API.rotate_secret(name, :owner, 1, webhook.id, 60_000)
+      {:ok, [%{key: new}, %{key: ^old}]} = API.reveal_secret(name, :owner, 1, webhook.id)
+      HttpReceiver.release(context.request, 500)
+      [_first, both] = HttpReceiver.await(context.receiver, "/old", 2)
+      assert HttpReceiver.verify(both, [old])
+      assert HttpReceiver.verify(both, [new])
+
+      {:ok, _} = API.rotate_secret(name, :owner, 1, webhook.id, 1)
+
+      eventually(fn ->
+        match?({:ok, [_newest]}, API.reveal_secret(name, :owner, 1, webhook.id))
+      end)
+
+      {:ok, [%{key: newest}]} = API.reveal_secret(name, :owner, 1, webhook.id)
+      push(context, [delivery(webhook)])
+      [_, _, after_overlap] = HttpReceiver.await(context.receiver, "/old", 3)
+      refute HttpReceiver.verify(after_overlap, [old, new])
+      assert HttpReceiver.verify(after_overlap, [newest])
+    end
+  end
+
+  describe "a change of the webhook, while a retry waits," do
+    setup context do
+      context = start!(context, retry_delays_ms: [50_000])
+      webhook = webhook!(context, "/old")
+      HttpReceiver.script(context.receiver, "/old", [500, 200])
+      [id] = push(context, [delivery(webhook)])
+      eventually(fn -> length(attempts(context, id)) == 1 end)
+      Map.merge(context, %{webhook: webhook, id: id})
+    end
+
+    test "that switches it off cancels what waits, and says why", context do
+      {:ok, _} = API.disable_webhook(context.name, :owner, 1, context.webhook.id)
+      assert %{state: :cancelled, reason: "webhook_disabled"} = logged(context, context.id)
+      eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
+      assert HttpReceiver.count(context.receiver) == 1
+      assert %{state: :cancelled, reason: "webhook_disabled"} = logged(context, context.id)
+
+      # Switched on again it takes new ones.
+      {:ok, _} = API.enable_webhook(context.name, :owner, 1, context.webhook.id)
+      [id] = push(context, [delivery(context.webhook)])
+      eventually(fn -> state(context, id) == :delivered end)
+    end
+
+    test "that deletes it: nothing of it is sent any more", context do
+      :ok = API.delete_webhook(context.name, :owner, 1, context.webhook.id)
+      # Matched before, committed after.
+      [late] = push(context, [delivery(context.webhook)])
+      eventually(fn -> Outbox.size(context.instance) == 0 end)
+      eventually(fn -> Recorder.size(context.instance) == 0 end)
+      eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
+      assert HttpReceiver.count(context.receiver) == 1
+      assert {:ok, %{state: :cancelled}} = Store.get_delivery(context.instance, late)
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.delivery(context.name, :owner, 1, context.id)
+    end
+  end
+
+  test "what comes too late for a webhook that was switched off ends as cancelled", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    {:ok, _} = API.disable_webhook(context.name, :owner, 1, webhook.id)
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> logged(context, id).state == :cancelled end)
+    assert HttpReceiver.count(context.receiver) == 0
+  end
+
+  test "a webhook that was changed behind our back is read again", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> state(context, id) == :delivered end)
+
+    # As another node would do it.
+    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
+    url = HttpReceiver.url(context.receiver, "/moved")
+    {:ok, _} = Store.update_webhook(context.instance, %{stored | url: url})
+    assert :ok = API.webhook_changed(context.name, 1, webhook.id)
+    push(context, [delivery(webhook)])
+    assert [_] = HttpReceiver.await(context.receiver, "/moved", 1)
+  end
+
+  test "an endpoint that the engine refuses fails its deliveries on record", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    # Stored when the policy still allowed it.
+    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
+
+    {:ok, _} = Store.update_webhook(context.instance, %{stored | url: "http://224.0.0.1/"})
+
+    API.webhook_changed(context.name, 1, webhook.id)
+    [id] = push(context, [delivery(webhook)])
+    eventually(fn -> state(context, id) == :failed end)
+    assert %{attempts: 0, reason: "refused: blocked_address"} = logged(context, id)
+  end
+
+  test "a delivery that can never be sent does not take the others with it", context do
+    context = start!(context)
+    webhook = webhook!(context, "/hook")
+    bad = delivery(webhook, body: :binary.copy("x", 1_048_576))
+    good = deliveries(webhook, 5)
+    :sys.suspend(Instance.process(context.instance, :outbox))
+    push(context, Enum.shuffle([bad | good]))
+    :sys.resume(Instance.process(context.instance, :outbox))
+    eventually(fn -> done?(context, Enum.map(good, & &1.id)) end)
+    eventually(fn -> state(context, bad.id) == :failed end)
+    assert logged(context, bad.id).reason == "refused: body_too_large"
+    assert HttpReceiver.count(context.receiver) == 5
+  end
+
+  test "an engine that is full gives back to the store; everything arrives all the same",
+       context do
+    context = start!(context, waiting_max: 20, lane_in_flight_max: 4)
+    webhook = webhook!(context, "/slow")
+    HttpReceiver.script(context.receiver, "/slow", [{:delay, 5, 200}])
+    ids = push(context, deliveries(webhook, 400))
+    eventually(fn -> HttpReceiver.ids(context.receiver) == MapSet.new(ids) end, 30_000)
+    eventually(fn -> done?(context, ids) end)
+    assert HttpReceiver.count(context.receiver) == 400
+    assert SwitchStore.calls(context.switch, :release) > 0
+  end
+
+  test "what cannot be given back to the store is not forgotten", context do
+    context = start!(context, waiting_max: 5, lane_in_flight_max: 1)
+    webhook = webhook!(context, "/slow")
+    HttpReceiver.script(context.receiver, "/slow", [{:delay, 20, 200}])
+    SwitchStore.set(context.switch, {:only, [:release], :away})
+    ids = push(context, deliveries(webhook, 40))
+    eventually(fn -> Outbox.size(context.instance) == 0 end)
+    Process.sleep(200)
+    SwitchStore.set(context.switch, :on)
+    eventually(fn -> done?(context, ids) end)
+  end
+
+  describe "a crash" do
+    test "of the engine under traffic loses nothing that was accepted", context do
+      context = start!(context, lane_in_flight_max: 16)
+      webhook = webhook!(context, "/slow")
+      HttpReceiver.script(context.receiver, "/slow", [{:delay, 3, 200}])
+      owner = Owners.engine(context.instance).owner
+
+      ids =
+        for _round <- 1..4, reduce: [] do
+          ids ->
+            pushed = push(context, deliveries(webhook, 150))
+            Process.sleep(20)
+            kill!(context, :engine)
+            pushed ++ ids
+        end
+
+      assert Owners.engine(context.instance).owner != owner
+      eventually(fn -> done?(context, ids) end, 30_000)
+      assert HttpReceiver.ids(context.receiver) == MapSet.new(ids)
+      assert Owners.dead(context.instance) == []
+    end
+
+    test "brings back what waits for a retry without waiting for the lease", context do
+      context = start!(context, retry_delays_ms: [30_000], lease_ms: 600_000)
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [500, 200])
+      [id] = push(context, [delivery(webhook)])
+      eventually(fn -> length(attempts(context, id)) == 1 end)
+      due_at_ms = logged(context, id).next_at_ms
+
+      kill!(context, :engine)
+      # Back in an engine, and its schedule stands.
+      eventually(fn ->
+        Engine.stats(context.instance)[:waiting] == 1 and
+          logged(context, id).owner == Owners.engine(context.instance).owner
+      end)
+
+      assert logged(context, id).next_at_ms == due_at_ms
+      assert HttpReceiver.count(context.receiver) == 1
+    end
+
+    test "while the store is away: the engine takes charge when it is back", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      SwitchStore.set(context.switch, :away)
+      kill!(context, :engine)
+      assert Owners.engine(context.instance) == nil
+      assert Engine.stats(context.instance) == %{}
+      ids = push(context, deliveries(webhook, 20))
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> done?(context, ids) end)
+    end
+
+    test "of everything, one after the other, under traffic", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [{:delay, 2, 200}])
+      test = self()
+
+      writer =
+        spawn_link(fn ->
+          ids =
+            for _ <- 1..300 do
+              delivery = delivery(webhook)
+              Outbox.push(context.name, [delivery])
+              Process.sleep(3)
+              delivery.id
+            end
+
+          send(test, {:ids, ids})
+        end)
+
+      for part <- [
+            :recorder,
+            :observers,
+            :sweeper,
+            :health,
+            :outbox,
+            :engine,
+            :directory,
+            :store
+          ] do
+        kill!(context, part)
+        Process.sleep(60)
+      end
+
+      ids =
+        receive do
+          {:ids, ids} -> ids
+        after
+          20_000 -> flunk("the writer #{inspect(writer)} did not end")
+        end
+
+      eventually(fn -> done?(context, ids) end, 30_000)
+      assert HttpReceiver.ids(context.receiver) == MapSet.new(ids)
+    end
+  end
+
+  describe "the stop" do
+    test "lets requests in flight finish and loses nothing", context do
+      context = start!(context, lane_in_flight_max: 10)
+      webhook = webhook!(context, "/slow")
+      HttpReceiver.script(context.receiver, "/slow", [{:delay, 300, 200}])
+      ids = push(context, deliveries(webhook, 10))
+      HttpReceiver.await(context.receiver, "/slow", 10)
+      stop!(context)
+
+      context = start!(context)
+      assert done?(context, ids)
+      Process.sleep(200)
+      assert HttpReceiver.count(context.receiver) == 10
+    end
+
+    test "hands what is left to whoever starts next, with its schedule", context do
+      context = start!(context, retry_delays_ms: [1_000], lane_in_flight_max: 2, drain_ms: 100)
+      flaky = webhook!(context, "/flaky")
+      HttpReceiver.script(context.receiver, "/flaky", [500, 200])
+      stuck = webhook!(context, "/stuck")
+      HttpReceiver.script(context.receiver, "/stuck", [:hang])
+      [retry] = push(context, [delivery(flaky)])
+      hanging = push(context, deliveries(stuck, 5))
+      eventually(fn -> length(attempts(context, retry)) == 1 end)
+      HttpReceiver.await(context.receiver, "/stuck", 2)
+      stop!(context)
+
+      HttpReceiver.script(context.receiver, "/stuck", [200])
+      context = start!(context)
+      eventually(fn -> done?(context, [retry | hanging]) end)
+      # By what is on record: a busy receiver notes a request late.
+      [first, second] = attempts(context, retry)
+      assert first.next_at_ms - first.started_at_ms >= 1_000
+      assert second.started_at_ms - first.next_at_ms >= -10
+      assert MapSet.new(hanging) == HttpReceiver.ids(context.receiver, "/stuck")
+    end
+  end
+
+  test "the stop ends the lease, so that another node need not wait for it", context do
+    context = start!(context)
+    owner = Owners.engine(context.instance).owner
+    assert [^owner, 30_000] = SwitchStore.last(context.switch, :heartbeat)
+    stop!(context)
+    assert [^owner, 1] = SwitchStore.last(context.switch, :heartbeat)
+  end
+
+  test "whoever puts an endpoint at the same moment, the newest wins", context do
+    context = start!(context)
+    webhook = webhook!(context, "/0")
+    test = self()
+
+    # Everybody who submits finds no endpoint and reads the webhook anew.
+    pushers =
+      for _ <- 1..4 do
+        spawn_link(fn ->
+          Enum.reduce_while(Stream.cycle([0]), 0, fn _, _ ->
+            engine = Owners.engine(context.instance)
+            :ets.delete(engine.endpoints, webhook.id)
+
+            Handover.submit(context.instance, engine, [
+              delivery(webhook)
+            ])
+
+            receive do
+              :stop -> {:halt, send(test, :stopped)}
+            after
+              1 -> {:cont, 0}
+            end
+          end)
+        end)
+      end
+
+    for n <- 1..40 do
+      change = %{url: HttpReceiver.url(context.receiver, "/#{n}")}
+      {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, change)
+    end
+
+    Enum.each(pushers, &send(&1, :stop))
+    for _ <- pushers, do: assert_receive(:stopped, 5_000)
+    eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
+    before = HttpReceiver.count(context.receiver, "/40")
+    push(context, deliveries(webhook, 5))
+    HttpReceiver.await(context.receiver, "/40", before + 5)
+  end
+
+  test "who comes late with an old webhook does not put it", context do
+    context = start!(context)
+    old = webhook!(context, "/old")
+    {:ok, old} = Store.get_webhook(context.instance, old.id)
+    new = %{url: HttpReceiver.url(context.receiver, "/new")}
+    {:ok, _} = API.update_webhook(context.name, :owner, 1, old.id, new)
+    :ok = Endpoints.changed(context.instance, old)
+    push(context, [delivery(old)])
+    HttpReceiver.await(context.receiver, "/new", 1)
+
+    # Not even one that is no more.
+    :ok = API.delete_webhook(context.name, :owner, 1, old.id)
+    :ok = Endpoints.changed(context.instance, old)
+    push(context, [delivery(old)])
+    Process.sleep(200)
+    assert HttpReceiver.count(context.receiver) == 1
+  end
+
+  test "an id that no endpoint can have is not even looked for" do
+    {:ok, engine} = Native.engine_start(%{})
+    assert Native.delete_endpoint(engine, String.duplicate("x", 255)) == :ok
+    long = String.duplicate("x", 256)
+    assert Native.delete_endpoint(engine, long) == {:error, :invalid_webhook_id}
+    assert_raise ArgumentError, fn -> Native.delete_endpoint(engine, nil) end
+    assert {:ok, []} = Native.engine_stop(engine, 0)
+  end
+
+  test "an engine that cannot start stops the start, with the reason", context do
+    Process.flag(:trap_exit, true)
+    path = Path.join(context.dir, "garbage.pem")
+    File.write!(path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+
+    assert {:error, {:shutdown, {:failed_to_start_child, Engine, {:engine, _reason}}}} =
+             API.start_link(options(context, ca_file: path))
+
+    assert {:error, {:invalid_option, :in_flight_max, _}} =
+             API.start_link(options(context, in_flight_max: 0))
+
+    assert Instance.get(context.name) == nil
+  end
+end

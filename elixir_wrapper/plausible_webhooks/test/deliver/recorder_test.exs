@@ -1,0 +1,504 @@
+defmodule Plausible.Webhooks.Deliver.RecorderTest do
+  use Plausible.Webhooks.Test.InstanceCase, async: true
+
+  import ExUnit.CaptureLog
+
+  alias Plausible.Webhooks, as: API
+
+  @moduletag :capture_log
+
+  defmodule Tell do
+    @behaviour Plausible.Webhooks.Observer
+
+    @impl true
+    def handle_event(_event, _measurements, _metadata, :raise), do: raise("as always")
+    def handle_event(_event, _measurements, _metadata, :exit), do: exit(:as_always)
+
+    def handle_event(:store_call, _measurements, _metadata, {:hang, _test}), do: :ok
+
+    def handle_event(event, _measurements, _metadata, {:hang, test}) do
+      send(test, {:hanging, event, self()})
+      Process.sleep(:infinity)
+    end
+
+    def handle_event(event, measurements, metadata, test),
+      do: send(test, {event, measurements, metadata})
+  end
+
+  defp push(context, deliveries) do
+    :ok = Outbox.push(context.instance, deliveries)
+    Enum.map(deliveries, & &1.id)
+  end
+
+  defp done?(context, ids) do
+    states = Map.new(all_deliveries(context), &{&1.id, &1.state})
+    Enum.all?(ids, &(states[&1] == :delivered))
+  end
+
+  defp stored(context, webhook) do
+    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
+    stored
+  end
+
+  describe "recording" do
+    test "goes on when the store comes back, and sends nothing twice meanwhile", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      SwitchStore.set(context.switch, {:only, [:record], :away})
+      ids = push(context, deliveries(webhook, 100))
+      HttpReceiver.await(context.receiver, "/hook", 100)
+      eventually(fn -> Recorder.size(context.instance) == 100 end)
+      assert Enum.all?(all_deliveries(context), &(&1.state == :pending))
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> done?(context, ids) end)
+      assert HttpReceiver.count(context.receiver) == 100
+    end
+
+    test "survives its process, with the store away", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      SwitchStore.set(context.switch, {:only, [:record], :away})
+      ids = push(context, deliveries(webhook, 50))
+      HttpReceiver.await(context.receiver, "/hook", 50)
+      eventually(fn -> Recorder.size(context.instance) == 50 end)
+      kill!(context, :recorder)
+      kill!(context, :engine)
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> done?(context, ids) end)
+      # What was reported is not sent again, though the engine was killed too.
+      Process.sleep(100)
+      assert HttpReceiver.count(context.receiver) == 50
+    end
+
+    test "killed again and again under traffic: nothing is lost", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+
+      ids =
+        Enum.flat_map(1..6, fn _round ->
+          ids = push(context, deliveries(webhook, 100))
+          Process.sleep(10)
+          kill!(context, :recorder)
+          ids
+        end)
+
+      eventually(fn -> done?(context, ids) end)
+      assert HttpReceiver.count(context.receiver) == 600
+    end
+
+    test "an attempt that the store refuses does not hold up the others", context do
+      context = start!(context, retry_delays_ms: [])
+      webhook = webhook!(context, "/hook")
+      evil = webhook!(context, "/evil")
+      HttpReceiver.script(context.receiver, "/evil", [{200, [], "evil"}])
+
+      SwitchStore.set(
+        context.switch,
+        {:refuse, &(match?(%Attempt{}, &1) and &1.response_body == "evil")}
+      )
+
+      [bad] = push(context, [delivery(evil)])
+      good = push(context, deliveries(webhook, 20))
+      eventually(fn -> done?(context, good) end)
+      # Without what the receiver wrote even this one.
+      eventually(fn -> done?(context, [bad]) end)
+      assert [%Attempt{status: 200, response_body: ""}] = attempts(context, bad)
+      assert Recorder.size(context.instance) == 0
+    end
+
+    test "an attempt that the store has no room for is not given up", context do
+      context = start!(context, retry_delays_ms: [])
+      webhook = webhook!(context, "/hook")
+      large = webhook!(context, "/large")
+      HttpReceiver.script(context.receiver, "/large", [{200, [], "large"}])
+      of_large? = &(match?(%Attempt{}, &1) and &1.webhook_id == large.id)
+      SwitchStore.set(context.switch, {:refuse, of_large?, :disk_full})
+      [kept] = push(context, [delivery(large)])
+      good = push(context, deliveries(webhook, 20))
+      eventually(fn -> HttpReceiver.count(context.receiver) == 21 end)
+      # Time for some rounds.
+      Process.sleep(1_000)
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> done?(context, [kept | good]) end)
+      assert [%Attempt{status: 200, response_body: "large"}] = attempts(context, kept)
+      assert %{refused: 0} = API.stats(context.name)
+      assert HttpReceiver.count(context.receiver) == 21
+    end
+
+    test "nor is one that goes without its answer, as long as the store is away", context do
+      context = start!(context, retry_delays_ms: [])
+      webhook = webhook!(context, "/hook")
+      evil = webhook!(context, "/evil")
+      HttpReceiver.script(context.receiver, "/evil", [{200, [], "evil"}])
+      test = self()
+
+      # Refused for its answer; and then, without it, there is no connection.
+      SwitchStore.set(
+        context.switch,
+        {:refuse,
+         fn
+           %Attempt{response_body: "evil"} -> true
+           %Attempt{response_truncated: true} -> send(test, :shortened) && exit(:away)
+           _other -> false
+         end}
+      )
+
+      [bad] = push(context, [delivery(evil)])
+      push(context, deliveries(webhook, 20))
+      assert_receive :shortened, 5_000
+      SwitchStore.set(context.switch, {:refuse, &match?(%Attempt{response_body: "evil"}, &1)})
+
+      # Alone it would be taken for a store that is away.
+      eventually(fn ->
+        push(context, [delivery(webhook)])
+        done?(context, [bad])
+      end)
+    end
+
+    test "what was reported before the VM's clock leapt is due after the same wait", context do
+      context = start!(context, retry_delays_ms: [50_000])
+      webhook = webhook!(context, "/hook")
+      HttpReceiver.script(context.receiver, "/hook", [{:delay, 60_000, 200}])
+      [id] = push(context, [delivery(webhook)])
+      # What is not accepted yet has no record to be moved.
+      eventually(fn -> Outbox.size(context.instance) == 0 end)
+      now_ms = System.system_time(:millisecond)
+      hour_ms = 3_600_000
+
+      before = %Attempt{
+        delivery_id: id,
+        webhook_id: webhook.id,
+        number: 1,
+        state: :parked,
+        error: :timeout,
+        started_at_ms: now_ms - hour_ms,
+        next_at_ms: now_ms - hour_ms + 70_000
+      }
+
+      :ok = Recorder.put(context.instance, [before], System.time_offset(:millisecond) - hour_ms)
+      eventually(fn -> logged(context, id).state == :parked end)
+      assert_in_delta logged(context, id).next_at_ms, now_ms + 70_000, 100
+      assert [%{started_at_ms: started_at_ms}] = attempts(context, id)
+      assert_in_delta started_at_ms, now_ms, 100
+    end
+
+    test "a backlog stops the engine, and its end starts it again", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      SwitchStore.set(context.switch, {:only, [:record], :away})
+
+      waiting =
+        for n <- 1..5_000,
+            do: %Attempt{
+              delivery_id: "none-#{n}",
+              webhook_id: "none",
+              number: 1,
+              state: :failed,
+              error: :timeout,
+              started_at_ms: 0
+            }
+
+      Recorder.put(context.instance, waiting)
+      refute Recorder.room?(context.instance)
+      Process.sleep(150)
+      ids = push(context, deliveries(webhook, 10))
+      Process.sleep(300)
+      assert HttpReceiver.count(context.receiver) == 0
+      SwitchStore.set(context.switch, :on)
+      eventually(fn -> done?(context, ids) end)
+    end
+
+    test "flush waits for what was there before it", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      push(context, deliveries(webhook, 200))
+      HttpReceiver.await(context.receiver, "/hook", 200)
+      eventually(fn -> Recorder.size(context.instance) > 0 or done?(context, []) end)
+      assert :ok = Recorder.flush(context.instance, 5_000)
+
+      SwitchStore.set(context.switch, {:only, [:record], :away})
+
+      Recorder.put(context.instance, [
+        %Attempt{delivery_id: "x", webhook_id: "x", number: 0, state: :failed}
+      ])
+
+      assert {:error, :timeout} = Recorder.flush(context.instance, 100)
+      SwitchStore.set(context.switch, :on)
+      assert :ok = Recorder.flush(context.instance, 5_000)
+      kill!(context, :recorder)
+      assert :ok = Recorder.flush(context.instance, 5_000)
+    end
+  end
+
+  describe "observers" do
+    test "get every event with its measurements, never a URL", context do
+      context = start!(context, observers: [{Tell, self()}], retry_delays_ms: [10])
+      webhook = webhook!(context, "/hook?token=tok", %{})
+      HttpReceiver.script(context.receiver, "/hook", [500, 200])
+      site_and_id = %{site_id: 1, webhook_id: webhook.id}
+      assert_receive {:webhook_changed, %{}, %{change: :created} = created}
+      assert Map.take(created, [:site_id, :webhook_id]) == site_and_id
+
+      [id] = push(context, [delivery(webhook)])
+      name = context.name
+      assert_receive {:deliveries_accepted, %{count: 1}, %{instance: ^name, sites: %{1 => 1}}}
+      assert_receive {:attempt, %{total_us: total}, %{delivery_id: ^id, number: 1} = first}
+
+      assert %{
+               state: :pending,
+               status: 500,
+               error: :http_status,
+               destination: "127.0.0.1",
+               site_id: 1
+             } = first
+
+      assert total > 0 and is_integer(first.next_at_ms)
+      assert_receive {:attempt, _, %{delivery_id: ^id, number: 2, state: :delivered}}, 5_000
+
+      assert_receive {:delivery_finished, %{attempts: 2},
+                      %{delivery_id: ^id, state: :delivered} = last}
+
+      refute inspect([created, first, last]) =~ "tok"
+      assert [%{state: :delivered}] = all_deliveries(context)
+    end
+
+    test "one that raises or exits disturbs nobody, and is counted", context do
+      observers = [{Tell, :raise}, {Tell, :exit}, {Tell, self()}]
+      context = start!(context, observers: observers)
+      webhook = webhook!(context, "/hook")
+
+      log =
+        capture_log(fn ->
+          [id] = push(context, [delivery(webhook)])
+          assert_receive {:delivery_finished, _, %{delivery_id: ^id}}, 2_000
+        end)
+
+      assert log =~ "as always"
+      assert API.stats(context.name).observer_errors >= 4
+    end
+
+    test "one that hangs loses events, and nothing else", context do
+      context = start!(context, observers: [{Tell, {:hang, self()}}])
+      webhook = webhook!(context, "/hook")
+      assert_receive {:hanging, :webhook_changed, pid}
+      ids = push(context, deliveries(webhook, 300))
+      eventually(fn -> done?(context, ids) end)
+
+      attempts =
+        for n <- 1..11_000,
+            do: %Attempt{
+              delivery_id: "none-#{n}",
+              webhook_id: "none",
+              number: 0,
+              state: :failed,
+              started_at_ms: 0
+            }
+
+      for slice <- Enum.chunk_every(attempts, 1_000), do: Recorder.put(context.instance, slice)
+      assert :ok = Recorder.flush(context.instance, 10_000)
+      assert API.stats(context.name).notices_dropped > 0
+      assert {:message_queue_len, length} = Process.info(pid, :message_queue_len)
+      assert length < 10_100
+    end
+  end
+
+  describe "a receiver that is gone" do
+    test "disables its webhook at once; its events are kept and come back", context do
+      context =
+        start!(context, retry_delays_ms: [50], lane_in_flight_max: 1, observers: [{Tell, self()}])
+
+      webhook = webhook!(context, "/gone")
+      HttpReceiver.script(context.receiver, "/gone", [{:delay, 50, 410}])
+      webhook_id = webhook.id
+      [id | waiting] = push(context, deliveries(webhook, 5))
+      assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}, 3_000
+
+      assert_receive {:webhook_disabled, _,
+                      %{reason: :gone, destination: "127.0.0.1", webhook_id: ^webhook_id}}
+
+      {:ok, disabled} = API.get_webhook(context.name, :owner, 1, webhook_id)
+      assert %{enabled: true, disabled_reason: :gone} = disabled
+      assert is_integer(disabled.disabled_at_ms)
+      eventually(fn -> logged(context, id).state == :failed end)
+
+      for id <- waiting do
+        eventually(fn -> logged(context, id).state in [:cancelled, :failed] end)
+      end
+
+      assert Enum.any?(waiting, &(logged(context, &1).reason == "webhook_disabled"))
+
+      # Events while it is disabled: on record, not sent.
+      count = HttpReceiver.count(context.receiver)
+      API.events_buffered(context.name, [event(), event()])
+
+      kept =
+        eventually(fn ->
+          with [_, _ | _] = all <- all_deliveries(context),
+               true <- length(all) == 7,
+               do: all,
+               else: (_ -> nil)
+        end)
+
+      assert Enum.count(kept, &(&1.state == :cancelled and &1.reason == "webhook_disabled")) >= 2
+      Process.sleep(100)
+      assert HttpReceiver.count(context.receiver) == count
+
+      # A redelivery has to wait until it is on again.
+      assert {:error, %Error{reason: :webhook_disabled}} =
+               API.redeliver(context.name, :owner, 1, id)
+
+      assert {:error, %Error{reason: :webhook_disabled}} =
+               API.recover(context.name, :owner, 1, webhook_id, 0)
+
+      HttpReceiver.script(context.receiver, "/gone", [200])
+      {:ok, %{disabled_reason: nil}} = API.enable_webhook(context.name, :owner, 1, webhook_id)
+
+      assert {:ok, %{count: 7, more?: false}} =
+               API.recover(context.name, :owner, 1, webhook_id, 0)
+
+      eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :delivered)) end)
+    end
+
+    test "is disabled even if the host that is to be told raises", context do
+      context = start!(context, observers: [{Tell, self()}])
+      TestHost.put(context.host, :webhook_disabled, fn -> raise "no mail today" end)
+      webhook = webhook!(context, "/gone")
+      HttpReceiver.script(context.receiver, "/gone", [410])
+
+      log =
+        capture_log(fn ->
+          push(context, [delivery(webhook)])
+          assert_receive {:webhook_disabled, _, %{reason: :gone}}, 3_000
+        end)
+
+      assert log =~ "could not be told"
+      # And the next one's owner is told.
+      TestHost.put(context.host, :webhook_disabled, :ok)
+      other = webhook!(context, "/other")
+      other_id = other.id
+      HttpReceiver.script(context.receiver, "/other", [410])
+      push(context, [delivery(other)])
+      assert_receive {:host, :webhook_disabled, ^other_id, :gone}, 3_000
+    end
+
+    test "is disabled even if the store is away when it says so", context do
+      context = start!(context)
+      webhook = webhook!(context, "/gone")
+      HttpReceiver.script(context.receiver, "/gone", [410])
+      webhook_id = webhook.id
+      SwitchStore.set(context.switch, {:only, [:update_webhook], :away})
+      push(context, [delivery(webhook)])
+      refute_receive {:host, :webhook_disabled, _, _}, 300
+      SwitchStore.set(context.switch, :on)
+      assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}, 3_000
+    end
+  end
+
+  describe "a receiver that only fails" do
+    setup context do
+      context = start!(context, retry_delays_ms: [], disable_after_ms: 60_000)
+      webhook = webhook!(context, "/fails")
+      HttpReceiver.script(context.receiver, "/fails", [500])
+      Map.put(context, :webhook, webhook)
+    end
+
+    defp fail_once(%{webhook: webhook} = context) do
+      [id] = push(context, [delivery(webhook)])
+      eventually(fn -> logged(context, id).state == :failed end)
+    end
+
+    test "failing is counted by the store's clock: a node that is days ahead switches nothing off",
+         context do
+      day_ms = 86_400_000
+      SwitchStore.set(context.switch, {:clock, -10 * day_ms})
+      push(context, [delivery(context.webhook)])
+      since = eventually(fn -> stored(context, context.webhook).failing_since_ms end)
+      assert_in_delta since, System.system_time(:millisecond) - 10 * day_ms, 10_000
+      push(context, deliveries(context.webhook, 3))
+      eventually(fn -> Enum.count(all_deliveries(context), &(&1.state == :failed)) == 4 end)
+      Process.sleep(200)
+      assert stored(context, context.webhook).disabled_reason == nil
+    end
+
+    defp failing_since(context, ms_ago) do
+      since_ms = System.system_time(:millisecond) - ms_ago
+
+      :ok = Store.put_health(context.instance, context.webhook.id, %{failing_since_ms: since_ms})
+    end
+
+    test "is noted with its first failure, cleared by a success", context do
+      fail_once(context)
+      since = eventually(fn -> stored(context, context.webhook).failing_since_ms end)
+      fail_once(context)
+      assert stored(context, context.webhook).failing_since_ms == since
+      HttpReceiver.script(context.receiver, "/fails", [200])
+      push(context, [delivery(context.webhook)])
+      eventually(fn -> stored(context, context.webhook).failing_since_ms == nil end)
+      refute_received {:host, :webhook_disabled, _, _}
+    end
+
+    test "is disabled when that has lasted long enough", context do
+      webhook_id = context.webhook.id
+      failing_since(context, 59_000)
+      fail_once(context)
+      refute_receive {:host, :webhook_disabled, _, _}, 200
+
+      kill!(context, :health)
+      failing_since(context, 61_000)
+      Plausible.Webhooks.Deliver.Health.forget(context.instance, webhook_id)
+      fail_once(context)
+      assert_receive {:host, :webhook_disabled, ^webhook_id, :failing}, 3_000
+      assert %{disabled_reason: :failing} = stored(context, context.webhook)
+    end
+
+    test "is not disabled if another node has delivered since", context do
+      HttpReceiver.script(context.receiver, "/fails", [200, 500])
+      [id] = push(context, [delivery(context.webhook)])
+      eventually(fn -> logged(context, id).state == :delivered end)
+      # What another node would have left behind: a success that we know nothing of.
+      failing_since(context, 120_000)
+      fail_once(context)
+      eventually(fn -> stored(context, context.webhook).failing_since_ms == nil end)
+      refute_received {:host, :webhook_disabled, _, _}
+    end
+
+    test "is not disabled if that delivery is pages away", context do
+      failing_since(context, 120_000)
+      found = %{delivery(context.webhook) | state: :delivered}
+
+      SwitchStore.set(
+        context.switch,
+        {:answer,
+         fn
+           :deliveries, [1, %{states: [:delivered]}, %{after: nil}] ->
+             {:ok, %{entries: [], next: "one"}}
+
+           :deliveries, [1, %{states: [:delivered]}, %{after: "one"}] ->
+             {:ok, %{entries: [], next: "two"}}
+
+           :deliveries, [1, %{states: [:delivered]}, %{after: "two"}] ->
+             {:ok, %{entries: [found], next: nil}}
+
+           _function, _arguments ->
+             :pass
+         end}
+      )
+
+      fail_once(context)
+      eventually(fn -> stored(context, context.webhook).failing_since_ms == nil end)
+      refute_received {:host, :webhook_disabled, _, _}
+    end
+
+    test "gets a new chance with a new URL", context do
+      webhook_id = context.webhook.id
+      failing_since(context, 61_000)
+      fail_once(context)
+      assert_receive {:host, :webhook_disabled, ^webhook_id, :failing}, 3_000
+      url = HttpReceiver.url(context.receiver, "/works")
+      {:ok, updated} = API.update_webhook(context.name, :owner, 1, webhook_id, %{url: url})
+      assert %{disabled_reason: nil, failing_since_ms: nil, disabled_at_ms: nil} = updated
+      push(context, [delivery(context.webhook)])
+      HttpReceiver.await(context.receiver, "/works", 1)
+    end
+  end
+end

@@ -1,0 +1,166 @@
+defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
+  use Plausible.Webhooks.TrafficCase, async: true
+
+  describe "after a crash" do
+    # Everything that is done for one notice, killed at each step in turn.
+    for step <- [:visitors, :put_alert_state, :deliver], nth <- 1..2 do
+      test "at call #{nth} of #{step} there is one notice, not none, not two", context do
+        visit(context.world, 100)
+        counter = :counters.new(1, [])
+
+        die = fn ->
+          :counters.add(counter, 1, 1)
+
+          if :counters.get(counter, 1) == unquote(nth),
+            do: Process.exit(self(), :kill),
+            else: :not_this_time
+        end
+
+        World.fail(context.world, unquote(step), fn ->
+          if die.() == :not_this_time, do: {:error, :still_away}
+        end)
+
+        evaluate(context)
+        World.put(context.world, :fail, %{})
+        assert %{failed: []} = evaluate(context, [watching()], @t + @minute)
+        assert %{fired: 0, failed: []} = evaluate(context, [watching()], @t + 2 * @minute)
+        assert [%{event: %{type: "traffic.spike"}}] = World.accepted(context.world)
+      end
+    end
+
+    test "between acceptance and its record the same delivery is accepted again", context do
+      visit(context.world, 100)
+      # The second write is the record of the notice.
+      counter = :counters.new(1, [])
+
+      World.fail(context.world, :put_alert_state, fn ->
+        :counters.add(counter, 1, 1)
+        if :counters.get(counter, 1) == 2, do: {:error, :away}, else: :ok
+      end)
+
+      # What the failing first write would have stored.
+      World.put(context.world, :states, %{
+        {"w1", :spike} => %{
+          webhook_id: "w1",
+          kind: :spike,
+          state: :firing,
+          alert_id: "alr_01KARZ8V9T4C7Q2M5N6P8R0S1T",
+          visitors: 120,
+          threshold: 100,
+          seen_at_ms: nil,
+          changed_at_ms: @t - @minute,
+          notified_at_ms: nil
+        }
+      })
+
+      :counters.add(counter, 1, 1)
+      assert %{fired: 0, failed: [{1, {:store, :away}}]} = evaluate(context)
+      World.put(context.world, :fail, %{})
+      assert %{fired: 1} = evaluate(context, [watching()], @t + @minute)
+      assert [%{id: "msg_01KARZ8V9T4C7Q2M5N6P8R0S1T"} = notice] = World.accepted(context.world)
+      assert body(notice)["alert"]["started_at"] == "2026-11-23T09:59:00.000Z"
+    end
+
+    test "a breach on record is told even if it is over by now", context do
+      visit(context.world, 100)
+      World.fail(context.world, :deliver, fn -> {:error, :full} end)
+      assert %{failed: [{1, {:deliver, :full}}]} = evaluate(context)
+      World.put(context.world, :fail, %{})
+      wanting = watching(events: ["traffic.spike", "traffic.resolved"])
+      assert notices(context, wanting, [0, 0, 0]) == [["traffic.spike"], ["traffic.resolved"], []]
+    end
+
+    test "nothing is sent before it is on record", context do
+      visit(context.world, 100)
+      World.fail(context.world, :put_alert_state, fn -> {:error, :away} end)
+      assert %{failed: [{1, {:store, :away}}]} = evaluate(context)
+      assert World.accepted(context.world) == []
+    end
+
+    test "an end that could not be sent is sent again, and is not forgotten", context do
+      wanting = watching(events: ["traffic.spike", "traffic.resolved"])
+      assert notices(context, wanting, [100]) == [["traffic.spike"]]
+      World.fail(context.world, :deliver, fn -> raise "no" end)
+      visit(context.world, 0)
+      assert %{failed: [{1, {:deliver, {:raised, "no"}}}]} = evaluate(context, wanting)
+      World.put(context.world, :fail, %{})
+      assert notices(context, wanting, [0, 0]) == [["traffic.resolved"], []]
+    end
+  end
+
+  describe "a host that fails" do
+    test "costs the notice its baseline, not its existence", context do
+      visit(context.world, 100)
+      calls = :counters.new(1, [])
+
+      World.fail(context.world, :visitors, fn ->
+        :counters.add(calls, 1, 1)
+        if :counters.get(calls, 1) == 1, do: {:ok, [100]}, else: {:error, :timeout}
+      end)
+
+      World.fail(context.world, :breakdown, fn -> raise "no" end)
+      World.fail(context.world, :dashboard_url, fn -> exit(:no) end)
+      assert %{fired: 1, incomplete: 1, failed: []} = evaluate(context)
+      [notice] = World.accepted(context.world)
+
+      assert %{"baseline" => nil, "top_sources" => [], "top_pages" => [], "dashboard_url" => nil} =
+               body(notice)
+    end
+
+    test "for one site spoils that site only", context do
+      for id <- 2..6, do: site(context.world, id)
+      for id <- 1..6, do: visit(context.world, 100, id)
+      visit(context.world, fn _window -> raise "site 2" end, 2)
+      visit(context.world, fn _window -> exit(:site_3) end, 3)
+      visit(context.world, fn _window -> Process.sleep(:infinity) end, 4)
+      visit(context.world, fn _window -> Process.exit(self(), :kill) end, 5)
+      sites = for id <- 1..6, do: {id, [watching(id: "w#{id}")]}
+      traffic = Map.put(context.traffic, :site_timeout_ms, 1_500)
+      summary = Traffic.Round.evaluate(traffic, sites, @t, [self()])
+      assert summary.fired == 2
+      assert Enum.sort(Enum.map(summary.failed, &elem(&1, 0))) == [2, 3, 4, 5]
+      assert {4, :timeout} in summary.failed
+    end
+
+    test "never takes longer than a round", context do
+      visit(context.world, fn _window -> Process.sleep(:infinity) end)
+      for id <- 2..40, do: site(context.world, id)
+      for id <- 2..40, do: visit(context.world, fn _window -> Process.sleep(:infinity) end, id)
+      sites = for id <- 1..40, do: {id, [watching(id: "w#{id}")]}
+      traffic = Map.merge(context.traffic, %{site_timeout_ms: 50, round_timeout_ms: 200})
+      {us, summary} = :timer.tc(fn -> Traffic.Round.evaluate(traffic, sites, @t, []) end)
+      assert us < 2_000_000
+      reasons = Enum.frequencies_by(summary.failed, &elem(&1, 1))
+      assert reasons[:timeout] + reasons[:no_time_left] == 40
+      assert reasons[:no_time_left] > 10
+    end
+
+    test "a store that is away fails every site and sends nothing", context do
+      visit(context.world, 100)
+      World.fail(context.world, :alert_states, fn -> {:error, :away} end)
+      assert %{fired: 0, failed: [{1, {:store, :away}}]} = evaluate(context)
+      assert World.log(context.world) == [{:alert_states, 1}]
+    end
+
+    test "a host that answers nonsense is a failure", context do
+      for nonsense <- [{:ok, []}, {:ok, [1, 2]}, :what, {:ok, nil}] do
+        World.fail(context.world, :visitors, fn -> nonsense end)
+        assert %{fired: 0, failed: [{1, _reason}]} = evaluate(context)
+      end
+    end
+  end
+
+  test "a webhook that we disabled gets its notice as one to be kept", context do
+    visit(context.world, 100)
+    evaluate(context, watching(status: :disabled))
+    assert [%{status: :disabled}] = World.accepted(context.world)
+  end
+
+  test "many states are asked for in portions", context do
+    webhooks = for n <- 1..1_200, do: watching(id: "w#{n}")
+    evaluate(context, webhooks)
+
+    assert [{:alert_states, 500}, {:alert_states, 500}, {:alert_states, 200} | _] =
+             World.log(context.world)
+  end
+end

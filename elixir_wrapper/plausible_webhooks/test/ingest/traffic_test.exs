@@ -1,0 +1,211 @@
+defmodule Plausible.Webhooks.Ingest.TrafficTest do
+  use Plausible.Webhooks.TrafficCase, async: true
+
+  doctest Traffic.Rules
+
+  describe "US1.1, US5.1: a breach gives a notice" do
+    test "a spike at the threshold", context do
+      assert notices(context, watching(), [99, 100]) == [[], ["traffic.spike"]]
+    end
+
+    test "a drop below the threshold", context do
+      assert notices(context, dropping(), [20, 19]) == [[], ["traffic.drop"]]
+    end
+
+    test "with thresholds of 1", context do
+      assert notices(context, watching(spike_threshold: 1), [0, 1, 1, 0, 1]) ==
+               [[], ["traffic.spike"], [], [], ["traffic.spike"]]
+
+      assert notices(context, dropping(id: "w2", drop_threshold: 1), [1, 0, 0, 1, 0]) ==
+               [[], ["traffic.drop"], [], [], ["traffic.drop"]]
+    end
+
+    test "the windows are the last five minutes and the last twelve hours", context do
+      visit(context.world, fn
+        {from, to} when to == @t and to - from == 5 * @minute -> 100
+        {from, to} when to == @t and to - from == 12 * @hour -> 19
+        _baseline -> 50
+      end)
+
+      both = watching(events: ["traffic.spike", "traffic.drop"], drop_threshold: 20)
+      assert %{fired: 2} = evaluate(context, both)
+      data = Map.new(World.accepted(context.world), &{&1.event.type, body(&1)})
+      assert %{"current_visitors" => 100, "window_seconds" => 300} = data["traffic.spike"]
+      assert %{"current_visitors" => 19, "window_seconds" => 43_200} = data["traffic.drop"]
+    end
+  end
+
+  describe "US1.2: one notice per breach" do
+    test "however long it lasts and however high it goes", context do
+      assert notices(context, watching(), [100, 500, 100, 9_999]) == [
+               ["traffic.spike"],
+               [],
+               [],
+               []
+             ]
+    end
+
+    test "nothing on the return to normal, a notice on the next breach", context do
+      assert notices(context, watching(), [100, 50, 99, 100]) ==
+               [["traffic.spike"], [], [], ["traffic.spike"]]
+    end
+
+    test "traffic that hovers at the threshold is one breach", context do
+      assert notices(context, watching(), [100, 99, 100, 90, 100, 89, 100]) ==
+               [["traffic.spike"], [], [], [], [], [], ["traffic.spike"]]
+
+      assert notices(context, dropping(id: "w2"), [19, 20, 19, 21, 19, 22, 19]) ==
+               [["traffic.drop"], [], [], [], [], [], ["traffic.drop"]]
+    end
+
+    test "who subscribed to it is told the end, with the alert's id", context do
+      wanting = watching(events: ["traffic.spike", "traffic.resolved"])
+      assert notices(context, wanting, [100, 120]) == [["traffic.spike"], []]
+      state = World.get(context.world, :states)[{"w1", :spike}]
+      assert notices(context, wanting, [95, 89, 50]) == [[], ["traffic.resolved"], []]
+      visit(context.world, 100)
+      evaluate(context, wanting)
+      assert World.get(context.world, :states)[{"w1", :spike}].alert_id != state.alert_id
+    end
+
+    test "each webhook and kind has a state of its own", context do
+      webhooks = [
+        watching(),
+        watching(id: "w2", spike_threshold: 200),
+        watching(id: "w3", events: ["traffic.spike", "traffic.drop"], drop_threshold: 150)
+      ]
+
+      assert notices(context, webhooks, [100, 200, 100]) ==
+               [
+                 ["traffic.drop", "traffic.spike", "traffic.spike"],
+                 ["traffic.spike"],
+                 ["traffic.drop"]
+               ]
+    end
+  end
+
+  describe "US1.3: the notice tells" do
+    test "visitors, threshold, baseline, where from", context do
+      visit(context.world, fn
+        {_from, to} when to == @t -> 512
+        {_from, to} -> 100 + div(@t - to, @week)
+      end)
+
+      evaluate(context)
+      assert [%{webhook_id: "w1", status: :active} = notice] = World.accepted(context.world)
+      data = body(notice)
+      assert "alr_" <> ulid = data["alert"]["id"]
+      assert notice.id == "msg_" <> ulid
+
+      assert %{
+               "site" => %{"domain" => "site1.test"},
+               "alert" => %{"status" => "firing", "started_at" => "2026-11-23T10:00:00.000Z"},
+               "current_visitors" => 512,
+               "threshold" => 100,
+               "baseline" => %{
+                 "visitors" => 102.5,
+                 "samples" => [101, 102, 103, 104],
+                 "change_percent" => 399.5
+               },
+               "top_sources" => [%{"name" => "HN", "visitors" => 9}],
+               "top_pages" => [%{"path" => "/a", "visitors" => 8}],
+               "dashboard_url" => "https://p.test/1"
+             } = data
+    end
+
+    test "a baseline of the weeks that the site has, or none", context do
+      for {weeks, samples} <- [{100, 4}, {4, 3}, {2.001, 2}, {1.5, 1}, {1, 0}] do
+        site(context.world, 1, @t - round(weeks * @week))
+        visit(context.world, 100)
+        World.put(context.world, :states, %{})
+        World.put(context.world, :accepted, %{})
+        evaluate(context)
+        [notice] = World.accepted(context.world)
+
+        case body(notice)["baseline"] do
+          nil -> assert samples == 0
+          baseline -> assert length(baseline["samples"]) == samples
+        end
+      end
+    end
+
+    test "no change against a baseline of nobody", context do
+      visit(context.world, fn {_from, to} -> if to == @t, do: 100, else: 0 end)
+      evaluate(context)
+      [notice] = World.accepted(context.world)
+      assert %{"visitors" => +0.0, "change_percent" => nil} = body(notice)["baseline"]
+    end
+
+    test "asks for nothing of this while there is no breach, and once when there is", context do
+      visit(context.world, 99)
+      evaluate(context)
+      assert World.log(context.world) == [{:alert_states, 1}, :allowed?, :site, {:visitors, 1}]
+      visit(context.world, 100)
+      evaluate(context, [watching(), watching(id: "w2"), watching(id: "w3")])
+      log = World.log(context.world)
+      assert Enum.count(log, &(&1 == {:visitors, 4})) == 1
+      assert Enum.count(log, &(&1 == {:breakdown, 3})) == 1
+      assert Enum.count(log, &match?({:deliver, _}, &1)) == 3
+    end
+  end
+
+  describe "who is left alone" do
+    test "a site for which alerts are not allowed; its states stay", context do
+      evaluate(context)
+      visit(context.world, 100)
+      evaluate(context)
+      states = World.get(context.world, :states)
+      World.fail(context.world, :alerts_allowed?, fn -> false end)
+      visit(context.world, 0)
+      assert %{failed: [], resolved: 0} = evaluate(context)
+      assert World.get(context.world, :states) == states
+    end
+
+    test "a site that is gone", context do
+      World.put(context.world, :sites, %{})
+      assert %{fired: 0, failed: []} = evaluate(context)
+    end
+
+    test "a site too young for a drop", context do
+      for {start_ms, fired} <- [{nil, 0}, {@t - 12 * @hour + 1, 0}, {@t - 12 * @hour, 1}] do
+        site(context.world, 1, start_ms)
+        assert %{fired: ^fired} = evaluate(context, dropping())
+      end
+    end
+
+    test "a webhook that follows the host's notifier", context do
+      visit(context.world, 1_000)
+      assert %{fired: 0} = evaluate(context, watching(spike_threshold: :notifier))
+      assert %{fired: 0} = evaluate(context, watching(spike_threshold: nil))
+    end
+
+    test "a kind that the webhook did not subscribe to", context do
+      visit(context.world, 5)
+      assert %{fired: 0} = evaluate(context, watching(drop_threshold: 20))
+    end
+  end
+
+  describe "the minimum interval" do
+    test "holds up a second notice until it is over", context do
+      webhook = watching(min_interval_s: 180)
+
+      assert notices(context, webhook, [100, 0, 100, 100, 100]) ==
+               [["traffic.spike"], [], [], ["traffic.spike"], []]
+    end
+
+    test "a breach that is over by then gives none", context do
+      webhook = watching(min_interval_s: 180)
+      assert notices(context, webhook, [100, 0, 100, 0, 0]) == [["traffic.spike"], [], [], [], []]
+    end
+
+    test "a clock that was set back holds up nothing", context do
+      webhook = watching(min_interval_s: 3_600)
+      visit(context.world, 100)
+      evaluate(context, webhook, @t + 10 * @hour)
+      visit(context.world, 0)
+      evaluate(context, webhook, @t)
+      visit(context.world, 100)
+      assert %{fired: 1} = evaluate(context, webhook, @t + @minute)
+    end
+  end
+end

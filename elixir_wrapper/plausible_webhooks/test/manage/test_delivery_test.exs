@@ -1,0 +1,208 @@
+defmodule Plausible.Webhooks.Manage.TestDeliveryTest.LimitedHost do
+  # The tests' host, with a rate limiter of its own.
+  alias Plausible.Webhooks.Host
+  alias Plausible.Webhooks.Test.TestHost
+
+  for {name, arity} <- Host.behaviour_info(:callbacks) -- Host.behaviour_info(:optional_callbacks) do
+    arguments = Macro.generate_arguments(arity, __MODULE__)
+    defdelegate unquote(name)(unquote_splicing(arguments)), to: TestHost
+  end
+
+  def check_rate(host, key, window_ms, limit) do
+    [{:pid, pid}] = :ets.lookup(host, :pid)
+    send(pid, {:host, :check_rate, key, window_ms, limit})
+
+    case :ets.lookup(host, :rate) do
+      [{:rate, answer}] -> answer
+      [] -> :ok
+    end
+  end
+end
+
+defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
+  use Plausible.Webhooks.Test.InstanceCase, async: true
+
+  alias Plausible.Webhooks, as: API
+  alias __MODULE__.LimitedHost
+
+  @moduletag :capture_log
+
+  describe "a test" do
+    test "tells what came of it and is on record", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+
+      HttpReceiver.script(context.receiver, "/hook", [
+        {201, [{"content-type", "text/plain"}], "thanks"}
+      ])
+
+      assert {:ok, %Attempt{} = attempt} =
+               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+
+      assert %{state: :delivered, status: 201, number: 1, response_body: "thanks", error: nil} =
+               attempt
+
+      assert attempt.response_content_type == "text/plain"
+      assert attempt.total_us > 0
+      assert [request] = HttpReceiver.requests(context.receiver, "/hook")
+      assert request.verified
+      assert %{state: :delivered, type: "webhook.test"} = logged(context, attempt.delivery_id)
+      assert [_] = attempts(context, attempt.delivery_id)
+    end
+
+    test "can be a sample of any type", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+
+      for type <- Plausible.Webhooks.Event.types() do
+        assert {:ok, %{state: :delivered} = attempt} =
+                 API.send_test(context.name, :owner, 1, webhook.id, type)
+
+        request = List.last(HttpReceiver.requests(context.receiver, "/hook"))
+        assert {:ok, %{"type" => ^type}} = Plausible.Webhooks.Native.decode(request.body)
+        assert logged(context, attempt.delivery_id).type == type
+      end
+
+      assert {:error, %Error{reason: {:invalid, %{type: _}}}} =
+               API.send_test(context.name, :owner, 1, webhook.id, "nonsense")
+
+      assert {:error, %Error{reason: {:invalid, %{type: _}}}} =
+               API.send_test(context.name, :owner, 1, webhook.id, nil)
+    end
+
+    test "that fails says why, and is not retried", context do
+      context =
+        start!(context, retry_delays_ms: [10, 10], timeout_ms: 400, connect_timeout_ms: 300)
+
+      webhook = webhook!(context, "/hook")
+
+      for {answer, error} <- [
+            {500, :http_status},
+            {:hang, :timeout},
+            {:close, nil},
+            {302, :redirect}
+          ] do
+        HttpReceiver.script(context.receiver, "/hook", [answer])
+
+        assert {:ok, %{state: :failed} = attempt} =
+                 API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+
+        if error, do: assert(attempt.error == error), else: assert(attempt.error != nil)
+      end
+
+      count = HttpReceiver.count(context.receiver)
+      Process.sleep(150)
+      assert HttpReceiver.count(context.receiver) == count
+      nobody = HttpReceiver.start!()
+      new = %{url: HttpReceiver.url(nobody, "/")}
+      HttpReceiver.stop_listening(nobody)
+      {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, new)
+
+      assert {:ok, %{error: :connection_refused, state: :failed}} =
+               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+    end
+
+    test "works for a webhook that is switched off, and leaves it off", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook", %{enabled: false})
+
+      assert {:ok, %{state: :delivered}} =
+               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+
+      assert {:ok, %{enabled: false}} = API.get_webhook(context.name, :owner, 1, webhook.id)
+      # And nothing else gets through by that.
+      late = delivery(webhook)
+      Outbox.push(context.instance, [late])
+      eventually(fn -> logged(context, late.id).state == :cancelled end)
+      assert HttpReceiver.count(context.receiver) == 1
+    end
+
+    test "that succeeds switches on what we had disabled; one that fails does not", context do
+      context = start!(context, retry_delays_ms: [])
+      webhook = webhook!(context, "/hook")
+      webhook_id = webhook.id
+      HttpReceiver.script(context.receiver, "/hook", [410, 500, 200])
+      Outbox.push(context.instance, [delivery(webhook)])
+      assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}, 3_000
+
+      assert {:ok, %{state: :failed}} =
+               API.send_test(context.name, :owner, 1, webhook_id, "webhook.test")
+
+      assert {:ok, %{disabled_reason: :gone}} =
+               API.get_webhook(context.name, :owner, 1, webhook_id)
+
+      assert {:ok, %{state: :delivered}} =
+               API.send_test(context.name, :owner, 1, webhook_id, "webhook.test")
+
+      assert {:ok, %{disabled_reason: nil, enabled: true}} =
+               API.get_webhook(context.name, :owner, 1, webhook_id)
+
+      API.events_buffered(context.name, [event()])
+      HttpReceiver.await(context.receiver, "/hook", 4)
+    end
+
+    test "is rate-limited by site", context do
+      context = start!(context, tests_per_minute: 3)
+      webhook = webhook!(context, "/hook")
+
+      {:ok, other} =
+        API.create_webhook(context.name, :owner, 2, %{
+          url: webhook.url,
+          events: ["goal.completed"]
+        })
+
+      for _ <- 1..3,
+          do:
+            assert({:ok, _} = API.send_test(context.name, :owner, 1, webhook.id, "webhook.test"))
+
+      assert {:error, %Error{reason: {:rate_limited, retry_in_ms}}} =
+               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+
+      assert retry_in_ms in 1..60_000
+      # What is refused for another reason does not count, and other sites do not care.
+      assert {:error, %Error{reason: :not_found}} =
+               API.send_test(context.name, :owner, 1, "wh_none", "webhook.test")
+
+      assert {:ok, _} = API.send_test(context.name, :owner, 2, other.id, "webhook.test")
+      assert HttpReceiver.count(context.receiver) == 4
+    end
+
+    test "asks the rate limiter of a host that has one", context do
+      context = start!(context, host: {LimitedHost, context.host}, tests_per_minute: 7)
+      webhook = webhook!(context, "/hook")
+      test = fn -> API.send_test(context.name, :owner, 1, webhook.id, "webhook.test") end
+
+      assert {:ok, %{status: 200}} = test.()
+      assert_received {:host, :check_rate, "test:1", 60_000, 7}
+      TestHost.put(context.host, :rate, {:error, 1_234})
+      assert test.() == {:error, %Error{reason: {:rate_limited, 1_234}}}
+      assert HttpReceiver.count(context.receiver) == 1
+    end
+
+    test "passes deliveries that wait, and a queue that is full", context do
+      context = start!(context, waiting_max: 10, lane_in_flight_max: 2)
+      webhook = webhook!(context, "/slow")
+      HttpReceiver.script(context.receiver, "/slow", [{:delay, 200, 200}])
+      Outbox.push(context.instance, deliveries(webhook, 60))
+      HttpReceiver.await(context.receiver, "/slow", 2)
+
+      {micros, result} =
+        :timer.tc(fn -> API.send_test(context.name, :owner, 1, webhook.id, "webhook.test") end)
+
+      assert {:ok, %{state: :delivered}} = result
+      assert micros < 2_000_000
+    end
+
+    test "while the store is away ends in time", context do
+      context = start!(context, timeout_ms: 500, connect_timeout_ms: 500)
+      webhook = webhook!(context, "/hook")
+      SwitchStore.set(context.switch, {:only, [:accept], :away})
+
+      assert {:error, %Error{reason: :timeout}} =
+               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+
+      SwitchStore.set(context.switch, :on)
+      assert HttpReceiver.count(context.receiver) == 0
+    end
+  end
+end

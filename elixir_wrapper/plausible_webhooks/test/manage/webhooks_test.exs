@@ -1,0 +1,289 @@
+defmodule Plausible.Webhooks.Manage.WebhooksTest do
+  use Plausible.Webhooks.Test.InstanceCase, async: true
+
+  alias Plausible.Webhooks, as: API
+
+  @moduletag :capture_log
+
+  describe "managing webhooks" do
+    test "create, list, get, update, delete", context do
+      context = start!(context)
+      assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
+
+      attributes = %{
+        "url" => "HTTP://127.0.0.1:8000",
+        "events" => ["goal.completed"],
+        "name" => "CRM"
+      }
+
+      {:ok, created} = API.create_webhook(context.name, :owner, 1, attributes)
+      assert %{site_id: 1, name: "CRM", url: "http://127.0.0.1:8000/", enabled: true} = created
+      assert {:ok, ^created} = API.get_webhook(context.name, :owner, 1, created.id)
+      assert {:ok, [^created]} = API.list_webhooks(context.name, :owner, 1)
+
+      {:ok, updated} = API.update_webhook(context.name, :owner, 1, created.id, %{name: "ERP"})
+      assert updated.version == created.version + 1
+      assert %{name: "ERP", url: "http://127.0.0.1:8000/"} = updated
+      assert :ok = API.delete_webhook(context.name, :owner, 1, created.id)
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.get_webhook(context.name, :owner, 1, created.id)
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.delete_webhook(context.name, :owner, 1, created.id)
+
+      for entry <- [:webhook_created, :webhook_updated, :webhook_deleted] do
+        assert_received {:host, :audit, :owner, ^entry, %Webhook{secrets: [%{key: nil}]}}
+      end
+    end
+
+    test "what is not valid is named, and nothing is saved", context do
+      context = start!(context)
+
+      for {attributes, field} <- [
+            {%{events: ["goal.completed"]}, :url},
+            {%{url: "ftp://example.com", events: ["goal.completed"]}, :url},
+            {%{url: "http://224.0.0.1/", events: ["goal.completed"]}, :url},
+            {%{url: "http://127.0.0.1/", events: ["nonsense"]}, :events},
+            {%{url: "http://127.0.0.1/", events: ["traffic.spike"]}, :spike_threshold},
+            {%{url: "http://127.0.0.1/", events: ["goal.completed"], headers: %{"host" => "x"}},
+             :headers},
+            {%{"url" => "http://127.0.0.1/", "events" => ["goal.completed"], "color" => "red"},
+             "color"}
+          ] do
+        assert {:error, %Error{reason: {:invalid, %{^field => text}}}} =
+                 API.create_webhook(context.name, :owner, 1, attributes)
+
+        assert is_binary(text)
+      end
+
+      assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
+      webhook = webhook!(context, "/hook")
+
+      assert {:error, %Error{reason: {:invalid, %{url: _}}}} =
+               API.update_webhook(context.name, :owner, 1, webhook.id, %{url: "x"})
+
+      {:ok, unchanged} = API.get_webhook(context.name, :owner, 1, webhook.id)
+      assert unchanged.version == webhook.version
+    end
+
+    test "the limit of webhooks is the instance's, also above the default", context do
+      context = start!(context, webhooks_per_site_max: 25)
+      for n <- 1..25, do: webhook!(context, "/#{n}")
+      attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
+
+      assert {:error, %Error{reason: :limit_reached}} =
+               API.create_webhook(context.name, :owner, 1, attributes)
+    end
+
+    test "a wrong type is an ArgumentError and hurts nobody", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      store = Process.whereis(Module.concat(context.name, "SQLite"))
+      directory = Process.whereis(Instance.process(context.name, :directory))
+      name = context.name
+      odd = [1.5, :a, [], %{}, {1}, self(), fn -> 1 end, "1", Integer.pow(2, 70), nil, [1 | 2]]
+
+      for site <- odd do
+        for call <- [
+              fn -> API.list_webhooks(name, :owner, site) end,
+              fn -> API.deliveries(name, :owner, site, %{}, %{}) end,
+              fn -> API.get_webhook(name, :owner, site, webhook.id) end,
+              fn -> API.create_webhook(name, :owner, site, %{}) end,
+              fn -> API.webhook_changed(name, site, webhook.id) end
+            ],
+            do: assert_raise(ArgumentError, call)
+      end
+
+      for id <- odd -- ["1"] do
+        for call <- [
+              fn -> API.get_webhook(name, :owner, 1, id) end,
+              fn -> API.update_webhook(name, :owner, 1, id, %{}) end,
+              fn -> API.delete_webhook(name, :owner, 1, id) end,
+              fn -> API.enable_webhook(name, :owner, 1, id) end,
+              fn -> API.disable_webhook(name, :owner, 1, id) end,
+              fn -> API.reveal_secret(name, :owner, 1, id) end,
+              fn -> API.rotate_secret(name, :owner, 1, id, 0) end,
+              fn -> API.send_test(name, :owner, 1, id, "webhook.test") end,
+              fn -> API.recover(name, :owner, 1, id, 0) end,
+              fn -> API.delivery(name, :owner, 1, id) end,
+              fn -> API.attempts(name, :owner, 1, id) end,
+              fn -> API.redeliver(name, :owner, 1, id) end,
+              fn -> API.webhook_changed(name, 1, id) end
+            ],
+            do: assert_raise(ArgumentError, call)
+      end
+
+      for wrong <- [~D[2026-01-01], [1], [a: 1] ++ [2], :a, nil, "x", [{:a, 1} | :b]] do
+        assert_raise ArgumentError, fn -> API.deliveries(name, :owner, 1, wrong, %{}) end
+        assert_raise ArgumentError, fn -> API.deliveries(name, :owner, 1, %{}, wrong) end
+      end
+
+      assert store == Process.whereis(Module.concat(context.name, "SQLite"))
+      assert directory == Process.whereis(Instance.process(context.name, :directory))
+    end
+
+    test "a site has at most so many, and one that is unknown has none", context do
+      context = start!(context, webhooks_per_site_max: 3)
+      for n <- 1..3, do: webhook!(context, "/#{n}")
+      attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
+
+      assert {:error, %Error{reason: :limit_reached}} =
+               API.create_webhook(context.name, :owner, 1, attributes)
+
+      assert {:ok, _} = API.create_webhook(context.name, :owner, 2, attributes)
+
+      stop!(context)
+      context = start!(context)
+      for n <- 4..20, do: webhook!(context, "/#{n}")
+
+      assert {:error, %Error{reason: :limit_reached}} =
+               API.create_webhook(context.name, :owner, 1, attributes)
+
+      TestHost.put(context.host, {:site, 1}, nil)
+
+      assert {:error, %Error{reason: :not_found}} =
+               API.create_webhook(context.name, :owner, 1, attributes)
+    end
+
+    test "changes at the same time are all made", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+
+      results =
+        ["url", "name", "goals", "headers"]
+        |> Enum.map(fn field ->
+          value =
+            %{
+              "url" => "http://127.0.0.1/x",
+              "name" => "n",
+              "goals" => [12],
+              "headers" => %{"x-a" => "b"}
+            }[field]
+
+          Task.async(fn ->
+            API.update_webhook(context.name, :owner, 1, webhook.id, %{field => value})
+          end)
+        end)
+        |> Task.await_many()
+
+      assert Enum.all?(results, &match?({:ok, _}, &1))
+      {:ok, changed} = API.get_webhook(context.name, :owner, 1, webhook.id)
+
+      assert %{url: "http://127.0.0.1/x", name: "n", goals: [12], headers: [{"x-a", "b"}]} =
+               changed
+
+      assert changed.version == webhook.version + 4
+    end
+
+    test "while the store is away nothing is claimed to be done", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+      SwitchStore.set(context.switch, :away)
+
+      for call <- [
+            fn -> API.list_webhooks(context.name, :owner, 1) end,
+            fn -> API.get_webhook(context.name, :owner, 1, webhook.id) end,
+            fn -> API.update_webhook(context.name, :owner, 1, webhook.id, %{name: "x"}) end,
+            fn -> API.delete_webhook(context.name, :owner, 1, webhook.id) end,
+            fn -> API.reveal_secret(context.name, :owner, 1, webhook.id) end,
+            fn -> API.deliveries(context.name, :owner, 1, %{}, %{}) end,
+            fn -> API.recover(context.name, :owner, 1, webhook.id, 0) end
+          ] do
+        assert {:error, %Error{reason: :away}} = call.()
+      end
+
+      SwitchStore.set(context.switch, :exit)
+
+      assert {:error, %Error{reason: :store_unavailable}} =
+               API.list_webhooks(context.name, :owner, 1)
+
+      SwitchStore.set(context.switch, :on)
+    end
+
+    test "a rotation with an overlap that is not allowed changes nothing", context do
+      context = start!(context)
+      webhook = webhook!(context, "/hook")
+
+      for wrong <- [-1, 8 * 86_400_000, "1", nil] do
+        assert {:error, %Error{reason: :invalid_overlap}} =
+                 API.rotate_secret(context.name, :owner, 1, webhook.id, wrong)
+      end
+
+      assert {:ok, [_only]} = API.reveal_secret(context.name, :owner, 1, webhook.id)
+
+      assert {:ok, %{secrets: [%{key: nil}]}} =
+               API.rotate_secret(context.name, :owner, 1, webhook.id, 0)
+    end
+  end
+
+  describe "instances" do
+    test "live side by side, each with its own store and names", context do
+      context = start!(context)
+      other = %{context | name: :"#{context.name}_2", dir: Path.join(context.dir, "2")}
+      File.mkdir_p!(other.dir)
+      other = start!(other)
+      webhook!(context, "/one")
+      webhook!(other, "/two")
+      API.events_buffered(other.name, [event()])
+      HttpReceiver.await(context.receiver, "/two", 1)
+      assert HttpReceiver.count(context.receiver, "/one") == 0
+      assert {:ok, [_]} = API.list_webhooks(context.name, :owner, 1)
+      stop!(other)
+      assert Instance.get(other.name) == nil
+      API.events_buffered(context.name, [event()])
+      HttpReceiver.await(context.receiver, "/one", 1)
+    end
+
+    test "a store that cannot be opened stops the start, with its reason", context do
+      Process.flag(:trap_exit, true)
+      File.write!(Path.join(context.dir, "webhooks.db"), :binary.copy("not a database ", 1_000))
+      assert {:error, reason} = API.start_link(options(context))
+      assert inspect(reason) =~ "{:store, :not_a_database}"
+      assert Instance.get(context.name) == nil
+    end
+
+    test "a store that is coming back is waited for", context do
+      for reason <- [:connection_lost, :queue_timeout, :timeout] do
+        SwitchStore.set(context.switch, {:starting, reason})
+        coming = Task.async(fn -> Process.sleep(700) && SwitchStore.set(context.switch, :on) end)
+        context = start!(context)
+        Task.await(coming)
+        assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
+        stop!(context)
+      end
+    end
+
+    test "that are not there are named", context do
+      assert_raise ArgumentError, ~r/no webhooks instance :nowhere/, fn -> API.stats(:nowhere) end
+      assert %{id: id, type: :supervisor} = API.child_spec(name: context.name)
+      assert id == context.name
+      assert %{id: Plausible.Webhooks} = API.child_spec([])
+      assert {:error, {:invalid_option, :options, _}} = API.start_link(:garbage)
+      assert %{id: Plausible.Webhooks} = API.child_spec(:garbage)
+    end
+
+    test "keep their keys out of what supervisors print", context do
+      key = "a key of exactly thirty-two byte"
+      assert byte_size(key) == 32
+      spec = API.child_spec(options(context, vault: [key]))
+      refute inspect(spec) =~ key
+      refute to_string(:io_lib.format("~p", [spec])) =~ key
+      context = start!(context, vault: [key])
+      children = Supervisor.which_children(context.supervisor)
+
+      for {_id, pid, _type, _modules} <- children do
+        refute to_string(:io_lib.format("~p", [:sys.get_status(pid)])) =~ key
+      end
+
+      refute to_string(:io_lib.format("~p", [:sys.get_status(context.supervisor)])) =~ key
+    end
+
+    test "tell how they are", context do
+      context = start!(context)
+
+      assert %{outbox: 0, journal: 0, dropped: 0, engine: %{in_flight: 0, waiting: 0}} =
+               API.stats(context.name)
+    end
+  end
+end

@@ -5,8 +5,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Follower do
 
   alias Plausible.Webhooks.Id
   alias Plausible.Webhooks.Ingest.{Directory, Payload}
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Traffic.{Facts, Round, Rules}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @spec change(Round.context(), Rules.kind(), integer(), map()) ::
           {:ok, non_neg_integer()} | {:error, term()}

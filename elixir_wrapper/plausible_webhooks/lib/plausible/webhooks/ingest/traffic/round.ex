@@ -6,8 +6,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
 
   alias Plausible.Webhooks.{Id, Store}
   alias Plausible.Webhooks.Ingest.Payload
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @typedoc """
   One delivery to be accepted. `id` becomes the `webhook-id`; accepting the same id twice

@@ -6,6 +6,8 @@
 
 alias Plausible.Webhooks.Webhook
 alias Plausible.Webhooks.Ingest.{Dedup, Directory, Goals, Payload}
+alias Plausible.Webhooks.Runtime.{Instance, Isolated}
+alias Plausible.Webhooks.Store
 
 defmodule World do
   # The store and the host. Sites 1 to 10 000 have webhooks.
@@ -93,12 +95,16 @@ goals = %{
 
 :persistent_term.put(:goals, goals)
 
+# An instance that has a store and a host, and can run tasks.
+instance = Instance.new(%{name: :bench, host: {World, nil}, observers: []})
+Instance.publish(instance)
+:ok = Store.opened(instance, World, nil)
+{:ok, _pid} = Supervisor.start_link([{Isolated, :bench}], strategy: :one_for_one)
+
 {us, {:ok, _pid}} =
   :timer.tc(fn ->
     Directory.start_link(
       instance: :bench,
-      store: {World, nil},
-      host: {World, nil},
       start_wait_ms: 60_000,
       load_timeout_ms: 60_000,
       refresh_ms: 3_600_000

@@ -3,7 +3,7 @@
 // Arguments: the URL of the page, an e-mail address, a password, the URL of a receiver
 // that answers 200 at /ok and 404 at /missing.
 import assert from "node:assert/strict";
-import { clean, fits, launch, picture } from "./page.mjs";
+import { clean, launch, picture } from "./page.mjs";
 
 const [url, email, password, receiver] = process.argv.slice(2);
 const browser = await launch();
@@ -29,6 +29,18 @@ async function logIn(options) {
   return page;
 }
 
+// Nothing of ours stands out of the window. Plausible's own parts may, as they do on its
+// other settings pages.
+async function oursFits(page, name) {
+  const wide = await page.evaluate(() =>
+    [...document.querySelectorAll("#webhook-settings, #webhook-settings *")]
+      .filter((element) => element.checkVisibility() && !element.closest("[class*=overflow-x-auto]"))
+      .filter((element) => element.getBoundingClientRect().right > window.innerWidth + 1)
+      .map((element) => element.outerHTML.slice(0, 160)),
+  );
+  assert.deepEqual(wide, [], `${name}: wider than the window`);
+}
+
 const message = (page, text) => page.locator("#webhook-message", { hasText: text }).waitFor();
 
 async function add(page, path, name) {
@@ -41,7 +53,7 @@ async function add(page, path, name) {
 }
 
 const page = await logIn({ viewport: { width: 1280, height: 900 } });
-await fits(page, "the empty list");
+await oursFits(page, "the empty list");
 await picture(page, "plausible-empty");
 await add(page, "/ok", "CRM");
 step("US3.1 added");
@@ -63,7 +75,7 @@ for (const [name, options] of Object.entries({
 })) {
   const other = await logIn(options);
   await other.getByText("CRM").first().waitFor();
-  await fits(other, name);
+  await oursFits(other, name);
   // A page without its styles is not the page.
   const display = await other.locator("#webhooks-add").evaluate((element) => getComputedStyle(element).borderRadius);
   assert.notEqual(display, "0px", `${name}: Plausible's style sheet has none of the page's classes`);

@@ -59,8 +59,11 @@ defmodule Plausible.Webhooks do
   alias Plausible.Webhooks.Manage.{Access, Changes, DeliveryLog, Overview, TestDelivery, Webhooks}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
+  @typedoc "The name of an instance."
   @type instance :: atom()
+  @typedoc "The host's id of a site."
   @type site_id :: integer()
+  @typedoc "Why a call failed."
   @type error :: {:error, Error.t()}
 
   @doc "Starts an instance under a supervisor; see `Plausible.Webhooks.Options`."

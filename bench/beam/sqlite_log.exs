@@ -7,7 +7,7 @@
 #     MIX_ENV=prod mix run ../../bench/beam/sqlite_log.exs [ROWS [DAYS]]
 #
 # Prints the milliseconds of the whole call, the median of five, and the longest wait of
-# another caller for the one connection meanwhile.
+# another caller for the one connection during it.
 defmodule Bench do
   alias Plausible.Webhooks.Store.SQLite
   alias Plausible.Webhooks.{Vault, Webhook}

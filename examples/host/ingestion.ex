@@ -31,7 +31,7 @@ defmodule Demo.Ingestion do
     end
   end
 
-  @doc "Keeps an event and tells the webhooks."
+  @doc "Counts the visitor of an event and passes the event to the webhooks."
   @spec keep(atom(), atom(), map()) :: :ok
   def keep(host, webhooks, event) do
     Demo.Host.count(host, event)

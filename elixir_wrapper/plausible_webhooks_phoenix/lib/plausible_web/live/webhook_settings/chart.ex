@@ -15,8 +15,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
   def hours(assigns) do
     max = assigns.activity.hours |> Enum.map(&(&1.delivered + lost(&1))) |> Enum.max(fn -> 0 end)
 
-    bars = assigns.activity.hours |> Enum.with_index() |> Enum.map(&bar(&1, max))
-    assigns = assign(assigns, bars: bars, label: label(assigns.activity), height: @height)
+    bars = assigns.activity.hours |> Enum.with_index() |> Enum.flat_map(&bars(&1, max))
+    assigns = assign(assigns, bars: bars, label: label(assigns.activity))
 
     ~H"""
     <svg
@@ -34,32 +34,24 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
         class="stroke-gray-300 dark:stroke-gray-600"
         stroke-width="1"
       />
-      <g :for={bar <- @bars}>
-        <rect
-          :if={bar.good > 0}
-          x={bar.x}
-          y={@height - bar.good}
-          width="5"
-          height={bar.good}
-          class="fill-green-600 dark:fill-green-400"
-        />
-        <rect
-          :if={bar.bad > 0}
-          x={bar.x}
-          y={@height - bar.good - bar.bad}
-          width="5"
-          height={bar.bad}
-          class="fill-red-600 dark:fill-red-400"
-        />
-      </g>
+      <rect :for={{x, y, height, class} <- @bars} x={x} y={y} width="5" height={height} class={class} />
     </svg>
     """
   end
 
-  # At least 2 px, so that a single delivery is visible.
-  defp bar({hour, index}, max),
-    do: %{x: index * @step, good: scaled(hour.delivered, max), bad: scaled(lost(hour), max)}
+  defp bars({hour, index}, max) do
+    good = scaled(hour.delivered, max)
+    bad = scaled(lost(hour), max)
 
+    for {y, height, class} <- [
+          {@height - good, good, "fill-green-600 dark:fill-green-400"},
+          {@height - good - bad, bad, "fill-red-600 dark:fill-red-400"}
+        ],
+        height > 0,
+        do: {index * @step, y, height, class}
+  end
+
+  # At least 2 px, so that a single delivery is visible.
   defp scaled(0, _max), do: 0
   defp scaled(count, max), do: max(div(count * (@height - 4), max), 2)
 

@@ -1,14 +1,16 @@
-# What a webhook costs an ingestion request, from the hook to the body: median and
-# p99 of one call, in nanoseconds, less the cost of reading the clock.
+# The cost of webhooks for an ingestion request, from the hook to the body: the median and
+# p99 of one call in nanoseconds, less the cost of reading the clock.
 #
 #     cd elixir_wrapper/plausible_webhooks
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/event_path.exs
 
 alias Plausible.Webhooks.Webhook
 alias Plausible.Webhooks.Ingest.{Dedup, Directory, Goals, Payload}
+alias Plausible.Webhooks.Runtime.{Instance, Isolated}
+alias Plausible.Webhooks.Store
 
 defmodule World do
-  # Store and host: sites 1 to 10 000 have webhooks, the goals are given.
+  # The store and the host. Sites 1 to 10 000 have webhooks.
   def all_webhooks(_), do: {:ok, Enum.map(1..10_000, &webhook/1)}
   def list_webhooks(_, id), do: {:ok, [webhook(id)]}
   def site(_, id), do: %{id: id, domain: "site#{id}.example", stats_start_at_ms: nil}
@@ -47,7 +49,7 @@ defmodule Bench do
   end
 
   defp times(fun, calls) do
-    # A process of its own, as each request is.
+    # Runs in a process of its own, as each request does.
     task =
       Task.async(fn ->
         sorted = Enum.sort(for _ <- 1..calls, do: time(fun))
@@ -93,12 +95,16 @@ goals = %{
 
 :persistent_term.put(:goals, goals)
 
+# An instance that has a store and a host, and can run tasks.
+instance = Instance.new(%{name: :bench, host: {World, nil}, observers: []})
+Instance.publish(instance)
+:ok = Store.opened(instance, World, nil)
+{:ok, _pid} = Supervisor.start_link([{Isolated, :bench}], strategy: :one_for_one)
+
 {us, {:ok, _pid}} =
   :timer.tc(fn ->
     Directory.start_link(
       instance: :bench,
-      store: {World, nil},
-      host: {World, nil},
       start_wait_ms: 60_000,
       load_timeout_ms: 60_000,
       refresh_ms: 3_600_000

@@ -1,9 +1,9 @@
 defmodule Plausible.Webhooks.OptionsTest do
   use ExUnit.Case, async: true
 
-  alias Plausible.Webhooks.Vault
   alias Plausible.Webhooks.Options
   alias Plausible.Webhooks.Test.{SwitchStore, TestHost}
+  alias Plausible.Webhooks.Vault
 
   doctest Options
 

@@ -9,13 +9,9 @@ defmodule Plausible.Webhooks do
 
       children = [
         MyApp.Repo,
-        {Plausible.Webhooks.Host.File,
-         path: "/etc/app/sites.json",
-         name: MyApp.Sites,
-         on_change: &Plausible.Webhooks.goals_changed/1},
         {Plausible.Webhooks,
          store: {Plausible.Webhooks.Store.SQLite, path: "/var/lib/app/webhooks.db"},
-         host: {Plausible.Webhooks.Host.File, MyApp.Sites},
+         host: {MyApp.WebhooksHost, []},
          vault: {:file, "/var/lib/app/webhooks.key"}},
         MyApp.Endpoint
       ]
@@ -63,8 +59,11 @@ defmodule Plausible.Webhooks do
   alias Plausible.Webhooks.Manage.{Access, Changes, DeliveryLog, Overview, TestDelivery, Webhooks}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
+  @typedoc "The name of an instance."
   @type instance :: atom()
+  @typedoc "The host's id of a site."
   @type site_id :: integer()
+  @typedoc "Why a call failed."
   @type error :: {:error, Error.t()}
 
   @doc "Starts an instance under a supervisor; see `Plausible.Webhooks.Options`."

@@ -4,9 +4,9 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
 
   use ExUnit.CaseTemplate
 
-  alias Plausible.Webhooks.Webhook
   alias Plausible.Webhooks.Ingest.{Directory, Goals}
   alias Plausible.Webhooks.Test.InstanceStub
+  alias Plausible.Webhooks.Webhook
 
   # Store and host in one: an Agent whose state answers, and counts who asked.
   # A function as an answer is called (to raise, to hang).
@@ -46,9 +46,9 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
       import ExUnit.CaptureLog
       import Plausible.Webhooks.Test.DirectoryCase
 
-      alias Plausible.Webhooks.Webhook
       alias Plausible.Webhooks.Ingest.{Directory, Goals, Subscriptions}
       alias Plausible.Webhooks.Test.DirectoryCase.World
+      alias Plausible.Webhooks.Webhook
     end
   end
 

@@ -22,7 +22,6 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
       alias Plausible.Webhooks.Accept.Outbox
       alias Plausible.Webhooks.Deliver.{Endpoints, Engine, Handover, Owners, Recorder, Sweeper}
       alias Plausible.Webhooks.Runtime.Instance
-
       alias Plausible.Webhooks.Test.{HttpReceiver, SwitchStore, TestHost}
     end
   end

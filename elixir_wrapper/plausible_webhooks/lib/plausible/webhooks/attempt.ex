@@ -36,6 +36,7 @@ defmodule Plausible.Webhooks.Attempt do
   @spec errors() :: [atom()]
   def errors, do: @errors
 
+  @typedoc "An attempt; see above for the fields."
   @type t :: %__MODULE__{
           delivery_id: String.t(),
           webhook_id: String.t(),

@@ -33,9 +33,10 @@ defmodule Plausible.Webhooks.Cluster do
   once and never raise.
   """
 
-  alias Plausible.Webhooks.Webhook
   alias Plausible.Webhooks.Runtime.Instance
+  alias Plausible.Webhooks.Webhook
 
+  @typedoc "The name of an instance."
   @type instance :: atom()
   @typedoc "What has changed."
   @type message ::

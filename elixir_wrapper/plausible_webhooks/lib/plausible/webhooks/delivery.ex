@@ -9,7 +9,9 @@ defmodule Plausible.Webhooks.Delivery do
   attempt is due), and the terminal `:delivered`, `:failed`, `:cancelled`.
   """
 
+  @typedoc "See above."
   @type state :: :pending | :parked | :delivered | :failed | :cancelled
+  @typedoc "A delivery."
   @type t :: %__MODULE__{
           id: String.t(),
           webhook_id: String.t(),

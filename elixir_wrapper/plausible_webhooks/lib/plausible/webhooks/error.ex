@@ -38,6 +38,7 @@ defmodule Plausible.Webhooks.Error do
           | :not_running
           | term()
 
+  @typedoc "The exception."
   @type t :: %__MODULE__{reason: reason()}
 
   defexception [:reason]

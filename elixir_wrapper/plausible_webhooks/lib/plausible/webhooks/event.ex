@@ -5,7 +5,9 @@ defmodule Plausible.Webhooks.Event do
 
   @types ~w(goal.completed traffic.spike traffic.drop traffic.resolved webhook.test)
 
+  @typedoc "One of `types/0`."
   @type type :: String.t()
+  @typedoc "An event; `data` is the body's member of that name."
   @type t :: %__MODULE__{
           type: type(),
           site_id: integer(),

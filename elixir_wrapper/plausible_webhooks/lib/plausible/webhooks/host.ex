@@ -7,10 +7,13 @@ defmodule Plausible.Webhooks.Host do
   No callback is called on the path of an ingestion request.
   """
 
+  @typedoc "What was given at the start."
   @type arg :: term()
+  @typedoc "The host's id of a site."
   @type site_id :: integer()
   @typedoc "The host's user who wants to do something, or `:system`."
   @type actor :: term()
+  @typedoc "What the actor wants to do with the webhooks of a site."
   @type action :: :read | :manage
   @typedoc """
   A site, and what may be told of its goal completions. Where a host shows somebody less

@@ -17,6 +17,7 @@ defmodule Plausible.Webhooks.Id do
          |> List.to_tuple()
   @ms_max Bitwise.bsl(1, 48) - 1
 
+  @typedoc "A prefix and 26 characters."
   @type t :: String.t()
 
   @doc "The id of a delivery, which receivers see as `webhook-id`: `msg_...`."

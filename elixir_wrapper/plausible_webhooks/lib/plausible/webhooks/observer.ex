@@ -43,6 +43,7 @@ defmodule Plausible.Webhooks.Observer do
   supervises it.
   """
 
+  @typedoc "See the table above."
   @type event ::
           :attempt
           | :delivery_finished

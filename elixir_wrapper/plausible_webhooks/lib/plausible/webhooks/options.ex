@@ -118,7 +118,9 @@ defmodule Plausible.Webhooks.Options do
   alias __MODULE__
   alias Plausible.Webhooks.{Cluster, Host, Native, Store, Vault}
 
+  @typedoc "The checked options."
   @type t :: %Options{}
+  @typedoc "The option that is wrong, and why."
   @type error :: {:invalid_option, atom(), String.t()}
 
   defstruct [

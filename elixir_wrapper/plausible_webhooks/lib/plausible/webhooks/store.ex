@@ -51,9 +51,13 @@ defmodule Plausible.Webhooks.Store do
 
   require Logger
 
+  @typedoc "An instance, or its name."
   @type instance :: Instance.t() | Instance.name()
+  @typedoc "What `c:init/1` returned."
   @type handle :: term()
+  @typedoc "See `away?/1` and `outcome_unknown?/1` for what a reason means."
   @type error :: {:error, term()}
+  @typedoc "The host's id of a site."
   @type site_id :: integer()
   @typedoc """
   A node's engine, which owns the pending deliveries it works on. An owner whose lease

@@ -28,11 +28,10 @@ defmodule Plausible.Webhooks.Supervisor do
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Deliver.{Engine, Health, Recorder, Sweeper}
   alias Plausible.Webhooks.Ingest.{Directory, Hooks}
+  alias Plausible.Webhooks.Ingest.Traffic.Evaluator
   alias Plausible.Webhooks.Manage.Changes
   alias Plausible.Webhooks.Runtime.{Instance, Isolated, NativeLibrary, Observers, Registration}
   alias Plausible.Webhooks.Store.Keeper
-
-  alias Plausible.Webhooks.Ingest.Traffic.Evaluator
 
   # Options hold keys and perhaps a password. Supervisors print the arguments of their
   # children, but not what a function has closed over.

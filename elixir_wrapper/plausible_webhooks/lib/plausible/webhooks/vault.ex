@@ -30,6 +30,7 @@ defmodule Plausible.Webhooks.Vault do
   @enforce_keys [:key_ids]
   defstruct [:key_ids]
 
+  @typedoc "A ring of keys, which are not in the struct."
   @opaque t :: %__MODULE__{key_ids: [binary(), ...]}
   @typedoc "32 bytes, raw or in standard Base64."
   @type key :: String.t() | binary()

@@ -19,16 +19,22 @@ defmodule Plausible.Webhooks.Webhook do
   alias Plausible.Webhooks.Id
   alias Plausible.Webhooks.Webhook.{Attributes, Secrets}
 
+  @typedoc "`wh_` and 26 characters."
   @type id :: String.t()
+  @typedoc "One of `Plausible.Webhooks.Event.types/0`."
   @type event_type :: String.t()
+  @typedoc "A secret in clear, and until when it signs."
   @type secret :: Secrets.secret()
+  @typedoc "Its receiver answered 410, or has only failed for days."
   @type disabled_reason :: :gone | :failing
 
   @typedoc "Visitors; or `:notifier`, as the host's own notifier says."
   @type threshold :: pos_integer() | :notifier | nil
 
+  @typedoc "What is wrong, by attribute."
   @type errors :: Attributes.errors()
 
+  @typedoc "A webhook; see `new/3` for the attributes."
   @type t :: %Webhook{
           id: id(),
           site_id: integer(),

@@ -36,6 +36,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
     operation: :accept
   }
 
+  @typedoc "An instance, or its name."
   @type instance :: Instance.t() | Instance.name()
 
   @doc """

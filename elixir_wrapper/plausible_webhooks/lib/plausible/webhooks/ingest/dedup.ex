@@ -23,6 +23,7 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
   @window_ms 30 * 60 * 1_000
   @entries_max 250_000
 
+  @typedoc "A memory."
   @type t :: %__MODULE__{
           tables: {:ets.table(), :ets.table()},
           state: :atomics.atomics_ref(),

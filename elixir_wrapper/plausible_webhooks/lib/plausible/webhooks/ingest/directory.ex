@@ -36,9 +36,10 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   require Logger
 
   alias Plausible.Webhooks.Ingest.{Dedup, Subscriptions}
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Directory.{Loader, Rereads, Table}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
+  @typedoc "The name of an instance."
   @type instance :: atom()
 
   @defaults [

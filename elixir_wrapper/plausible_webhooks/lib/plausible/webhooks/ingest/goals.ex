@@ -47,14 +47,17 @@ defmodule Plausible.Webhooks.Ingest.Goals do
   @type scope :: {integer(), pos_integer()}
   @typedoc "A webhook that wants goal completions, and of which goals."
   @type wish :: {Webhook.id(), :all | [integer()]}
+  @typedoc "What a body tells of a goal."
   @type goal :: %{
           id: integer(),
           name: String.t(),
           type: String.t(),
           currency: String.t() | nil
         }
+  @typedoc "A goal that an event completes, and the webhooks that want to know."
   @type completion :: %{goal: goal(), webhooks: [Subscriptions.subscriber()]}
 
+  @typedoc "A row of the index."
   @type row :: {{integer(), pos_integer(), atom(), term()}, [term()]}
 
   @multiplier 0x9E3779B1

@@ -50,6 +50,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
           optional(:sources) => [%{name: String.t(), visitors: non_neg_integer()}],
           optional(:pages) => [%{path: String.t(), visitors: non_neg_integer()}]
         }
+  @typedoc "The usual number of visitors, and the change against it."
   @type baseline :: %{
           visitors: float(),
           samples: [non_neg_integer()],

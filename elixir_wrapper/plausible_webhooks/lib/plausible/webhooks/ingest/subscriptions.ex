@@ -10,11 +10,13 @@ defmodule Plausible.Webhooks.Ingest.Subscriptions do
 
   @typedoc "`:disabled`: we disabled it, its events are kept as cancelled."
   @type status :: :active | :disabled
+  @typedoc "A webhook that wants goal completions."
   @type subscriber :: {Plausible.Webhooks.Webhook.id(), status()}
   @typedoc "`:listed`: those in the row that `tells/1` reads."
   @type props :: :all | :listed
   @typedoc "Which rows there are for one kind of path goal."
   @type paths :: %{exact: boolean(), any: boolean(), bits: binary() | nil, mask: integer()}
+  @typedoc "Which rows there are."
   @type index :: %{event: boolean(), page: paths() | nil, scroll: paths() | nil}
   @typedoc "What may be told: all properties or those that are keys; revenue or none."
   @type tells :: %{
@@ -22,6 +24,7 @@ defmodule Plausible.Webhooks.Ingest.Subscriptions do
           required(:revenue) => boolean(),
           optional(:events) => boolean()
         }
+  @typedoc "A site's subscriptions."
   @type t :: %__MODULE__{
           site_id: integer(),
           domain: String.t() | nil,

@@ -13,46 +13,40 @@ defmodule Plausible.Webhooks.Ingest.Traffic do
       the last 43 200 s (12 hours). It is over when they are above the threshold by
       at least a tenth of it.
 
-  The tenth (rounded down: none for a threshold under 10) keeps traffic that
+  The tenth is rounded down, so there is none for a threshold under 10. It keeps traffic that
   hovers at the threshold from firing again and again.
 
-  One breach gives one notice, when it begins; its end gives a `traffic.resolved`
-  to webhooks that subscribed to that, and nothing to others. With a minimum
-  interval a webhook gets no notice sooner than that after its last one of the
-  same kind: a breach that is over by then gives none, one that still holds is
-  told then.
+  A breach gives one notice, when it begins. Its end gives a `traffic.resolved` to webhooks
+  that subscribed to that. With a minimum interval a webhook gets no notice sooner than that
+  after its last one of the same kind: a breach that is over by then gives none, and one that
+  still holds gives one then.
 
-  A breach is the same one only as long as somebody is looking. One that was not seen
-  for 15 minutes (nothing was evaluated, or alerts of the site were not
-  allowed) may have ended meanwhile: what is seen then is a new one. So it is when the
-  webhook was switched off and on, when it subscribed anew, and when its threshold
-  was changed: it is told of a breach that goes on, by the new threshold.
+  A breach that was not seen for 15 minutes (nothing was evaluated, or the site's alerts were
+  not allowed) may have ended, and what is seen then is a new breach. The same holds when a
+  webhook was switched off and on, subscribed again, or got another threshold.
 
-  A site that has no statistics of 12 hours yet cannot drop. A site of which the
-  host says that alerts are not allowed is left alone.
+  A site without statistics of the last 12 hours cannot drop. A site whose alerts the host does
+  not allow is not evaluated.
 
-  A webhook with `:notifier` for a threshold follows the host's own notifier: it gets
-  a notice whenever `change/4` is called, and none from here, nor a
-  `traffic.resolved`.
+  A webhook whose threshold is `:notifier` follows the host's own notifier. It gets a notice
+  whenever `change/4` is called, and neither a notice nor a `traffic.resolved` from here.
 
-  ## What a crash does
+  ## After a crash
 
-  A breach is first put on record with the alert's id, then the delivery is
-  accepted, under an id made from the alert's, then the notice is put on record. At
-  the next evaluation a breach without a notice is told again, which changes
-  nothing if the delivery had been accepted: it is the same one. It tells the
-  figures of when it began, also when it is over by then; after a day it is not told
-  any more. The delivery of a `traffic.resolved` may come twice; both have the
-  alert's id.
+  First the breach is recorded with the alert's id. Then the delivery is accepted under an id
+  made from the alert's. Then the notice is recorded. The next evaluation tells a breach
+  without a recorded notice again; that changes nothing if the delivery was accepted, because
+  it has the same id. The notice tells the figures of the breach's beginning, also if it is
+  over by then. After a day it is not told any more. A `traffic.resolved` may be delivered
+  twice, both times with the alert's id.
 
   ## The baseline
 
-  The visitors of the same window 7, 14, 21 and 28 days earlier by the clocks of the
-  site's time zone (in UTC where there is no time zone database,
-  `Calendar.put_time_zone_database/1`), as far as the site has statistics of then, and
-  their mean. The host is asked for it, and for the top sources and pages, only when
-  a threshold is crossed. What it cannot say within
-  4 seconds is missing; the notice goes out all the same.
+  The baseline is the mean of the visitors in the same window 7, 14, 21 and 28 days earlier, as
+  far as the site has statistics. Days are those of the site's time zone, or of UTC without a
+  time zone database (`Calendar.put_time_zone_database/1`). The host is asked for the baseline,
+  and for top sources and pages, only when a threshold is crossed. What it cannot say within 4
+  seconds is missing, and the notice goes out all the same.
   """
 
   alias Plausible.Webhooks.Ingest.Traffic.{Evaluator, Follower, Round, Rules}

@@ -11,14 +11,14 @@ defmodule Plausible.Webhooks.Manage.Overview do
   a process of its own.
   """
 
-  alias Plausible.Webhooks.{Delivery, Host, Native, Punycode, Store, Webhook}
+  alias Plausible.Webhooks.{Delivery, Host, Native, Store, Webhook}
   alias Plausible.Webhooks.Ingest.Goals
+  alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
   alias Plausible.Webhooks.Manage.{Access, DeliveryLog, TestDelivery}
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
-
-  alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
   alias Plausible.Webhooks.Webhook.URL
 
+  @typedoc "How many deliveries ended in an hour, by state."
   @type hour :: %{
           at_ms: integer(),
           delivered: non_neg_integer(),
@@ -46,15 +46,19 @@ defmodule Plausible.Webhooks.Manage.Overview do
           last: Delivery.t() | nil
         }
 
+  @typedoc "By webhook."
   @type activities :: %{Webhook.id() => activity()}
 
+  @typedoc "A number of deliveries; `more?`: there are, or may be, more."
   @type count :: %{count: non_neg_integer(), more?: boolean()}
 
+  @typedoc "The visitors that thresholds are compared with."
   @type figures :: %{
           spike: %{visitors: non_neg_integer(), window_seconds: pos_integer()},
           drop: %{visitors: non_neg_integer(), window_seconds: pos_integer()}
         }
 
+  @typedoc "A URL that may be saved, and its parts."
   @type checked_url :: %{
           url: String.t(),
           scheme: String.t(),
@@ -63,6 +67,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
           port: 1..65_535
         }
 
+  @typedoc "A POST."
   @type request :: %{
           url: String.t(),
           headers: [{name :: String.t(), value :: String.t()}],
@@ -70,6 +75,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
           timestamp: integer()
         }
 
+  @typedoc "The reason, as in `Plausible.Webhooks.Error`."
   @type error :: {:error, term()}
 
   @hour_ms 3_600_000
@@ -258,7 +264,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @doc """
   Judges what was typed in as a URL by the instance's policy, in the words of the
   error that saving it would give. `host_unicode` is an international host as people
-  read it (`Plausible.Webhooks.Punycode`), `nil` for any other. Reads nothing.
+  read it, `nil` for any other. Reads nothing.
 
       {:ok, %{url: "https://xn--bcher-kva.example/", host_unicode: "bücher.example"}} =
         Plausible.Webhooks.check_url("https://bücher.example")
@@ -267,10 +273,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   """
   @spec check_url(Instance.t(), term()) ::
           {:ok, checked_url()} | {:error, String.t()}
-  def check_url(instance, text) do
-    with {:ok, checked} <- URL.check(text, instance.options.policy),
-         do: {:ok, Map.put(checked, :host_unicode, Punycode.readable(checked.host))}
-  end
+  def check_url(instance, text), do: URL.check(text, instance.options.policy)
 
   @doc """
   The POST of a delivery as it would leave now: where to, with which headers, in the

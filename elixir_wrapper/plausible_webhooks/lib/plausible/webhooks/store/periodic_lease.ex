@@ -9,8 +9,8 @@ defmodule Plausible.Webhooks.Store.PeriodicLease do
   # would be out of the host's pool as long as the work takes, and which a pooler
   # between us and the database gives to somebody else.
 
-  alias Plausible.Webhooks.Store
   alias Plausible.Webhooks.Runtime.Isolated
+  alias Plausible.Webhooks.Store
 
   @type name :: String.t()
 

@@ -58,6 +58,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
   @enforce_keys [:connection, :vault, :webhooks_per_site_max]
   defstruct [:connection, :vault, :webhooks_per_site_max]
 
+  @typedoc "The open store."
   @opaque handle :: %__MODULE__{
             connection: GenServer.server(),
             vault: Vault.t(),

@@ -45,10 +45,12 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   defp to_pairs(attrs) when is_map(attrs) and not is_struct(attrs), do: Map.to_list(attrs)
 
   defp to_pairs(attrs) when is_list(attrs) do
-    if Enum.all?(attrs, &match?({_name, _value}, &1)), do: attrs, else: to_pairs(nil)
+    if Enum.all?(attrs, &match?({_name, _value}, &1)), do: attrs, else: raise_not_pairs()
   end
 
-  defp to_pairs(_other),
+  defp to_pairs(_other), do: raise_not_pairs()
+
+  defp raise_not_pairs,
     do: raise(ArgumentError, "the attributes of a webhook must be a map or a keyword list")
 
   defp take({name, value}, {given, errors}, extra) do

@@ -7,8 +7,8 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
 
   alias Plausible.Webhooks.{Host, Store, Webhook}
   alias Plausible.Webhooks.Ingest.{Goals, Subscriptions}
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Directory.Table
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @goals_max 10_000
 

@@ -13,8 +13,8 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   # it copies nothing and takes no lock. The term is put once per start and never erased,
   # because each change of a term makes the VM scan all processes.
 
-  alias Plausible.Webhooks.Webhook
   alias Plausible.Webhooks.Ingest.{Dedup, Subscriptions}
+  alias Plausible.Webhooks.Webhook
 
   @facts [:domain, :events, :props, :revenue]
 

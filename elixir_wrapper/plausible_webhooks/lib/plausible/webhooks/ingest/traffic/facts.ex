@@ -51,6 +51,14 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
     }
   end
 
+  @doc "The facts that are a part of the alert."
+  @spec told(t()) :: %{
+          baseline: Plausible.Webhooks.Ingest.Payload.baseline() | nil,
+          sources: [map()],
+          pages: [map()]
+        }
+  def told(facts), do: Map.take(facts, [:baseline, :sources, :pages])
+
   defp answers(instance, questions) do
     options = [concurrency: map_size(questions), timeout_ms: @ask_ms]
 

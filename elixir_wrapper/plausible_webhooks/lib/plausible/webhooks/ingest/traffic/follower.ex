@@ -5,8 +5,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Follower do
 
   alias Plausible.Webhooks.Id
   alias Plausible.Webhooks.Ingest.{Directory, Payload}
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Traffic.{Facts, Round, Rules}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @spec change(Round.context(), Rules.kind(), integer(), map()) ::
           {:ok, non_neg_integer()} | {:error, term()}
@@ -45,7 +45,13 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Follower do
 
   defp tell_one(webhook, context, kind, site, facts, info, now_ms) do
     state = %{alert_id: Id.alert(), changed_at_ms: now_ms}
-    alert = Map.merge(facts, Round.alert(kind, info[:threshold], state, info.current_visitors))
+
+    alert =
+      Map.merge(
+        Facts.told(facts),
+        Round.alert(kind, info[:threshold], state, info.current_visitors)
+      )
+
     event = Payload.traffic_fired(site, alert, now_ms)
     Round.deliver(context, webhook, Round.firing_id(state.alert_id), event)
   end

@@ -6,8 +6,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
 
   alias Plausible.Webhooks.{Id, Store}
   alias Plausible.Webhooks.Ingest.Payload
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
+  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @typedoc """
   One delivery to be accepted. `id` becomes the `webhook-id`; accepting the same id twice
@@ -204,7 +204,13 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   defp notify(%{kind: kind, webhook: webhook} = watch, state, site, done) do
     current = state.visitors || site.current[kind]
     {facts, site} = facts(kind, current, state.changed_at_ms, site)
-    alert = Map.merge(facts, alert(kind, state.threshold || watch.threshold, state, current))
+
+    alert =
+      Map.merge(
+        Facts.told(facts),
+        alert(kind, state.threshold || watch.threshold, state, current)
+      )
+
     event = Payload.traffic_fired(site_of(site, facts.dashboard_url), alert, site.now_ms)
     told = %{state | notified_at_ms: site.now_ms, seen_at_ms: site.now_ms}
 

@@ -1,6 +1,5 @@
-# What must be on the machine before anything of ours compiles. Everything that
-# is missing is collected and named in one error with the packages that bring
-# it: an error per configure run would make people run it four times.
+# Finds what the build needs. One error names everything that is missing, with the packages
+# that contain it. Stopping at the first would take one configure run per package.
 set(WEBHOOKS_MISSING "")
 
 # webhooks_need(<found> <what> <Debian package> <Alpine package>)
@@ -17,7 +16,7 @@ endfunction()
 
 function(webhooks_refuse_missing)
   if(WEBHOOKS_MISSING)
-    # Indented lines are printed as they are; CMake would refill the others.
+    # CMake prints indented lines as they are and refills the others.
     message(FATAL_ERROR "The build needs what this machine does not have:\n${WEBHOOKS_MISSING}")
   endif()
 endfunction()
@@ -28,8 +27,8 @@ if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
     "This system is ${CMAKE_SYSTEM_NAME}.")
 endif()
 
-# Knowing the flag is not knowing the language: compilers took -std=c++20 years
-# before their libraries had these.
+# Checking the flag is not enough: compilers accepted -std=c++20 years before their
+# libraries had these headers.
 include(CheckCXXSourceCompiles)
 set(CMAKE_REQUIRED_FLAGS "-std=c++20")
 check_cxx_source_compiles("
@@ -55,7 +54,7 @@ webhooks_need("${CURL_FOUND}" "libcurl 7.85 or newer, with headers"
 find_package(OpenSSL 3.0 QUIET)
 webhooks_need("${OPENSSL_FOUND}" "OpenSSL 3.0 or newer, with headers"
   libssl-dev openssl-dev)
-# libcurl links it anyway; it brings no CMake package of its own.
+# libcurl links libidn2 anyway. libidn2 has no CMake package.
 find_path(IDN2_INCLUDE_DIR idn2.h)
 find_library(IDN2_LIBRARY idn2)
 mark_as_advanced(IDN2_INCLUDE_DIR IDN2_LIBRARY)
@@ -67,8 +66,8 @@ if(IDN2_INCLUDE_DIR AND IDN2_LIBRARY)
     INTERFACE_INCLUDE_DIRECTORIES "${IDN2_INCLUDE_DIR}")
 endif()
 webhooks_need("${webhooks_idn2_found}" "libidn2, with headers" libidn2-dev libidn2-dev)
-# By its files, as libidn2: the CMake package in Alpine's simdjson-dev names a static
-# library, which is in another package and cannot be linked into a shared one.
+# Searched by its files, as libidn2 is. The CMake package in Alpine's simdjson-dev names a
+# static library, which is in another package and cannot be linked into a shared one.
 find_path(SIMDJSON_INCLUDE_DIR simdjson.h
   HINTS "${simdjson_ROOT}/include" "$ENV{simdjson_ROOT}/include")
 find_library(SIMDJSON_LIBRARY NAMES libsimdjson.so
@@ -81,7 +80,7 @@ if(SIMDJSON_INCLUDE_DIR AND SIMDJSON_LIBRARY)
     IMPORTED_LOCATION "${SIMDJSON_LIBRARY}"
     INTERFACE_INCLUDE_DIRECTORIES "${SIMDJSON_INCLUDE_DIR}")
 else()
-  # A static one, in an image that was built for it.
+  # A static library, in an image built for it.
   find_package(simdjson QUIET)
 endif()
 webhooks_need("${simdjson_FOUND}" "simdjson, with headers"
@@ -98,13 +97,12 @@ if(WEBHOOKS_BUILD_BENCH)
     libbenchmark-dev benchmark-dev)
 endif()
 
-# Only the embedded store needs it; without it the rest is built all the same.
+# Only the embedded store needs SQLite. Without SQLite the build leaves that store out.
 if(WEBHOOKS_BUILD_NIF AND WEBHOOKS_BUILD_SQLITE)
   find_package(SQLite3 3.38 QUIET)
 endif()
 
-# erl_nif.h comes with the Erlang installation, so Erlang is asked where. Mix
-# knows, being Erlang, and passes the folder.
+# Mix passes the folder of erl_nif.h. Without Mix, Erlang prints it.
 if(WEBHOOKS_BUILD_NIF)
   if(NOT ERL_NIF_INCLUDE_DIR)
     execute_process(
@@ -117,7 +115,7 @@ if(WEBHOOKS_BUILD_NIF)
   if(EXISTS "${ERL_NIF_INCLUDE_DIR}/erl_nif.h")
     set(webhooks_erl_nif_found TRUE)
   else()
-    # Not remembered: the next run shall ask again.
+    # Not cached, so that the next run asks again.
     unset(ERL_NIF_INCLUDE_DIR CACHE)
   endif()
   webhooks_need("${webhooks_erl_nif_found}"

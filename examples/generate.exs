@@ -1,10 +1,10 @@
-# Writes events.ndjson: a Monday of two sites, as their trackers sent it.
+# Writes events.ndjson: the events of two sites on one Monday.
 #
 #     elixir examples/generate.exs > examples/events.ndjson
 #
-# The same every time. Two articles reach a front page (09:30 and 10:20), in
-# between the traffic is back to normal; at 10:45 a release breaks the site, which
-# is noticed when twelve hours have seen hardly anyone, and mended at 23:05.
+# The output is the same every time. Two articles reach a front page (at 09:30 and
+# 10:20); traffic is normal in between. At 10:45 a release breaks the site. A traffic drop
+# fires once the last twelve hours had hardly any visitors. At 23:05 the site is repaired.
 
 defmodule Generate do
   @site "example.com"
@@ -35,7 +35,7 @@ defmodule Generate do
       visits("09:36:00", 44, 8),
       front_page("10:20:00", "/blog/2026/11/privacy", "https://lobste.rs/"),
       visits("10:26:00", 19, 8),
-      # Broken: what still comes are the error page and the odd bookmark.
+      # While the site is broken, only the error page and a few bookmarks get visits.
       visits("10:45:00", 735, 0.1, &broken/3),
       visits("23:05:00", 25, 10),
       shop()
@@ -45,7 +45,7 @@ defmodule Generate do
     |> Enum.each(&IO.puts(json(order(&1))))
   end
 
-  # --- who comes when
+  # --- visits
 
   defp visits(from, minutes, per_five_minutes, visit \\ &visit/3) do
     count = round(minutes * per_five_minutes / 5)
@@ -62,7 +62,7 @@ defmodule Generate do
     [page_view(at, visitor, page, referrer), reading(at, visitor, page), doing(at, visitor, page)]
   end
 
-  # A first page of news: sixty visitors in four minutes.
+  # The front page of a news site: sixty visitors in four minutes.
   defp front_page(from, article, referrer) do
     for n <- 1..60 do
       at = at(from) + n * 4
@@ -77,12 +77,12 @@ defmodule Generate do
     event(at, visitor, "404", "/oops", %{props: %{path: "/app.js"}})
   end
 
-  # --- what they do
+  # --- actions
 
   defp page_view(at, visitor, page, referrer),
     do: event(at, visitor, "pageview", page, if(referrer, do: %{referrer: referrer}, else: %{}))
 
-  # The tracker tells again and again how far down they have come.
+  # The tracker reports the scroll depth repeatedly.
   defp reading(at, visitor, "/blog" <> _ = page) do
     depths = Enum.take([20, 45, 80, 90, 100], :rand.uniform(5))
 
@@ -160,43 +160,15 @@ defmodule Generate do
     |> Map.merge(more)
   end
 
-  # Some as the tracker sends them, some as the Events API takes them, some as
-  # they are stored.
   defp order(%{at: at} = event) do
     time = at |> DateTime.from_unix!() |> DateTime.to_iso8601()
     url = "https://#{event.domain}#{URI.encode(event.page)}"
-    who = [at: time, visitor: event.visitor]
-    from = for key <- [:country, :device, :browser, :os], do: {key, event[key]}
 
-    what =
-      case rem(at, 3) do
-        0 ->
-          [n: event.name, u: url, d: event.domain] ++
-            some(event, r: :referrer, p: :props, sd: :scroll_depth, "$": :revenue)
-
-        1 ->
-          [name: event.name, url: url, domain: event.domain] ++
-            some(event,
-              referrer: :referrer,
-              props: :props,
-              scroll_depth: :scroll_depth,
-              revenue: :revenue
-            )
-
-        2 ->
-          [name: event.name, domain: event.domain, hostname: event.domain, pathname: event.page] ++
-            some(event,
-              referrer: :referrer,
-              props: :props,
-              scroll_depth: :scroll_depth,
-              revenue: :revenue
-            )
-      end
-
-    who ++ what ++ from
+    [at: time, visitor: event.visitor, name: event.name, url: url, domain: event.domain] ++
+      for key <- [:referrer, :props, :scroll_depth, :revenue, :country, :device, :browser, :os],
+          event[key] != nil,
+          do: {key, event[key]}
   end
-
-  defp some(event, names), do: for({to, from} <- names, event[from] != nil, do: {to, event[from]})
 
   defp at(time) do
     {:ok, at, 0} = DateTime.from_iso8601("2026-11-23T#{time}Z")

@@ -1,14 +1,14 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced by the scripts of this folder: where things are, and one line per
-# stage. Callers set -euo pipefail.
+# Paths and helpers for the scripts of this folder, which source this file after
+# `set -euo pipefail`.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 wrapper=$root/elixir_wrapper/plausible_webhooks
 phoenix=${wrapper}_phoenix
-# Everything built goes here; set it to keep the source tree untouched.
+# All build results go here. Set WEBHOOKS_BUILD_DIR to keep the source tree untouched.
 build=${WEBHOOKS_BUILD_DIR:-$root/build}
 
-# The BEAM warns without a UTF-8 locale, and Mix wants a home it can write to;
-# an empty environment (cron, chroot, CI) or a user without a home has neither.
+# The BEAM warns without a UTF-8 locale, and Mix needs a home folder that it can write to.
+# An empty environment (cron, chroot, CI) may have neither.
 export LC_ALL=C.UTF-8 LANG=C.UTF-8
 if [ ! -w "${HOME:-}" ]; then
   HOME=$(getent passwd "$(id -u)" | cut -d: -f6) || true
@@ -23,7 +23,7 @@ fail() {
   exit 1
 }
 
-# stage <name> <command...>: runs the command with its output shown.
+# stage <name> <command...>: runs the command and shows its output.
 stage() {
   local name=$1 status=0
   shift
@@ -32,10 +32,10 @@ stage() {
   [ "$status" -eq 0 ] || fail "stage \"$name\" failed (exit status $status)"
 }
 
-# quiet_stage: the same for what is only worth reading when it fails; a line
-# every ten seconds says that it goes on. The command gets no input (what is there
-# may be meant for somebody else), and a caller that is ended meanwhile finds in
-# stage_pid and stage_log what to tidy up.
+# quiet_stage <name> <command...>: runs the command and shows its output only if it fails,
+# with a progress line every ten seconds. The command gets no input, because stdin may
+# belong to a later command. A trap of the caller finds in stage_pid and stage_log what to
+# clean up.
 stage_pid='' stage_log=''
 quiet_stage() {
   local name=$1 status=0 start=$SECONDS told=0
@@ -61,14 +61,14 @@ quiet_stage() {
   rm -f "$stage_log"
 }
 
-# phoenix_packages: in the second project's folder, gets its packages, which come from
-# Hex. Where there is no Hex, or nobody answers for it, phoenix_missing says so in a
-# line. Every other failure is one.
+# phoenix_packages: fetches the packages of the second project from Hex; call it in that
+# project's folder. If Hex is not installed or does not answer, it sets phoenix_missing to
+# a line that says so. Any other failure ends the script.
 phoenix_missing=''
 phoenix_packages() {
   local log archives
   log=$(mktemp)
-  # Not by a pipe: grep -q ends at the first match, and mix of writing to nobody.
+  # Not a pipe: grep -q exits at the first match, and mix then fails on a closed pipe.
   archives=$(cd / && mix archive </dev/null 2>/dev/null) || archives=
   if ! grep -Eq '^\* hex(-|$)' <<<"$archives"; then
     phoenix_missing="Hex is not installed; mix local.hex --force and mix local.rebar --force bring it"
@@ -84,8 +84,8 @@ cmake_generator() {
   if command -v ninja >/dev/null 2>&1; then echo Ninja; else echo "Unix Makefiles"; fi
 }
 
-# configure <preset> <dir> <cmake argument...>; what the build folder was made
-# with may have changed since.
+# configure <preset> <dir> <cmake argument...>: configures, and starts from scratch if that
+# fails, because the folder may come from another generator or compiler.
 configure() {
   local dir=$2 args=(--preset "$1" -S "$root" -B "$2" -G "$(cmake_generator)" "${@:3}")
   cmake "${args[@]}" || { rm -rf "$dir" && cmake "${args[@]}"; }

@@ -1,9 +1,11 @@
-# One client of the comparison, in a VM of its own:
+# Runs one client of the comparison in a VM of its own:
 #
 #     mix run --no-start bench/beam/delivery.exs engine|httpc|event URL COUNT
 #
-# Signed POSTs of 656 bytes to one receiver, 64 in flight, keep-alive. Prints
-# deliveries per second and the CPU time of this VM per 1 000 deliveries.
+# The client sends signed POSTs of 656 bytes to one receiver, with keep-alive and 64 in
+# flight. Prints deliveries per second and this VM's CPU time per 1 000 deliveries.
+Code.require_file("../../examples/host/host.ex", __DIR__)
+
 alias Plausible.Webhooks
 alias Plausible.Webhooks.{Delivery, Native}
 
@@ -13,7 +15,7 @@ defmodule Bench do
 
   def in_flight, do: @in_flight
 
-  @doc "Runs `work.(count)` warm and then measured."
+  @doc "Measures `work.(count)` after a warm-up."
   def measure(name, count, work) do
     work.(@warm_up)
     cpu = cpu_ms()
@@ -24,7 +26,7 @@ defmodule Bench do
     IO.puts("#{name} #{round(count / seconds)} #{Float.round(cpu * 1_000 / count, 1)}")
   end
 
-  # User and system time of the whole process, in clock ticks of 10 ms.
+  # The user and system time of the whole process, in clock ticks of 10 ms.
   defp cpu_ms do
     [_, rest] = "/proc/self/stat" |> File.read!() |> String.split(") ", parts: 2)
     [user, system] = rest |> String.split(" ") |> Enum.slice(11, 2)
@@ -89,8 +91,8 @@ case kind do
       end
     end
 
-    # As much behind those in flight as keeps them going, and not all of it: the other
-    # client has no queue either.
+    # Queues only enough to keep the requests in flight going, because the other client
+    # has no queue.
     room = fn room ->
       if Native.stats(engine).waiting > 1_000 do
         Process.sleep(1)
@@ -99,7 +101,7 @@ case kind do
     end
 
     Bench.measure("engine", count, fn count ->
-      # Each delivery has a body of its own, written in time, as in life.
+      # Each delivery gets its own body, which is encoded within the measured time.
       submitter =
         Task.async(fn ->
           for part <- Enum.chunk_every(1..count, 100) do
@@ -163,18 +165,14 @@ case kind do
     dir = Path.join(System.tmp_dir!(), "webhooks-bench-#{System.pid()}")
     File.mkdir_p!(dir)
 
-    File.write!(
-      Path.join(dir, "sites.json"),
-      ~s({"sites":[{"id":1,"domain":"example.com","goals":[{"id":1,"event_name":"Signup"}]}]})
-    )
-
     {:ok, supervisor} =
       Supervisor.start_link(
         [
-          {Webhooks.Host.File, path: Path.join(dir, "sites.json"), name: Bench.Sites},
+          {Demo.Host,
+           sites: [%{id: 1, domain: "example.com", goals: [%{id: 1, event_name: "Signup"}]}]},
           {Webhooks,
            store: {Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
-           host: {Webhooks.Host.File, Bench.Sites},
+           host: {Demo.Host, Demo.Host},
            vault: {:file, Path.join(dir, "webhooks.key")},
            policy: policy,
            lane_in_flight_max: Bench.in_flight(),
@@ -219,7 +217,7 @@ case kind do
 
       for n <- 1..count do
         Webhooks.events_buffered([event.(n)])
-        # The log never more than this far behind.
+        # The log never falls further behind than this.
         if rem(n, 500) == 0, do: wait.(wait, before + n - 2_000)
       end
 

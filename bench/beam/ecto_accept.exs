@@ -1,13 +1,13 @@
-# How many deliveries per second Store.Ecto accepts and records, beside what a plain
-# Repo.insert_all of the same rows achieves: the same columns and body, into tables
-# of the same definition and with the same indexes, without triggers. Batches of 500
-# from 1, 2 and 4 writers, in turn, the median of the rounds.
+# Compares how many deliveries per second Store.Ecto accepts and records with a plain
+# Repo.insert_all of the same rows, into tables with the same definition and indexes but
+# without triggers. 1, 2 and 4 writers write batches of 500; the two sides take turns, and
+# the figures are medians of the rounds.
 #
 #     cd elixir_wrapper/plausible_webhooks_phoenix
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/ecto_accept.exs [ROUNDS]
 #
-# A PostgreSQL of its own, with fsync, that ends with this VM. Prints, per number of
-# writers, rows per second and the ratio of the two.
+# The PostgreSQL server runs with fsync and ends with this VM. Prints the rows per second
+# and the ratio of the two for each number of writers.
 Code.require_file("../support/ecto.exs", __DIR__)
 
 defmodule Bench.Tables do
@@ -69,7 +69,7 @@ defmodule Bench do
     ])
   end
 
-  # Pair by pair: what the machine does besides moves both.
+  # Compared pair by pair, because other load on the machine affects both sides.
   defp ratios(results, what, writers) do
     [ours, plain] =
       for how <- [:store, :plain], do: for({^what, ^how, ^writers, rate} <- results, do: rate)
@@ -79,7 +79,7 @@ defmodule Bench do
 
   defp median(values), do: values |> Enum.sort() |> Enum.at(div(length(values), 2))
 
-  # Whoever comes first in one round comes second in the next.
+  # The side that goes first in one round goes second in the next.
   defp round(store, writers, number) do
     batches = for _ <- 1..writers, do: for(_ <- 1..div(@batches, writers), do: deliveries(@batch))
 
@@ -124,7 +124,7 @@ defmodule Bench do
   defp record(:store, store, attempts),
     do: rate(attempts, fn batch -> :ok = Store.record(store, batch) end)
 
-  # Only the attempts: what moves the deliveries has no plain counterpart.
+  # Only the attempts: updating the deliveries has no plain counterpart.
   defp record(:plain, _store, attempts) do
     attempts
     |> rows(fn attempt ->

@@ -1,10 +1,10 @@
-# From the hook to the first byte at the receiver at 1 000 events a second, on a
-# PostgreSQL of its own, with fsync, that ends with this VM:
+# Times 1 000 events a second on PostgreSQL, from the hook to the first byte at the receiver:
 #
 #     cd elixir_wrapper/plausible_webhooks_phoenix
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/ecto_latency.exs [SECONDS]
 #
-# The events are accepted durably in between. See bench/support/latency.exs.
+# Each event is committed in between. The PostgreSQL server runs with fsync and ends with
+# this VM. See bench/support/latency.exs.
 Code.require_file("../support/ecto.exs", __DIR__)
 Code.require_file("../support/latency.exs", __DIR__)
 

@@ -1,15 +1,15 @@
-# How PostgreSQL answers what Store.Ecto asks, on a log of a million deliveries: the
-# statements as the store sends them, by EXPLAIN (ANALYZE, BUFFERS). 50 sites, the
-# first with half of all; 98 % delivered at once, a rare goal, few alerts, 2 000
-# pending, 5 000 parked; over 30 days, or as few as are given.
+# Runs the statements of Store.Ecto under EXPLAIN (ANALYZE, BUFFERS), on a log of a million
+# deliveries over 30 days, or of the given number of rows and days. 50 sites, the first with
+# half of all deliveries; 98 % delivered at once, a rare goal, few alerts, 2 000 pending,
+# 5 000 parked.
 #
 #     cd elixir_wrapper/plausible_webhooks_phoenix
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/ecto_plans.exs [ROWS [DAYS]]
 #
-# A PostgreSQL of its own that ends with this VM. Prints a table (pages of 8 KiB that
-# were touched, index entries and rows that were read, milliseconds of the whole call,
-# the median of five) and then a plan of each, that of the statement that touches most;
-# docs/postgres.md says what to read off.
+# The PostgreSQL server ends with this VM. Prints a table: the pages of 8 KiB touched, the
+# index entries and rows read, and the milliseconds of the whole call, the median of five.
+# Then prints a plan for each call, that of its statement that touches most pages.
+# docs/postgres.md explains the results.
 for file <- ~w(ecto.exs ecto_log.exs), do: Code.require_file("../support/#{file}", __DIR__)
 
 defmodule Bench do
@@ -42,7 +42,7 @@ defmodule Bench do
     end
   end
 
-  # Each changes what it says in a transaction that is rolled back.
+  # Each runs in a transaction that is rolled back.
   defp calls(rows) do
     webhook = fn n -> "wh_" <> String.pad_leading("#{10 + n}", 26, "0") end
 
@@ -146,7 +146,7 @@ defmodule Bench do
     statements
   end
 
-  # What a call has set for itself holds for what it asks then.
+  # The settings that a call makes apply to its later statements.
   defp with_settings({query, _params} = statement, settings) do
     cond do
       query =~ "set_config(name" -> {[], statement}
@@ -162,7 +162,7 @@ defmodule Bench do
     result
   end
 
-  # Of what triggers do only the time is known to EXPLAIN.
+  # Of triggers, EXPLAIN reports only the time.
   defp explain({{query, params}, settings}) do
     rolled_back(fn ->
       with {sql, values} <- settings, do: Repo.query!(sql, values, log: false)

@@ -1,5 +1,5 @@
-# What a webhook costs an ingestion request, from the hook to the body: median and
-# p99 of one call, in nanoseconds, less the cost of reading the clock.
+# The cost of webhooks for an ingestion request, from the hook to the body: the median and
+# p99 of one call in nanoseconds, less the cost of reading the clock.
 #
 #     cd elixir_wrapper/plausible_webhooks
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/event_path.exs
@@ -10,7 +10,7 @@ alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 alias Plausible.Webhooks.Store
 
 defmodule World do
-  # Store and host: sites 1 to 10 000 have webhooks, the goals are given.
+  # The store and the host. Sites 1 to 10 000 have webhooks.
   def all_webhooks(_), do: {:ok, Enum.map(1..10_000, &webhook/1)}
   def list_webhooks(_, id), do: {:ok, [webhook(id)]}
   def site(_, id), do: %{id: id, domain: "site#{id}.example", stats_start_at_ms: nil}
@@ -49,7 +49,7 @@ defmodule Bench do
   end
 
   defp times(fun, calls) do
-    # A process of its own, as each request is.
+    # Runs in a process of its own, as each request does.
     task =
       Task.async(fn ->
         sorted = Enum.sort(for _ <- 1..calls, do: time(fun))

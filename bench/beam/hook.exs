@@ -1,13 +1,13 @@
-# What the hook costs an ingestion request, the whole of it:
-# `Plausible.Webhooks.events_buffered/1` with one event, on an instance that runs, to
-# SQLite. Median and p99 of one call in microseconds, less the cost of reading the clock.
-# Then of an event that completes many goals at once, with little and with the most that
-# a visitor can put into it.
+# The whole cost of the hook for an ingestion request: one call of
+# `Plausible.Webhooks.events_buffered/1` with one event, on a running instance with SQLite.
+# Prints the median and p99 in microseconds, less the cost of reading the clock. Then the
+# same for an event that completes many goals at once, with few properties and with the
+# most that a visitor can send.
 #
 #     cd elixir_wrapper/plausible_webhooks
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/hook.exs
 #
-# Its parts one by one: event_path.exs.
+# event_path.exs measures the parts.
 Code.require_file("../support/latency.exs", __DIR__)
 
 defmodule Bench.Hook do
@@ -34,13 +34,13 @@ defmodule Bench.Hook do
 
   defp store(folder), do: {Plausible.Webhooks.Store.SQLite, path: "#{folder}/webhooks.db"}
 
-  # Sites of that many goals which one page view completes.
+  # Sites and their number of goals, all of which one page view completes.
   @all_at_once %{11 => 1, 12 => 50, 13 => 1_000}
 
   defp goals(site) when is_map_key(@all_at_once, site),
     do: for(id <- 1..@all_at_once[site], do: %{goal(id) | page_path: "/shop/**"})
 
-  # Of every kind, and a site has no more.
+  # Goals of every kind; a site has at most this many.
   defp goals(_site) do
     for id <- 1..1_000 do
       goal = goal(id)
@@ -66,7 +66,7 @@ defmodule Bench.Hook do
     }
   end
 
-  # Nobody listens there: what is sent is none of the hook's concern.
+  # Nothing listens there: sending is not part of the hook.
   defp webhook!(site) do
     {:ok, webhook} =
       Webhooks.create_webhook(:system, site, %{
@@ -95,13 +95,14 @@ defmodule Bench.Hook do
       reading
     )
 
-    # As many as the Outbox takes, with time to empty it.
+    # No more calls than the Outbox holds, with time to empty it.
     measure("1 000 goals, page view that completes one", @with_webhooks, article, 2_000)
     measure("1 000 goals, custom event that completes one", @with_webhooks, custom, 2_000)
   end
 
-  # Plausible takes 30 properties of 2 000 bytes; a control character is six in JSON.
-  # The Outbox is emptied after each call; what it has no room for counts as well.
+  # Plausible accepts 30 properties of 2 000 bytes, and a control character takes six bytes
+  # in JSON. The Outbox is emptied after each call. Deliveries for which it has no room
+  # count too.
   defp measure_many do
     IO.puts("\nus per call, one page view that completes many goals")
 
@@ -165,14 +166,14 @@ defmodule Bench.Hook do
     end
   end
 
-  # A process of its own, as each request is; a pause now and then, as between requests.
+  # Runs in a process of its own, as each request does, with pauses as between requests.
   defp times(fun, calls) do
     Task.async(fn -> Enum.sort(for n <- 1..calls, do: time(fun, n)) end)
     |> Task.await(:infinity)
   end
 
-  # So that the Outbox gets its turn. A processor that has slept is slow for some
-  # microseconds, whatever it is given; one that takes in traffic does not sleep.
+  # Gives the Outbox time to run. A processor that has slept is slow for some microseconds
+  # whatever it does, and one that ingests traffic does not sleep: hence the warm-up calls.
   defp pause(fun) do
     Process.sleep(1)
     for _ <- 1..5, do: fun.()

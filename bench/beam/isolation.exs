@@ -1,11 +1,10 @@
-# What a bad endpoint costs the others:
+# Measures how bad endpoints affect good ones:
 #
 #     LD_PRELOAD=slow_dns.so mix run --no-start bench/beam/isolation.exs URL
 #
-# 20 good webhooks get 500 deliveries a second, evenly; the time from the submission
-# to the result is taken for each. First alone, then beside 20 webhooks of one bad
-# kind, which were given 25 deliveries each. Prints median and p99 of five seconds
-# each, the median of three rounds.
+# 20 good webhooks get 500 deliveries a second, evenly, for five seconds; each delivery is
+# timed from the submission to the result. First alone, then beside 20 webhooks of one bad
+# kind with 25 deliveries each. Prints the median and p99, each the median of three rounds.
 alias Plausible.Webhooks.{Delivery, Native}
 
 defmodule Isolation do
@@ -34,7 +33,7 @@ defmodule Isolation do
     end
   end
 
-  # A new engine each time: nothing is left of the kind before.
+  # A new engine each time, so that no work of the previous kind is left.
   defp round(kind, url, servers) do
     {:ok, engine} =
       Native.engine_start(%{
@@ -101,7 +100,7 @@ defmodule Isolation do
 
   defp now_us, do: System.monotonic_time(:microsecond)
 
-  # Reads nothing and answers nothing, or a byte every 100 ms.
+  # A receiver that never reads, and answers nothing or a byte every 100 ms.
   def server(ip, drips?) do
     {:ok, listener} =
       :gen_tcp.listen(0, [:binary, ip: ip, active: false, backlog: 1_024, reuseaddr: true])

@@ -1,9 +1,9 @@
-# From the hook to the first byte at the receiver at 1 000 events a second, on SQLite:
+# Times 1 000 events a second on SQLite, from the hook to the first byte at the receiver:
 #
 #     cd elixir_wrapper/plausible_webhooks
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/latency.exs [SECONDS]
 #
-# The events are accepted durably in between. See bench/support/latency.exs.
+# Each event is committed in between. See bench/support/latency.exs.
 Code.require_file("../support/latency.exs", __DIR__)
 
 seconds = System.argv() |> List.first("20") |> String.to_integer()

@@ -1,11 +1,11 @@
-# The log of the settings page on a million deliveries: what the database takes for the
-# first page, for a filtered one, and for one far back, and what rendering takes.
+# Times the log of the settings page on a million deliveries: the database and the rendering
+# for the first page, for filtered ones, and for one far back.
 #
 #     cd elixir_wrapper/plausible_webhooks_phoenix
 #     MIX_ENV=prod mix run --no-start ../../bench/beam/page.exs [ROWS [DAYS]]
 #
-# A PostgreSQL of its own that ends with this VM. Prints a table (milliseconds, the
-# median and the slowest of twenty; bytes of HTML), then the plans.
+# The PostgreSQL server ends with this VM. Prints a table (milliseconds, median and slowest
+# of twenty; bytes of HTML), then the plans.
 for file <- ~w(ecto.exs ecto_log.exs), do: Code.require_file("../support/#{file}", __DIR__)
 
 defmodule Bench do
@@ -51,7 +51,7 @@ defmodule Bench do
     %Webhook{id: id, site_id: 1, url: "https://example.com/", name: "Webhook #{n}"}
   end
 
-  # As the form gives the filters. The last one is the hundredth page.
+  # The filters as the form sends them. The last one is the hundredth page.
   defp logs(store) do
     log = Log.new()
     failed = Log.filter(log, %{"state" => "failed", "webhook" => webhook(1).id})

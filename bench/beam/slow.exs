@@ -1,10 +1,10 @@
-# Endpoints that answer late, all at once:
+# Delivers to many endpoints at once that answer late:
 #
 #     mix run --no-start bench/beam/slow.exs PORT ENDPOINTS MULTIS hosts|one
 #
-# `hosts`: each endpoint has an address of its own; `one`: all on one host.
-# Prints wall time, CPU time per 1 000 deliveries and memory per delivery in
-# flight over that of the VM before; the median of three rounds.
+# With `hosts` each endpoint has an address of its own; with `one` all share one host.
+# Prints the wall time, the CPU time per 1 000 deliveries, and the memory per delivery in
+# flight beyond that of the idle VM. Each is the median of three rounds.
 alias Plausible.Webhooks.{Delivery, Native}
 
 [port, endpoints, multis, where] = System.argv()
@@ -32,11 +32,11 @@ before_kb = status.("VmRSS")
   Native.engine_start(%{
     policy: %{https_only: false, allow: ["127.0.0.0/8"]},
     in_flight_max: 20_000,
-    # This VM does nothing else.
+    # This VM does nothing else, so the engine may hold that many sockets.
     descriptors_max: 1_000_000,
     destination_in_flight_max: 20_000,
     destination_rate_per_s: 1_000_000,
-    # With one multi handle it takes far longer than two seconds.
+    # One multi handle takes far longer than two seconds.
     timeout_ms: 120_000,
     connect_timeout_ms: 120_000,
     retry_delays_ms: [],

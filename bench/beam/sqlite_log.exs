@@ -1,12 +1,13 @@
-# How long a settings page waits for Store.SQLite, on a log of a million deliveries: 50
-# sites, the first with half of all; 98 % delivered, 2 000 pending, 5 000 parked; over
-# 30 days, or as few as are given. The file is in a folder of its own, which is removed.
+# Times what a settings page asks of Store.SQLite, on a log of a million deliveries over 30
+# days, or of the given number of rows and days. 50 sites, the first with half of all
+# deliveries; 98 % delivered, 2 000 pending, 5 000 parked. The database is in a temporary
+# folder.
 #
 #     cd elixir_wrapper/plausible_webhooks
 #     MIX_ENV=prod mix run ../../bench/beam/sqlite_log.exs [ROWS [DAYS]]
 #
-# Milliseconds of the whole call, the median of five, and the longest that somebody
-# else had to wait for the one connection meanwhile.
+# Prints the milliseconds of the whole call, the median of five, and the longest wait of
+# another caller for the one connection during it.
 defmodule Bench do
   alias Plausible.Webhooks.Store.SQLite
   alias Plausible.Webhooks.{Vault, Webhook}
@@ -40,7 +41,7 @@ defmodule Bench do
     end
   end
 
-  # One of the first site has but one delivery, the oldest.
+  # One webhook of the first site has a single delivery, the oldest.
   defp calls(now_ms) do
     first_hour_ms = (div(now_ms, @hour_ms) - 23) * @hour_ms
     both = ["wh_1_1", "wh_1_2"]
@@ -95,7 +96,7 @@ defmodule Bench do
     end
   end
 
-  # --- rows as a month has left them, by SQL
+  # --- the log of a month, written by SQL
 
   defp fill(store, rows, days, now_ms) do
     for n <- 1..3, do: :ok = SQLite.insert_webhook(store, webhook("wh_1_#{n}", now_ms))
@@ -134,7 +135,7 @@ defmodule Bench do
     """
   end
 
-  # Longer than anybody else's statement may take.
+  # Longer than any other statement may take.
   defp sql!(%{connection: connection}, sql) do
     asked_at_ms = System.monotonic_time(:millisecond)
     request = {asked_at_ms, {:write, [{sql, []}]}}

@@ -51,8 +51,7 @@ bool write_goal_completed(JsonWriter& writer) {
          writer.begin_object() && pair(writer, "domain", "example.com") &&
          writer.end() && writer.end() &&
          pair(writer, "timestamp", "2026-11-23T10:15:30.123Z") &&
-         pair(writer, "type", "goal.completed") && writer.end() &&
-         writer.complete();
+         pair(writer, "type", "goal.completed") && writer.end();
 }
 
 const std::string& goal_completed() {

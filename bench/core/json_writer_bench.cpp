@@ -1,6 +1,6 @@
-// Purpose: what writing a document costs. A writer is made for each one, as in
-// life, so that what the longest has to allocate is counted. Bytes per second
-// are those of the JSON that comes out.
+// Purpose: the cost of writing a document. Each document gets a new writer, as
+// in production, so the figure includes the writer's allocations. Bytes per
+// second count the resulting JSON.
 #include <benchmark/benchmark.h>
 
 #include <cstdint>

@@ -1,6 +1,5 @@
-// Purpose: what a signature costs: our key, which keeps a keyed HMAC context,
-// beside OpenSSL's one-shot HMAC(), both from the body to `v1,<base64>`; and
-// Ed25519, where a verification takes keys and header as text, like any other.
+// Purpose: the cost of a signature, from the body to `v1,<base64>`: with a key
+// that keeps its HMAC context, and with OpenSSL's one-shot HMAC().
 #include <benchmark/benchmark.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -24,7 +23,7 @@ std::string body_of(const benchmark::State& state) {
   return std::string(static_cast<std::size_t>(state.range(0)), 'x');
 }
 
-// What `kSecret` is the text of.
+// The bytes that `kSecret` encodes.
 std::array<unsigned char, 32> secret_bytes() {
   std::array<unsigned char, 32> bytes;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
@@ -33,8 +32,8 @@ std::array<unsigned char, 32> secret_bytes() {
   return bytes;
 }
 
-// As a sender without a context would write it: buffers are kept, the key is
-// set up every time.
+// A sender without a context: it keeps its buffers and sets up the key every
+// time.
 class OneShot {
  public:
   bool sign(std::string_view body, std::string& out) {
@@ -97,45 +96,7 @@ void hmac_one_shot(benchmark::State& state) {
   });
 }
 
-void ed25519_sign(benchmark::State& state) {
-  const auto pair = webhooks::generate_keypair();
-  if (!pair.ok()) {
-    state.SkipWithError("no key pair");
-    return;
-  }
-  auto key = webhooks::SigningKey::parse(pair.value().signing_key);
-  if (!key.ok()) {
-    state.SkipWithError("no key");
-    return;
-  }
-  measure(state, body_of(state), [&](std::string_view text, std::string& out) {
-    return key.value().append_signature(kId, kNow, text, out).ok();
-  });
-}
-
-void ed25519_verify(benchmark::State& state) {
-  const std::string body = body_of(state);
-  const auto pair = webhooks::generate_keypair();
-  if (!pair.ok()) {
-    state.SkipWithError("no key pair");
-    return;
-  }
-  auto key = webhooks::SigningKey::parse(pair.value().signing_key);
-  std::string header;
-  if (!key.ok() ||
-      !key.value().append_signature(kId, kNow, body, header).ok()) {
-    state.SkipWithError("not signed");
-    return;
-  }
-  const std::array<std::string_view, 1> keys = {pair.value().public_key};
-  measure(state, body, [&](std::string_view text, std::string&) {
-    return webhooks::verify(keys, kId, kNow, header, text, kNow, 300).ok();
-  });
-}
-
 BENCHMARK(hmac_keyed_context)->Arg(256)->Arg(656)->Arg(4096);
 BENCHMARK(hmac_one_shot)->Arg(256)->Arg(656)->Arg(4096);
-BENCHMARK(ed25519_sign)->Arg(656);
-BENCHMARK(ed25519_verify)->Arg(656);
 
 }  // namespace

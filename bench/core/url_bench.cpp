@@ -1,5 +1,5 @@
-// Purpose: what it costs to judge a URL, when a webhook is saved and before its
-// endpoint is handed to the engine, and an address, when it is dialled.
+// Purpose: the cost of judging a URL, when a webhook is saved and before the
+// engine gets its endpoint, and of judging an address when it is dialled.
 #include <benchmark/benchmark.h>
 
 #include <string_view>
@@ -9,7 +9,7 @@
 
 namespace {
 
-// `reason`: why it is refused; empty: it is let in.
+// `reason` says why the address is refused; empty if it is allowed.
 void check_url(benchmark::State& state, std::string_view text,
                std::string_view reason) {
   const webhooks::UrlPolicy policy;

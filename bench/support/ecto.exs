@@ -1,5 +1,5 @@
-# What the benchmarks of Store.Ecto share: a PostgreSQL of their own that ends with
-# this VM, and a Repo on it.
+# Shared by the benchmarks of Store.Ecto: a PostgreSQL server that ends with this VM, and a
+# Repo on it.
 Code.require_file(
   "../../elixir_wrapper/plausible_webhooks_phoenix/test/support/postgres.ex",
   __DIR__
@@ -14,7 +14,7 @@ end
 defmodule Bench.Server do
   alias Plausible.Webhooks.Test.Postgres
 
-  @doc "Runs `work` with the tables of the migration, on a server with these settings."
+  @doc "Runs `work` with the tables of the migration, on a server with the given settings."
   def run(settings, pool_size, tables, work) do
     defaults = [max_wal_size: "8GB", checkpoint_timeout: "30min"]
     cluster = Postgres.start!(Keyword.merge(defaults, settings))
@@ -30,7 +30,7 @@ defmodule Bench.Server do
     end
   end
 
-  @doc "The number that the command line gives at this place, or the default."
+  @doc "Returns the number at this place of the command line, or the default."
   def argument(default, at \\ 0) do
     case Enum.at(System.argv(), at) do
       nil -> default

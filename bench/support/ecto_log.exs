@@ -1,13 +1,13 @@
-# The tables of Store.Ecto and a log in them as a month leaves it, for the benches that
-# look at a long one: 50 sites, the first with half of all; 98 % delivered at once, a
-# rare goal, few alerts, 2 000 pending, 5 000 parked.
+# Fills the tables of Store.Ecto with the log of a month, for benchmarks of a long log: 50
+# sites, the first with half of all deliveries; 98 % delivered at once, a rare goal, few
+# alerts, 2 000 pending, 5 000 parked.
 defmodule Bench.Tables do
   use Ecto.Migration
   def up, do: Plausible.Webhooks.Migrations.up(version: 1)
 end
 
 defmodule Bench.Fill do
-  # Rows as a month has left them, by SQL.
+  # Writes the rows by SQL.
   alias Bench.Repo
 
   def fill(rows, days) do
@@ -35,7 +35,7 @@ defmodule Bench.Fill do
     FROM webhook_deliveries, generate_series(1, attempts) AS n
     """)
 
-    # One of three owners is dead.
+    # One of the three owners is dead.
     sql("""
     INSERT INTO webhook_owners (owner, until_ms)
     SELECT 'node_' || n, CASE WHEN n = 0 THEN 0 ELSE 9000000000000 END

@@ -1,6 +1,6 @@
-# From the hook to the first byte at the receiver: what the benchmarks on both stores
-# share. 25 webhooks of 25 sites, each at an address of its own of 127.0.1.0/24, get
-# 1 000 events a second between them, evenly; every limit is the default.
+# Times events from the hook to the first byte at the receiver, for the benchmarks of both
+# stores. 25 webhooks of 25 sites get 1 000 events a second in total, evenly. Each webhook
+# has its own address of 127.0.1.0/24. All limits are the defaults.
 defmodule Bench.Latency do
   alias Plausible.Webhooks
 
@@ -43,7 +43,7 @@ defmodule Bench.Latency do
     def audit(_, _actor, _action, _webhook), do: :ok
   end
 
-  @doc "Starts an instance on the store, sends for so many seconds, prints the times."
+  @doc "Starts an instance on the store, sends for `seconds`, and prints the times."
   def run(store, seconds) do
     {:ok, supervisor} = start(store, [@goal])
     arrived = :ets.new(:arrived, [:public, write_concurrency: true])
@@ -57,7 +57,7 @@ defmodule Bench.Latency do
         })
     end
 
-    # Connections are made, files have grown, code is loaded.
+    # The warm-up opens connections, grows files and loads code.
     send_for(2, 0)
     Process.sleep(1_000)
     :ets.delete_all_objects(arrived)
@@ -67,7 +67,7 @@ defmodule Bench.Latency do
     Supervisor.stop(supervisor)
   end
 
-  @doc "An instance on loopback, with these goals for every site, or those of a function."
+  @doc "Starts an instance on loopback. `goals` are every site's goals, or a function of them."
   def start(store, goals) do
     Webhooks.start_link(
       store: store,
@@ -100,8 +100,7 @@ defmodule Bench.Latency do
     }
   end
 
-  # A process for each site: 40 a second, at moments that have nothing to do with the
-  # others'.
+  # One process per site sends 40 events a second, independently of the others.
   defp send_for(seconds, base) do
     pause_ms = div(1_000 * @sites, @per_s)
     each = div(seconds * @per_s, @sites)
@@ -123,7 +122,7 @@ defmodule Bench.Latency do
     each * @sites
   end
 
-  # --- the receiver: takes the time when the first bytes of a request are there
+  # --- the receiver, which takes the time when the first bytes of a request arrive
 
   defp listen(arrived) do
     {:ok, socket} =

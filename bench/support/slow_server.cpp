@@ -1,8 +1,8 @@
 // Purpose: a receiver that answers every request after the same delay, for
-// thousands of connections at once, so that what is measured is the sender.
+// thousands of connections at once, so that the benchmark measures the sender.
 //   slow_server PORT DELAY_MS
-// Listens on every 127.0.0.0/8 address, says so, and ends with its standard
-// input.
+// Listens on every 127.0.0.0/8 address, prints that it does, and ends when its
+// standard input closes.
 // Thread: one.
 #include <netinet/in.h>
 #include <sys/epoll.h>
@@ -58,7 +58,7 @@ void accept_all(int epoll, int listener) {
     const int client = accept4(listener, reinterpret_cast<sockaddr*>(&peer),
                                &size, SOCK_NONBLOCK);
     if (client < 0) return;
-    // Only this machine is served.
+    // Serves this machine only.
     if ((ntohl(peer.sin_addr.s_addr) >> 24) != 127) {
       close(client);
     } else {
@@ -67,7 +67,7 @@ void accept_all(int epoll, int listener) {
   }
 }
 
-// The delay is the same for all: who came first is due first.
+// The delay is the same for all, so the first request is due first.
 int answer_due(std::deque<Due>& queue) {
   const auto now = Clock::now();
   while (!queue.empty() && queue.front().at <= now) {

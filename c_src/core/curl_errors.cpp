@@ -172,7 +172,7 @@ Verdict judge_transfer(const TransferFacts& facts) {
     // The same words for every kind of address: which one it was would tell a
     // stranger about the network we run in.
     return {ErrorClass::kBlockedAddress,
-            "the host has an address that may not be dialled", false};
+            "the destination has an address that may not be dialled", false};
   }
   if (facts.protocol_violation) {
     return {ErrorClass::kProtocolError, "the answer is not one to a POST",

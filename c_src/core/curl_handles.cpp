@@ -12,6 +12,10 @@ constexpr std::int64_t kLookAgainUs = 60'000'000;
 constexpr long kConnectionAgeMaxS = 60;
 // A connection that lives longer would not notice that DNS has moved on.
 constexpr long kConnectionLifetimeMaxS = 300;
+// At level 2 a key shorter than RSA's 2048 bits and a SHA-1 signature are
+// refused.
+constexpr int kSecurityLevel = 2;
+constexpr const char* kCiphers = "ECDHE+HIGH";  // of TLS 1.2
 // Both are allocated for every transfer (the second for TLS alone). Answers are
 // short, and up to this size malloc keeps its blocks at hand.
 constexpr long kReceiveBufferBytes = 1024;
@@ -56,17 +60,17 @@ bool set_limits_and_callbacks(CURL* easy, const CurlCallbacks& callbacks,
          set(easy, CURLOPT_OPENSOCKETFUNCTION, callbacks.open_socket) &&
          set(easy, CURLOPT_OPENSOCKETDATA, callbacks.transfer) &&
          set(easy, CURLOPT_CLOSESOCKETFUNCTION, callbacks.close_socket) &&
-         set(easy, CURLOPT_CLOSESOCKETDATA, callbacks.loop) &&
+         set(easy, CURLOPT_CLOSESOCKETDATA, callbacks.sockets) &&
          set(easy, CURLOPT_WRITEFUNCTION, callbacks.write_body) &&
          set(easy, CURLOPT_WRITEDATA, callbacks.transfer) &&
          set(easy, CURLOPT_HEADERFUNCTION, callbacks.write_header) &&
          set(easy, CURLOPT_HEADERDATA, callbacks.transfer) &&
          set(easy, CURLOPT_NOPROGRESS, 1L) &&
-         // The VM ignores SIGPIPE; without this curl would change the
+         // The VM ignores SIGPIPE; otherwise curl would change the
          // process-wide disposition around every call.
          set(easy, CURLOPT_NOSIGNAL, 1L) &&
-         // A lookup never happens inside curl, but should one ever do, nobody
-         // waits for its thread.
+         // curl looks up no name of ours; should it ever do, nobody waits for
+         // its thread.
          set(easy, CURLOPT_QUICK_EXIT, 1L) &&
          set(easy, CURLOPT_BUFFERSIZE, kReceiveBufferBytes) &&
          set(easy, CURLOPT_UPLOAD_BUFFERSIZE, kSendBufferBytes) &&
@@ -75,7 +79,7 @@ bool set_limits_and_callbacks(CURL* easy, const CurlCallbacks& callbacks,
          set(easy, CURLOPT_TCP_NODELAY, 1L);
 }
 
-// Nothing that a stranger's URL or answer could turn against the host.
+// Nothing that a stranger's URL or answer could turn against us.
 bool set_isolation(CURL* easy, bool https_only) {
   const char* protocols = https_only ? "https" : "http,https";
   return set(easy, CURLOPT_PROTOCOLS_STR, protocols) &&
@@ -85,6 +89,11 @@ bool set_isolation(CURL* easy, bool https_only) {
          // Empty, not null: null would take the proxy from the environment,
          // and with it the address check would only ever see the proxy.
          set(easy, CURLOPT_PROXY, "") && set(easy, CURLOPT_NOPROXY, "*") &&
+         // An answer that is inflated could be a thousand times as long as what
+         // came over the wire. curl asks for no encoding, but would inflate
+         // what comes as `Transfer-Encoding: gzip` all the same. This leaves
+         // chunks to be decoded, unlike CURLOPT_HTTP_TRANSFER_DECODING.
+         set(easy, CURLOPT_HTTP_CONTENT_DECODING, 0L) &&
          set(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED)) &&
          set(easy, CURLOPT_HTTP_VERSION,
              static_cast<long>(CURL_HTTP_VERSION_1_1)) &&
@@ -100,7 +109,7 @@ bool set_tls(CURL* easy, const CurlCallbacks& callbacks) {
          // The trusted certificates come with the TLS context, see TrustStore.
          set(easy, CURLOPT_CAINFO, none) && set(easy, CURLOPT_CAPATH, none) &&
          set(easy, CURLOPT_SSL_CTX_FUNCTION, callbacks.tls_context) &&
-         set(easy, CURLOPT_SSL_CTX_DATA, callbacks.loop);
+         set(easy, CURLOPT_SSL_CTX_DATA, callbacks.transfer);
 }
 
 }  // namespace
@@ -139,12 +148,20 @@ void TrustStore::refresh(std::int64_t now_us) {
   if (first || modified == 0 || modified == modified_ns_) {
     return;
   }
-  std::unique_ptr<X509_STORE, Delete> store(X509_STORE_new());
+  Store store(X509_STORE_new());
   if (store && X509_STORE_load_file(store.get(), path_.c_str()) == 1) {
     store_ = std::move(store);
     modified_ns_ = modified;
   }
   ERR_clear_error();
+}
+
+bool TrustStore::configure(SSL_CTX* context) const noexcept {
+  SSL_CTX_set1_cert_store(context, store_.get());
+  // SSLKEYLOGFILE in the environment must not write session keys to disk.
+  SSL_CTX_set_keylog_callback(context, nullptr);
+  SSL_CTX_set_security_level(context, kSecurityLevel);
+  return SSL_CTX_set_cipher_list(context, kCiphers) == 1;
 }
 
 CurlUrl parse_url(const std::string& text) {

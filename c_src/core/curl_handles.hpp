@@ -6,7 +6,7 @@
 #pragma once
 
 #include <curl/curl.h>
-#include <openssl/x509_vfy.h>
+#include <openssl/ssl.h>
 
 #include <cstdint>
 #include <memory>
@@ -40,12 +40,12 @@ using CurlUrl = std::shared_ptr<CURLU>;
 CurlUrl parse_url(const std::string& text);
 
 // The trusted certificates, parsed once and shared by every TLS connection:
-// left to itself, libcurl parses the whole bundle anew per connection as soon
+// left to itself, libcurl parses the whole bundle for each connection as soon
 // as a CA directory is compiled in (20 ms of the loop's time, as on Debian).
 class TrustStore {
  public:
-  // An empty path means the system's bundle; a system without one gets an
-  // empty store, against which every TLS connection fails with that reason.
+  // An empty path means the system's bundle. A system without one gets an empty
+  // store, against which every TLS connection fails with that reason.
   // Error: `ca_file` (cannot be read, or holds no certificate).
   static Result<TrustStore> load(std::string path);
 
@@ -53,7 +53,9 @@ class TrustStore {
   // replacement that cannot be read leaves the old one in force.
   void refresh(std::int64_t now_us);
 
-  X509_STORE* get() const noexcept { return store_.get(); }
+  // Gives a TLS context these certificates and our own rules on what is strong
+  // enough: those of OpenSSL depend on the distribution and its configuration.
+  bool configure(SSL_CTX* context) const noexcept;
 
  private:
   struct Delete {
@@ -61,22 +63,24 @@ class TrustStore {
       X509_STORE_free(store);
     }
   };
+  using Store = std::unique_ptr<X509_STORE, Delete>;
   TrustStore() = default;
-  std::unique_ptr<X509_STORE, Delete> store_;
+  Store store_;
   std::string path_;
   std::int64_t modified_ns_ = 0;
   std::int64_t looked_us_ = 0;
 };
 
-// What curl calls back; the pointers go to the callbacks as their argument.
+// What curl calls back; the pointers are given to the callbacks.
 struct CurlCallbacks {
   curl_opensocket_callback open_socket = nullptr;
   curl_closesocket_callback close_socket = nullptr;
   curl_write_callback write_body = nullptr;
   curl_write_callback write_header = nullptr;
   curl_ssl_ctx_callback tls_context = nullptr;
-  void* transfer = nullptr;  // open_socket, write_body, write_header, PRIVATE
-  void* loop = nullptr;      // close_socket, tls_context
+  // For close_socket: a connection outlives the transfer that opened it.
+  void* sockets = nullptr;
+  void* transfer = nullptr;  // for all others, and as CURLOPT_PRIVATE
 };
 
 // Sets everything that is the same for every attempt. False: curl refused an
@@ -88,8 +92,8 @@ bool set_fixed_options(CURL* easy, const CurlCallbacks& callbacks,
 // curl copies only `url`.
 struct AttemptOptions {
   const char* url = nullptr;
-  // The same, parsed: curl takes the URL apart, and puts it together again, for
-  // every transfer that comes without. May be null.
+  // The same, parsed; otherwise curl takes the URL apart and puts it together
+  // again for every transfer. May be null.
   CURLU* parsed_url = nullptr;
   std::string_view body;
   curl_slist* headers = nullptr;

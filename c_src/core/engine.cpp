@@ -1,20 +1,23 @@
-// Purpose: the engine's outer side: the admission queue, who may drive, stop.
+// The outer side of the engine: the admission queue, who may drive, stopping.
 #include "webhooks/engine.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <new>
 #include <utility>
 #include <variant>
 
+#include "core/clock.hpp"
 #include "core/engine_loop.hpp"
+#include "core/report.hpp"
 
 namespace webhooks {
 namespace {
 
-// Once something is there to report, the loop still takes in what is ready:
-// a list of results costs the caller a third of what one by one does. Not for
-// longer than this, which nobody notices.
+// Once there is something to report, the loop still takes in what is ready: a
+// list of results costs the caller a third of what one by one does. Nobody
+// notices a delay of this length.
 constexpr std::int64_t kGatherUs = 2'000;
 constexpr std::size_t kGatherMax = 512;
 constexpr std::uint32_t kWaitMsMax = 1'000;
@@ -24,80 +27,29 @@ struct RemoveEndpoint {
 };
 using Command = std::variant<Delivery, Endpoint, RemoveEndpoint>;
 
-Error invalid(const char* name) { return {"invalid_option", name}; }
-
-Status check_options(const EngineOptions& options) {
-  if (options.retry_delays_ms.size() > kRetryStepsMax) {
-    return invalid("retry_delays_ms");
-  }
-  constexpr std::uint32_t kDelayMsMax = 7 * 24 * 3'600'000U;
-  for (const std::uint32_t delay : options.retry_delays_ms) {
-    if (delay > kDelayMsMax) {
-      return invalid("retry_delays_ms");
-    }
-  }
-  if (options.jitter_percent > 100) {
-    return invalid("jitter_percent");
-  }
-  if (options.retry_after_max_ms > kDelayMsMax) {
-    return invalid("retry_after_max_ms");
-  }
-  const std::pair<std::uint32_t, const char*> positive[] = {
-      {options.timeout_ms, "timeout_ms"},
-      {options.connect_timeout_ms, "connect_timeout_ms"},
-      {options.lane_in_flight_max, "lane_in_flight_max"},
-      {options.lane_rate_per_s, "lane_rate_per_s"},
-      {options.host_in_flight_max, "host_in_flight_max"},
-      {options.host_rate_per_s, "host_rate_per_s"},
-      {options.in_flight_max, "in_flight_max"},
-      {options.waiting_max, "waiting_max"},
-      {options.body_bytes_max, "body_bytes_max"},
-      {options.response_header_bytes_max, "response_header_bytes_max"},
-      {options.resolver_threads_max, "resolver_threads_max"},
-      {options.dns_timeout_ms, "dns_timeout_ms"},
-      {options.multi_handles, "multi_handles"},
-  };
-  for (const auto& option : positive) {
-    if (option.first == 0) {
-      return invalid(option.second);
-    }
-  }
-  if (options.multi_handles > 64) {
-    return invalid("multi_handles");
-  }
-  if (options.resolver_threads_max > 4096) {
-    return invalid("resolver_threads_max");
-  }
-  const bool printable =
-      std::all_of(options.user_agent.begin(), options.user_agent.end(),
-                  [](char c) { return c >= ' ' && c <= '~'; });
-  if (!printable || options.user_agent.size() > 256) {
-    return invalid("user_agent");
-  }
-  return Ok{};
-}
-
 }  // namespace
 
 struct Engine::Impl {
-  EngineOptions options;
-  EngineCounters counters;
-  std::unique_ptr<EngineLoop> loop;  // loop thread; gone once stopped
-  std::size_t in_flight_max = 0;
+  std::uint64_t waiting_max = 0;
+  Report report;
+  std::unique_ptr<EngineLoop> loop;  // driver only; gone once stopped
 
   std::mutex inbox_mutex;
   std::vector<Command> inbox;
+  std::uint64_t submitted = 0;  // under inbox_mutex
   std::atomic<bool> inbox_filled{false};
   // The inbox may only wake a loop that is still there.
   EngineLoop* wakeable = nullptr;  // under inbox_mutex
   std::atomic<bool> sleeping{false};
 
-  std::atomic<bool> driving{false};
+  std::mutex driver_seat;  // held by who drives
   std::atomic<bool> stop_requested{false};
   std::atomic<bool> closed{false};  // no more admissions
 
   std::vector<std::string> unfinished;  // what stop() found; driver only
-  std::vector<Attempt> leftover;  // finished, not yet fetched; driver only
+
+  std::mutex stats_mutex;
+  EngineStats stats;  // as published; under stats_mutex
 
   // Lock held.
   void wake_if_asleep() const {
@@ -115,52 +67,33 @@ struct Engine::Impl {
 
   std::size_t admit(std::vector<Delivery>& deliveries);
   void take_inbox();
-  std::size_t turn(std::int64_t wait_us);
+  std::size_t step(std::int64_t wait_us);
   void run(std::int64_t until_us);
   void drain(std::int64_t until_us);
+  void publish();
   void tear_down();
 };
-
-namespace {
-
-// Whoever drives holds this; the flag is free again when it goes.
-class DriverSeat {
- public:
-  explicit DriverSeat(std::atomic<bool>& driving)
-      : driving_(driving), taken_(!driving.exchange(true)) {}
-  ~DriverSeat() {
-    if (taken_) {
-      driving_.store(false);
-    }
-  }
-  DriverSeat(const DriverSeat&) = delete;
-  DriverSeat& operator=(const DriverSeat&) = delete;
-  explicit operator bool() const { return taken_; }
-
- private:
-  std::atomic<bool>& driving_;
-  bool taken_;
-};
-
-}  // namespace
 
 // Lock held. Manual deliveries have a tenth of extra room: a test or a
 // redelivery must work while the queue is full of something else.
 std::size_t Engine::Impl::admit(std::vector<Delivery>& deliveries) {
-  const std::uint64_t max = options.waiting_max;
-  const std::uint64_t manual_max = max + max / 10 + 1;
-  std::uint64_t waiting = counters.waiting.load(std::memory_order_relaxed);
+  std::uint64_t waiting = report.waiting.load(std::memory_order_relaxed);
   std::size_t taken = 0;
-  for (Delivery& delivery : deliveries) {
-    if (waiting >= (delivery.manual ? manual_max : max)) {
-      break;
+  try {
+    for (Delivery& delivery : deliveries) {
+      const std::uint64_t extra = delivery.manual ? waiting_max / 10 + 1 : 0;
+      if (waiting >= waiting_max + extra) {
+        break;
+      }
+      inbox.emplace_back(std::move(delivery));
+      ++waiting;
+      ++taken;
     }
-    ++waiting;
-    ++taken;
-    inbox.emplace_back(std::move(delivery));
+  } catch (const std::bad_alloc&) {  // NOLINT(bugprone-empty-catch)
+    // Those before are in, and this one has not been moved.
   }
-  counters.waiting.fetch_add(taken, std::memory_order_relaxed);
-  counters.submitted.fetch_add(taken, std::memory_order_relaxed);
+  report.waiting.fetch_add(taken, std::memory_order_relaxed);
+  submitted += taken;
   return taken;
 }
 
@@ -185,7 +118,7 @@ void Engine::Impl::take_inbox() {
   }
 }
 
-std::size_t Engine::Impl::turn(std::int64_t wait_us) {
+std::size_t Engine::Impl::step(std::int64_t wait_us) {
   take_inbox();
   // Announced before the last look at the inbox: whoever fills it afterwards
   // sees us asleep and wakes us.
@@ -193,30 +126,36 @@ std::size_t Engine::Impl::turn(std::int64_t wait_us) {
   if (inbox_filled.load(std::memory_order_seq_cst) || stop_requested.load()) {
     wait_us = 0;
   }
-  const std::size_t events = loop->turn(wait_us);
+  const std::size_t events = loop->step(wait_us);
   sleeping.store(false, std::memory_order_seq_cst);
+  publish();
   return events;
+}
+
+void Engine::Impl::publish() {
+  report.stats.finished_unread = report.finished.size();
+  const std::lock_guard<std::mutex> lock(stats_mutex);
+  stats = report.stats;
 }
 
 void Engine::Impl::run(std::int64_t until_us) {
   std::int64_t gather_until = 0;
   for (;;) {
-    const std::int64_t now = EventLoop::now_us();
-    const std::size_t events = turn(std::max<std::int64_t>(0, until_us - now));
-    if (stop_requested.load(std::memory_order_acquire)) {
+    const std::int64_t before = steady_now_us();
+    const std::size_t events =
+        step(std::max<std::int64_t>(0, until_us - before));
+    const std::int64_t now = steady_now_us();
+    if (stop_requested.load(std::memory_order_acquire) || now >= until_us) {
       return;
     }
-    const std::int64_t after = EventLoop::now_us();
-    if (!loop->finished().empty()) {
-      if (gather_until == 0) {
-        gather_until = after + kGatherUs;
-      }
-      if (events == 0 || after >= gather_until ||
-          loop->finished().size() >= kGatherMax) {
-        return;
-      }
+    const std::size_t finished = report.finished.size();
+    if (finished == 0) {
+      continue;
     }
-    if (after >= until_us) {
+    if (gather_until == 0) {
+      gather_until = now + kGatherUs;
+    }
+    if (events == 0 || now >= gather_until || finished >= kGatherMax) {
       return;
     }
   }
@@ -226,35 +165,26 @@ void Engine::Impl::drain(std::int64_t until_us) {
   take_inbox();
   loop->close_admission();
   for (;;) {
-    const std::int64_t now = EventLoop::now_us();
-    if (!loop->has_in_flight() || now >= until_us) {
+    const std::int64_t left_us = until_us - steady_now_us();
+    if (!loop->has_in_flight() || left_us <= 0 ||
+        stop_requested.load(std::memory_order_acquire)) {
       return;
     }
-    if (stop_requested.load(std::memory_order_acquire)) {
-      return;
-    }
-    // Finished attempts pile up here instead of ending the turn: short waits.
-    constexpr std::int64_t kStepUs = 20'000;
-    loop->turn(std::min(until_us - now, kStepUs));
-    auto& finished = loop->finished();
-    std::move(finished.begin(), finished.end(), std::back_inserter(leftover));
-    finished.clear();
+    loop->step(left_us);
+    publish();
   }
 }
 
 void Engine::Impl::tear_down() {
-  auto& finished = loop->finished();
-  std::move(finished.begin(), finished.end(), std::back_inserter(leftover));
-  finished.clear();
   unfinished = loop->unfinished();
   {
     const std::lock_guard<std::mutex> lock(inbox_mutex);
     wakeable = nullptr;
   }
   loop.reset();
-  counters.waiting.store(0, std::memory_order_relaxed);
-  counters.in_flight.store(0, std::memory_order_relaxed);
-  counters.lanes.store(0, std::memory_order_relaxed);
+  report.waiting.store(0, std::memory_order_relaxed);
+  report.stats.in_flight = report.stats.lanes = 0;
+  publish();
 }
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -271,14 +201,14 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
     return checked.error();
   }
   auto impl = std::make_unique<Impl>();
-  impl->options = std::move(options);
-  auto loop = EngineLoop::create(impl->options, impl->counters);
+  impl->waiting_max = options.waiting_max;
+  auto loop = EngineLoop::create(std::move(options), impl->report);
   if (!loop) {
     return loop.error();
   }
   impl->loop = std::move(loop).value();
   impl->wakeable = impl->loop.get();
-  impl->in_flight_max = impl->loop->in_flight_max();
+  impl->publish();
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
 
@@ -318,32 +248,28 @@ Result<std::size_t> Engine::submit(std::vector<Delivery>& deliveries) {
 
 Status Engine::run_once(std::uint32_t max_wait_ms,
                         std::vector<Attempt>& finished) {
-  const DriverSeat seat(impl_->driving);
+  const std::unique_lock seat(impl_->driver_seat, std::try_to_lock);
   if (!seat) {
     return Error{"already_driven", {}};
   }
-  std::vector<Attempt>* source = &impl_->leftover;
-  if (source->empty() && impl_->loop) {
-    source = &impl_->loop->finished();
-  }
-  if (source->empty()) {
+  std::vector<Attempt>& ready = impl_->report.finished;
+  if (ready.empty()) {
     if (!impl_->loop || impl_->stop_requested.load()) {
       return Error{"stopped", {}};
     }
     const std::int64_t wait_us =
         std::int64_t{std::min(max_wait_ms, kWaitMsMax)} * 1000;
-    impl_->run(EventLoop::now_us() + wait_us);
-    source = &impl_->loop->finished();
+    impl_->run(steady_now_us() + wait_us);
   }
-  finished.insert(finished.end(), std::make_move_iterator(source->begin()),
-                  std::make_move_iterator(source->end()));
-  source->clear();
-  impl_->counters.finished_unread.store(0, std::memory_order_relaxed);
+  finished.insert(finished.end(), std::make_move_iterator(ready.begin()),
+                  std::make_move_iterator(ready.end()));
+  ready.clear();
+  impl_->publish();
   return Ok{};
 }
 
 Result<std::vector<std::string>> Engine::stop(std::uint32_t drain_ms) {
-  const DriverSeat seat(impl_->driving);
+  const std::unique_lock seat(impl_->driver_seat, std::try_to_lock);
   if (!seat) {
     return Error{"already_driven", {}};
   }
@@ -352,7 +278,7 @@ Result<std::vector<std::string>> Engine::stop(std::uint32_t drain_ms) {
     impl_->closed.store(true);
   }
   if (impl_->loop) {
-    impl_->drain(EventLoop::now_us() + std::int64_t{drain_ms} * 1000);
+    impl_->drain(steady_now_us() + std::int64_t{drain_ms} * 1000);
     impl_->tear_down();
   }
   return impl_->unfinished;
@@ -371,27 +297,14 @@ void Engine::request_stop() noexcept {
 }
 
 EngineStats Engine::stats() const {
-  const EngineCounters& counters = impl_->counters;
-  const auto get = [](const std::atomic<std::uint64_t>& counter) {
-    return counter.load(std::memory_order_relaxed);
-  };
   EngineStats stats;
-  stats.in_flight = get(counters.in_flight);
-  stats.waiting = get(counters.waiting);
-  stats.lanes = get(counters.lanes);
-  stats.finished_unread = get(counters.finished_unread);
-  stats.in_flight_max = impl_->in_flight_max;
-  stats.submitted = get(counters.submitted);
-  stats.attempts = get(counters.attempts);
-  stats.delivered = get(counters.delivered);
-  stats.retried = get(counters.retried);
-  stats.parked = get(counters.parked);
-  stats.failed = get(counters.failed);
-  stats.cancelled = get(counters.cancelled);
-  stats.connections_opened = get(counters.connections_opened);
-  stats.resolver_threads = get(counters.resolver_threads);
-  stats.resolver_stuck = get(counters.resolver_stuck);
-  stats.loop_turns = get(counters.loop_turns);
+  {
+    const std::lock_guard<std::mutex> lock(impl_->stats_mutex);
+    stats = impl_->stats;
+  }
+  const std::lock_guard<std::mutex> lock(impl_->inbox_mutex);
+  stats.submitted = impl_->submitted;
+  stats.waiting = impl_->report.waiting.load(std::memory_order_relaxed);
   stats.stopped = impl_->closed.load();
   return stats;
 }

@@ -1,6 +1,5 @@
 #include "core/event_loop.hpp"
 
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -8,13 +7,13 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <limits>
+
+#include "core/clock.hpp"
 
 namespace webhooks {
 namespace {
 
-constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 constexpr std::size_t kEventsMax = 256;
 constexpr std::uint64_t kWakeTag = std::numeric_limits<std::uint64_t>::max();
 
@@ -23,13 +22,16 @@ std::uint64_t tag_of(std::size_t shard, curl_socket_t descriptor) {
          static_cast<std::uint32_t>(descriptor);
 }
 
-}  // namespace
-
-std::int64_t EventLoop::now_us() noexcept {
-  return std::chrono::duration_cast<std::chrono::microseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+// The extra millisecond: curl's own clock truncates, and firing a fraction too
+// early makes it believe that the expiry was dealt with.
+std::int64_t due_us(std::int64_t now_us, long timeout_ms) {
+  if (timeout_ms <= 0) {
+    return timeout_ms == 0 ? now_us : kNever;
+  }
+  return now_us + std::int64_t{timeout_ms} * 1000 + 1000;
 }
+
+}  // namespace
 
 Result<std::unique_ptr<EventLoop>> EventLoop::create(
     std::size_t multis, long idle_connections_max) {
@@ -55,14 +57,14 @@ bool EventLoop::open_multi(Shard& shard) {
          fit_connections(shard);
 }
 
-// curl's limit counts the connections that are at work, too: with more of them
-// than it allows, each is closed as soon as it is idle. So it follows them.
+// curl's limit includes the connections that are at work: with more of these
+// than the limit, each is closed as soon as it is idle. So the limit follows.
 bool EventLoop::fit_connections(const Shard& shard) const noexcept {
   return curl_multi_setopt(shard.multi.get(), CURLMOPT_MAXCONNECTS,
                            idle_connections_max_ + shard.handles) == CURLM_OK;
 }
 
-std::vector<std::size_t> EventLoop::take_broken() {
+std::vector<std::size_t> EventLoop::broken() const {
   std::vector<std::size_t> broken;
   for (const auto& shard : shards_) {
     if (shard->broken) {
@@ -70,10 +72,6 @@ std::vector<std::size_t> EventLoop::take_broken() {
     }
   }
   return broken;
-}
-
-bool EventLoop::rebuild(std::size_t multi) {
-  return open_multi(*shards_[multi]);
 }
 
 bool EventLoop::open(std::size_t multis, long idle_connections_max) {
@@ -138,93 +136,99 @@ void EventLoop::remove(std::size_t multi, CURL* easy) {
   fit_connections(shard);
 }
 
-// Must not call back into libcurl: only the deadline is noted. The extra
-// millisecond: curl's own clock truncates, and firing a fraction too early
-// makes it believe that the expiry was dealt with.
+// Must not call back into libcurl: only the deadline is noted.
 int EventLoop::on_timer(CURLM* /*multi*/, long timeout_ms,
                         void* data) noexcept {
   auto* shard = static_cast<Shard*>(data);
-  if (timeout_ms < 0) {
-    shard->due_us = kNever;
-  } else if (timeout_ms == 0) {
-    shard->due_us = now_us();
-  } else {
-    shard->due_us = now_us() + std::int64_t{timeout_ms} * 1000 + 1000;
-  }
+  shard->due_us = due_us(steady_now_us(), timeout_ms);
   return 0;
 }
 
 int EventLoop::on_socket(CURL* /*easy*/, curl_socket_t descriptor, int what,
                          void* data, void* /*unused*/) noexcept {
   auto* shard = static_cast<Shard*>(data);
-  std::uint32_t events = 0;
-  if (what == CURL_POLL_IN || what == CURL_POLL_INOUT) {
-    events |= EPOLLIN;
-  }
-  if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT) {
-    events |= EPOLLOUT;
-  }
-  shard->loop->watch(*shard, descriptor, events);
+  const bool in = what == CURL_POLL_IN || what == CURL_POLL_INOUT;
+  const bool out = what == CURL_POLL_OUT || what == CURL_POLL_INOUT;
+  shard->loop->watch(*shard, descriptor,
+                     (in ? std::uint32_t{EPOLLIN} : 0U) |
+                         (out ? std::uint32_t{EPOLLOUT} : 0U));
   return 0;
 }
 
 void EventLoop::watch(Shard& shard, curl_socket_t descriptor,
                       std::uint32_t events) noexcept {
   const auto slot = static_cast<std::size_t>(descriptor);
-  if (slot >= watched_.size()) {
+  if (slot >= interests_.size()) {
     if (events == 0) {
       return;
     }
     try {
-      watched_.resize(slot + 64);
-      wanted_.resize(slot + 64);
+      interests_.resize(slot + 64);
     } catch (...) {
-      return;  // out of memory: this transfer will end by its timeout
+      return;  // out of memory: this transfer ends by its timeout
     }
   }
-  wanted_[slot] = events;
-  // Interest that is no longer wanted stays registered: a connection that goes
-  // back to work at once, as kept-alive ones do, then costs no system call. If
-  // it does report something while unwanted, turn() takes it out.
-  if (events == 0 || watched_[slot] == events) {
+  Interest& interest = interests_[slot];
+  interest.wanted = events;
+  // Interest that is no longer wanted stays registered: a kept-alive connection
+  // that goes back to work at once then costs no system call.
+  if (events == 0 || interest.watched == events) {
     return;
   }
   epoll_event event{};
   event.events = events;
   event.data.u64 = tag_of(shard.index, descriptor);
-  const int operation = watched_[slot] == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+  const int operation = interest.watched == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
   int status = epoll_ctl(epoll_, operation, descriptor, &event);
   if (status != 0 && errno == ENOENT) {
     status = epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event);
   } else if (status != 0 && errno == EEXIST) {
     status = epoll_ctl(epoll_, EPOLL_CTL_MOD, descriptor, &event);
   }
-  watched_[slot] = status == 0 ? events : 0;
+  interest.watched = status == 0 ? events : 0;
+}
+
+void EventLoop::opened(curl_socket_t descriptor) noexcept {
+  ++opened_;
+  forget(descriptor);
+}
+
+int EventLoop::on_close_socket(void* loop, curl_socket_t descriptor) noexcept {
+  static_cast<EventLoop*>(loop)->forget(descriptor);
+  return close(descriptor);
 }
 
 void EventLoop::forget(curl_socket_t descriptor) noexcept {
   const auto slot = static_cast<std::size_t>(descriptor);
-  if (slot >= watched_.size()) {
+  if (slot >= interests_.size()) {
     return;
   }
-  if (watched_[slot] != 0) {
+  if (interests_[slot].watched != 0) {
     epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, nullptr);
   }
-  watched_[slot] = 0;
-  wanted_[slot] = 0;
+  interests_[slot] = {};
 }
 
 // An idle connection has something to say. Mostly that it was closed; but an
 // answer that nobody asked for would be taken for that of the next request
-// (libcurl before 8.0 uses a connection again that has unread input). So what
-// has come in goes, and curl finds the connection ended.
-void EventLoop::retire(curl_socket_t descriptor) noexcept {
-  const auto slot = static_cast<std::size_t>(descriptor);
-  // Closed meanwhile: the number may be anybody's.
-  if (watched_[slot] == 0) {
-    return;
+// (libcurl before 8.0 uses a connection again that has unread input). So the
+// input is dropped, and curl finds the connection ended.
+void EventLoop::take_idle_event(Shard& shard, curl_socket_t descriptor,
+                                std::uint32_t events) noexcept {
+  Interest& interest = interests_[static_cast<std::size_t>(descriptor)];
+  if (interest.watched == 0) {
+    return;  // closed meanwhile: the number may be anybody's
   }
   std::array<char, 4096> dropped;
+  // The event may be out of date: an earlier one of the same batch made curl
+  // read all there was. And being writable says nothing.
+  if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0 ||
+      (recv(descriptor, dropped.data(), 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+       errno == EAGAIN)) {
+    watch(shard, descriptor, EPOLLIN);
+    interest.wanted = 0;
+    return;
+  }
   for (int i = 0; i < 16; ++i) {
     if (recv(descriptor, dropped.data(), dropped.size(), MSG_DONTWAIT) <= 0) {
       break;
@@ -261,9 +265,7 @@ void EventLoop::fire_timers(std::int64_t now) {
     // Not announced again does not mean that there is none.
     long timeout_ms = -1;
     curl_multi_timeout(shard->multi.get(), &timeout_ms);
-    if (timeout_ms >= 0) {
-      shard->due_us = now + std::int64_t{timeout_ms} * 1000 + 1000;
-    }
+    shard->due_us = due_us(now, timeout_ms);
   }
 }
 
@@ -279,9 +281,7 @@ void EventLoop::reap(const Done& done) {
       // The message dies with the removal.
       CURL* easy = message->easy_handle;
       const CURLcode code = message->data.result;
-      curl_multi_remove_handle(shard->multi.get(), easy);
-      --shard->handles;
-      fit_connections(*shard);
+      remove(shard->index, easy);
       done(easy, code);
     }
   }
@@ -296,8 +296,8 @@ std::int64_t EventLoop::next_timer_us() const noexcept {
   return next;
 }
 
-std::size_t EventLoop::turn(std::int64_t wait_us, const Done& done) {
-  fire_timers(now_us());
+std::size_t EventLoop::poll(std::int64_t wait_us, const Done& done) {
+  fire_timers(steady_now_us());
   // What the timers finished may let the caller start more: no waiting then.
   if (!touched_.empty()) {
     reap(done);
@@ -305,49 +305,44 @@ std::size_t EventLoop::turn(std::int64_t wait_us, const Done& done) {
   }
   const std::int64_t next = next_timer_us();
   if (next != kNever) {
-    wait_us = std::clamp<std::int64_t>(next - now_us(), 0, wait_us);
+    wait_us = std::clamp<std::int64_t>(next - steady_now_us(), 0, wait_us);
   }
   std::array<epoll_event, kEventsMax> events;
   // Rounded up: a wait cut to the millisecond below would spin until the time.
   const int wait_ms = static_cast<int>((wait_us + 999) / 1000);
   const int count = epoll_wait(epoll_, events.data(), kEventsMax, wait_ms);
   for (int i = 0; i < count; ++i) {
-    const epoll_event& event = events[static_cast<std::size_t>(i)];
-    if (event.data.u64 == kWakeTag) {
-      std::uint64_t ignored = 0;
-      static_cast<void>(!read(wake_, &ignored, sizeof ignored));
-      wake_pending_.store(false, std::memory_order_release);
-      continue;
-    }
-    const auto descriptor =
-        static_cast<curl_socket_t>(event.data.u64 & 0xffffffffU);
-    Shard& shard = *shards_[static_cast<std::size_t>(event.data.u64 >> 32)];
-    const auto slot = static_cast<std::size_t>(descriptor);
-    if (wanted_[slot] == 0) {
-      // Being writable is nothing to say: only the interest was left over.
-      const bool only_writable = (event.events & ~EPOLLOUT) == 0;
-      if (only_writable) {
-        watch(shard, descriptor, EPOLLIN);
-        wanted_[slot] = 0;
-      } else {
-        retire(descriptor);
-      }
-      continue;
-    }
-    int flags = 0;
-    if ((event.events & EPOLLIN) != 0) {
-      flags |= CURL_CSELECT_IN;
-    }
-    if ((event.events & EPOLLOUT) != 0) {
-      flags |= CURL_CSELECT_OUT;
-    }
-    if ((event.events & (EPOLLERR | EPOLLHUP)) != 0) {
-      flags |= CURL_CSELECT_IN | CURL_CSELECT_ERR;
-    }
-    act(shard, descriptor, flags);
+    take_event(events[static_cast<std::size_t>(i)]);
   }
   reap(done);
   return count > 0 ? static_cast<std::size_t>(count) : 0;
+}
+
+void EventLoop::take_event(const epoll_event& event) {
+  if (event.data.u64 == kWakeTag) {
+    std::uint64_t ignored = 0;
+    static_cast<void>(!read(wake_, &ignored, sizeof ignored));
+    wake_pending_.store(false, std::memory_order_release);
+    return;
+  }
+  const auto descriptor =
+      static_cast<curl_socket_t>(event.data.u64 & 0xffffffffU);
+  Shard& shard = *shards_[static_cast<std::size_t>(event.data.u64 >> 32)];
+  if (interests_[static_cast<std::size_t>(descriptor)].wanted == 0) {
+    take_idle_event(shard, descriptor, event.events);
+    return;
+  }
+  int flags = 0;
+  if ((event.events & EPOLLIN) != 0) {
+    flags |= CURL_CSELECT_IN;
+  }
+  if ((event.events & EPOLLOUT) != 0) {
+    flags |= CURL_CSELECT_OUT;
+  }
+  if ((event.events & (EPOLLERR | EPOLLHUP)) != 0) {
+    flags |= CURL_CSELECT_IN | CURL_CSELECT_ERR;
+  }
+  act(shard, descriptor, flags);
 }
 
 }  // namespace webhooks

@@ -1,14 +1,14 @@
 // Purpose: one epoll for many curl multi handles. libcurl walks its whole
-// connection cache on every finished transfer, which is quadratic in the
-// endpoints of one multi; spread over many multis under one loop it is not.
-// Timers stay in memory: a timerfd per multi costs more than a third of the
-// CPU time of a small request.
+// connection cache on every finished transfer: with all endpoints in one multi
+// the cost is quadratic. curl's timers stay in memory: a timerfd for each multi
+// costs more than a third of the CPU time of a small request.
 // Ownership: owns the epoll and event descriptors and the multis. Easy handles
 // belong to the caller, who removes them before this dies.
 // Thread: loop only, except wake().
 #pragma once
 
 #include <curl/curl.h>
+#include <sys/epoll.h>
 
 #include <atomic>
 #include <cstddef>
@@ -40,26 +40,26 @@ class EventLoop {
   bool add(std::size_t multi, CURL* easy);
   void remove(std::size_t multi, CURL* easy);
 
-  // Runs timers that are due, waits for at most `wait_us` (0: only looks) for
-  // sockets, a timer or wake(), and lets curl work. `done` must not add or
-  // remove handles. Returns how many events there were.
-  std::size_t turn(std::int64_t wait_us, const Done& done);
+  // Runs curl's timers that are due, waits for at most `wait_us` for sockets, a
+  // timer or wake(), and lets curl work. `done` must not add or remove handles.
+  // Returns how many events there were.
+  std::size_t poll(std::int64_t wait_us, const Done& done);
 
-  // The multis that curl declared unusable since the last call; each is to be
-  // emptied with remove() and then rebuilt.
-  std::vector<std::size_t> take_broken();
-  bool rebuild(std::size_t multi);
-  // Closes every connection; the descriptors' callbacks still find this alive.
+  // The multis that curl declared unusable; each is to be emptied with remove()
+  // and then rebuilt.
+  std::vector<std::size_t> broken() const;
+  bool rebuild(std::size_t multi) { return open_multi(*shards_[multi]); }
+  // Closes every connection, while the descriptors' callbacks find this alive.
   void close_multis() noexcept { shards_.clear(); }
 
-  // Ends the wait of a running or the next turn. Any thread; async-safe.
+  // Ends the wait of a running or the next poll(). Any thread.
   void wake() noexcept;
 
   // For CURLOPT_OPENSOCKETFUNCTION and CURLOPT_CLOSESOCKETFUNCTION: what we
-  // remember of a descriptor must die with it, the number will come again.
-  void forget(curl_socket_t descriptor) noexcept;
-
-  static std::int64_t now_us() noexcept;
+  // remember of a descriptor must die with it, for the number comes again.
+  void opened(curl_socket_t descriptor) noexcept;
+  static int on_close_socket(void* loop, curl_socket_t descriptor) noexcept;
+  std::uint64_t opened_count() const noexcept { return opened_; }
 
  private:
   struct Shard {
@@ -72,6 +72,11 @@ class EventLoop {
     bool broken = false;
   };
 
+  struct Interest {
+    std::uint32_t wanted = 0;   // by curl
+    std::uint32_t watched = 0;  // what epoll was told; 0: nothing
+  };
+
   EventLoop() = default;
   static int on_socket(CURL* easy, curl_socket_t descriptor, int what,
                        void* shard, void* unused) noexcept;
@@ -82,7 +87,10 @@ class EventLoop {
   bool fit_connections(const Shard& shard) const noexcept;
   void watch(Shard& shard, curl_socket_t descriptor,
              std::uint32_t events) noexcept;
-  void retire(curl_socket_t descriptor) noexcept;
+  void forget(curl_socket_t descriptor) noexcept;
+  void take_event(const epoll_event& event);
+  void take_idle_event(Shard& shard, curl_socket_t descriptor,
+                       std::uint32_t events) noexcept;
   void act(Shard& shard, curl_socket_t descriptor, int flags);
   void fire_timers(std::int64_t now);
   void reap(const Done& done);
@@ -92,11 +100,10 @@ class EventLoop {
   int epoll_ = -1;
   int wake_ = -1;
   std::atomic<bool> wake_pending_{false};
+  std::uint64_t opened_ = 0;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<Shard*> touched_;
-  // By descriptor: what epoll was told (0: nothing).
-  std::vector<std::uint32_t> watched_;
-  std::vector<std::uint32_t> wanted_;
+  std::vector<Interest> interests_;  // by descriptor
 };
 
 }  // namespace webhooks

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 
+#include "core/ascii.hpp"
+
 namespace webhooks {
 namespace {
 
@@ -33,19 +35,14 @@ constexpr auto kReservedPrefixes = std::to_array<std::string_view>(
 // RFC 9110, section 5.6.2.
 bool is_token_character(char c) noexcept {
   constexpr std::string_view kMarks = "!#$%&'*+-.^_`|~";
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-         (c >= 'A' && c <= 'Z') || kMarks.find(c) != std::string_view::npos;
+  return is_digit(c) || is_letter(c) ||
+         kMarks.find(c) != std::string_view::npos;
 }
 
 bool is_visible(char c) noexcept { return c > 0x20 && c < 0x7f; }
 
 // What a name is compared by.
-char folded(char c) noexcept {
-  if (c == '_') {
-    return '-';
-  }
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
+char folded(char c) noexcept { return c == '_' ? '-' : to_lower(c); }
 
 bool same_name(std::string_view a, std::string_view b) noexcept {
   return std::ranges::equal(a, b, {}, folded, folded);

@@ -1,7 +1,7 @@
-// Purpose: the JSON writer: commas and nesting, number texts, and the scan that
-// lets a string without anything to escape through as one copy.
+// Purpose: the JSON writer: number texts, escapes, and the scan that copies a
+// string in one piece if nothing in it needs an escape.
 // Ownership: the writer owns its bytes.
-// Thread: any, one at a time.
+// Thread: one at a time.
 #include "webhooks/json_writer.hpp"
 
 #include <algorithm>
@@ -15,9 +15,9 @@
 namespace webhooks {
 namespace {
 
-// What has been seen in a run of bytes, as marks in the top bits of eight bytes
-// at a time: of a byte beyond ASCII, of a byte that needs an escape. Exact as
-// to whether there is one; which one it is, is only looked for when there is.
+// What a run of bytes contains, as marks in the top bits of eight bytes at a
+// time: a byte beyond ASCII, a byte that needs an escape. The marks say whether
+// there is such a byte, not which one it is.
 struct Marks {
   std::uint64_t beyond_ascii = 0;
   std::uint64_t special = 0;
@@ -47,8 +47,8 @@ Word load(const char* at) noexcept {
   return word;
 }
 
-// Blocks of a fixed length without an early exit become vector instructions;
-// ends overlap what is already seen instead of going byte by byte.
+// Blocks of a fixed length without an early exit become vector instructions.
+// The last word overlaps the one before it, which is faster than single bytes.
 Marks scan(std::string_view bytes) noexcept {
   constexpr std::size_t kWord = sizeof(std::uint64_t);
   constexpr std::size_t kBlock = 4 * kWord;
@@ -70,7 +70,7 @@ Marks scan(std::string_view bytes) noexcept {
     const std::uint64_t high = load<std::uint32_t>(at + size - kWord / 2);
     marks.see(load<std::uint32_t>(at) | (high << 32));
   } else if (size > 0) {
-    // One byte seen several times does no harm.
+    // Up to three bytes, some of them twice, behind five spaces.
     const auto byte = [at](std::size_t i) -> std::uint64_t {
       return static_cast<std::uint8_t>(at[i]);
     };
@@ -80,8 +80,8 @@ Marks scan(std::string_view bytes) noexcept {
   return marks;
 }
 
-// What a byte becomes: 0 for itself, else the letter after the backslash; 'u'
-// where only \u00XX will do.
+// 0: the byte needs no escape. 'u': only \u00XX. Otherwise the letter after the
+// backslash.
 constexpr std::array<char, 256> kEscapes = [] {
   std::array<char, 256> escapes{};
   for (std::size_t i = 0; i < 0x20; ++i) {
@@ -98,7 +98,7 @@ constexpr std::array<char, 256> kEscapes = [] {
 }();
 constexpr std::size_t kEscapeBytesMax = 6;
 
-// Returns behind what it wrote, at most kEscapeBytesMax.
+// Writes at most kEscapeBytesMax bytes and returns the end.
 char* put_escaped(char* out, char plain) noexcept {
   constexpr std::string_view kHex = "0123456789abcdef";
   const auto byte = static_cast<std::uint8_t>(plain);
@@ -118,11 +118,6 @@ char* put_escaped(char* out, char plain) noexcept {
   return out;
 }
 
-// Written out in full between these two, with an exponent outside: people read
-// 250000.0 more easily than 2.5e+05, and nobody 300 zeros.
-constexpr double kFixedMin = 1e-5;
-constexpr double kFixedEnd = 1e16;
-
 template <std::size_t N>
 std::string_view written(const std::array<char, N>& text,
                          std::to_chars_result done) noexcept {
@@ -130,13 +125,6 @@ std::string_view written(const std::array<char, N>& text,
 }
 
 }  // namespace
-
-bool JsonWriter::fail(std::string_view reason) noexcept {
-  if (error_.empty()) {
-    error_ = reason;
-  }
-  return false;
-}
 
 bool JsonWriter::grow(std::size_t more) noexcept {
   if (more > room()) {
@@ -155,14 +143,6 @@ bool JsonWriter::grow(std::size_t more) noexcept {
   return true;
 }
 
-bool JsonWriter::append(std::string_view bytes) noexcept {
-  if (!reserve(bytes.size())) {
-    return false;
-  }
-  put(bytes);
-  return true;
-}
-
 void JsonWriter::put(std::string_view bytes) noexcept {
   if (!bytes.empty()) {
     std::memcpy(data_ + size_, bytes.data(), bytes.size());
@@ -170,39 +150,19 @@ void JsonWriter::put(std::string_view bytes) noexcept {
   size_ += bytes.size();
 }
 
-bool JsonWriter::value_may_stand() noexcept {
-  if (!error_.empty()) {
-    return false;
-  }
-  const bool inside_object = depth_ > 0 && is_object_[depth_ - 1];
-  if (depth_ == 0 ? after_value_ : inside_object && !after_key_) {
-    return fail("misuse");
-  }
-  return true;
-}
-
-void JsonWriter::value_stands() noexcept {
-  after_key_ = false;
-  after_value_ = true;
-}
-
 bool JsonWriter::scalar(std::string_view text) noexcept {
-  const bool comma = comma_is_due();
-  if (!value_may_stand() || !reserve(text.size() + (comma ? 1 : 0))) {
+  if (!reserve(text.size() + (comma_due_ ? 1 : 0))) {
     return false;
   }
-  if (comma) {
+  if (comma_due_) {
     put(',');
   }
   put(text);
-  value_stands();
+  comma_due_ = true;
   return true;
 }
 
 bool JsonWriter::begin(bool object) noexcept {
-  if (!value_may_stand()) {
-    return false;
-  }
   if (depth_ == kJsonDepthMax) {
     return fail("too_deep");
   }
@@ -210,43 +170,17 @@ bool JsonWriter::begin(bool object) noexcept {
     return false;
   }
   is_object_[depth_++] = object;
-  after_value_ = false;
+  comma_due_ = false;
   return true;
 }
 
 bool JsonWriter::end() noexcept {
-  if (!error_.empty()) {
-    return false;
-  }
-  if (depth_ == 0 || after_key_) {
-    return fail("misuse");
-  }
   if (!reserve(1)) {
     return false;
   }
   put(is_object_[--depth_] ? '}' : ']');
-  value_stands();
+  comma_due_ = true;
   return true;
-}
-
-bool JsonWriter::key(std::string_view utf8) noexcept {
-  if (!error_.empty()) {
-    return false;
-  }
-  if (depth_ == 0 || !is_object_[depth_ - 1] || after_key_) {
-    return fail("misuse");
-  }
-  if (!quoted(utf8, true)) {
-    return false;
-  }
-  after_key_ = true;
-  return true;
-}
-
-bool JsonWriter::null() noexcept { return scalar("null"); }
-
-bool JsonWriter::boolean(bool value) noexcept {
-  return scalar(value ? "true" : "false");
 }
 
 bool JsonWriter::integer(std::int64_t value) noexcept {
@@ -254,15 +188,11 @@ bool JsonWriter::integer(std::int64_t value) noexcept {
   return scalar(written(text, std::to_chars(text.begin(), text.end(), value)));
 }
 
-bool JsonWriter::unsigned_integer(std::uint64_t value) noexcept {
-  std::array<char, 24> text;
-  return scalar(written(text, std::to_chars(text.begin(), text.end(), value)));
-}
-
 bool JsonWriter::number(double value) noexcept {
-  if (!error_.empty()) {
-    return false;
-  }
+  // Outside of this range with an exponent: people read 250000.0 more easily
+  // than 2.5e+05, and nobody reads 300 zeros.
+  constexpr double kFixedMin = 1e-5;
+  constexpr double kFixedEnd = 1e16;
   if (!std::isfinite(value)) {
     return fail("not_finite");
   }
@@ -281,22 +211,16 @@ bool JsonWriter::number(double value) noexcept {
 }
 
 bool JsonWriter::string(std::string_view utf8) noexcept {
-  if (!value_may_stand() || !quoted(utf8, false)) {
-    return false;
-  }
-  value_stands();
-  return true;
+  return quoted(utf8, false);
 }
 
-bool JsonWriter::verbatim(std::string_view json_value) noexcept {
-  return scalar(json_value);
+bool JsonWriter::key(std::string_view utf8) noexcept {
+  return quoted(utf8, true);
 }
 
-bool JsonWriter::quoted(std::string_view utf8, bool colon) noexcept {
-  const bool comma = comma_is_due();
-  const std::size_t around = 2 + (comma ? 1U : 0U) + (colon ? 1U : 0U);
-  // Asked before the first byte is looked at: the length of a hopeless string
-  // must cost nothing.
+bool JsonWriter::quoted(std::string_view utf8, bool is_key) noexcept {
+  const std::size_t around = 2 + (comma_due_ ? 1U : 0U) + (is_key ? 1U : 0U);
+  // Checked first: a string that cannot fit must not be read.
   if (room() < around || utf8.size() > room() - around) {
     return fail("too_large");
   }
@@ -307,19 +231,20 @@ bool JsonWriter::quoted(std::string_view utf8, bool colon) noexcept {
   if (!reserve(utf8.size() + around)) {
     return false;
   }
-  if (comma) {
+  if (comma_due_) {
     put(',');
   }
   put('"');
   if (marks.plain()) {
     put(utf8);
-  } else if (!escaped(utf8) || !reserve(colon ? 2 : 1)) {
+  } else if (!escaped(utf8) || !reserve(is_key ? 2 : 1)) {
     return false;
   }
   put('"');
-  if (colon) {
+  if (is_key) {
     put(':');
   }
+  comma_due_ = !is_key;
   return true;
 }
 
@@ -327,21 +252,19 @@ bool JsonWriter::escaped(std::string_view utf8) noexcept {
   constexpr std::size_t kChunk = 64;
   std::array<char, kChunk * kEscapeBytesMax> text;
   while (!utf8.empty()) {
-    const std::string_view chunk = utf8.substr(0, kChunk);
+    std::string_view chunk = utf8.substr(0, kChunk);
     utf8.remove_prefix(chunk.size());
-    if (scan(chunk).plain()) {
-      if (!append(chunk)) {
-        return false;
+    if (!scan(chunk).plain()) {
+      char* end = text.data();
+      for (const char byte : chunk) {
+        end = put_escaped(end, byte);
       }
-      continue;
+      chunk = {text.data(), static_cast<std::size_t>(end - text.data())};
     }
-    char* end = text.data();
-    for (const char byte : chunk) {
-      end = put_escaped(end, byte);
-    }
-    if (!append({text.data(), static_cast<std::size_t>(end - text.data())})) {
+    if (!reserve(chunk.size())) {
       return false;
     }
+    put(chunk);
   }
   return true;
 }

@@ -1,91 +1,93 @@
-// Purpose: the engine's queues as plain data: items (deliveries on their way),
-// lanes (one per webhook) and hosts (one per destination).
-// Ownership: a lane owns its items; std::list nodes never move, so iterators
-// and pointers to them stay good while an item goes from list to list.
+// Purpose: what the scheduler and the attempts keep of a delivery (Item), of a
+// webhook (Lane) and of a remote machine (Destination), as plain data.
+// Ownership: a lane owns its items. Items, lanes and destinations never move,
+// so pointers to them stay valid while an item goes from list to list.
 // Thread: loop only.
 #pragma once
 
 #include <cstdint>
 #include <list>
-#include <map>
-#include <memory>
 #include <string>
 #include <utility>
-#include <variant>
 
 #include "core/curl_handles.hpp"
-#include "core/slots.hpp"
+#include "core/places.hpp"
+#include "core/timers.hpp"
 #include "webhooks/delivery.hpp"
 #include "webhooks/rate_limit.hpp"
 
 namespace webhooks {
 
-std::int64_t wall_clock_ms() noexcept;
-
-struct Lane;
-struct Host;
-struct Item;
-class Transfer;
-
-// Who is to be looked at again when a timer fires.
-using TimerTarget = std::variant<Item*, Lane*, Host*>;
-using Timers = std::multimap<std::int64_t, TimerTarget>;
-
-enum class Place : std::uint8_t { kReady, kDelayed, kResolving, kInFlight };
-
 struct Item {
+  enum class Stage : std::uint8_t {
+    kReady,    // to be started, in Lane::ready
+    kDelayed,  // waits for its timer, in Lane::away
+    kStarted,  // its attempt is under way, in Lane::away
+  };
   Delivery delivery;
   Lane* lane = nullptr;
-  Host* host = nullptr;  // whose slot it holds; the lane may move meanwhile
-  Standing standing = Standing::kUnproven;  // as which it holds its slots
-  std::uint32_t url_changes = 0;            // of the lane when it started
-  Place place = Place::kReady;
   std::list<Item>::iterator self;
-  Timers::iterator timer;  // in kDelayed; in kResolving until resolved
-  const std::string* asked = nullptr;  // the name it waits for, likewise
-  Transfer* transfer = nullptr;        // only in kInFlight
-  // The attempt under way: DNS counts towards it.
+  Stage stage = Stage::kReady;
+  Timer timer;  // kDelayed; kStarted while its name is looked up
+
+  // Of an item that is started: where and as what it holds its places. The
+  // lane may have moved on since.
+  Destination* destination = nullptr;
+  Standing standing = Standing::kUnproven;
+  std::uint32_t url_changes = 0;
+  // Of its attempt, which includes the name's lookup.
   std::int64_t started_us = 0;
   std::int64_t started_ms = 0;
-  std::int64_t resolved_us = 0;  // 0: there was nothing to resolve
+  std::int64_t resolved_us = 0;          // 0: there was nothing to resolve
+  const std::string* awaited = nullptr;  // the name being looked up
 };
 
-struct Host {
-  explicit Host(TokenBucket tokens) : bucket(tokens) {}
-  std::string name;
+struct Destination {
+  Destination(std::size_t places_max, std::uint32_t rate_per_s,
+              std::int64_t now_us)
+      : places(places_max), bucket(rate_per_s, rate_per_s, now_us) {}
+  const std::string* name = nullptr;
+  Places places;  // taken, or granted
   TokenBucket bucket;
-  Slots slots;              // in use, or granted
-  std::uint32_t lanes = 0;  // who refers to it
-  LaneQueue waiting;        // for a slot or a token
-  // The first of them, now in the run queue, with a slot and a token in hand.
-  // One for each standing: who waits for its share of the engine must not hold
-  // up the others here.
+  std::size_t lanes = 0;  // that refer to it
+  LaneQueue waiting;      // for a place or a token
+  // Lanes that have left `waiting` with a place and a token in hand, and now
+  // wait for the engine. One for each standing: a lane that waits for its
+  // share of the engine must not hold up the others.
   ByStanding<Lane*> granted;
-  bool timed = false;
-  Timers::iterator timer;
+  Timer timer;
 };
 
 struct Lane {
+  enum class Waits : std::uint8_t {
+    kNot,
+    kForEngine,       // in the run queue
+    kGranted,         // likewise, with its destination's place in hand
+    kForDestination,  // in Destination::waiting
+    kForToken,        // for its timer
+  };
   Lane(Endpoint target, TokenBucket tokens)
       : endpoint(std::move(target)), bucket(tokens) {}
   Endpoint endpoint;
-  CurlUrl parsed_url;  // of endpoint.url; transfers may outlive a change of it
   TokenBucket bucket;
-  Host* host = nullptr;
-  std::size_t multi = 0;
-  std::list<Item> ready;   // to be started, in order
-  std::list<Item> away;    // delayed, resolving, in flight
-  std::uint32_t busy = 0;  // resolving or in flight
+  std::list<Lane>::iterator self;
+  Destination* destination = nullptr;  // null once it is deleted
+  std::list<Item> ready;
+  std::list<Item> away;
+  std::uint32_t started = 0;  // items in kStarted
   std::uint32_t failures_in_a_row = 0;
-  Standing standing = Standing::kUnproven;
   std::uint32_t url_changes = 0;
-  std::uint64_t ticket = 0;          // when it asked for a slot; while it waits
-  std::int64_t booked_until_us = 0;  // by what had no room in it
-  bool queued = false;               // in the engine's run queue
-  bool waits_for_host = false;
-  bool timed = false;  // waits for a token
-  Timers::iterator timer;
-  bool deleted = false;
+  Standing standing = Standing::kUnproven;
+  Waits waits = Waits::kNot;
+  Timer timer;
+  std::uint64_t ticket = 0;          // when it began to wait
+  std::int64_t booked_until_us = 0;  // by deliveries that were put off
+  // How to reach endpoint.url, worked out at the first attempt: the URL as curl
+  // parsed it, and the multi handle.
+  CurlUrl parsed_url;
+  std::size_t multi = 0;
+
+  bool deleted() const noexcept { return destination == nullptr; }
 };
 
 }  // namespace webhooks

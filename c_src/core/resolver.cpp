@@ -9,17 +9,17 @@
 #include <condition_variable>
 #include <csignal>
 #include <deque>
-#include <limits>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
+
+#include "core/clock.hpp"
 
 namespace webhooks {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
 // glibc's resolver keeps up to 64 KiB on the stack, musl less.
 constexpr std::size_t kStackBytes = std::size_t{256} * 1024;
 constexpr std::size_t kAddressesMax = 64;
@@ -33,12 +33,6 @@ constexpr auto kIdleThread = std::chrono::seconds(10);
 // How a name is trusted decides which share of the threads it may use.
 enum class Trust : std::uint8_t { kGood, kUnknown, kSuspect };
 constexpr std::size_t kTrustLevels = 3;
-
-std::int64_t now_us() {
-  return std::chrono::duration_cast<std::chrono::microseconds>(
-             Clock::now().time_since_epoch())
-      .count();
-}
 
 struct Answer {
   std::string host;
@@ -167,7 +161,7 @@ extern "C" void* webhooks_resolver_thread(void* argument) {
   return nullptr;
 }
 
-// Signals of the process are the host's business, not of these threads.
+// Signals of the process are the VM's business, not that of these threads.
 bool start_thread(const std::shared_ptr<Shared>& shared) {
   pthread_attr_t attributes;
   if (pthread_attr_init(&attributes) != 0) {
@@ -448,7 +442,7 @@ std::int64_t Resolver::next_deadline_us() const {
   const std::lock_guard<std::mutex> lock(impl_->shared->mutex);
   if (impl_->shared->servable() != kTrustLevels) {
     constexpr std::int64_t kLookAgainUs = 50'000;
-    next = std::min(next, now_us() + kLookAgainUs);
+    next = std::min(next, steady_now_us() + kLookAgainUs);
   }
   return next;
 }

@@ -7,6 +7,8 @@
 #include <limits>
 #include <string>
 
+#include "core/ascii.hpp"
+
 namespace webhooks {
 namespace {
 
@@ -23,22 +25,6 @@ std::uint64_t percent_of(std::uint64_t value, std::uint32_t percent) {
 std::uint32_t saturated(std::uint64_t delay_ms) {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(
       delay_ms, std::numeric_limits<std::uint32_t>::max()));
-}
-
-std::string_view trim(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) {
-    text.remove_prefix(1);
-  }
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) {
-    text.remove_suffix(1);
-  }
-  return text;
-}
-
-bool all_digits(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return c >= '0' && c <= '9';
-  });
 }
 
 }  // namespace
@@ -67,7 +53,7 @@ std::optional<std::int64_t> parse_retry_after_ms(std::string_view value,
   if (value.empty() || value.size() > 64) {
     return std::nullopt;
   }
-  if (all_digits(value)) {
+  if (std::ranges::all_of(value, is_digit)) {
     // Any number of digits is valid; beyond this it is capped anyway.
     constexpr std::int64_t kSecondsMax = 1'000'000'000;
     std::int64_t seconds = kSecondsMax;

@@ -3,81 +3,67 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <cstring>
+#include <utility>
 
-#include "core/engine_loop.hpp"
+#include "core/ascii.hpp"
+#include "core/clock.hpp"
 #include "webhooks/retry_schedule.hpp"
 
 namespace webhooks {
 namespace {
 
-// Read on for this much beyond what is kept: closing costs the receiver and us
-// a new TLS handshake. After that the rest is not worth its bytes.
+// Read on for this much beyond what is kept: closing would cost the receiver
+// and us a new TLS handshake. More than that is not worth its bytes.
 constexpr std::size_t kDiscardBytesMax = std::size_t{256} * 1024;
 constexpr std::size_t kHeaderValueBytesMax = 200;
-// For a body of more than 1 MiB curl asks, and waits a second, for permission
-// to send it. Well below that we tell it not to.
+// For a body of more than 1 MiB curl asks for permission to send it, and waits
+// a second for the answer. Well below that size we tell it not to.
 constexpr std::size_t kExpectFrom = std::size_t{512} * 1024;
-// A value of the callbacks that makes curl stop: anything but the byte count.
+// Any result of the callbacks but the byte count makes curl stop.
 constexpr std::size_t kAbort = 0;
 
-bool starts_with_nocase(std::string_view text, std::string_view prefix) {
-  if (text.size() < prefix.size()) {
-    return false;
-  }
-  return std::equal(
-      prefix.begin(), prefix.end(), text.begin(), [](char a, char b) {
-        return a == (b >= 'A' && b <= 'Z' ? static_cast<char>(b + 32) : b);
-      });
-}
-
 std::string header_value(std::string_view line, std::size_t name_bytes) {
-  std::string_view value = line.substr(name_bytes);
-  const auto blank = [](char c) {
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-  };
-  while (!value.empty() && blank(value.front())) {
-    value.remove_prefix(1);
-  }
-  while (!value.empty() && blank(value.back())) {
-    value.remove_suffix(1);
-  }
+  const std::string_view value = trim(line.substr(name_bytes), " \t\r\n");
   return std::string(value.substr(0, kHeaderValueBytesMax));
 }
 
 std::optional<std::uint64_t> time_of(CURL* easy, CURLINFO info) {
   curl_off_t microseconds = 0;
-  if (curl_easy_getinfo(easy, info, &microseconds) != CURLE_OK) {
-    return std::nullopt;
-  }
-  if (microseconds <= 0) {
+  if (curl_easy_getinfo(easy, info, &microseconds) != CURLE_OK ||
+      microseconds <= 0) {
     return std::nullopt;
   }
   return static_cast<std::uint64_t>(microseconds);
 }
 
+// For CURLOPT_RESOLVE. The "+" makes an entry that ages, so that a name nobody
+// uses any more goes away.
+CurlList pin(const Url& url, const std::vector<IpAddress>& addresses) {
+  std::string text = "+" + url.host + ":" + std::to_string(url.port);
+  char separator = ':';
+  for (const IpAddress& address : addresses) {
+    const bool v6 = address.family == IpAddress::Family::kV6;
+    text += std::exchange(separator, ',');
+    text += v6 ? "[" + address.to_string() + "]" : address.to_string();
+  }
+  return CurlList(curl_slist_append(nullptr, text.c_str()));
+}
+
 }  // namespace
 
-std::unique_ptr<Transfer> Transfer::create(EngineLoop& loop,
-                                           const TransferSettings& settings) {
-  std::unique_ptr<Transfer> transfer(new Transfer(loop, settings));
-  transfer->easy_.reset(curl_easy_init());
-  if (!transfer->easy_) {
-    return nullptr;
-  }
+bool Transfer::open() {
+  easy_.reset(curl_easy_init());
   CurlCallbacks callbacks;
   callbacks.open_socket = on_open_socket;
-  callbacks.close_socket = EngineLoop::on_close_socket;
+  callbacks.close_socket = EventLoop::on_close_socket;
   callbacks.write_body = on_body;
   callbacks.write_header = on_header;
-  callbacks.tls_context = EngineLoop::on_tls_context;
-  callbacks.transfer = transfer.get();
-  callbacks.loop = &loop;
-  if (!set_fixed_options(transfer->easy(), callbacks, settings.https_only,
-                         transfer->error_text_.data())) {
-    return nullptr;
-  }
-  return transfer;
+  callbacks.tls_context = on_tls_context;
+  callbacks.transfer = this;
+  callbacks.sockets = &settings_.dial.sockets;
+  return easy_ &&
+         set_fixed_options(easy(), callbacks, settings_.dial.https_only,
+                           error_text_.data());
 }
 
 Transfer* Transfer::of(CURL* easy) noexcept {
@@ -88,98 +74,79 @@ Transfer* Transfer::of(CURL* easy) noexcept {
 
 void Transfer::add_header(std::string_view name, std::string_view value) {
   header_starts_.push_back(header_text_.size());
-  header_text_.append(name);
-  header_text_.append(value);
-  header_text_.push_back('\0');
+  header_text_.append(name).append(value).push_back('\0');
 }
 
-void Transfer::build_headers(const Plan& plan) {
+void Transfer::build_headers(const TransferRequest& request) {
   header_text_.clear();
   header_starts_.clear();
   add_header("content-type: ", "application/json");
   // Not by CURLOPT_USERAGENT: curl would format it twice per transfer.
   add_header("user-agent: ", settings_.user_agent);
-  add_header("webhook-id: ", item_->delivery.id);
-  add_header("webhook-timestamp: ", std::to_string(plan.unix_seconds));
-  add_header("webhook-signature: ", plan.signature);
+  add_header("webhook-id: ", request.delivery.id);
+  add_header("webhook-timestamp: ", std::to_string(request.unix_seconds));
+  add_header("webhook-signature: ", request.signature);
   if (body_->size() >= kExpectFrom) {
     add_header("expect:", "");
   }
-  for (const auto& header : item_->lane->endpoint.headers) {
+  for (const auto& [name, value] : request.endpoint.headers) {
     // curl takes "name:" as a wish to drop the header and "name;" for empty.
-    add_header(header.first, header.second.empty() ? ";" : ": ");
+    add_header(name, value.empty() ? ";" : ": ");
     header_text_.pop_back();
-    header_text_.append(header.second).push_back('\0');
+    header_text_.append(value).push_back('\0');
   }
-  // The text no longer moves.
+  // From here on the text does not move.
   header_nodes_.resize(header_starts_.size());
   curl_slist* next = nullptr;
   for (std::size_t i = header_nodes_.size(); i-- > 0;) {
-    header_nodes_[i].data = header_text_.data() + header_starts_[i];
-    header_nodes_[i].next = next;
+    header_nodes_[i] = {header_text_.data() + header_starts_[i], next};
     next = &header_nodes_[i];
   }
 }
 
-bool Transfer::prepare(const Plan& plan) {
-  item_ = plan.item;
-  const Lane& lane = *item_->lane;
-  multi_ = lane.multi;
-  body_ = item_->delivery.body;
-  https_ = lane.endpoint.url.scheme == "https";
+bool Transfer::prepare(const TransferRequest& request) {
+  const Url& url = request.endpoint.url;
+  body_ = request.delivery.body;
+  started_us_ = request.started_us;
+  resolved_us_ = request.resolved_us;
+  launched_us_ = steady_now_us();
   error_text_[0] = '\0';
-  response_body_.clear();
-  content_type_.clear();
-  retry_after_.clear();
-  body_bytes_ = header_bytes_ = 0;
-  first_byte_us_ = 0;
-  launched_us_ = EventLoop::now_us();
-  status_ = 0;
-  address_refused_ = headers_too_large_ = protocol_violation_ = false;
-  body_capped_ = answered_ = tls_begun_ = dialled_ = false;
-
-  build_headers(plan);
+  dialled_ = false;
+  answer_ = {};
+  facts_ = {};
+  facts_.https = url.scheme == "https";
+  build_headers(request);
   CurlList resolve;
-  if (plan.addresses != nullptr) {
-    // The "+": an entry that ages, so that a name nobody uses goes away.
-    const Url& url = lane.endpoint.url;
-    std::string pin = "+" + url.host + ":" + std::to_string(url.port) + ":";
-    for (std::size_t i = 0; i < plan.addresses->size(); ++i) {
-      if (i != 0) {
-        pin += ',';
-      }
-      const IpAddress& address = (*plan.addresses)[i];
-      const bool v6 = address.family == IpAddress::Family::kV6;
-      pin += v6 ? "[" + address.to_string() + "]" : address.to_string();
-    }
-    resolve.reset(curl_slist_append(nullptr, pin.c_str()));
+  if (request.addresses != nullptr) {
+    resolve = pin(url, *request.addresses);
     if (!resolve) {
       return false;
     }
   }
   AttemptOptions options;
-  options.url = lane.endpoint.url.text.c_str();
-  options.parsed_url = lane.parsed_url.get();
+  options.url = url.text.c_str();
+  options.parsed_url = request.parsed_url.get();
   options.body = *body_;
   options.headers = header_nodes_.data();
   options.resolve = resolve.get();
-  options.timeout_ms = static_cast<long>(plan.timeout_ms);
-  options.connect_timeout_ms = static_cast<long>(plan.connect_timeout_ms);
+  options.timeout_ms = static_cast<long>(request.timeout_ms);
+  options.connect_timeout_ms = static_cast<long>(request.connect_timeout_ms);
   const bool set = set_attempt_options(easy(), options);
   // The old ones may go only now that the handle no longer points to them.
   resolve_ = std::move(resolve);
-  url_ = lane.parsed_url;
+  url_ = request.parsed_url;
   return set;
 }
 
-// The address that is really dialled, whatever a name said before.
+// Judges the address that is really dialled, whatever a name said before.
 curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
                                        struct curl_sockaddr* address) noexcept {
   auto* transfer = static_cast<Transfer*>(data);
+  const DialPolicy& dial = transfer->settings_.dial;
   try {
     const auto ip = IpAddress::from_sockaddr(&address->addr);
-    if (!ip || transfer->loop_.judge(*ip)) {
-      transfer->address_refused_ = true;
+    if (!ip || dial.addresses.judge(*ip)) {
+      transfer->facts_.address_refused = true;
       return CURL_SOCKET_BAD;
     }
   } catch (...) {
@@ -190,33 +157,40 @@ curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
   // curl's own count of connections leaves out those that fail in TLS.
   transfer->dialled_ = true;
   if (descriptor >= 0) {
-    transfer->loop_.socket_opened(descriptor);
+    dial.sockets.opened(descriptor);
   }
   return descriptor;
+}
+
+CURLcode Transfer::on_tls_context(CURL* /*easy*/, void* context,
+                                  void* data) noexcept {
+  auto* transfer = static_cast<Transfer*>(data);
+  // There is a connection, which curl's own times do not tell when the
+  // handshake then hangs.
+  transfer->facts_.connected = true;
+  return transfer->settings_.dial.trust.configure(
+             static_cast<SSL_CTX*>(context))
+             ? CURLE_OK
+             : CURLE_SSL_CIPHER;
 }
 
 std::size_t Transfer::on_body(char* data, std::size_t size, std::size_t count,
                               void* argument) noexcept {
   auto* transfer = static_cast<Transfer*>(argument);
+  Answer& answer = transfer->answer_;
   const std::size_t bytes = size * count;
   const std::size_t keep_max = transfer->settings_.body_bytes_max;
-  const std::size_t kept = transfer->response_body_.size();
   try {
-    if (kept < keep_max) {
-      transfer->response_body_.append(data, std::min(bytes, keep_max - kept));
+    if (answer.body.size() < keep_max) {
+      answer.body.append(data, std::min(bytes, keep_max - answer.body.size()));
     }
   } catch (...) {
-    transfer->body_capped_ = true;
+    transfer->facts_.body_capped = true;
     return kAbort;
   }
-  transfer->body_bytes_ += bytes;
-  if (transfer->body_bytes_ > keep_max) {
-    transfer->body_capped_ = true;
-  }
-  if (transfer->body_bytes_ > keep_max + kDiscardBytesMax) {
-    return kAbort;
-  }
-  return bytes;
+  answer.body_bytes += bytes;
+  transfer->facts_.body_capped = answer.body_bytes > keep_max;
+  return answer.body_bytes > keep_max + kDiscardBytesMax ? kAbort : bytes;
 }
 
 std::size_t Transfer::on_header(char* data, std::size_t size, std::size_t count,
@@ -230,116 +204,119 @@ std::size_t Transfer::on_header(char* data, std::size_t size, std::size_t count,
   }
 }
 
+// An interim answer (1xx) is forgotten with the next status line.
 bool Transfer::take_status_line(std::string_view line) {
-  // Each interim answer (1xx) starts over; only the last one counts.
-  content_type_.clear();
-  retry_after_.clear();
-  status_ = 0;
+  answer_.content_type.clear();
+  answer_.retry_after.clear();
+  answer_.status = 0;
   const auto space = line.find(' ');
   if (space == std::string_view::npos) {
     return true;
   }
   for (const char c : line.substr(space + 1, 3)) {
-    if (c < '0' || c > '9') {
+    if (!is_digit(c)) {
       break;
     }
-    status_ = status_ * 10 + (c - '0');
+    answer_.status = answer_.status * 10 + (c - '0');
   }
   // curl would wait to the deadline for what comes after a protocol switch
   // that nobody asked for.
-  protocol_violation_ = status_ == 101;
-  return !protocol_violation_;
+  facts_.protocol_violation = answer_.status == 101;
+  return !facts_.protocol_violation;
 }
 
 bool Transfer::take_header(std::string_view line) {
-  if (first_byte_us_ == 0) {
-    first_byte_us_ = EventLoop::now_us();
+  if (answer_.first_byte_us == 0) {
+    answer_.first_byte_us = steady_now_us();
   }
-  header_bytes_ += line.size();
-  if (header_bytes_ > settings_.header_bytes_max) {
-    // Trailers come after the answer: too many of them change nothing in it.
-    headers_too_large_ = !answered_;
+  answer_.header_bytes += line.size();
+  if (answer_.header_bytes > settings_.header_bytes_max) {
+    // Too many trailers come after the answer and change nothing in it.
+    facts_.headers_too_large = !facts_.answered;
     return false;
   }
-  if (answered_) {
+  if (facts_.answered) {
     return true;
   }
-  if (line.substr(0, 5) == "HTTP/") {
+  if (line.starts_with("HTTP/")) {
     return take_status_line(line);
   }
-  if (starts_with_nocase(line, "content-type:")) {
-    content_type_ = header_value(line, 13);
-  } else if (starts_with_nocase(line, "retry-after:")) {
-    retry_after_ = header_value(line, 12);
+  if (starts_with_ignoring_case(line, "content-type:")) {
+    answer_.content_type = header_value(line, 13);
+  } else if (starts_with_ignoring_case(line, "retry-after:")) {
+    answer_.retry_after = header_value(line, 12);
   } else if (line == "\r\n" || line == "\n") {
-    answered_ = status_ >= 200;
+    facts_.answered = answer_.status >= 200;
   }
   return true;
 }
 
-TransferFacts Transfer::facts(CURLcode code) {
-  TransferFacts facts;
-  facts.code = code;
-  facts.https = https_;
-  facts.address_refused = address_refused_ && status_ == 0;
-  facts.headers_too_large = headers_too_large_;
-  facts.protocol_violation = protocol_violation_;
-  facts.body_capped = body_capped_;
-  facts.answered = answered_;
-  curl_easy_getinfo(easy(), CURLINFO_RESPONSE_CODE, &facts.status);
-  curl_easy_getinfo(easy(), CURLINFO_OS_ERRNO, &facts.os_error);
-  facts.connected = !dialled_ || tls_begun_ ||
-                    time_of(easy(), CURLINFO_CONNECT_TIME_T).has_value();
-  facts.tls_done = time_of(easy(), CURLINFO_APPCONNECT_TIME_T).has_value() ||
-                   time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value();
-  facts.first_byte = header_bytes_ > 0 ||
-                     time_of(easy(), CURLINFO_STARTTRANSFER_TIME_T).has_value();
-  facts.curl_text = error_text_.data();
-  return facts;
+void Transfer::complete_facts(CURLcode code) {
+  facts_.code = code;
+  // Of several addresses one was refused and another answered.
+  facts_.address_refused = facts_.address_refused && answer_.status == 0;
+  curl_easy_getinfo(easy(), CURLINFO_RESPONSE_CODE, &facts_.status);
+  curl_easy_getinfo(easy(), CURLINFO_OS_ERRNO, &facts_.os_error);
+  facts_.connected = facts_.connected || !dialled_ ||
+                     time_of(easy(), CURLINFO_CONNECT_TIME_T).has_value();
+  facts_.tls_done = time_of(easy(), CURLINFO_APPCONNECT_TIME_T).has_value() ||
+                    time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value();
+  facts_.first_byte =
+      answer_.header_bytes > 0 ||
+      time_of(easy(), CURLINFO_STARTTRANSFER_TIME_T).has_value();
+  facts_.curl_text = error_text_.data();
 }
 
-void Transfer::report(Attempt& attempt) {
-  CURL* handle = easy();
-  // curl counts from when it took the handle in; we from the attempt's start.
+// curl counts from when it was given the handle; we from the attempt's start.
+void Transfer::report_times(Attempt& attempt) const {
   const auto since_start = [this](std::int64_t at_us) {
     return static_cast<std::uint64_t>(
-        std::max<std::int64_t>(0, at_us - item_->started_us));
+        std::max<std::int64_t>(0, at_us - started_us_));
   };
-  const std::uint64_t before_curl = since_start(launched_us_);
-  const auto shifted = [before_curl](std::optional<std::uint64_t> time) {
-    return time ? std::optional<std::uint64_t>(*time + before_curl) : time;
+  const auto shifted = [&](CURLINFO info) {
+    auto time = time_of(easy(), info);
+    if (time) {
+      *time += since_start(launched_us_);
+    }
+    return time;
   };
-  long status = 0;
-  curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
-  attempt.status = static_cast<std::uint16_t>(std::clamp(status, 0L, 999L));
-  if (item_->resolved_us != 0) {
-    attempt.dns_us = since_start(item_->resolved_us);
+  if (resolved_us_ != 0) {
+    attempt.dns_us = since_start(resolved_us_);
   }
   if (dialled_) {
-    attempt.connect_us = shifted(time_of(handle, CURLINFO_CONNECT_TIME_T));
-    if (https_) {
-      attempt.tls_us = shifted(time_of(handle, CURLINFO_APPCONNECT_TIME_T));
+    attempt.connect_us = shifted(CURLINFO_CONNECT_TIME_T);
+    if (facts_.https) {
+      attempt.tls_us = shifted(CURLINFO_APPCONNECT_TIME_T);
     }
   }
-  if (first_byte_us_ != 0) {
-    attempt.first_byte_us = since_start(first_byte_us_);
+  if (answer_.first_byte_us != 0) {
+    attempt.first_byte_us = since_start(answer_.first_byte_us);
   }
-  attempt.total_us = since_start(EventLoop::now_us());
-  const char* ip = nullptr;
-  curl_easy_getinfo(handle, CURLINFO_PRIMARY_IP, &ip);
-  if (ip != nullptr && !address_refused_) {
-    attempt.remote_ip = ip;
-  }
-  attempt.response_content_type = clean_detail(content_type_);
-  attempt.response_body = std::move(response_body_);
+  attempt.total_us = since_start(steady_now_us());
 }
 
-std::optional<std::int64_t> Transfer::retry_after_ms(
-    std::int64_t now_ms) const {
-  if (status_ != 429 && status_ != 503) {
+std::optional<std::int64_t> Transfer::finish(CURLcode code, Attempt& attempt) {
+  const bool refused = facts_.address_refused;
+  complete_facts(code);
+  Verdict verdict = judge_transfer(facts_);
+  attempt.error = verdict.error;
+  attempt.detail = std::move(verdict.detail);
+  attempt.response_truncated = verdict.truncated;
+  attempt.status =
+      static_cast<std::uint16_t>(std::clamp(facts_.status, 0L, 999L));
+  report_times(attempt);
+  const char* ip = nullptr;
+  curl_easy_getinfo(easy(), CURLINFO_PRIMARY_IP, &ip);
+  if (ip != nullptr && !refused) {
+    attempt.remote_ip = ip;
+  }
+  attempt.response_content_type = clean_detail(answer_.content_type);
+  attempt.response_body = std::move(answer_.body);
+  body_.reset();
+  if (answer_.status != 429 && answer_.status != 503) {
     return std::nullopt;
   }
-  return parse_retry_after_ms(retry_after_, now_ms);
+  return parse_retry_after_ms(answer_.retry_after, wall_now_ms());
 }
 
 }  // namespace webhooks

@@ -1,7 +1,7 @@
-// Purpose: one POST under way: its curl handle, its header lines, what the
+// Purpose: one POST under way: its curl handle, its header lines, and what the
 // callbacks learn about the answer.
 // Ownership: owns the easy handle and everything curl keeps pointers to while
-// the transfer runs. Pooled: reset by prepare().
+// the transfer runs. Used again and again: prepare() starts over.
 // Thread: loop only.
 #pragma once
 
@@ -16,80 +16,95 @@
 
 #include "core/curl_errors.hpp"
 #include "core/curl_handles.hpp"
-#include "core/lane.hpp"
+#include "core/event_loop.hpp"
 #include "webhooks/address_policy.hpp"
+#include "webhooks/delivery.hpp"
 
 namespace webhooks {
 
-class EngineLoop;
+// What may be dialled, who is trusted, and who watches the sockets.
+struct DialPolicy {
+  const AddressPolicy& addresses;
+  bool https_only;
+  const TrustStore& trust;
+  EventLoop& sockets;
+};
 
-// What is the same for all transfers of an engine.
+// What is the same for all transfers of an engine, which it outlives.
 struct TransferSettings {
+  DialPolicy dial;
   std::string user_agent;
-  bool https_only = true;
-  std::size_t body_bytes_max = 0;
-  std::size_t header_bytes_max = 0;
+  std::size_t body_bytes_max;
+  std::size_t header_bytes_max;
+};
+
+// One POST. What it refers to is needed until prepare() returns.
+struct TransferRequest {
+  const Endpoint& endpoint;
+  const CurlUrl& parsed_url;  // of endpoint.url; may be null
+  const Delivery& delivery;
+  const std::vector<IpAddress>* addresses;  // null: the host is a literal
+  std::string_view signature;
+  std::int64_t unix_seconds;
+  std::uint32_t timeout_ms;
+  std::uint32_t connect_timeout_ms;
+  // When the attempt began, and when its name was resolved (0: no name).
+  std::int64_t started_us;
+  std::int64_t resolved_us;
 };
 
 class Transfer {
  public:
-  // Null when curl refuses the options. `settings` must outlive it.
-  static std::unique_ptr<Transfer> create(EngineLoop& loop,
-                                          const TransferSettings& settings);
+  explicit Transfer(const TransferSettings& settings) : settings_(settings) {}
+  Transfer(const Transfer&) = delete;
+  Transfer& operator=(const Transfer&) = delete;
 
-  struct Plan {
-    Item* item = nullptr;
-    std::string signature;
-    std::int64_t unix_seconds = 0;
-    const std::vector<IpAddress>* addresses = nullptr;  // null: a literal
-    std::uint32_t timeout_ms = 0;
-    std::uint32_t connect_timeout_ms = 0;
-  };
-  bool prepare(const Plan& plan);
+  // False: curl refused the options. Once in the life of a transfer.
+  bool open();
+  bool prepare(const TransferRequest& request);
 
-  // The facts of a finished transfer; call before the handle is used again.
-  TransferFacts facts(CURLcode code);
-  // Fills timings, address, status and body into `attempt`.
-  void report(Attempt& attempt);
-  std::optional<std::int64_t> retry_after_ms(std::int64_t now_ms) const;
+  // Fills in what came of it: error, status, timings, address, body. Then lets
+  // go of the delivery's body. Returns what Retry-After asks for.
+  std::optional<std::int64_t> finish(CURLcode code, Attempt& attempt);
 
   // curl counts how often it sent a request again because a kept connection
   // had died, and never starts over: from the sixth time in the life of a
   // handle it fails. Only a handle that dialled can have counted.
   bool reusable() const noexcept { return !dialled_; }
 
-  // Lets go of what belongs to the delivery; the handle stays.
-  void release() noexcept { body_.reset(); }
-
   CURL* easy() const noexcept { return easy_.get(); }
-  Item* item() const noexcept { return item_; }
-  std::size_t multi() const noexcept { return multi_; }
   static Transfer* of(CURL* easy) noexcept;
-  // The TLS handshake begins: there is a connection, which curl's own times do
-  // not tell when the handshake then hangs.
-  void note_tls_begun() noexcept { tls_begun_ = true; }
 
  private:
-  Transfer(EngineLoop& loop, const TransferSettings& settings)
-      : loop_(loop), settings_(settings) {}
-
   static curl_socket_t on_open_socket(void* transfer, curlsocktype purpose,
                                       struct curl_sockaddr* address) noexcept;
+  static CURLcode on_tls_context(CURL* easy, void* context,
+                                 void* transfer) noexcept;
   static std::size_t on_body(char* data, std::size_t size, std::size_t count,
                              void* transfer) noexcept;
   static std::size_t on_header(char* data, std::size_t size, std::size_t count,
                                void* transfer) noexcept;
   bool take_header(std::string_view line);
   bool take_status_line(std::string_view line);
-  void build_headers(const Plan& plan);
+  void build_headers(const TransferRequest& request);
   void add_header(std::string_view name, std::string_view value);
+  void complete_facts(CURLcode code);
+  void report_times(Attempt& attempt) const;
 
-  EngineLoop& loop_;
+  // What the callbacks learn about the answer.
+  struct Answer {
+    std::string body;
+    std::string content_type;
+    std::string retry_after;
+    std::int64_t first_byte_us = 0;  // 0: none yet
+    std::size_t body_bytes = 0;
+    std::size_t header_bytes = 0;
+    long status = 0;
+  };
+
   const TransferSettings& settings_;
   CurlEasy easy_;
   std::array<char, CURL_ERROR_SIZE> error_text_{};
-  Item* item_ = nullptr;
-  std::size_t multi_ = 0;
   // curl only reads the header list: one buffer of our own for all lines, each
   // ended by a NUL, saves a dozen allocations.
   std::string header_text_;
@@ -98,23 +113,12 @@ class Transfer {
   CurlUrl url_;
   CurlList resolve_;
   std::shared_ptr<const std::string> body_;
-
-  std::string response_body_;
-  std::string content_type_;
-  std::string retry_after_;
+  std::int64_t started_us_ = 0;
+  std::int64_t resolved_us_ = 0;
   std::int64_t launched_us_ = 0;
-  std::int64_t first_byte_us_ = 0;  // by the loop's clock; 0: none yet
-  std::size_t body_bytes_ = 0;
-  std::size_t header_bytes_ = 0;
-  long status_ = 0;
-  bool https_ = false;
-  bool tls_begun_ = false;
   bool dialled_ = false;  // this attempt opened a connection
-  bool address_refused_ = false;
-  bool headers_too_large_ = false;
-  bool protocol_violation_ = false;
-  bool body_capped_ = false;
-  bool answered_ = false;
+  Answer answer_;
+  TransferFacts facts_;
 };
 
 }  // namespace webhooks

@@ -1,8 +1,7 @@
-// Purpose: judges and normalizes the URL of a webhook. The text is taken apart
-// only far enough to see what must be refused and to write the host in its
-// canonical form; what the rest means, curl's parser says, and what it says of
-// the result is what is returned.
-// Ownership: plain values; curl's handles and strings are freed by deleters.
+// Purpose: judges and normalizes the URL of a webhook. The text is split only
+// far enough to see what must be refused and to write the host in its canonical
+// form. curl's parser reads the result, and its reading is returned.
+// Ownership: plain values; deleters free curl's handles and strings.
 // Thread: any.
 #include "webhooks/url.hpp"
 
@@ -14,7 +13,9 @@
 #include <memory>
 #include <utility>
 
+#include "core/ascii.hpp"
 #include "core/url_host.hpp"
+#include "webhooks/utf8.hpp"
 
 namespace webhooks {
 namespace {
@@ -31,7 +32,7 @@ struct CurlTextFree {
 using CurlUrl = std::unique_ptr<CURLU, CurlUrlFree>;
 using CurlText = std::unique_ptr<char, CurlTextFree>;
 
-// https://fetch.spec.whatwg.org/#bad-port: services that would take an HTTP
+// https://fetch.spec.whatwg.org/#bad-port: services that could take an HTTP
 // request for a command.
 constexpr auto kBadPorts = std::to_array<std::uint16_t>(
     {0,    1,    7,    9,    11,   13,   15,   17,   19,   20,   21,   22,
@@ -43,47 +44,25 @@ constexpr auto kBadPorts = std::to_array<std::uint16_t>(
      5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080});
 static_assert(std::ranges::is_sorted(kBadPorts));
 
-bool is_letter(char c) noexcept {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-bool is_scheme_character(char c) noexcept {
-  return is_letter(c) || (c >= '0' && c <= '9') || c == '+' || c == '-' ||
-         c == '.';
-}
-std::string lower_case(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') {
-      c = static_cast<char>(c - 'A' + 'a');
-    }
-  }
-  return result;
-}
-
-// What a URL is made of, as it stands in the text.
 struct Parts {
-  std::string scheme;  // lower case
+  std::string scheme;  // "http" or "https"
   std::string_view authority;
   std::string_view rest;  // path and query
 };
 
 Result<Parts> split(std::string_view text) {
   const std::size_t colon = text.find(':');
-  const std::string_view scheme = text.substr(0, colon);
-  if (colon == std::string_view::npos || scheme.empty() ||
-      !is_letter(scheme.front()) ||
-      !std::ranges::all_of(scheme, is_scheme_character)) {
+  Parts parts{std::string(text.substr(0, colon)), {}, {}};
+  std::ranges::transform(parts.scheme, parts.scheme.begin(), to_lower);
+  if (colon == std::string_view::npos ||
+      (parts.scheme != "http" && parts.scheme != "https")) {
     return Error{"scheme", "a URL starts with https:// or http://"};
   }
-  Parts parts{lower_case(scheme), {}, {}};
-  if (parts.scheme != "http" && parts.scheme != "https") {
-    return Error{"scheme", "neither http nor https"};
-  }
-  // curl repairs one and three slashes; a text that needs repair is refused,
-  // since the next reader may repair it another way.
+  // curl repairs one and three slashes. A text that needs repair is refused,
+  // because another reader may repair it in another way.
   text.remove_prefix(colon + 1);
   if (!text.starts_with("//")) {
-    return Error{"malformed", "two slashes belong behind the scheme"};
+    return Error{"malformed", "two slashes must follow the scheme"};
   }
   text.remove_prefix(2);
   const std::size_t end = std::min(text.find_first_of("/?#"), text.size());
@@ -93,7 +72,7 @@ Result<Parts> split(std::string_view text) {
     return Error{"missing_host", ""};
   }
   if (parts.authority.find('@') != std::string_view::npos) {
-    return Error{"user_info", "no user name and password in the URL"};
+    return Error{"user_info", "a user name or password"};
   }
   if (parts.rest.find('#') != std::string_view::npos) {
     return Error{"fragment", "a fragment is never sent"};
@@ -111,7 +90,7 @@ Result<HostAndPort> split_authority(std::string_view authority) {
   if (authority.front() == '[') {
     host_end = authority.find(']');
     if (host_end == std::string_view::npos) {
-      return Error{"invalid_host", "a bracket is not closed"};
+      return Error{"invalid_host", "an unclosed bracket"};
     }
     ++host_end;
   } else {
@@ -126,24 +105,24 @@ Result<HostAndPort> split_authority(std::string_view authority) {
     return result;
   }
   if (port.front() != ':') {
-    return Error{"malformed", "something follows the closing bracket"};
+    return Error{"malformed", "text after the closing bracket"};
   }
   port.remove_prefix(1);
   if (port.empty()) {
-    return result;  // RFC 3986: the same as none
+    return result;  // by RFC 3986 the same as no port
   }
   std::uint16_t number = 0;
   const char* last = port.data() + port.size();
   const auto [end, status] = std::from_chars(port.data(), last, number);
   if (status != std::errc{} || end != last) {
-    return Error{"malformed", "a port is a number up to 65535"};
+    return Error{"malformed", "a port must be a number up to 65535"};
   }
   result.port = number;
   return result;
 }
 
-// Percent-encodes what may not stand in a path or query, so that the request
-// line has one spelling in every curl.
+// Percent-encodes what a path or query must not contain, so that every version
+// of curl sends the same request line.
 std::string encode_rest(std::string_view rest) {
   static constexpr std::string_view kForbidden = "\"<>^`{|}";
   static constexpr std::string_view kHex = "0123456789ABCDEF";
@@ -169,7 +148,7 @@ std::uint16_t default_port(std::string_view scheme) noexcept {
   return scheme == "https" ? kHttpsPort : kHttpPort;
 }
 
-// How curl reads a URL. nullopt: it does not.
+// How curl reads a URL; nullopt if it refuses it.
 std::optional<Url> ask_curl(const std::string& text) {
   const CurlUrl handle(curl_url());
   if (!handle ||
@@ -196,7 +175,7 @@ std::optional<Url> ask_curl(const std::string& text) {
   if (host->starts_with('[') && host->ends_with(']')) {
     *host = host->substr(1, host->size() - 2);
   }
-  Url url{*whole, *scheme, *std::move(host), 0, std::nullopt};
+  Url url{*whole, *scheme, *std::move(host), {}, 0, std::nullopt};
   const char* last = port->data() + port->size();
   if (std::from_chars(port->data(), last, url.port).ptr != last) {
     return std::nullopt;
@@ -205,8 +184,8 @@ std::optional<Url> ask_curl(const std::string& text) {
   return url;
 }
 
-// Puts the canonical pieces together again and has curl read them twice: what
-// it makes of its own output must be what was judged.
+// Joins the canonical parts and has curl read them twice: its reading of its
+// own output must be what was judged.
 Result<Url> normalize(const Parts& parts, const CanonicalHost& host,
                       std::uint16_t port) {
   std::string text = parts.scheme + "://";
@@ -219,7 +198,7 @@ Result<Url> normalize(const Parts& parts, const CanonicalHost& host,
     return Error{"too_long", "when normalized"};
   }
 
-  const Error malformed{"malformed", "curl cannot read it"};
+  const Error malformed{"malformed", "curl refuses it or reads it differently"};
   auto first = ask_curl(text);
   if (!first) {
     return malformed;
@@ -237,12 +216,14 @@ Result<Url> normalize(const Parts& parts, const CanonicalHost& host,
   }
   if (host.numeric) {
     if (!first->literal) {
-      return Error{"invalid_host", "ends in a number and is no IPv4 address"};
+      return Error{"invalid_host",
+                   "it ends in a number but is not an IPv4 address"};
     }
   } else if (first->host != host.text ||
              first->literal.has_value() != host.literal.has_value()) {
     return malformed;
   }
+  first->host_unicode = host.unicode;
   return *std::move(first);
 }
 
@@ -257,14 +238,14 @@ std::optional<Error> refuse_by_policy(const Url& url, bool international,
   }
   if (url.literal) {
     if (international) {
-      return Error{"invalid_host", "an international name for an address"};
+      return Error{"invalid_host", "an address in international characters"};
     }
     if (const auto why = policy.addresses.judge(*url.literal)) {
       return Error{"blocked_address", url.host + " is " + std::string(*why)};
     }
     return std::nullopt;
   }
-  // Nobody writes a local name in international characters but to hide it.
+  // International characters can only be there to hide a local name.
   if (is_local_name(url.host) &&
       (international || !policy.addresses.allow_private())) {
     return Error{"local_name", url.host};
@@ -278,13 +259,13 @@ Result<Url> check_url(std::string_view text, const UrlPolicy& policy) {
   if (text.size() > kUrlBytesMax) {
     return Error{"too_long", "at most 2048 bytes"};
   }
-  // Whitespace and control characters anywhere, and the backslash that some
-  // parsers take for a slash and others for a character of the user name.
-  if (std::ranges::any_of(text, [](char c) {
+  // Some parsers read a backslash as a slash, others as part of a user name.
+  if (!is_utf8(text) || std::ranges::any_of(text, [](char c) {
         const auto byte = static_cast<unsigned char>(c);
         return byte <= 0x20 || byte == 0x7f || c == '\\';
       })) {
-    return Error{"malformed", "a space, control character or backslash"};
+    return Error{"malformed",
+                 "a space, a control character, a backslash or no UTF-8"};
   }
   const auto parts = split(text);
   if (!parts.ok()) {

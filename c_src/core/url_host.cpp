@@ -1,8 +1,7 @@
-// Purpose: canonical hosts (url_host.hpp). International names are converted
-// here with libidn2 and not by curl, whose conversion depends on the process's
-// locale, which in a BEAM is often "C": the same URL would be fine on one node
-// and malformed on the next.
-// Ownership: plain values; what libidn2 allocates is freed by a deleter.
+// Purpose: canonical hosts (url_host.hpp). libidn2 converts international names
+// here. curl's own conversion depends on the locale, which in a BEAM is often
+// "C": a URL would be valid on one node and malformed on the next.
+// Ownership: plain values; a deleter frees what libidn2 allocates.
 // Thread: any.
 #include "core/url_host.hpp"
 
@@ -10,17 +9,19 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
+#include <charconv>
 #include <memory>
+
+#include "core/ascii.hpp"
 
 namespace webhooks {
 namespace {
 
 constexpr std::size_t kHostBytesMax = 253;
 constexpr std::size_t kLabelBytesMax = 63;
-// Before mapping. 253 ASCII characters cannot stand for more than as many
-// characters of four bytes, invisible ones aside; and converting takes time
-// that grows with the square of the length.
+// Before mapping: 253 ASCII characters stand for at most as many characters of
+// four bytes. The limit also bounds the conversion, whose time grows with the
+// square of the length.
 constexpr std::size_t kInternationalBytesMax = 4 * kHostBytesMax;
 constexpr std::string_view kPunycodePrefix = "xn--";
 // UTS 46, non-transitional: what browsers do.
@@ -33,23 +34,13 @@ using IdnText = std::unique_ptr<char, IdnFree>;
 
 Error invalid_host(const char* why) { return Error{"invalid_host", why}; }
 
-bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 bool is_ascii(char c) noexcept { return static_cast<unsigned char>(c) < 0x80; }
-char to_lower(char c) noexcept {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
 bool is_hex(char c) noexcept {
   return is_digit(c) || (to_lower(c) >= 'a' && to_lower(c) <= 'f');
 }
-unsigned hex_value(char c) noexcept {
-  return is_digit(c) ? static_cast<unsigned>(c - '0')
-                     : static_cast<unsigned>(to_lower(c) - 'a') + 10;
-}
-// Letters, digits, hyphen; the underscore because names with one resolve and
-// answer (under wildcard certificates, too), though they are no host names.
+// The underscore is not for host names, but names with one resolve and answer.
 bool is_name_character(char c) noexcept {
-  const char lower = to_lower(c);
-  return is_digit(c) || (lower >= 'a' && lower <= 'z') || c == '-' || c == '_';
+  return is_letter(c) || is_digit(c) || c == '-' || c == '_';
 }
 
 std::optional<std::string> percent_decode(std::string_view text) {
@@ -63,31 +54,37 @@ std::optional<std::string> percent_decode(std::string_view text) {
     if (i + 2 >= text.size() || !is_hex(text[i + 1]) || !is_hex(text[i + 2])) {
       return std::nullopt;
     }
-    decoded.push_back(static_cast<char>(hex_value(text[i + 1]) << 4 |
-                                        hex_value(text[i + 2])));
+    unsigned byte = 0;
+    std::from_chars(&text[i + 1], &text[i] + 3, byte, 16);
+    decoded.push_back(static_cast<char>(byte));
     i += 2;
   }
   return decoded;
 }
 
-// nullopt: no valid UTF-8, or no name under UTS 46 and IDNA 2008.
-std::optional<std::string> to_ascii(const std::string& name) {
+// `convert` is one of libidn2's functions. nullopt: `name` is not valid UTF-8,
+// or not a name under UTS 46 and IDNA 2008.
+template <class Convert>
+std::optional<std::string> converted(Convert&& convert,
+                                     const std::string& name) {
   char* raw = nullptr;
-  const int status = idn2_to_ascii_8z(name.c_str(), &raw, kIdnFlags);
-  const IdnText ascii(raw);
+  const int status = convert(name.c_str(), &raw, kIdnFlags);
+  const IdnText text(raw);
   if (status != IDN2_OK || raw == nullptr) {
     return std::nullopt;
   }
   return std::string(raw);
 }
 
-// A label that is punycode must be what its Unicode form encodes to; one that
-// decodes to plain ASCII would be a second spelling of an ordinary name.
-bool punycode_is_sound(const std::string& name) {
-  char* raw = nullptr;
-  const int status = idn2_to_unicode_8z8z(name.c_str(), &raw, kIdnFlags);
-  const IdnText decoded(raw);
-  return status == IDN2_OK && raw != nullptr && to_ascii(raw) == name;
+// The Unicode form of a name with xn-- labels. The name must be what this form
+// encodes to: a label that decodes to plain ASCII would be a second spelling of
+// an ordinary name.
+std::optional<std::string> to_unicode(const std::string& name) {
+  auto unicode = converted(idn2_to_unicode_8z8z, name);
+  if (unicode && converted(idn2_to_ascii_8z, *unicode) != name) {
+    return std::nullopt;
+  }
+  return unicode;
 }
 
 // Calls `visit` with each dot-separated label until it returns false.
@@ -116,8 +113,8 @@ std::string_view last_label(std::string_view name) noexcept {
   return dot == std::string_view::npos ? name : name.substr(dot + 1);
 }
 
-// inet_aton's and the URL Standard's idea of a number: decimal and octal
-// digits, or 0x and any hexadecimal digits, be they none.
+// A number to inet_aton and the URL Standard: decimal or octal digits, or 0x
+// and any hexadecimal digits, even none.
 bool is_number(std::string_view label) noexcept {
   if (std::ranges::all_of(label, is_digit)) {
     return true;
@@ -128,14 +125,17 @@ bool is_number(std::string_view label) noexcept {
 
 Result<CanonicalHost> ipv6_literal(std::string_view bracketed) {
   if (bracketed.find('%') != std::string_view::npos) {
-    return Error{"zone_id", "an address with a zone means this machine only"};
+    return Error{"zone_id", "an address with a zone"};
   }
   const auto address =
       IpAddress::parse(bracketed.substr(1, bracketed.size() - 2));
   if (!address || address->family != IpAddress::Family::kV6) {
-    return invalid_host("brackets hold an IPv6 address");
+    return invalid_host("brackets must hold an IPv6 address");
   }
-  return CanonicalHost{address->to_string(), *address, false, false};
+  CanonicalHost host;
+  host.text = address->to_string();
+  host.literal = *address;
+  return host;
 }
 
 }  // namespace
@@ -146,22 +146,22 @@ Result<CanonicalHost> canonical_host(std::string_view raw) {
   }
   auto decoded = percent_decode(raw);
   if (!decoded) {
-    return invalid_host("a percent sign without two digits");
+    return invalid_host("a percent sign without two hexadecimal digits");
   }
   if (!std::ranges::all_of(*decoded, [](char c) {
         return !is_ascii(c) || c == '.' || is_name_character(c);
       })) {
-    return invalid_host("a character that no host name has");
+    return invalid_host("a character that host names do not have");
   }
   CanonicalHost host;
   host.international = !std::ranges::all_of(*decoded, is_ascii);
   if (host.international) {
     if (decoded->size() > kInternationalBytesMax) {
-      return invalid_host("longer than a host name can be");
+      return invalid_host("too long");
     }
-    decoded = to_ascii(*decoded);
+    decoded = converted(idn2_to_ascii_8z, *decoded);
     if (!decoded) {
-      return invalid_host("no valid international name");
+      return invalid_host("not a valid international name");
     }
   }
   host.text = *std::move(decoded);
@@ -173,27 +173,31 @@ Result<CanonicalHost> canonical_host(std::string_view raw) {
     return invalid_host("longer than 253 bytes");
   }
   if (!every_label(host.text, is_label)) {
-    return invalid_host("labels are 1 to 63 letters, digits and inner hyphens");
+    return invalid_host(
+        "labels have 1 to 63 letters, digits and inner hyphens");
   }
   const std::string_view last = last_label(host.text);
   if (last.find('_') != std::string_view::npos) {
     return invalid_host("no top-level domain has an underscore");
   }
-  if (!every_label(host.text,
-                   [](std::string_view label) {
-                     return !label.starts_with(kPunycodePrefix);
-                   }) &&
-      !punycode_is_sound(host.text)) {
-    return invalid_host("an xn-- label that is no valid punycode");
+  const bool encoded = !every_label(host.text, [](std::string_view label) {
+    return !label.starts_with(kPunycodePrefix);
+  });
+  if (encoded) {
+    auto unicode = to_unicode(host.text);
+    if (!unicode) {
+      return invalid_host("an xn-- label that is not valid punycode");
+    }
+    host.unicode = *std::move(unicode);
   }
   host.numeric = is_number(last);
   return host;
 }
 
 bool is_local_name(std::string_view host) noexcept {
-  // RFC 6761, 6762, 7686, 8375; reserved by ICANN for private use; and what
-  // routers and companies commonly call their networks. None of them is a
-  // public top-level domain.
+  // From RFC 6761, 6762, 7686 and 8375, reserved by ICANN for private use, and
+  // common names of routers' and companies' networks. None of them is a public
+  // top-level domain.
   static constexpr auto kLocalDomains = std::to_array<std::string_view>(
       {"localhost", "local", "internal", "home.arpa", "onion", "localdomain",
        "lan", "home", "corp", "intranet", "private"});

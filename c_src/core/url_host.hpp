@@ -1,5 +1,5 @@
-// Purpose: one canonical form for the host of a URL, whatever spelling it came
-// in: percent-encoded, international, upper case, with a trailing dot.
+// Purpose: one canonical form for the host of a URL, whatever its spelling:
+// percent-encoded, international, upper case, with a trailing dot.
 // Ownership: plain values.
 // Thread: any.
 #pragma once
@@ -14,22 +14,21 @@
 namespace webhooks {
 
 struct CanonicalHost {
-  std::string text;  // lower-case ASCII; an IPv6 literal without brackets
-  std::optional<IpAddress> literal;  // set for IPv6 only
-  // The last label is a number, so that everyone will read the whole as an
-  // IPv4 address in one of its spellings, or as nothing. Which one it is, the
-  // parser that dials decides.
+  std::string text;     // lower-case ASCII; an IPv6 literal without brackets
+  std::string unicode;  // of a name with xn-- labels; otherwise empty
+  std::optional<IpAddress> literal;  // of an IPv6 literal
+  // The last label is a number, so every parser reads the host as an IPv4
+  // address or refuses it. curl's parser, which dials, decides which.
   bool numeric = false;
-  // Came with characters beyond ASCII and was mapped.
+  // The text had characters beyond ASCII, which were mapped.
   bool international = false;
 };
 
-// `raw` is what stands between "://" (or nothing: user info is no business of
-// this function) and the port. Errors: `invalid_host`, `zone_id`.
+// `raw` is the authority without its port. Errors: `invalid_host`, `zone_id`.
 Result<CanonicalHost> canonical_host(std::string_view raw);
 
-// A name that means something inside a private network only: a single label,
-// or one under a domain that the public DNS does not have.
+// Whether a name has a meaning only inside a private network: a single label,
+// or a name under a domain that the public DNS does not have.
 bool is_local_name(std::string_view host) noexcept;
 
 }  // namespace webhooks

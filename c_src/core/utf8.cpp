@@ -1,5 +1,5 @@
 // Purpose: UTF-8 validation, vectorized by simdjson where that pays.
-// Ownership: plain values; the bytes stay the caller's.
+// Ownership: plain values.
 // Thread: any.
 #include "webhooks/utf8.hpp"
 

@@ -1,6 +1,5 @@
-// Purpose: what the engine says: attempts and figures.
-// Ownership: terms are the calling NIF's.
-// Thread: any scheduler.
+#include "nif/nif_engine_reports.hpp"
+
 #include <array>
 #include <cstdint>
 #include <iterator>
@@ -8,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "nif/nif_engine_terms.hpp"
+#include "nif/nif_atoms.hpp"
 #include "nif/nif_support.hpp"
 
 namespace webhooks::nif {

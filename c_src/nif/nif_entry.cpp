@@ -1,51 +1,48 @@
 // Purpose: the NIF table and the library's life: load, upgrade, unload.
-// Thread: load and upgrade run on one scheduler at a time, before any NIF of
-// the instance; unload of an old instance may run while a new one is live.
+// Thread: load and upgrade run on one scheduler at a time. An upgrade runs
+// while dirty schedulers execute NIFs of the old instance with the same
+// globals, and so does the unload of the old one.
 #include <curl/curl.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 
 #include <cstdlib>
 
+#include "nif/nif_atoms.hpp"
+#include "nif/nif_exit_gate.hpp"
+#include "nif/nif_functions.hpp"
 #include "nif/nif_support.hpp"
+#include "webhooks/signature.hpp"
 
 namespace webhooks::nif {
 namespace {
 
-// Raised whenever resource layouts or the load_info contract change: an
-// upgrade across it is refused instead of reinterpreting live memory.
+// Raised whenever resource layouts or the load_info contract change: the
+// upgrade is then refused instead of reinterpreting live memory.
 constexpr int kAbi = 1;
-constexpr int kParkWaitMs = 2000;
+constexpr int kExitWaitMs = 2000;
 
-// atexit is last-in-first-out: registered after OpenSSL's own handler, this
-// one runs before it, so that nobody is inside OpenSSL when its tables go.
 void at_exit() noexcept {
-  park_engines(kParkWaitMs);
-  ExitGate::close(kParkWaitMs);
+  park_engines();
+  close_exit_gate(kExitWaitMs);
 }
 
-bool first_load() noexcept {
-  static std::atomic<bool> done{false};
-  if (done.exchange(true)) {
-    return true;
-  }
-  if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
-    return false;
-  }
-  // Any OpenSSL call that needs its tables registers its atexit handler now.
-  if (OPENSSL_init_crypto(0, nullptr) != 1) {
-    return false;
-  }
-  return std::atexit(at_exit) == 0;
+bool prepare_process() noexcept {
+  // atexit is last-in-first-out. Any OpenSSL call that needs its tables
+  // registers OpenSSL's handler, so that ours, registered later, runs earlier.
+  static const bool prepared =
+      curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK &&
+      OPENSSL_init_crypto(0, nullptr) == 1 && std::atexit(at_exit) == 0;
+  return prepared;
 }
 
-// The headers we were built with and the library we run with may differ.
+// The library may be older than the headers of the build.
 bool curl_is_usable() noexcept {
   const curl_version_info_data* info = curl_version_info(CURLVERSION_NOW);
   return info->version_num >= 0x075500 && info->ssl_version != nullptr &&
          (info->features & CURL_VERSION_THREADSAFE) != 0;
 }
 
+// The result is in load_nif's error text.
 int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
                   ErlNifResourceFlags flags) noexcept {
   int abi = 0;
@@ -55,18 +52,16 @@ int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
   if (!curl_is_usable()) {
     return 2;
   }
-  if (!first_load()) {
+  if (!prepare_process()) {
     return 3;
   }
-  atoms::create(env);
-  load_json(env);
-  if (!load_signature(env)) {
+  create_basic_atoms(env);
+  create_atoms(env);
+  const GatePass pass;
+  if (!pass || !prepare_signing()) {
     return 4;
   }
-  if (!open_engine_resource(env, flags)) {
-    return 5;
-  }
-  return 0;
+  return open_engine_resource(env, flags) ? 0 : 5;
 }
 
 int load(ErlNifEnv* env, void** /*priv*/, ERL_NIF_TERM info) noexcept {
@@ -80,8 +75,7 @@ int upgrade(ErlNifEnv* env, void** /*priv*/, void** /*old_priv*/,
                                                         ERL_NIF_RT_TAKEOVER));
 }
 
-// Called for the old instance while the new one shares this DSO: nothing that
-// is process-wide may be taken down here.
+// The new instance uses the same globals, so nothing is taken down.
 void unload(ErlNifEnv* /*env*/, void* /*priv*/) noexcept {}
 
 ErlNifFunc functions[] = {
@@ -90,7 +84,6 @@ ErlNifFunc functions[] = {
     {"sign", 4, nif_sign, 0},
     {"verify", 7, nif_verify, 0},
     {"generate_secret", 0, nif_generate_secret, 0},
-    {"generate_keypair", 0, nif_generate_keypair, 0},
     {"check_url", 2, nif_check_url, 0},
     {"check_headers", 1, nif_check_headers, 0},
     {"engine_start", 1, nif_engine_start, ERL_NIF_DIRTY_JOB_IO_BOUND},

@@ -1,61 +1,97 @@
-// Purpose: the walk over a term: scalars, lists and maps into the writer, the
-// way to where it failed, and the count of what it has cost.
-// Ownership: terms are the calling NIF's; map iterators are ours to destroy.
-// Thread: any scheduler, one at a time.
-#include <charconv>
+// Purpose: encode/1: walks a term into the JSON writer, counts the work, and
+// keeps the path to a fault.
+// Ownership: terms are the calling NIF's. The walk destroys its map iterators.
+// Thread: any scheduler. A term that needs more than a normal scheduler may
+// spend starts over on a dirty one.
+#include <algorithm>
+#include <array>
+#include <limits>
 
-#include "nif/nif_json.hpp"
-#include "webhooks/json_reader.hpp"
+#include "nif/nif_atoms.hpp"
+#include "nif/nif_functions.hpp"
+#include "nif/nif_support.hpp"
+#include "webhooks/json_writer.hpp"
 #include "webhooks/utf8.hpp"
 
 namespace webhooks::nif {
 namespace {
 
-// A key in a path: enough to recognize it by, and no more of what may be any
-// size.
+// A unit of work is about a nanosecond, two on a slow machine. A byte of text
+// costs one unit, and one more for each byte that escapes add. The other costs
+// are measured and rounded up.
+constexpr std::size_t kNodeWork = 16;  // a term or a key
+constexpr std::size_t kFloatWork = 32;
+// What a call may spend on a normal scheduler: far less than a millisecond,
+// because the count is an estimate.
+constexpr std::size_t kNormalWorkMax = 32'768;
+constexpr std::size_t kWorkPerUs = 655;
+
+// Keys in a path are cut: they may have any size.
 constexpr std::size_t kPathKeyBytesMax = 64;
 
-// Iterators of large maps own memory.
-class MapEntries {
- public:
-  MapEntries(ErlNifEnv* env, ERL_NIF_TERM map) noexcept
-      : env_(env),
-        open_(enif_map_iterator_create(env, map, &iterator_,
-                                       ERL_NIF_MAP_ITERATOR_FIRST) != 0) {}
-  ~MapEntries() {
-    if (open_) {
-      enif_map_iterator_destroy(env_, &iterator_);
-    }
-  }
-  MapEntries(const MapEntries&) = delete;
-  MapEntries& operator=(const MapEntries&) = delete;
-
-  std::optional<ERL_NIF_TERM> next_key() noexcept {
-    ERL_NIF_TERM key;
-    ERL_NIF_TERM value;
-    if (!open_ ||
-        enif_map_iterator_get_pair(env_, &iterator_, &key, &value) == 0) {
-      return std::nullopt;
-    }
-    enif_map_iterator_next(env_, &iterator_);
-    return key;
-  }
-
- private:
-  ErlNifEnv* env_;
-  ErlNifMapIterator iterator_;
-  bool open_;
-};
-
 std::string_view cut(std::string_view utf8) noexcept {
-  if (utf8.size() <= kPathKeyBytesMax) {
-    return utf8;
-  }
   const std::string_view front = utf8.substr(0, kPathKeyBytesMax);
   return front.substr(0, utf8_error_offset(front).value_or(front.size()));
 }
 
-}  // namespace
+// Not recursive: the sender decides how deep a term is, and a dirty scheduler's
+// stack is small.
+class TermWalk {
+ public:
+  enum class Outcome { kDone, kFailed, kOutOfWork };
+
+  TermWalk(ErlNifEnv* env, JsonWriter& writer, std::size_t work_max) noexcept
+      : env_(env), writer_(writer), work_max_(work_max) {}
+  ~TermWalk();
+  TermWalk(const TermWalk&) = delete;
+  TermWalk& operator=(const TermWalk&) = delete;
+
+  Outcome run(ERL_NIF_TERM root);
+
+  std::size_t work() const noexcept { return work_; }
+  // After kFailed: why, and the path from the root.
+  std::string_view reason() const noexcept { return reason_; }
+  ERL_NIF_TERM path();
+
+ private:
+  struct Frame {
+    ErlNifMapIterator entries;  // of a map
+    ERL_NIF_TERM rest;          // of a list
+    ERL_NIF_TERM key;           // of the entry being written
+    std::size_t taken;          // elements taken off the list
+    bool is_map;
+    bool has_key;
+    ErlNifTermType key_type;  // of all keys so far
+  };
+  using AtomText = std::array<char, 256>;
+
+  bool fail(std::string_view reason) noexcept;
+  bool written(bool ok) noexcept { return ok || fail(writer_.error()); }
+  // False: the work is used up.
+  bool spend(std::size_t units) noexcept;
+
+  bool value(ERL_NIF_TERM term);
+  bool atom(ERL_NIF_TERM term);
+  bool text(std::string_view utf8, bool is_key);
+  bool open_list(ERL_NIF_TERM term);
+  bool open_map(ERL_NIF_TERM term);
+  bool next_element(Frame& frame);
+  bool next_entry(Frame& frame);
+  bool close();
+  bool key(Frame& frame);
+  std::optional<std::string_view> name_of(ERL_NIF_TERM term, AtomText& buffer);
+
+  ErlNifEnv* env_;
+  JsonWriter& writer_;
+  std::size_t work_max_;
+  std::size_t work_ = 0;
+  bool out_of_work_ = false;
+  std::string_view reason_;
+  // Whether the path ends inside the innermost frame's entry or at the frame.
+  bool at_entry_ = true;
+  std::size_t depth_ = 0;
+  std::array<Frame, kJsonDepthMax> frames_;  // not initialized, to save time
+};
 
 TermWalk::~TermWalk() {
   while (depth_ > 0) {
@@ -87,9 +123,9 @@ TermWalk::Outcome TermWalk::run(ERL_NIF_TERM root) {
     going = frame.is_map ? next_entry(frame) : next_element(frame);
   }
   if (going) {
-    return Outcome::done;
+    return Outcome::kDone;
   }
-  return out_of_work_ ? Outcome::out_of_work : Outcome::failed;
+  return out_of_work_ ? Outcome::kOutOfWork : Outcome::kFailed;
 }
 
 bool TermWalk::value(ERL_NIF_TERM term) {
@@ -99,10 +135,14 @@ bool TermWalk::value(ERL_NIF_TERM term) {
   switch (enif_term_type(env_, term)) {
     case ERL_NIF_TERM_TYPE_ATOM:
       return atom(term);
-    case ERL_NIF_TERM_TYPE_BITSTRING:
-      return binary(term);
-    case ERL_NIF_TERM_TYPE_INTEGER:
-      return integer(term);
+    case ERL_NIF_TERM_TYPE_BITSTRING: {
+      const auto utf8 = as_binary(env_, term);
+      return utf8 ? text(*utf8, false) : fail("unsupported_type");
+    }
+    case ERL_NIF_TERM_TYPE_INTEGER: {
+      const auto integer = as_int64(env_, term);
+      return integer ? written(writer_.integer(*integer)) : fail("too_large");
+    }
     case ERL_NIF_TERM_TYPE_FLOAT: {
       double number = 0;
       enif_get_double(env_, term, &number);
@@ -111,36 +151,26 @@ bool TermWalk::value(ERL_NIF_TERM term) {
     case ERL_NIF_TERM_TYPE_LIST:
       return open_list(term);
     case ERL_NIF_TERM_TYPE_MAP:
-      return map(term);
-    case ERL_NIF_TERM_TYPE_TUPLE:
-      return tuple(term);
+      return open_map(term);
     default:
       return fail("unsupported_type");
   }
 }
 
 bool TermWalk::atom(ERL_NIF_TERM term) {
-  if (enif_is_identical(term, atoms::nil)) {
+  if (enif_is_identical(term, atoms::nil) != 0) {
     return written(writer_.null());
   }
   if (const auto flag = as_bool(term)) {
     return written(writer_.boolean(*flag));
   }
-  Text buffer;
-  const auto name = atom_text(term, buffer);
-  if (!name) {
-    return out_of_work_ ? false : fail("unsupported_type");
-  }
-  return text(*name, false);
+  AtomText buffer;
+  const auto name = name_of(term, buffer);
+  return name ? text(*name, false) : fail("unsupported_type");
 }
 
-bool TermWalk::binary(ERL_NIF_TERM term) {
-  const auto utf8 = as_binary(env_, term);
-  return utf8 ? text(*utf8, false) : fail("unsupported_type");  // bits over
-}
-
-// The length alone decides whether a text is looked at, and where.
 bool TermWalk::text(std::string_view utf8, bool is_key) {
+  // The length alone decides whether the text is read, and on which scheduler.
   if (utf8.size() > writer_.room()) {
     return fail("too_large");
   }
@@ -151,59 +181,7 @@ bool TermWalk::text(std::string_view utf8, bool is_key) {
   if (!written(is_key ? writer_.key(utf8) : writer_.string(utf8))) {
     return false;
   }
-  // With its quotes it is longer by two to four; with escapes up to six times
-  // as long, and what is written takes its time.
-  return spend(room - writer_.room() - utf8.size());
-}
-
-bool TermWalk::integer(ERL_NIF_TERM term) {
-  if (const auto small = as_int64(env_, term)) {
-    return written(writer_.integer(*small));
-  }
-  Text text;
-  const auto digits = integer_text(term, text);
-  if (!digits) {
-    return out_of_work_ ? false : fail("too_large");
-  }
-  return written(writer_.verbatim(*digits));
-}
-
-// Only {:json, fragment}. The fragment is read before it is let in, with what
-// is left of depth and size, and by the rules of decode/1.
-bool TermWalk::tuple(ERL_NIF_TERM term) {
-  int arity = 0;
-  const ERL_NIF_TERM* elements = nullptr;
-  if (enif_get_tuple(env_, term, &arity, &elements) == 0 || arity != 2 ||
-      !enif_is_identical(elements[0], json_atoms::json)) {
-    return fail("unsupported_type");
-  }
-  const auto fragment = as_binary(env_, elements[1]);
-  if (!fragment) {
-    return fail("unsupported_type");
-  }
-  if (fragment->size() > writer_.room()) {
-    return fail("too_large");
-  }
-  if (!spend(kParserWork + fragment->size() * kFragmentWork)) {
-    return false;
-  }
-  const auto fault =
-      check_json(*fragment, {writer_.room(), kJsonDepthMax - writer_.depth()});
-  if (!fault) {
-    return written(writer_.verbatim(*fragment));
-  }
-  const bool limit = fault->reason == "too_deep" ||
-                     fault->reason == "too_large" ||
-                     fault->reason == "system_limit";
-  return fail(limit ? fault->reason : "invalid_json");
-}
-
-bool TermWalk::map(ERL_NIF_TERM term) {
-  ERL_NIF_TERM module;
-  if (enif_get_map_value(env_, term, atoms::struct_key, &module) != 0) {
-    return spend(kStructWork) && structure(term, module);
-  }
-  return open_map(term);
+  return spend(room - writer_.room() - utf8.size());  // quotes and escapes
 }
 
 bool TermWalk::open_list(ERL_NIF_TERM term) {
@@ -212,12 +190,16 @@ bool TermWalk::open_list(ERL_NIF_TERM term) {
   }
   Frame& frame = frames_[depth_++];
   frame.is_map = false;
-  frame.term = term;
+  frame.rest = term;
   frame.taken = 0;
   return true;
 }
 
 bool TermWalk::open_map(ERL_NIF_TERM term) {
+  ERL_NIF_TERM module;
+  if (enif_get_map_value(env_, term, atoms::struct_key, &module) != 0) {
+    return fail("unsupported_type");
+  }
   if (!written(writer_.begin_object())) {
     return false;
   }
@@ -228,20 +210,17 @@ bool TermWalk::open_map(ERL_NIF_TERM term) {
   }
   ++depth_;
   frame.is_map = true;
-  frame.term = term;
-  frame.key_kinds = 0;
+  frame.has_key = false;
   return true;
 }
 
 bool TermWalk::next_element(Frame& frame) {
   ERL_NIF_TERM head;
-  ERL_NIF_TERM tail;
-  if (enif_get_list_cell(env_, frame.term, &head, &tail) != 0) {
-    frame.term = tail;
+  if (enif_get_list_cell(env_, frame.rest, &head, &frame.rest) != 0) {
     ++frame.taken;
     return value(head);
   }
-  if (enif_is_empty_list(env_, frame.term) != 0) {
+  if (enif_is_empty_list(env_, frame.rest) != 0) {
     return close();
   }
   at_entry_ = false;
@@ -252,12 +231,6 @@ bool TermWalk::next_entry(Frame& frame) {
   ERL_NIF_TERM value_term;
   if (enif_map_iterator_get_pair(env_, &frame.entries, &frame.key,
                                  &value_term) == 0) {
-    // Keys of one kind cannot come out alike; only a mixed map is looked
-    // through again.
-    const bool mixed = (frame.key_kinds & (frame.key_kinds - 1)) != 0;
-    if (mixed && !keys_differ(frame)) {
-      return false;
-    }
     return close();
   }
   enif_map_iterator_next(env_, &frame.entries);
@@ -273,180 +246,99 @@ bool TermWalk::close() {
 }
 
 bool TermWalk::key(Frame& frame) {
-  at_entry_ = false;  // a key that cannot be written cannot be in the path
+  // The path cannot name a key that cannot be written.
+  at_entry_ = false;
   if (!spend(kNodeWork)) {
     return false;
   }
-  if (const auto utf8 = as_binary(env_, frame.key)) {
-    frame.key_kinds |= kBinaryKey;
-    at_entry_ = text(*utf8, true);
-  } else {
-    at_entry_ = other_key(frame);
+  AtomText buffer;
+  const auto name = name_of(frame.key, buffer);
+  if (!name) {
+    return fail("unsupported_key");
   }
+  // :a and "a" would become the same key. Rejected: looking each of them up in
+  // the other kind, for maps that no caller makes.
+  const ErlNifTermType type = enif_term_type(env_, frame.key);
+  if (frame.has_key && type != frame.key_type) {
+    return fail("mixed_keys");
+  }
+  frame.has_key = true;
+  frame.key_type = type;
+  at_entry_ = text(*name, true);
   return at_entry_;
-}
-
-bool TermWalk::other_key(Frame& frame) {
-  Text buffer;
-  std::optional<std::string_view> name;
-  switch (enif_term_type(env_, frame.key)) {
-    case ERL_NIF_TERM_TYPE_ATOM:
-      frame.key_kinds |= kAtomKey;
-      name = atom_text(frame.key, buffer);
-      break;
-    case ERL_NIF_TERM_TYPE_INTEGER:
-      frame.key_kinds |= kIntegerKey;
-      name = integer_text(frame.key, buffer);
-      if (!name && !out_of_work_) {
-        return fail("too_large");
-      }
-      break;
-    default:
-      break;
-  }
-  if (name) {
-    return text(*name, true);
-  }
-  return out_of_work_ ? false : fail("unsupported_key");
-}
-
-// %{1 => _, "1" => _, :"1" => _}: the text of each key that is no binary is
-// looked up in the kinds that come before it.
-bool TermWalk::keys_differ(Frame& frame) {
-  MapEntries entries(env_, frame.term);
-  while (const auto entry = entries.next_key()) {
-    if (!spend(kLookUpWork)) {
-      return false;
-    }
-    bool twice = false;
-    if (!key_is_twice(frame.term, *entry, twice)) {
-      return false;
-    }
-    if (!twice) {
-      continue;
-    }
-    frame.key = *entry;
-    return fail("duplicate_key");
-  }
-  return true;
-}
-
-bool TermWalk::key_is_twice(ERL_NIF_TERM map, ERL_NIF_TERM key, bool& twice) {
-  const ErlNifTermType type = enif_term_type(env_, key);
-  if (type == ERL_NIF_TERM_TYPE_BITSTRING) {
-    return true;
-  }
-  Text text;
-  const auto name = type == ERL_NIF_TERM_TYPE_ATOM ? atom_text(key, text)
-                                                   : integer_text(key, text);
-  if (!name) {
-    return false;
-  }
-  ERL_NIF_TERM found;
-  twice = enif_get_map_value(env_, map, make_binary(env_, *name), &found) != 0;
-  if (twice || type == ERL_NIF_TERM_TYPE_ATOM) {
-    return true;
-  }
-  ERL_NIF_TERM same;
-  twice = enif_make_existing_atom_len(env_, name->data(), name->size(), &same,
-                                      ERL_NIF_LATIN1) != 0 &&
-          enif_get_map_value(env_, map, same, &found) != 0;
-  return true;
-}
-
-ERL_NIF_TERM TermWalk::path_key(ERL_NIF_TERM key) {
-  Text text;
-  std::optional<std::string_view> name = as_binary(env_, key);
-  // It has been written before, within what there was to spend.
-  work_ = 0;
-  if (!name && enif_is_atom(env_, key) != 0) {
-    name = atom_text(key, text);
-  }
-  if (!name) {
-    name = integer_text(key, text);
-  }
-  return make_binary(env_, cut(name.value_or("")));
 }
 
 ERL_NIF_TERM TermWalk::path() {
   ERL_NIF_TERM path = enif_make_list(env_, 0);
-  for (std::size_t i = depth_; i-- > 0;) {
+  for (std::size_t i = at_entry_ ? depth_ : depth_ - 1; i-- > 0;) {
     const Frame& frame = frames_[i];
-    if (i + 1 == depth_ && !at_entry_) {
-      continue;
+    ERL_NIF_TERM step;
+    if (frame.is_map) {
+      AtomText buffer;
+      step = make_binary(env_, cut(name_of(frame.key, buffer).value_or("")));
+    } else {
+      step = enif_make_uint64(env_, frame.taken - 1);
     }
-    path = enif_make_list_cell(env_,
-                               frame.is_map
-                                   ? path_key(frame.key)
-                                   : enif_make_uint64(env_, frame.taken - 1),
-                               path);
+    path = enif_make_list_cell(env_, step, path);
   }
   return path;
 }
 
-// Latin-1 is what every NIF version can ask for. Other atoms show their UTF-8
-// in the external format: 131, tag, length (one or two bytes), text.
-std::optional<std::string_view> TermWalk::atom_text(ERL_NIF_TERM atom,
-                                                    Text& text) {
-  std::array<char, 256> latin1;
+// The text of a binary, or of an atom in ASCII; nullopt: any other term.
+std::optional<std::string_view> TermWalk::name_of(ERL_NIF_TERM term,
+                                                  AtomText& buffer) {
+  if (const auto utf8 = as_binary(env_, term)) {
+    return utf8;
+  }
   const int size =
-      enif_get_atom(env_, atom, latin1.data(), latin1.size(), ERL_NIF_LATIN1);
-  if (size > 0) {
-    std::size_t at = 0;
-    for (std::size_t i = 0; i + 1 < static_cast<std::size_t>(size); ++i) {
-      const auto letter = static_cast<std::uint8_t>(latin1[i]);
-      if (letter >= 0x80) {
-        text.bytes[at++] = static_cast<char>(0xC0 | (letter >> 6));
-        text.bytes[at++] = static_cast<char>(0x80 | (letter & 0x3F));
-      } else {
-        text.bytes[at++] = latin1[i];
-      }
-    }
-    return std::string_view(text.bytes.data(), at);
-  }
-  ErlNifBinary format;
-  if (!spend(kForeignAtomWork) ||
-      enif_term_to_binary(env_, atom, &format) == 0) {
+      enif_get_atom(env_, term, buffer.data(),
+                    static_cast<unsigned>(buffer.size()), ERL_NIF_LATIN1);
+  const std::string_view name(
+      buffer.data(), size > 0 ? static_cast<std::size_t>(size) - 1 : 0);
+  if (size <= 0 || std::ranges::any_of(name, [](char c) {
+        return static_cast<unsigned char>(c) >= 0x80;
+      })) {
     return std::nullopt;
   }
-  const std::string_view bytes(reinterpret_cast<const char*>(format.data),
-                               format.size);
-  constexpr char kAtomUtf8 = 118;
-  constexpr char kSmallAtomUtf8 = 119;
-  if (bytes.size() > 4 && bytes[1] == kAtomUtf8) {
-    text.big = bytes.substr(4);
-  } else if (bytes.size() > 3 && bytes[1] == kSmallAtomUtf8) {
-    text.big = bytes.substr(3);
-  }
-  enif_release_binary(&format);
-  if (text.big.empty()) {
-    return std::nullopt;
-  }
-  return text.big;
+  return name;
 }
 
-std::optional<std::string_view> TermWalk::integer_text(ERL_NIF_TERM term,
-                                                       Text& text) {
-  if (const auto small = as_int64(env_, term)) {
-    const auto done = std::to_chars(
-        text.bytes.data(), text.bytes.data() + text.bytes.size(), *small);
-    return std::string_view(
-        text.bytes.data(),
-        static_cast<std::size_t>(done.ptr - text.bytes.data()));
+// nullopt: it takes more than `work_max`.
+std::optional<ERL_NIF_TERM> encode(ErlNifEnv* env, ERL_NIF_TERM term,
+                                   std::size_t work_max) {
+  JsonWriter writer;
+  TermWalk walk(env, writer, work_max);
+  const TermWalk::Outcome outcome = walk.run(term);
+  consume_us(env, walk.work() / kWorkPerUs);
+  switch (outcome) {
+    case TermWalk::Outcome::kDone:
+      return make_ok(env, make_binary(env, writer.text()));
+    case TermWalk::Outcome::kFailed:
+      return make_error(env, walk.reason(), walk.path());
+    case TermWalk::Outcome::kOutOfWork:
+      break;
   }
-  if (!spend(kBigIntegerWork)) {
-    return std::nullopt;
-  }
-  std::optional<std::string> digits = big_.text(term);
-  if (!digits) {
-    return std::nullopt;
-  }
-  // The conversion costs the square of the length.
-  if (!spend(digits->size() * digits->size() / 64)) {
-    return std::nullopt;
-  }
-  text.big = std::move(*digits);
-  return text.big;
+  return std::nullopt;
+}
+
+WEBHOOKS_NIF(encode_dirty) {
+  return guard(env, [&] {
+    return *encode(env, argv[0], std::numeric_limits<std::size_t>::max());
+  });
+}
+
+}  // namespace
+
+WEBHOOKS_NIF(nif_encode) {
+  return guard(env, [&] {
+    if (const auto result = encode(env, argv[0], kNormalWorkMax)) {
+      return *result;
+    }
+    // Starting over wastes less than it would take to keep a half-walked term
+    // alive over two calls.
+    return enif_schedule_nif(env, "encode", ERL_NIF_DIRTY_JOB_CPU_BOUND,
+                             encode_dirty, argc, argv);
+  });
 }
 
 }  // namespace webhooks::nif

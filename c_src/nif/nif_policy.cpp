@@ -1,112 +1,108 @@
-// Purpose: the policy map (nif_policy.hpp).
-// Ownership: plain values; no term is kept.
+// Purpose: the policy map, and check_url, which judges by it.
+// Ownership: nothing outlives a call.
 // Thread: any scheduler.
 #include "nif/nif_policy.hpp"
 
+#include <array>
 #include <utility>
 #include <vector>
 
-#include "nif/nif_support.hpp"
+#include "nif/nif_exit_gate.hpp"
+#include "nif/nif_functions.hpp"
 
 namespace webhooks::nif {
 namespace {
 
-// Calls `take` with each element until it returns something else than kOk.
-template <class Take>
-PolicyParse each(ErlNifEnv* env, ERL_NIF_TERM list, std::string_view* reason,
-                 Take&& take) {
-  ERL_NIF_TERM head;
-  std::size_t count = 0;
-  while (enif_get_list_cell(env, list, &head, &list) != 0) {
-    if (++count > kPolicyEntriesMax) {
-      *reason = "too_many_entries";
-      return PolicyParse::kError;
-    }
-    const PolicyParse outcome = take(head);
-    if (outcome != PolicyParse::kOk) {
-      return outcome;
-    }
-  }
-  return enif_is_empty_list(env, list) != 0 ? PolicyParse::kOk
-                                            : PolicyParse::kBadarg;
-}
-
-PolicyParse read_cidrs(ErlNifEnv* env, ERL_NIF_TERM list,
-                       std::vector<Cidr>* out, std::string_view* reason) {
-  return each(env, list, reason, [&](ERL_NIF_TERM item) {
+ReadStatus read_cidrs(ErlNifEnv* env, ERL_NIF_TERM list,
+                      std::vector<Cidr>* cidrs) {
+  return read_list(env, list, [&](ERL_NIF_TERM item) {
     const auto text = as_binary(env, item);
     if (!text) {
-      return PolicyParse::kBadarg;
+      return kBadarg;
+    }
+    if (cidrs->size() == kPolicyEntriesMax) {
+      return failed("too_many_entries");
     }
     const auto cidr = Cidr::parse(*text);
     if (!cidr.ok()) {
-      *reason = cidr.error().reason;
-      return PolicyParse::kError;
+      return failed(cidr.error().reason);
     }
-    out->push_back(cidr.value());
-    return PolicyParse::kOk;
+    cidrs->push_back(cidr.value());
+    return kRead;
   });
 }
 
-PolicyParse read_ports(ErlNifEnv* env, ERL_NIF_TERM list,
-                       std::vector<std::uint16_t>* out,
-                       std::string_view* reason) {
-  return each(env, list, reason, [&](ERL_NIF_TERM item) {
+ReadStatus read_ports(ErlNifEnv* env, ERL_NIF_TERM list,
+                      std::vector<std::uint16_t>* ports) {
+  return read_list(env, list, [&](ERL_NIF_TERM item) {
     const auto port = as_int64(env, item);
     if (!port || *port < 1 || *port > 65535) {
-      return PolicyParse::kBadarg;
+      return kBadarg;
     }
-    out->push_back(static_cast<std::uint16_t>(*port));
-    return PolicyParse::kOk;
+    if (ports->size() == kPolicyEntriesMax) {
+      return failed("too_many_entries");
+    }
+    ports->push_back(static_cast<std::uint16_t>(*port));
+    return kRead;
   });
+}
+
+ERL_NIF_TERM url_map(ErlNifEnv* env, const Url& url) {
+  std::array keys = {static_atom(env, "url"), static_atom(env, "scheme"),
+                     static_atom(env, "host"), static_atom(env, "host_unicode"),
+                     static_atom(env, "port")};
+  std::array values = {make_binary(env, url.text), make_binary(env, url.scheme),
+                       make_binary(env, url.host),
+                       url.host_unicode.empty()
+                           ? atoms::nil
+                           : make_binary(env, url.host_unicode),
+                       enif_make_uint(env, url.port)};
+  static_assert(keys.size() == values.size());
+  ERL_NIF_TERM map = atoms::nil;
+  enif_make_map_from_arrays(env, keys.data(), values.data(), keys.size(), &map);
+  return map;
 }
 
 }  // namespace
 
-PolicyParse parse_policy(ErlNifEnv* env, ERL_NIF_TERM map, UrlPolicy* policy,
-                         std::string_view* reason) {
-  std::size_t size = 0;
-  if (enif_get_map_size(env, map, &size) == 0) {
-    return PolicyParse::kBadarg;
-  }
-  std::size_t known = 0;
-  const auto value_of = [&](const char* key) {
-    const auto value = map_get(env, map, key);
-    if (value) {
-      ++known;
-    }
-    return value;
-  };
+ReadStatus read_policy(ErlNifEnv* env, ERL_NIF_TERM map, UrlPolicy* policy) {
   bool allow_private = false;
-  if (const auto term = value_of("https_only")) {
-    const auto flag = as_bool(*term);
-    if (!flag) {
-      return PolicyParse::kBadarg;
-    }
-    policy->https_only = *flag;
-  }
-  if (const auto term = value_of("allow_private")) {
-    const auto flag = as_bool(*term);
-    if (!flag) {
-      return PolicyParse::kBadarg;
-    }
-    allow_private = *flag;
-  }
   std::vector<Cidr> allow;
-  if (const auto term = value_of("allow")) {
-    const PolicyParse outcome = read_cidrs(env, *term, &allow, reason);
-    if (outcome != PolicyParse::kOk) {
-      return outcome;
-    }
-  }
-  if (const auto term = value_of("ports")) {
-    const PolicyParse outcome = read_ports(env, *term, &policy->ports, reason);
-    if (outcome != PolicyParse::kOk) {
-      return outcome;
-    }
-  }
+  const ReadStatus status =
+      read_map(env, map, [&](std::string_view key, ERL_NIF_TERM value) {
+        if (key == "https_only") {
+          return read_flag(value, &policy->https_only);
+        }
+        if (key == "allow_private") {
+          return read_flag(value, &allow_private);
+        }
+        if (key == "allow") {
+          return read_cidrs(env, value, &allow);
+        }
+        return key == "ports" ? read_ports(env, value, &policy->ports)
+                              : kBadarg;
+      });
   policy->addresses = AddressPolicy(allow_private, std::move(allow));
-  return known == size ? PolicyParse::kOk : PolicyParse::kBadarg;
+  return status;
+}
+
+WEBHOOKS_NIF(nif_check_url) {
+  return guard_gated(env, [&] {
+    const auto text = as_binary(env, argv[0]);
+    if (!text) {
+      return enif_make_badarg(env);
+    }
+    UrlPolicy policy;
+    const ReadStatus status = read_policy(env, argv[1], &policy);
+    if (!status.ok()) {
+      return error_term(env, status);
+    }
+    constexpr std::size_t kUs = 20;
+    consume_us(env, kUs);
+    const auto url = check_url(*text, policy);
+    return url.ok() ? make_ok(env, url_map(env, url.value()))
+                    : make_error(env, url.error().reason);
+  });
 }
 
 }  // namespace webhooks::nif

@@ -1,14 +1,14 @@
 // Purpose: SQLite for the embedded store: open a file, run one statement,
 // close. Ownership: the resource owns the connection and its prepared
-// statements. The process that opened it is monitored: its death interrupts
-// what is running, so that its successor need not wait for it, and nothing is
-// begun any more. Thread: execute, open and close on dirty IO schedulers, one
-// at a time per connection (a second one is refused); death and destruction on
+// statements. The process that opened it is monitored: its death interrupts the
+// statement that runs, so that its successor need not wait, and every later
+// call is refused. Thread: open, execute and close on dirty IO schedulers, one
+// at a time per connection (a second one is refused). Death and destruction on
 // any.
 //
-// Why not the sqlite3 application's port driver: it frees a connection that is
-// in use when the VM halts or its process is killed. Here a statement that runs
-// holds the resource, and SQLite has nothing that exit(3) would take away.
+// Rejected: the sqlite3 application's port driver. It frees a connection that
+// is in use when the VM halts or its process is killed. Here a running
+// statement holds the resource, and SQLite has nothing that exit(3) frees.
 #include <sqlite3.h>
 
 #include <algorithm>
@@ -25,12 +25,10 @@ namespace webhooks::nif {
 namespace {
 
 constexpr int kAbi = 1;
-// The store has some forty statements; those it uses all the time are few.
+// The store has some forty statements and uses a few of them all the time.
 constexpr std::size_t kStatementsMax = 16;
 constexpr std::size_t kSqlBytesMax = std::size_t{64} * 1024;
 constexpr unsigned kParametersMax = 64;
-
-ERL_NIF_TERM blob_atom;
 
 struct Statement {
   std::string sql;
@@ -44,37 +42,37 @@ struct Connection {
   std::vector<Statement> statements;  // most recently used first
 };
 
-ErlNifResourceType* connection_type = nullptr;
+// Atomic: an upgrade writes it while dirty schedulers read it.
+std::atomic<ErlNifResourceType*> connection_type{nullptr};
 
 Connection* connection_of(ErlNifEnv* env, ERL_NIF_TERM term) {
   void* object = nullptr;
-  if (enif_get_resource(env, term, connection_type, &object) == 0) {
+  if (enif_get_resource(env, term, connection_type.load(), &object) == 0) {
     return nullptr;
   }
   return static_cast<Connection*>(object);
 }
 
-// Holds the connection for one call; false: somebody else does.
-class Turn {
+// Holds the connection for one call. False: another call holds it.
+class ConnectionLock {
  public:
-  explicit Turn(Connection& connection) noexcept
-      : connection_(connection), taken_(!connection.busy.exchange(true)) {}
-  ~Turn() {
-    if (taken_) {
+  explicit ConnectionLock(Connection& connection) noexcept
+      : connection_(connection), held_(!connection.busy.exchange(true)) {}
+  ~ConnectionLock() {
+    if (held_) {
       connection_.busy.store(false);
     }
   }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-  explicit operator bool() const noexcept { return taken_; }
+  ConnectionLock(const ConnectionLock&) = delete;
+  ConnectionLock& operator=(const ConnectionLock&) = delete;
+  explicit operator bool() const noexcept { return held_; }
 
  private:
   Connection& connection_;
-  bool taken_;
+  bool held_;
 };
 
-// What a statement was given must not outlive the call: parameters are bound
-// without a copy.
+// Ends a statement with the call: its parameters are bound without a copy.
 class Reset {
  public:
   explicit Reset(sqlite3_stmt* statement) noexcept : statement_(statement) {}
@@ -102,29 +100,28 @@ void close_database(Connection& connection) noexcept {
   connection.db = nullptr;
 }
 
-// Asked every so many steps of a statement. Rejected: sqlite3_interrupt from
-// owner_down, which is lost when it comes just before the first step.
-extern "C" int webhooks_sqlite_progress(void* argument) {
+// SQLite calls it every so many steps of a statement. Rejected:
+// sqlite3_interrupt from owner_down, which has no effect just before the first
+// step.
+int is_orphaned(void* argument) {
   return static_cast<Connection*>(argument)->orphaned.load() ? 1 : 0;
 }
 
-extern "C" void* webhooks_sqlite_janitor(void* argument) {
-  auto* db = static_cast<sqlite3*>(argument);
-  sqlite3_close_v2(db);
+void* close_elsewhere(void* argument) {
+  sqlite3_close_v2(static_cast<sqlite3*>(argument));
   return nullptr;
 }
 
-// Reached with an open connection only when its process was killed. A cache of
-// megabytes is freed and files are closed: not on the scheduler that happens
-// to collect the last reference. A transaction left open is rolled back by
-// closing; the write-ahead log stays for whoever opens the file next.
+// The connection is still open only if its process was killed. Freeing a cache
+// of megabytes and closing files takes too long for the scheduler that drops
+// the last reference. Closing rolls back an open transaction and leaves the
+// write-ahead log to the next connection.
 void destroy(ErlNifEnv* /*env*/, void* object) noexcept {
   auto* connection = static_cast<Connection*>(object);
   finalize_all(*connection);
   if (connection->db != nullptr) {
-    // Its argument is about to be gone.
     sqlite3_progress_handler(connection->db, 0, nullptr, nullptr);
-    run_detached(webhooks_sqlite_janitor, connection->db);
+    run_detached(close_elsewhere, connection->db);
   }
   connection->~Connection();
 }
@@ -146,7 +143,7 @@ ERL_NIF_TERM error_of(ErlNifEnv* env, sqlite3* db, int code) {
   return sqlite_error(env, code, sqlite3_errmsg(db));
 }
 
-// Settings that no SQL of ours could make: the file may be anybody's.
+// The file may be anybody's. SQL cannot make these settings.
 void harden(sqlite3* db) {
   sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
   sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
@@ -162,7 +159,8 @@ ERL_NIF_TERM open(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
     if (!path || path->find('\0') != std::string_view::npos) {
       return enif_make_badarg(env);
     }
-    void* memory = enif_alloc_resource(connection_type, sizeof(Connection));
+    void* memory =
+        enif_alloc_resource(connection_type.load(), sizeof(Connection));
     if (memory == nullptr) {
       return make_error(env, "system_limit");
     }
@@ -170,7 +168,7 @@ ERL_NIF_TERM open(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
     const ERL_NIF_TERM term = enif_make_resource(env, connection);
     enif_release_resource(connection);
     connection->statements.reserve(kStatementsMax + 1);
-    // NOMUTEX: Turn lets one call in at a time.
+    // NOMUTEX: ConnectionLock admits one call at a time.
     const int code =
         sqlite3_open_v2(std::string(*path).c_str(), &connection->db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
@@ -183,8 +181,8 @@ ERL_NIF_TERM open(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
     }
     harden(connection->db);
     constexpr int kStepsBetween = 10'000;
-    sqlite3_progress_handler(connection->db, kStepsBetween,
-                             webhooks_sqlite_progress, connection);
+    sqlite3_progress_handler(connection->db, kStepsBetween, is_orphaned,
+                             connection);
     ErlNifPid self;
     // Not zero: the caller is dead already.
     if (enif_self(env, &self) == nullptr ||
@@ -195,8 +193,8 @@ ERL_NIF_TERM open(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
   });
 }
 
-// The statement of this text, kept or made now. *code: SQLite's, or SQLITE_OK
-// with nullptr for a text without a statement.
+// The statement of this text, kept or prepared now. nullptr: see *code, which
+// is SQLITE_OK for a text without a statement.
 sqlite3_stmt* prepare(Connection& connection, std::string_view sql, int* code) {
   auto& statements = connection.statements;
   const auto found =
@@ -217,7 +215,7 @@ sqlite3_stmt* prepare(Connection& connection, std::string_view sql, int* code) {
   }
   if (std::string_view(rest).find_first_not_of(" \t\r\n;") !=
       std::string_view::npos) {
-    // The second statement would be passed over in silence.
+    // A second statement would not be executed.
     sqlite3_finalize(made.prepared);
     *code = SQLITE_MISUSE;
     return nullptr;
@@ -230,7 +228,7 @@ sqlite3_stmt* prepare(Connection& connection, std::string_view sql, int* code) {
   return statements.front().prepared;
 }
 
-// Binaries are bound in place: the caller's terms live until the call returns.
+// Binds binaries in place: the caller's terms live until the call returns.
 // nullopt: not a parameter.
 std::optional<int> bind(ErlNifEnv* env, sqlite3_stmt* statement, int index,
                         ERL_NIF_TERM term) {
@@ -244,10 +242,9 @@ std::optional<int> bind(ErlNifEnv* env, sqlite3_stmt* statement, int index,
   if (enif_is_identical(term, atoms::nil)) {
     return sqlite3_bind_null(statement, index);
   }
-  int arity = 0;
-  const ERL_NIF_TERM* pair = nullptr;
-  if (enif_get_tuple(env, term, &arity, &pair) == 0 || arity != 2 ||
-      !enif_is_identical(pair[0], blob_atom)) {
+  const ERL_NIF_TERM* pair = as_pair(env, term);
+  if (pair == nullptr ||
+      enif_is_identical(pair[0], static_atom(env, "blob")) == 0) {
     return std::nullopt;
   }
   const auto bytes = as_binary(env, pair[1]);
@@ -286,7 +283,7 @@ ERL_NIF_TERM rows_of(ErlNifEnv* env, sqlite3* db, sqlite3_stmt* statement) {
   std::vector<ERL_NIF_TERM> row;
   int code = SQLITE_OK;
   while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
-    // Counted here: the first step may have prepared it anew for a new schema.
+    // Counted here: the first step may prepare it again for a new schema.
     const int columns = sqlite3_column_count(statement);
     row.clear();
     for (int i = 0; i < columns; ++i) {
@@ -314,8 +311,8 @@ ERL_NIF_TERM execute(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
         count > kParametersMax) {
       return enif_make_badarg(env);
     }
-    const Turn turn(*connection);
-    if (!turn) {
+    const ConnectionLock lock(*connection);
+    if (!lock) {
       return make_error(env, "busy");
     }
     if (connection->db == nullptr || connection->orphaned.load()) {
@@ -358,12 +355,12 @@ ERL_NIF_TERM close(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
     if (connection == nullptr) {
       return enif_make_badarg(env);
     }
-    const Turn turn(*connection);
-    if (!turn) {
+    const ConnectionLock lock(*connection);
+    if (!lock) {
       return make_error(env, "busy");
     }
     if (connection->db != nullptr) {
-      // Here there is the time to write the log into the file and remove it.
+      // An orderly close has the time to write the log into the file.
       sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0,
                         nullptr);
     }
@@ -378,21 +375,20 @@ int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
   if (enif_get_int(env, load_info, &abi) == 0 || abi != kAbi) {
     return 1;
   }
-  // Built without threads SQLite has globals that nobody guards.
+  // Without threads SQLite does not guard its globals.
   if (sqlite3_threadsafe() == 0) {
     return 2;
   }
   if (sqlite3_initialize() != SQLITE_OK) {
     return 3;
   }
-  atoms::create(env);
-  blob_atom = enif_make_atom(env, "blob");
+  create_basic_atoms(env);
   ErlNifResourceTypeInit init{};
   init.dtor = destroy;
   init.down = owner_down;
   connection_type = enif_open_resource_type_x(env, "plausible_webhooks_sqlite",
                                               &init, flags, nullptr);
-  return connection_type != nullptr ? 0 : 4;
+  return connection_type.load() != nullptr ? 0 : 4;
 }
 
 int load(ErlNifEnv* env, void** /*priv*/, ERL_NIF_TERM info) noexcept {

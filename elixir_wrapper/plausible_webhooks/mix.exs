@@ -39,7 +39,10 @@ defmodule Plausible.Webhooks.MixProject do
   defp test_applications(:test), do: [:inets, :public_key, :ssl, jiffy: :optional]
   defp test_applications(_env), do: []
 
-  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  # The named scenarios, and some VMs that tests start, run in the small host of the demo.
+  defp elixirc_paths(:test),
+    do: ["lib", "test/support", Path.expand("../../examples/host", __DIR__)]
+
   defp elixirc_paths(_env), do: ["lib"]
 
   # Nothing from Hex, so that Erlang and Elixir alone build and test it. script/docs

@@ -9,6 +9,7 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
   @core "../plausible_webhooks"
   # A host for the settings page, for the demo and for tests.
   @web Path.expand("../../examples/web", __DIR__)
+  @host Path.expand("../../examples/host", __DIR__)
 
   def project do
     [
@@ -62,10 +63,11 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
     support = Path.expand("#{@core}/test/support", __DIR__)
 
     names =
-      ~w(store_contract.ex store_contract test_host.ex http_receiver.ex json_schema.ex peer.ex)
+      ~w(store_contract.ex store_contract scenarios.ex scenarios test_host.ex http_receiver.ex
+         json_schema.ex peer.ex)
 
     shared = for name <- names, do: Path.join(support, name)
-    ["lib", "test/support", @web] ++ shared
+    ["lib", "test/support", @web, @host] ++ shared
   end
 
   defp elixirc_paths(:dev), do: ["lib", @web]

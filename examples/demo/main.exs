@@ -1,14 +1,14 @@
-# The main job, live: events come in, goals are completed, signed webhooks leave,
-# are verified by a receiver, retried where it refuses, and are on record.
-# Run by script/demo; see there for the options.
-for file <- ~w(screen.ex receiver.ex narrator.ex), do: Code.require_file(file, __DIR__)
+# Replays events into the small host of examples/host, which passes them to the webhooks. A
+# receiver verifies every POST and refuses some, to cause retries. script/demo runs this
+# file; its header lists the options.
+for file <- ~w(host/http host/events host/sites host/host host/ingestion
+               demo/screen demo/receiver demo/narrator),
+    do: Code.require_file("../#{file}.ex", __DIR__)
 
 defmodule Demo do
   alias Demo.{Narrator, Receiver, Screen}
   alias Plausible.Webhooks
-  alias Plausible.Webhooks.{Native, Ndjson}
   alias Plausible.Webhooks.Ingest.{Dedup, Directory, Goals, Traffic}
-  alias Plausible.Webhooks.Host.File, as: Sites
 
   @examples Path.expand("..", __DIR__)
   @options [
@@ -20,14 +20,14 @@ defmodule Demo do
     web: :boolean,
     port: :integer
   ]
-  # Slow enough to look on; otherwise the day takes seconds.
+  # Slow enough to watch. Without the page, the day takes seconds.
   @web_pause_ms 250
   @wait_ms 60_000
-  # What the recorded day must lead to: two front pages, one broken release.
+  # The recorded day has two front pages and one broken release.
   @day %{"traffic.spike" => 2, "traffic.drop" => 1}
 
   def main(arguments) do
-    # What cannot start is reported in start!/1, and not by dying of it.
+    # So that start!/1 can report a child that does not start.
     Process.flag(:trap_exit, true)
     settings = settings(arguments)
     {:ok, _} = Screen.start_link(nil)
@@ -52,7 +52,7 @@ defmodule Demo do
   defp usage(wrong),
     do: refuse("not understood: #{Enum.join(wrong, " ")} (see script/demo --help)")
 
-  # Before anything is set up.
+  # Checks the settings before anything starts.
   defp checked(settings) do
     unless settings[:events] in [nil, "-"], do: readable!(settings.events)
     unless settings[:keep], do: refuse("--keep is missing; use script/demo")
@@ -60,19 +60,26 @@ defmodule Demo do
     if settings[:port] && settings.port not in 0..65_535, do: refuse("--port: is no port")
 
     case File.mkdir_p(settings.keep) do
-      :ok -> settings
+      :ok -> Map.put(settings, :site_list, sites(settings))
       {:error, :eexist} -> refuse("--keep #{settings.keep}: is not a folder")
       {:error, reason} -> refuse("--keep #{settings.keep}: #{:file.format_error(reason)}")
     end
   end
 
-  # Not opened: what comes through a pipe can be read only once.
+  # Does not open the file: a pipe can be read only once.
   defp readable!(path) do
     case File.stat(path) do
       {:ok, %{type: :directory}} -> refuse("--events #{path}: is a directory")
       {:ok, %{access: access}} when access in [:read, :read_write] -> :ok
       {:ok, _stat} -> refuse("--events #{path}: permission denied")
       {:error, reason} -> refuse("--events #{path}: #{:file.format_error(reason)}")
+    end
+  end
+
+  defp sites(settings) do
+    case Demo.Sites.read(settings[:sites] || Path.join(@examples, "sites.json")) do
+      {:ok, sites} -> sites
+      {:error, message} -> refuse("--sites #{message}")
     end
   end
 
@@ -97,23 +104,20 @@ defmodule Demo do
     summary(tally, log, own, waited, settings)
   end
 
-  # --- what runs
+  # --- processes
 
   defp start!(%{keep: dir} = settings) do
-    sites = sites_path(settings)
-
     if settings[:web], do: start_page_apps()
 
     children = [
-      {Sites, path: sites, name: Demo.Sites, on_change: &Webhooks.goals_changed/1},
+      {Demo.Host, sites: settings.site_list},
       {
         Webhooks,
-        # The receiver is on this machine. A real instance keeps the defaults:
-        # https only, public addresses only.
-        # Shortened, so that you need not wait for minutes.
-        # The day is replayed in seconds; its minutes are evaluated by hand.
+        # The receiver is on this machine. A real instance keeps the default policy:
+        # HTTPS only, public addresses only. The retry delays are short, so that the demo
+        # takes seconds. It evaluates the traffic itself, minute by minute of the day.
         store: {Plausible.Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
-        host: {Sites, Demo.Sites},
+        host: {Demo.Host, Demo.Host},
         vault: {:file, Path.join(dir, "webhooks.key")},
         policy: %{https_only: false, allow_private: true},
         retry_delays_ms:
@@ -130,9 +134,6 @@ defmodule Demo do
       {:ok, _pid} ->
         :ok
 
-      {:error, {:shutdown, {:failed_to_start_child, _child, {:invalid_file, message}}}} ->
-        refuse("--sites #{message}")
-
       {:error, {:shutdown, {:failed_to_start_child, Demo.Web, _reason}}} ->
         refuse("--port #{port(settings)}: cannot be listened on")
 
@@ -142,7 +143,7 @@ defmodule Demo do
     end
   end
 
-  # --- the settings page, which the second project has
+  # --- the settings page, which is in the second project
 
   defp start_page_apps do
     for app <- [:phoenix_live_view, :bandit],
@@ -167,7 +168,7 @@ defmodule Demo do
   defp served(settings) do
     {:ok, {_ip, port}} = Demo.Web.Endpoint.server_info(:http)
 
-    for %{"id" => id, "domain" => domain} <- sites(settings),
+    for %{id: id, domain: domain} <- settings.site_list,
         do: Screen.line("", "page", :magenta, "http://127.0.0.1:#{port}/sites/#{id} (#{domain})")
   end
 
@@ -176,17 +177,9 @@ defmodule Demo do
     Process.sleep(:infinity)
   end
 
-  defp sites_path(settings), do: settings[:sites] || Path.join(@examples, "sites.json")
+  # --- webhooks
 
-  # The sites as the file has them; what is wrong with it stopped the start.
-  defp sites(settings) do
-    {:ok, %{"sites" => sites}} = settings |> sites_path() |> File.read!() |> Native.decode()
-    sites
-  end
-
-  # --- who subscribed
-
-  # Webhooks of an earlier demo in the same folder send to a port that is no more.
+  # Webhooks of an earlier demo in the same folder send to a port that is closed.
   defp forget(settings) do
     made = made(settings)
 
@@ -199,14 +192,14 @@ defmodule Demo do
     end
   end
 
-  # Only what is listed there is the demo's to delete.
+  # The demo deletes only the webhooks that this file lists.
   defp made(settings), do: Path.join(settings.keep, "webhooks.demo")
 
   defp webhooks(settings, port) do
     wishes =
       case settings do
-        %{url: url} -> all(sites(settings), fn _id -> {nil, "Your endpoint", url} end)
-        %{sites: _path} -> all(sites(settings), &at_receiver(&1, port))
+        %{url: url} -> all(settings.site_list, fn _id -> {nil, "Your endpoint", url} end)
+        %{sites: _path} -> all(settings.site_list, &at_receiver(&1, port))
         _recorded -> ours(port)
       end
 
@@ -264,14 +257,13 @@ defmodule Demo do
     {path, "Site #{site_id}", "http://127.0.0.1:#{port}#{path}"}
   end
 
-  # Every site, all goals. A drop is one from what was usual: only a site with a
-  # history has that.
+  # A drop needs usual traffic to compare with, so only sites with a history subscribe to it.
   defp all(sites, endpoint) do
-    for %{"id" => id} = site <- sites do
+    for %{id: id} = site <- sites do
       {path, name, url} = endpoint.(id)
       attributes = %{name: name, url: url, goals: :all, spike_threshold: 40}
 
-      if site["history"] in [nil, []] do
+      if site.history == [] do
         {id, path, Map.put(attributes, :events, ["goal.completed", "traffic.spike"])}
       else
         events = ["goal.completed", "traffic.spike", "traffic.drop"]
@@ -284,24 +276,23 @@ defmodule Demo do
 
   defp replay(settings) do
     pause_ms = settings[:pause] || if(settings[:web], do: @web_pause_ms, else: 8)
-    site = &Sites.site_by_domain(Demo.Sites, &1)
+    site = &Demo.Host.site_by_domain(Demo.Host, &1)
     told = Dedup.new()
     Screen.plain("")
 
     settings
     |> lines()
-    |> Ndjson.stream(site)
+    |> Demo.Events.stream(site)
     |> Enum.reduce(%{events: 0, broken: 0, goals: 0, minute: nil}, fn
-      {:ok, event}, tally ->
+      {_line, {:ok, event}}, tally ->
         if pause_ms > 0, do: Process.sleep(pause_ms)
         tally = minutes(tally, at_ms(event))
         goals = tell(event, told)
-        Sites.observe(Demo.Sites, event)
-        :ok = Webhooks.events_buffered([event])
+        :ok = Demo.Ingestion.keep(Demo.Host, Webhooks, event)
         %{tally | events: tally.events + 1, goals: tally.goals + goals}
 
-      {:error, error}, tally ->
-        Screen.line("", "SKIPPED", :red, Ndjson.message(error))
+      {line, {:error, message}}, tally ->
+        Screen.line("", "SKIPPED", :red, "line #{line}: #{message}")
         %{tally | broken: tally.broken + 1}
     end)
   end
@@ -314,12 +305,12 @@ defmodule Demo do
     end
   end
 
-  # Traffic is looked at once for each minute that the events have passed.
+  # Evaluates the traffic once for each minute that the events have passed.
   defp minutes(tally, at_ms) do
     minute = div(at_ms, 60_000)
 
     if tally.minute != nil and minute > tally.minute do
-      # A long silence is looked at in steps that no alert window can hide in.
+      # After a long silence only the last twelve hours matter, the longest alert window.
       from = max(tally.minute + 1, minute - 720)
       for each <- from..minute, do: evaluate(each * 60_000)
     end
@@ -336,8 +327,8 @@ defmodule Demo do
       do: Screen.line(time, "re-armed", :green, "traffic is back to normal; nothing is sent")
   end
 
-  # Which goals the event completes, found once more for the screen, with a memory
-  # of its own for the scroll goals that count once a visit and page.
+  # Finds the goals of the event again to print them. It has its own memory of the scroll
+  # goals, which count once per visit and page.
   defp tell(%{clickhouse_event: %{site_id: site_id, name: name, pathname: path}} = event, told) do
     case Directory.lookup(Webhooks, site_id) do
       nil ->
@@ -368,7 +359,7 @@ defmodule Demo do
   defp at_ms(%{clickhouse_event: %{timestamp: timestamp}}),
     do: timestamp |> DateTime.from_naive!("Etc/UTC") |> DateTime.to_unix(:millisecond)
 
-  # --- the end
+  # --- summary
 
   defp wait(until_ms) do
     %{outbox: outbox, journal: journal, engine: engine} = Webhooks.stats()
@@ -389,7 +380,7 @@ defmodule Demo do
     end
   end
 
-  # Read back from the store, page by page; without what an earlier demo left.
+  # Reads the log from the store, page by page, without deliveries of an earlier demo.
   defp log(names) do
     for site <- names |> Map.values() |> Enum.map(& &1.site_id) |> Enum.uniq(),
         delivery <- pages(site, nil),

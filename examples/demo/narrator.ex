@@ -1,7 +1,7 @@
 defmodule Demo.Narrator do
   @moduledoc """
-  An observer of the instance: tells of every attempt as it is put on record, and
-  what the receiver, asked for its own notes, thinks of it.
+  An observer of the instance. It prints every attempt when it is recorded, and whether the
+  receiver verified it.
   """
 
   @behaviour Plausible.Webhooks.Observer
@@ -9,7 +9,7 @@ defmodule Demo.Narrator do
   alias Demo.{Receiver, Screen}
   alias Plausible.Webhooks.Native
 
-  @doc "The webhooks by id; of others (an earlier demo's) nothing is told."
+  @doc "Sets the webhooks by id. Attempts of others, left by an earlier demo, are not printed."
   def introduce(webhooks), do: :persistent_term.put(__MODULE__, webhooks)
 
   @impl true
@@ -32,7 +32,7 @@ defmodule Demo.Narrator do
 
   def handle_event(_event, _measurements, _metadata, _argument), do: :ok
 
-  # What a notice of traffic says, as the receiver got it.
+  # The content of a traffic event, as the receiver got it.
   defp content(body) do
     with {:ok, %{"type" => "traffic." <> _ = type, "data" => data}} <- Native.decode(body) do
       Screen.line("", "received", :magenta, [

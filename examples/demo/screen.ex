@@ -1,20 +1,20 @@
 defmodule Demo.Screen do
   @moduledoc """
-  What the demo says: colours and a progress line on a terminal, plain lines
-  elsewhere. Lines are written by one process, so that none is torn.
+  Prints the demo's output: colours and a progress line on a terminal, plain lines
+  elsewhere. One process writes all lines, so that they do not mix.
   """
 
   use GenServer
 
   def start_link(_argument), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "A line: a time or a blank, a label, a text."
+  @doc "Prints a line: a time or `\"\"`, a label, a text."
   def line(time, label, colour, text),
     do: GenServer.call(__MODULE__, {:line, time, label, colour, text})
 
   def plain(text), do: GenServer.call(__MODULE__, {:plain, text})
 
-  @doc "Overwrites itself on a terminal; elsewhere at most one line in two seconds."
+  @doc "Prints a line that the next one replaces. Not on a terminal: one line in two seconds."
   def progress(text), do: GenServer.call(__MODULE__, {:progress, text})
 
   @impl true

@@ -1,11 +1,10 @@
 defmodule Demo.Web.Endpoint do
   @moduledoc """
-  A host as small as can be for the settings page: one page for each site, under a
-  strict Content-Security-Policy. The demo serves it, and the tests look at it;
-  `Demo.Web` starts it.
+  A minimal host for the settings page: one page per site, under a strict
+  Content-Security-Policy. The demo and the tests use it; `Demo.Web` starts it.
 
-  `/sites/1` is the page of site 1, as the first of `actors`. In the query: `as`, the
-  name of another actor; `theme=dark`.
+  `/sites/1` is the page of site 1, seen by the first of `actors`. In the query, `as` names
+  another actor, and `theme=dark` chooses the dark theme.
   """
   use Phoenix.Endpoint, otp_app: :plausible_webhooks_phoenix
 

@@ -8,7 +8,7 @@ defmodule Demo.Web.Page do
   def index(conn, _params), do: redirect(conn, to: "/sites/1")
 
   def site(conn, %{"id" => id} = params) do
-    # A test has an instance of its own.
+    # Each test has its own instance.
     page = conn.private[:demo_page] || endpoint_module(conn).config(:page)
     actor = params["as"] || page.actors |> Map.keys() |> List.first()
 

@@ -9,7 +9,7 @@ defmodule Demo.Web do
          page: %{instance: Plausible.Webhooks, pubsub: Demo.PubSub, actors: %{"owner" => :system}}}
       ]
 
-  What is not given (keys that sign cookies and sessions) is made anew at each start.
+  The keys that sign cookies and sessions are generated at each start unless they are given.
   """
 
   alias Demo.Web.Endpoint
@@ -28,7 +28,7 @@ defmodule Demo.Web do
       render_errors: [formats: [html: Demo.Web.Errors], layout: false]
     ]
 
-    # Where an endpoint looks for its configuration.
+    # The place where an endpoint reads its configuration.
     Application.put_env(:plausible_webhooks_phoenix, Endpoint, Keyword.merge(defaults, options))
     Endpoint.start_link()
   end

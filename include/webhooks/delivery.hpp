@@ -62,6 +62,7 @@ enum class DeliveryState : std::uint8_t {
   kFailed,     // the schedule is used up
   kCancelled,  // its webhook was deleted or is unknown
 };
+inline constexpr std::size_t kDeliveryStates = 5;
 
 // Why an attempt failed. The names (error_name) are stable and documented for
 // users; every CURLcode maps to one of them.

@@ -1,17 +1,15 @@
-// Purpose: the limits that JSON writing and reading share.
-// Ownership: constants.
-// Thread: any.
+// Purpose: the limits of the JSON writer and the JSON reader.
 #pragma once
 
 #include <cstddef>
 
 namespace webhooks {
 
-// One document, written or read. Far above a webhook's payload, far below what
+// Bytes of one document: far more than a webhook's payload, and far less than
 // would hurt the node.
 inline constexpr std::size_t kJsonBytesMax = std::size_t{8} * 1024 * 1024;
 
-// Arrays and objects inside each other; the outermost one is the first.
+// Nested arrays and objects; the outermost one counts.
 inline constexpr std::size_t kJsonDepthMax = 128;
 
 }  // namespace webhooks

@@ -3,6 +3,7 @@
 // Thread: one at a time; the clock is the caller's (monotonic microseconds).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace webhooks {
@@ -23,12 +24,7 @@ class TokenBucket {
   // Only after available() said yes at the same instant.
   void take() noexcept { tokens_ -= 1.0; }
   // One that was taken and not used.
-  void give_back() noexcept {
-    tokens_ += 1.0;
-    if (tokens_ > burst_) {
-      tokens_ = burst_;
-    }
-  }
+  void give_back() noexcept { tokens_ = std::min(tokens_ + 1.0, burst_); }
   // When the next token is there; now or earlier when one is.
   std::int64_t next_us() const noexcept {
     if (tokens_ >= 1.0) {
@@ -43,14 +39,10 @@ class TokenBucket {
     if (now_us <= at_us_) {
       return;
     }
-    if (interval_us_ > 0) {
-      tokens_ += static_cast<double>(now_us - at_us_) / interval_us_;
-    } else {
-      tokens_ = burst_;
-    }
-    if (tokens_ > burst_) {
-      tokens_ = burst_;
-    }
+    const auto passed_us = static_cast<double>(now_us - at_us_);
+    tokens_ = interval_us_ > 0
+                  ? std::min(tokens_ + passed_us / interval_us_, burst_)
+                  : burst_;
     at_us_ = now_us;
   }
 

@@ -1,5 +1,5 @@
-// Purpose: is a run of bytes UTF-8, and if not, from which byte on.
-// Ownership: plain values; the bytes stay the caller's.
+// Purpose: says whether bytes are UTF-8, and where they stop being UTF-8.
+// Ownership: plain values.
 // Thread: any.
 #pragma once
 

@@ -1,6 +1,7 @@
 // The settings page, used: US3.1 to US3.3, US4.1 and US4.2 of the specification, the
 // secret replaced, a delivery sent again, what failed recovered; the whole of it by
-// keyboard; light, dark and narrow. See `run`.
+// keyboard; light, dark and narrow.
+// Arguments: the URL of a page without webhooks, the URL of a receiver.
 import assert from "node:assert/strict";
 import { checked, clean, focusIs, launch, open, picture, tabTo } from "./page.mjs";
 

@@ -67,7 +67,7 @@ TEST_CASE("connection: used again where more are at work than are kept idle") {
   });
   EngineOptions options = test_options();
   options.multi_handles = 1;
-  options.lane_in_flight_max = options.host_in_flight_max = 200;
+  options.lane_in_flight_max = options.destination_in_flight_max = 200;
   EngineRun run(options);
   run.endpoint("wh_1", server.url("/"));
   for (int i = 0; i < 1'500; ++i) {
@@ -236,7 +236,7 @@ TEST_CASE("connection: an answer before the question is not taken for one") {
   CHECK(run.attempts().size() == 1);
 }
 
-TEST_CASE("connection: webhooks of one host do not mix up") {
+TEST_CASE("connection: webhooks of one destination do not mix up") {
   TestServer server;
   server.otherwise([](const Request& request) {
     return Reply().wait(2).answer(200, {}, request.path());

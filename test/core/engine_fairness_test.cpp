@@ -125,10 +125,10 @@ std::size_t lanes_heard_of(const EngineRun& run, std::size_t from) {
 
 }  // namespace
 
-TEST_CASE("fairness: lanes that hang leave room for a good one on their host") {
+TEST_CASE("fairness: lanes that hang leave room for a good one beside them") {
   TestServer server;
   EngineOptions options = pressing(700);
-  options.host_in_flight_max = 64;
+  options.destination_in_flight_max = 64;
   options.circuit_failures = GENERATE(0U, 3U);
   const std::string host = "127.0.0.1";
   const Seen seen = beside_hanging(server, options, host, 80,
@@ -153,7 +153,7 @@ TEST_CASE("fairness: what fails alone has half of the places, and all of it") {
   TestServer server;
   server.otherwise(hang());
   EngineOptions options = pressing(60);
-  (by_host ? options.host_in_flight_max : options.in_flight_max) = 16;
+  (by_host ? options.destination_in_flight_max : options.in_flight_max) = 16;
   EngineRun run(options);
   for (int lane = 0; lane < 30; ++lane) {
     run.endpoint(lane_id("bad", lane), server.url("/hang"));
@@ -173,7 +173,7 @@ TEST_CASE("fairness: who never answered has three quarters at most") {
   TestServer server;
   server.otherwise(hang());
   EngineOptions options = pressing(5'000);
-  (by_host ? options.host_in_flight_max : options.in_flight_max) = 16;
+  (by_host ? options.destination_in_flight_max : options.in_flight_max) = 16;
   EngineRun run(options);
   for (int lane = 0; lane < 30; ++lane) {
     run.endpoint(lane_id("new", lane), server.url("/hang"));
@@ -219,7 +219,7 @@ TEST_CASE("fairness: one or two places are enough to deliver everything") {
   server.on("/error", answer(500));
   EngineOptions options = test_options();
   options.timeout_ms = 100;
-  (by_host ? options.host_in_flight_max : options.in_flight_max) = most;
+  (by_host ? options.destination_in_flight_max : options.in_flight_max) = most;
   EngineRun run(options);
   for (const std::string name : {"hang", "error", "a", "b", "c"}) {
     run.endpoint(name, server.url("/" + name), [](Endpoint& endpoint) {
@@ -243,8 +243,8 @@ TEST_CASE("fairness: lanes that go or change while they wait") {
   server.otherwise(hang());
   server.on("/good", answer(200));
   EngineOptions options = pressing(40);
-  options.host_in_flight_max = 5;
-  options.host_rate_per_s = 200;
+  options.destination_in_flight_max = 5;
+  options.destination_rate_per_s = 200;
   options.in_flight_max = 6;
   options.resolve = [](const std::string&) {
     std::this_thread::sleep_for(3ms);
@@ -350,7 +350,7 @@ TEST_CASE(
   server.on("/good", answer(200));
   EngineOptions options = test_options();
   options.waiting_max = 2'000;
-  options.host_in_flight_max = 64;
+  options.destination_in_flight_max = 64;
   EngineRun run(options);
   run.endpoint("wh_good", server.url("/good"));
   CHECK(run.outcome(delivery("first", "wh_good")).state ==

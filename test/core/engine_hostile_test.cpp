@@ -220,15 +220,15 @@ TEST_CASE("hostile: broken bodies after a good status are delivered") {
 }
 
 TEST_CASE("hostile: what is not HTTP") {
+  std::string tls_record(305, 'x');
+  tls_record.replace(0, 5, std::string("\x16\x03\x01\x02\x00", 5));
   for (const std::string& bytes :
        {std::string("<html>old style</html>\n"), std::string("\r\n\r\n"),
         std::string("SSH-2.0-OpenSSH_9.2\r\n"),
         std::string("HTTP/1.1 000 None\r\n\r\n"),
         std::string("HTTP/1.1 abc\r\n\r\n"),
         std::string("HTTP/9.9 200\r\n\r\n"), std::string("HTTP/1.1\r\n\r\n"),
-        std::string("ICY 200 OK\r\n\r\n"),
-        std::string("\x16\x03\x01\x02\x00", 5) + std::string(300, 'x'),
-        std::string(64, '\0')}) {
+        std::string("ICY 200 OK\r\n\r\n"), tls_record, std::string(64, '\0')}) {
     INFO(bytes);
     check_fails(suffer(Reply().send(bytes).close()),
                 ErrorClass::kProtocolError);
@@ -322,6 +322,22 @@ TEST_CASE("hostile: compressed answers are left as they are") {
       suffer(answer(200, {{"Content-Encoding", "gzip"}}, gzip + "rest"));
   CHECK(outcome.attempt.state == DeliveryState::kDelivered);
   CHECK(outcome.attempt.response_body == gzip + "rest");
+}
+
+TEST_CASE("hostile: compressed transfers are left as they are") {
+  // The words "inflated inflated ...".
+  const std::string gzip(
+      "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xcb\xcc\x4b\xcb\x49\x2c\x49"
+      "\x4d\x51\xc8\xa4\x8c\x01\x00\xb3\x23\x9c\x61\x48\x00\x00\x00",
+      32);
+  for (const std::string& rest :
+       {"Transfer-Encoding: gzip\r\n\r\n" + gzip,
+        "Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked(gzip, 7)}) {
+    INFO(rest.substr(0, 32));
+    const Outcome outcome = suffer(Reply().send(kOk + rest).close());
+    CHECK(outcome.attempt.state == DeliveryState::kDelivered);
+    CHECK(outcome.attempt.response_body.find("inflated") == std::string::npos);
+  }
 }
 
 TEST_CASE("hostile: what is shown of an answer is clean and short") {

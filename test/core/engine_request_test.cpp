@@ -197,28 +197,6 @@ TEST_CASE("request: an id cannot smuggle in a header") {
   CHECK(server.count() == 0);
 }
 
-TEST_CASE("request: an Ed25519 key signs with v1a") {
-  const auto pair = generate_keypair();
-  REQUIRE(pair.ok());
-  TestServer server;
-  EngineRun run;
-  run.endpoint("wh_1", server.url("/"), [&](Endpoint& endpoint) {
-    add_key(endpoint, pair.value().signing_key.c_str());
-  });
-  run.outcome(delivery("msg_1", "wh_1", "body"));
-  const Request request = server.requests().front();
-  const std::string header = request.header("webhook-signature");
-  const std::size_t space = header.find(' ');
-  REQUIRE(space != std::string::npos);
-  CHECK(header.substr(space + 1, 4) == "v1a,");
-  const std::int64_t at = std::stoll(request.header("webhook-timestamp"));
-  for (const std::string& key :
-       {pair.value().public_key, std::string(kSecretA)}) {
-    const std::string_view keys[] = {key};
-    CHECK(verify(keys, "msg_1", at, header, "body", at, 300).ok());
-  }
-}
-
 TEST_CASE("request: the endpoint's own headers, and the engine's agent") {
   TestServer server;
   EngineOptions options = test_options();

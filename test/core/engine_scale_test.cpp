@@ -118,7 +118,7 @@ TEST_CASE("scale: one submission fans out to many webhooks") {
   TestServer server;
   EngineOptions options = test_options();
   options.multi_handles = GENERATE(1U, 3U, 64U);
-  options.host_in_flight_max = 64;
+  options.destination_in_flight_max = 64;
   EngineRun run(options);
   const auto body = std::make_shared<const std::string>(1'000, 'b');
   std::vector<Delivery> all;

@@ -240,7 +240,7 @@ TEST_CASE("disorder: whatever happens, each delivery ends exactly once") {
   options.circuit_failures = 5;
   options.retry_delays_ms = {5, 10, 15};
   options.jitter_percent = 50;
-  options.host_in_flight_max = 40;
+  options.destination_in_flight_max = 40;
   options.dns_cache_ms = 5;
   options.resolve = [](const std::string& host) -> Resolution {
     if (host.starts_with("none")) {

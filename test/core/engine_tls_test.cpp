@@ -131,6 +131,28 @@ TEST_CASE("tls: what is too old or too weak") {
       "");
 }
 
+TEST_CASE("tls: a system that allows what is weak does not change that") {
+  const SystemTlsConfig lax(
+      "MinProtocol = TLSv1\nCipherString = ALL:@SECLEVEL=0");
+  const Trust trust;
+  const CertOptions rsa{{kName}, {}, -3600, 86'400, 2048};
+  check_refused(
+      trust.attempt({trust.root.issue({{kName}, {}, -3600, 86'400, 1024})}),
+      "");
+  check_refused(
+      trust.attempt({trust.root.issue({{kName}, {}, -3600, 86'400, 0, true})}),
+      "");
+  ServerTlsOptions tls{trust.root.issue(rsa)};
+  tls.version_max = TLS1_1_VERSION;
+  check_refused(trust.attempt(tls), "");
+  // Without ECDHE whoever gets the key later can read what was recorded.
+  tls.version_max = TLS1_2_VERSION;
+  tls.ciphers = "AES256-GCM-SHA384";
+  check_refused(trust.attempt(tls), "");
+  tls.ciphers = "ECDHE-RSA-AES256-GCM-SHA384";
+  CHECK(trust.attempt(tls).state == DeliveryState::kDelivered);
+}
+
 TEST_CASE("tls: an address of the URL has to be in the certificate") {
   const Trust trust;
   const auto good = serve({trust.root.issue({{}, {"127.0.0.1"}})});

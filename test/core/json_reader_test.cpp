@@ -1,18 +1,16 @@
-// The reader: what RFC 8259 allows, what it does not, and where it says the
-// fault is.
+// The reader: what RFC 8259 allows, what it does not, and where the fault is.
 #include "webhooks/json_reader.hpp"
 
 #include <simdjson.h>
 
-#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "catch.hpp"
+#include "core/json_fault.hpp"
 #include "webhooks/json_writer.hpp"
 
-using webhooks::check_json;
 using webhooks::JsonFault;
 using webhooks::JsonWriter;
 using webhooks::read_json;
@@ -25,7 +23,6 @@ class Echo final : public webhooks::JsonEvents {
   void null() override { writer.null(); }
   void boolean(bool value) override { writer.boolean(value); }
   void integer(std::int64_t value) override { writer.integer(value); }
-  void big_integer(std::string_view text) override { writer.verbatim(text); }
   void number(double value) override { writer.number(value); }
   void string(std::string_view utf8) override { writer.string(utf8); }
   void key(std::string_view utf8) override { writer.key(utf8); }
@@ -37,12 +34,16 @@ class Echo final : public webhooks::JsonEvents {
   JsonWriter writer;
 };
 
+std::optional<JsonFault> check_json(std::string_view json) {
+  webhooks::JsonEvents ignored;
+  return read_json(json, ignored);
+}
+
 std::string echo(std::string_view json) {
   Echo echo;
   const std::optional<JsonFault> fault = read_json(json, echo);
   INFO(json);
   REQUIRE_FALSE(fault.has_value());
-  REQUIRE(echo.writer.complete());
   return std::string(echo.writer.text());
 }
 
@@ -54,10 +55,19 @@ struct Refused {
 
 void check_refused(const Refused& wanted) {
   INFO(wanted.json);
-  const std::optional<JsonFault> fault = check_json(wanted.json);
-  REQUIRE(fault.has_value());
-  CHECK(fault->reason == wanted.reason);
-  CHECK(fault->offset == wanted.offset);
+  // On every CPU the same: the kernels split invalid text in different ways.
+  auto& active = simdjson::get_active_implementation();
+  const auto* const own = &*active;
+  for (const auto* kernel : simdjson::get_available_implementations()) {
+    if (!kernel->supported_by_runtime_system()) continue;
+    INFO(kernel->name());
+    active = kernel;
+    const std::optional<JsonFault> fault = check_json(wanted.json);
+    active = own;
+    REQUIRE(fault.has_value());
+    CHECK(fault->reason == wanted.reason);
+    CHECK(fault->offset == wanted.offset);
+  }
 }
 
 std::string repeat(std::string_view text, std::size_t times) {
@@ -72,8 +82,7 @@ TEST_CASE("documents are told as they are") {
   for (const std::string_view json :
        {R"(null)", R"(true)", R"(false)", R"(0)", R"(-1)", R"("")", R"([])",
         R"({})", R"([[],{},[{}]])", R"({"":{"a":[1,2.5,"x",null,true,false]}})",
-        R"({"a":1,"a":2})", R"([9223372036854775807,-9223372036854775808])",
-        R"([18446744073709551615,123456789012345678901234567890])"}) {
+        R"({"a":1,"a":2})", R"([9223372036854775807,-9223372036854775808])"}) {
     CHECK(echo(json) == json);
   }
   CHECK(echo(" \t\n\r[ 1 , { \"a\" : 2 } ] \r\n") == R"([1,{"a":2}])");
@@ -94,40 +103,33 @@ TEST_CASE("numbers keep their kind and their value") {
   CHECK(echo("9007199254740993.0") == "9007199254740992.0");
   CHECK(echo("0.1000000000000000055511151231257827") == "0.1");
   CHECK(echo("2.2250738585072011e-308") == "2.225073858507201e-308");
-  CHECK(echo("1e-400") == "0.0");
-  CHECK(echo("-1e-400") == "-0.0");
   CHECK(echo("0.95000000000000000000") == "0.95");
   CHECK(echo("0e99999999999999999999") == "0.0");
-  CHECK(echo("1e-99999999999999999999") == "0.0");
+  CHECK(echo("5e-324") == "5e-324");
   // A long one at the root as well as inside.
   const std::string digits = "0." + repeat("1234567890", 200);
   CHECK(echo(digits) == "0.12345678901234568");
   CHECK(echo("[" + digits + "]") == "[0.12345678901234568]");
-  const std::string big = "-" + repeat("9", 1233);
-  CHECK(echo(big) == big);
 }
 
-TEST_CASE("numbers out of range are refused, not bent") {
-  check_refused({"1e400", "number_too_large", 0});
-  check_refused({"[0,-1e400]", "number_too_large", 3});
-  check_refused({"1e99999999999999999999", "number_too_large", 0});
-  check_refused({"0.1e9223372036854775807", "number_too_large", 0});
-  check_refused({"1.7976931348623159e308", "number_too_large", 0});
+TEST_CASE("numbers out of range are refused, not changed") {
+  for (const Refused& wanted : std::vector<Refused>{
+           {"1e400", "number_out_of_range", 0},
+           {"[0,-1e400]", "number_out_of_range", 3},
+           {"1e-400", "number_out_of_range", 0},
+           {"1e99999999999999999999", "number_out_of_range", 0},
+           {"1e-99999999999999999999", "number_out_of_range", 0},
+           {"1.7976931348623159e308", "number_out_of_range", 0},
+           {"9223372036854775808", "number_out_of_range", 0},
+           {"[1,-9223372036854775809]", "number_out_of_range", 3},
+           {"[" + repeat("7", 100'000) + "]", "number_out_of_range", 1}}) {
+    check_refused(wanted);
+  }
   CHECK(echo("1.7976931348623157e308") == "1.7976931348623157e+308");
-  // Where the point stands counts as much as the exponent does.
+  // The exponent alone does not say how large a number is.
   const std::string zeros = repeat("0", 400);
-  CHECK(echo("0." + zeros + "1e50") == "0.0");
   CHECK(echo("-0." + zeros + "1e401") == "-1.0");
   CHECK(echo("1" + zeros + ".0e-400") == "1.0");
-  check_refused({"1" + zeros + ".5e-50", "number_too_large", 0});
-  check_refused({"[0." + zeros + "1e800]", "number_too_large", 1});
-  // 1234 digits: 2^4096 begins with 10443.
-  const std::string low = "10" + repeat("0", 1232);
-  CHECK(echo(low) == low);
-  const std::string high = "11" + repeat("0", 1232);
-  check_refused({high, "number_too_large", 0});
-  const std::string vast = "[" + repeat("7", 100'000) + "]";
-  check_refused({vast, "number_too_large", 1});
 }
 
 TEST_CASE("broken structure is found where it breaks") {
@@ -174,6 +176,11 @@ TEST_CASE("broken structure is found where it breaks") {
            {"['a']", "unexpected_token", 1},
            {"[\x01]", "unexpected_token", 1},
            {"[1\f]", "unexpected_token", 2},
+           {"[true\x1f]", "unexpected_token", 5},
+           {"[1\x1a,2]", "unexpected_token", 2},
+           {"[\"a\"\f]", "unexpected_token", 4},
+           {"{\"a\"\f:1}", "unexpected_token", 4},
+           {"[1,2] \f", "trailing_content", 6},
            {"[\v1]", "unexpected_token", 1},
            {"[\u00a0 1]", "unexpected_token", 1},
            {"\\", "unexpected_token", 0},
@@ -213,6 +220,7 @@ TEST_CASE("broken scalars are found where they begin") {
                             {"[0x10]", "invalid_number", 1},
                             {"[1_000]", "invalid_number", 1},
                             {"[1\"a\"]", "invalid_number", 1},
+                            {"[1,tru,\"a]", "invalid_literal", 3},
                             {"[1-2]", "invalid_number", 1},
                             {"[.5]", "unexpected_token", 1},
                             {"[+1]", "unexpected_token", 1}}) {
@@ -260,25 +268,18 @@ TEST_CASE("depth counts arrays and objects, and ends at the limit") {
   check_refused({repeat("[", 100'000), "too_deep", 128});
   check_refused(
       {repeat("{\"a\":", 129) + "1" + repeat("}", 129), "too_deep", 128 * 5});
-  const webhooks::JsonReadLimits none{100, 0};
-  CHECK_FALSE(check_json("1", none).has_value());
-  CHECK(check_json("[]", none)->reason == "too_deep");
-  // One after the other is not inside each other.
+  // One after the other is not nested.
   CHECK_FALSE(check_json("[" + repeat("[],", 500) + "[]]").has_value());
 }
 
-TEST_CASE("a document beyond the size limit is not looked at") {
-  const std::string text = "[" + repeat(" ", 98) + "]";
-  CHECK_FALSE(check_json(text, {100, 128}).has_value());
-  const std::optional<JsonFault> fault = check_json(text, {99, 128});
-  REQUIRE(fault.has_value());
-  CHECK(fault->reason == "too_large");
-  CHECK(fault->offset == 99);
+TEST_CASE("a document beyond the size limit is not read") {
+  const std::size_t limit = webhooks::kJsonBytesMax;
+  CHECK_FALSE(check_json("[" + std::string(limit - 2, ' ') + "]").has_value());
+  check_refused({"[" + std::string(limit - 1, ' ') + "]", "too_large", limit});
 }
 
 TEST_CASE("one changed byte anywhere: the verdict is that of simdjson's DOM") {
-  // Another parser of the same library, with a grammar check of its own. It
-  // has no integers beyond 64 bits and a depth of 1024: neither occurs here.
+  // Another parser of the same library, with its own grammar check.
   const std::string json =
       R"({"a":[1,-2.5e3,"x\n\u00e9\ud83d\ude00",{}],"b":{"c":null},"":[true,[]],"d":false} )";
   simdjson::dom::parser parser;
@@ -291,6 +292,7 @@ TEST_CASE("one changed byte anywhere: the verdict is that of simdjson's DOM") {
       const std::optional<JsonFault> fault = check_json(changed);
       INFO(changed);
       REQUIRE(fault.has_value() == !wanted);
+      REQUIRE(webhooks::find_json_fault(changed).has_value() == !wanted);
       if (fault) REQUIRE(fault->offset <= changed.size());
       accepted += wanted ? 1 : 0;
     }

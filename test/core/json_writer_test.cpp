@@ -1,5 +1,4 @@
-// The writer alone: what it writes, and that nothing it is given makes it write
-// anything but JSON.
+// The writer alone: what it writes and what it refuses.
 #include "webhooks/json_writer.hpp"
 
 #include <array>
@@ -13,15 +12,18 @@
 #include "catch.hpp"
 #include "webhooks/json_reader.hpp"
 
-using webhooks::check_json;
 using webhooks::JsonWriter;
 
 namespace {
 
+bool is_json(std::string_view text) {
+  webhooks::JsonEvents ignored;
+  return !webhooks::read_json(text, ignored).has_value();
+}
+
 std::string in_quotes(std::string_view utf8) {
   JsonWriter writer;
   REQUIRE(writer.string(utf8));
-  REQUIRE(writer.complete());
   return std::string(writer.text());
 }
 
@@ -34,7 +36,6 @@ std::string number(double value) {
 std::string_view string_error(std::string_view bytes) {
   JsonWriter writer;
   CHECK_FALSE(writer.string(bytes));
-  CHECK_FALSE(writer.complete());
   return writer.error();
 }
 
@@ -55,15 +56,9 @@ TEST_CASE("containers get their commas and brackets") {
   writer.boolean(true);
   writer.end();
   writer.boolean(false);
-  CHECK_FALSE(writer.complete());
   writer.end();
-  writer.key("d");
-  writer.verbatim("{\"x\": 1}");
-  CHECK(writer.depth() == 1);
   writer.end();
-  CHECK(writer.complete());
-  CHECK(writer.text() ==
-        R"({"a":[],"b":[1,null,{"c":true},false],"d":{"x": 1}})");
+  CHECK(writer.text() == R"({"a":[],"b":[1,null,{"c":true},false]})");
 }
 
 TEST_CASE("every byte below 0x80 comes out as RFC 8259 wants it") {
@@ -78,7 +73,7 @@ TEST_CASE("every byte below 0x80 comes out as RFC 8259 wants it") {
     } else {
       CHECK(inside.front() == '\\');
     }
-    CHECK_FALSE(check_json(text).has_value());
+    CHECK(is_json(text));
   }
   CHECK(in_quotes("\"\\\b\f\n\r\t") == R"("\"\\\b\f\n\r\t")");
   CHECK(in_quotes(std::string_view("\0\x01\x1f\x7f", 4)) ==
@@ -137,8 +132,6 @@ TEST_CASE("integers to the ends of their range") {
         "-9223372036854775808");
   CHECK(text([](auto& w) { return w.integer(INT64_MAX); }) ==
         "9223372036854775807");
-  CHECK(text([](auto& w) { return w.unsigned_integer(UINT64_MAX); }) ==
-        "18446744073709551615");
 }
 
 TEST_CASE("floats are short, keep their point and read back the same") {
@@ -172,7 +165,7 @@ TEST_CASE("floats are short, keep their point and read back the same") {
     REQUIRE(parsed.ptr == text.data() + text.size());
     REQUIRE(std::memcmp(&back, &value, sizeof value) == 0);
     REQUIRE(text.find_first_of(".e") != std::string::npos);
-    REQUIRE_FALSE(check_json(text).has_value());
+    REQUIRE(is_json(text));
   }
 }
 
@@ -196,7 +189,6 @@ TEST_CASE("the size limit holds to the byte") {
       INFO(limit);
       CHECK(writer.string(text) == (limit >= bytes));
       CHECK(writer.text().size() <= limit);
-      CHECK(writer.complete() == (limit >= bytes));
       if (limit < bytes) CHECK(writer.error() == "too_large");
     }
   }
@@ -233,40 +225,10 @@ TEST_CASE("depth ends at the limit") {
     for (std::size_t i = 0; i < webhooks::kJsonDepthMax; ++i) {
       REQUIRE(writer.end());
     }
-    CHECK(writer.complete());
-    CHECK_FALSE(check_json(writer.text()).has_value());
+    CHECK(is_json(writer.text()));
   }
   SECTION("beyond it") {
     CHECK_FALSE(writer.begin_object());
     CHECK(writer.error() == "too_deep");
   }
-}
-
-TEST_CASE("calls in an impossible order are refused, not written") {
-  const auto misuse = [](auto calls) {
-    JsonWriter writer;
-    calls(writer);
-    CHECK(writer.error() == "misuse");
-    CHECK_FALSE(writer.complete());
-    const std::size_t size = writer.text().size();
-    CHECK_FALSE(writer.null());  // and it stays refused
-    CHECK(writer.text().size() == size);
-  };
-  misuse([](auto& w) { w.end(); });
-  misuse([](auto& w) { w.key("a"); });
-  misuse([](auto& w) { w.null(), w.null(); });
-  misuse([](auto& w) { w.begin_array(), w.end(), w.end(); });
-  misuse([](auto& w) { w.begin_array(), w.key("a"); });
-  misuse([](auto& w) { w.begin_object(), w.null(); });
-  misuse([](auto& w) { w.begin_object(), w.key("a"), w.end(); });
-  misuse([](auto& w) { w.begin_object(), w.key("a"), w.key("b"); });
-  misuse([](auto& w) { w.begin_object(), w.key("a"), w.null(), w.null(); });
-}
-
-TEST_CASE("an empty writer is no document") {
-  JsonWriter writer;
-  CHECK_FALSE(writer.complete());
-  CHECK(writer.error().empty());
-  CHECK(writer.string(""));
-  CHECK(writer.text() == "\"\"");
 }

@@ -50,7 +50,7 @@ TEST_CASE("url: one normalized form") {
        "https://example.com/%22%3C%3E%5E%60%7B%7C%7D"},
       {"https://example.com/\xc3\xa4?\xc3\xb6",
        "https://example.com/%C3%A4?%C3%B6"},
-      {"https://example.com/\xff", "https://example.com/%FF"},
+      {"https://example.com/%FF", "https://example.com/%FF"},
       {"https://8.8.8.8/", "https://8.8.8.8/"},
       {"https://8.8.8.8./", "https://8.8.8.8/"},
       {"https://134744072/", "https://8.8.8.8/"},
@@ -296,6 +296,17 @@ TEST_CASE("url: host names") {
       {"https://[fe80::1%eth0]/", "(zone_id)"},
       {"https://[::%25example.com]/", "(zone_id)"},
   });
+}
+
+TEST_CASE("url: bytes that are not UTF-8, wherever they are") {
+  for (const std::string& bytes :
+       {"\xff"s, "\xc3"s, "\xed\xa0\x80"s, "\xc0\xaf"s, "\xf4\x90\x80\x80"s}) {
+    for (const std::string& url :
+         {"https://" + bytes + ".example/", "https://example.com/" + bytes,
+          "https://example.com/?x=" + bytes + std::string(40, 'y')}) {
+      CHECK(outcome(url) == "(malformed)");
+    }
+  }
 }
 
 TEST_CASE("url: local names") {

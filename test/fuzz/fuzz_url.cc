@@ -1,6 +1,5 @@
-// Purpose: no text crashes check_url, and whatever it lets through is what it
-// says: normalized, stable, and no address in disguise.
-// Ownership: nothing outlives a run.
+// Purpose: no text crashes check_url. What it lets through is normalized,
+// stable and not an address in disguise. Ownership: nothing outlives a run.
 // Thread: one.
 #include <netdb.h>
 #include <sys/socket.h>
@@ -12,6 +11,7 @@
 #include <string_view>
 
 #include "webhooks/url.hpp"
+#include "webhooks/utf8.hpp"
 
 namespace {
 
@@ -37,6 +37,7 @@ void check_accepted(const webhooks::Url& url,
   require(url.scheme == "https" ||
           (!policy.https_only && url.scheme == "http"));
   require(url.port != 0);
+  require(webhooks::is_utf8(url.host_unicode));
   require(!url.host.empty() && url.text.find('#') == std::string::npos);
 
   require(url.literal.has_value() == is_numeric_to_resolver(url.host));
@@ -48,7 +49,9 @@ void check_accepted(const webhooks::Url& url,
   const auto again = webhooks::check_url(url.text, policy);
   require(again.ok());
   require(again.value().text == url.text && again.value().host == url.host &&
-          again.value().port == url.port && again.value().scheme == url.scheme);
+          again.value().port == url.port &&
+          again.value().scheme == url.scheme &&
+          again.value().host_unicode == url.host_unicode);
 }
 
 }  // namespace

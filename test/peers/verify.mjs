@@ -1,21 +1,16 @@
 // Verifies deliveries with the npm package standardwebhooks.
 // stdin:  a line of JSON for each: id, timestamp (Unix seconds), signature (the
-//         whole header), body_base64 (UTF-8 for v1: the package reads text),
-//         secret (whsec_..., or whpk_... for Node's crypto); optional now
-//         (Unix seconds) to replay an old delivery.
+//         whole header), body_base64 (UTF-8: the package reads text), secret
+//         (whsec_...); optional now (Unix seconds) to replay an old delivery.
 // stdout: "N passed, N failed"; stderr: one line for each that failed.
 // status: 0 when all passed and there was at least one.
 import { Webhook, WebhookVerificationError } from "standardwebhooks";
 
-import { messages, verifyEd25519 } from "./messages.mjs";
+import { messages } from "./messages.mjs";
 
 const realNow = Date.now;
 
 function verify(message) {
-  if (message.secret.startsWith("whpk_")) {
-    if (!verifyEd25519(message)) throw new Error("no matching Ed25519 signature");
-    return;
-  }
   Date.now = message.now === undefined ? realNow : () => message.now * 1000;
   try {
     new Webhook(message.secret).verify(message.body, {
@@ -24,8 +19,8 @@ function verify(message) {
       "webhook-signature": message.signature,
     });
   } catch (error) {
-    // The package parses the body after it found the signature good; a body
-    // that is no JSON was verified all the same.
+    // The package parses the body after it has verified the signature. A body
+    // that is not JSON is verified too.
     if (error instanceof WebhookVerificationError || !(error instanceof SyntaxError)) throw error;
   } finally {
     Date.now = realNow;

@@ -51,8 +51,8 @@ EngineOptions test_options() {
   options.timeout_ms = 5'000;
   options.connect_timeout_ms = 2'000;
   options.lane_rate_per_s = 100'000;
-  options.host_rate_per_s = 100'000;
-  options.host_in_flight_max = 1'000;
+  options.destination_rate_per_s = 100'000;
+  options.destination_in_flight_max = 1'000;
   options.circuit_failures = 0;
   options.multi_handles = 4;
   options.ca_file = small_ca_file();

@@ -4,6 +4,7 @@
 #include "tls_support.hpp"
 
 #include <openssl/bio.h>
+#include <openssl/conf.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
@@ -213,7 +214,8 @@ ServerTls::ServerTls(const ServerTlsOptions& options)
   if (options.version_max != 0) {
     SSL_CTX_set_min_proto_version(context_, TLS1_VERSION);
     SSL_CTX_set_max_proto_version(context_, options.version_max);
-    SSL_CTX_set_cipher_list(context_, "ALL:@SECLEVEL=0");
+    SSL_CTX_set_cipher_list(context_,
+                            (options.ciphers + ":@SECLEVEL=0").c_str());
   }
   if (options.ask_client_cert || options.require_client_cert) {
     SSL_CTX_set_verify(
@@ -252,6 +254,16 @@ SSL* ServerTls::new_connection(int fd) const {
       ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   return ssl;
 }
+
+SystemTlsConfig::SystemTlsConfig(const std::string& lines) {
+  const TempFile file(
+      "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\n"
+      "system_default = tls\n[tls]\n" +
+      lines + "\n");
+  require(CONF_modules_load_file(file.path().c_str(), nullptr, 0) == 1,
+          "load the configuration");
+}
+SystemTlsConfig::~SystemTlsConfig() { CONF_modules_finish(); }
 
 TempFile::TempFile(const std::string& content) {
   const char* folder = std::getenv("TMPDIR");

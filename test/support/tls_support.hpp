@@ -54,6 +54,7 @@ struct ServerTlsOptions {
   Identity identity;
   bool leave_out_chain = false;  // serves the leaf alone
   int version_max = 0;           // 0, TLS1_1_VERSION, TLS1_2_VERSION, ...
+  std::string ciphers = "ALL";   // with version_max
   bool ask_client_cert = false;
   bool require_client_cert = false;
 };
@@ -69,6 +70,16 @@ class ServerTls {
 
  private:
   SSL_CTX* context_ = nullptr;
+};
+
+// While it lives, OpenSSL gives these lines of its configuration file to every
+// new context.
+class SystemTlsConfig {
+ public:
+  explicit SystemTlsConfig(const std::string& lines);
+  ~SystemTlsConfig();
+  SystemTlsConfig(const SystemTlsConfig&) = delete;
+  SystemTlsConfig& operator=(const SystemTlsConfig&) = delete;
 };
 
 // A file with this content in the temporary folder.

@@ -85,13 +85,11 @@ defmodule Plausible.Webhooks.HostProjectTest do
       defp store do
         Process.flag(:trap_exit, true)
         path = Path.join(System.tmp_dir!(), "shop_\#{System.pid()}.db")
-        File.write!(path <> ".json", ~s({"sites": []}))
-        sites = Plausible.Webhooks.Host.File
-        {:ok, _pid} = sites.start_link(path: path <> ".json", name: Shop.Sites)
+        {:ok, _pid} = Demo.Host.start_link([])
 
         Plausible.Webhooks.start_link(
           store: {Plausible.Webhooks.Store.SQLite, path: path},
-          host: {sites, Shop.Sites}
+          host: {Demo.Host, Demo.Host}
         )
       end
 
@@ -128,6 +126,7 @@ defmodule Plausible.Webhooks.HostProjectTest do
       end
     end
     """,
+    "lib/host.ex" => File.read!(Path.expand("../../../examples/host/host.ex", __DIR__)),
     "test/test_helper.exs" => "ExUnit.start()\n",
     "test/shop_test.exs" => """
     defmodule ShopTest do

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.NativeJsonDecodeTest do
-  # What decode/1 reads, what it refuses, and the byte it names. The grammar's
-  # corners are tested against the reader itself, without a VM.
+  # What decode/1 reads, what it refuses, and the byte it names. The reader's own tests
+  # cover the grammar.
   use ExUnit.Case, async: true
 
   alias Plausible.Webhooks.Native
@@ -41,17 +41,18 @@ defmodule Plausible.Webhooks.NativeJsonDecodeTest do
     end
   end
 
-  test "integers are exact at any size below 2^4096" do
-    for exponent <- [0, 31, 53, 59, 60, 63, 64, 100, 2039, 2040, 4095], offset <- [-1, 0, 1] do
+  test "integers of 64 bits are exact, larger ones refused" do
+    for exponent <- [0, 31, 53, 59, 60, 62], offset <- [-1, 0, 1] do
       integer = Integer.pow(2, exponent) + offset
       assert term(Integer.to_string(integer)) === integer
       assert term("[#{-integer}]") === [-integer]
     end
 
-    limit = Integer.pow(2, 4096)
-    assert term("#{limit - 1}") == limit - 1
-    assert Native.decode("[0,#{limit}]") == {:error, {:number_too_large, 3}}
-    assert Native.decode(String.duplicate("9", 1_000_000)) == {:error, {:number_too_large, 0}}
+    limit = Integer.pow(2, 63)
+    assert term("[#{limit - 1},#{-limit}]") == [limit - 1, -limit]
+    assert Native.decode("[0,#{limit}]") == {:error, {:number_out_of_range, 3}}
+    assert Native.decode("#{-limit - 1}") == {:error, {:number_out_of_range, 0}}
+    assert Native.decode(String.duplicate("9", 1_000_000)) == {:error, {:number_out_of_range, 0}}
   end
 
   test "floats: range, zero's sign, and integers that stay integers" do
@@ -62,9 +63,9 @@ defmodule Plausible.Webhooks.NativeJsonDecodeTest do
     assert term("100") === 100
     assert term("0.95000000000000000000") === 0.95
     assert term("5e-324") === 5.0e-324
-    assert term("1e-400") == 0.0
-    assert Native.decode("1e400") == {:error, {:number_too_large, 0}}
-    assert Native.decode(~S({"a":[1,-1.8e308]})) == {:error, {:number_too_large, 8}}
+    assert Native.decode("1e400") == {:error, {:number_out_of_range, 0}}
+    assert Native.decode("1e-400") == {:error, {:number_out_of_range, 0}}
+    assert Native.decode(~S({"a":[1,-1.8e308]})) == {:error, {:number_out_of_range, 8}}
   end
 
   # OTP makes maps of more than 32 pairs another way than smaller ones.

@@ -80,17 +80,13 @@ defmodule Plausible.Webhooks.NativeJsonPropertyTest do
       {self(), :unsupported_type},
       {{1, 2}, :unsupported_type},
       {<<1::7>>, :unsupported_type},
+      {1..2, :unsupported_type},
       {"a\xff", :invalid_utf8},
       {%{"\xc0" => 1}, :invalid_utf8},
-      {1..2, :unknown_struct},
-      {%{~D[2024-01-01] | day: 32}, :invalid_struct},
-      {%{~D[2024-01-01] | calendar: :none}, :unsupported_calendar},
       {[1 | 2], :improper_list},
       {%{1.5 => 1}, :unsupported_key},
-      {%{:a => 1, "a" => 1}, :duplicate_key},
-      {{:json, "[1"}, :invalid_json},
-      {Integer.pow(2, 5000), :too_large},
-      {%{__struct__: Decimal, sign: 1, coef: :inf, exp: 0}, :not_finite}
+      {%{:a => 1, "a" => 1}, :mixed_keys},
+      {Integer.pow(2, 64), :too_large}
     ]
 
     :rand.seed(:exsss, {5, 2, 3})
@@ -98,7 +94,6 @@ defmodule Plausible.Webhooks.NativeJsonPropertyTest do
     for _ <- 1..20_000 do
       {fault, reason} = Enum.random(faults)
       {term, path} = JsonTerms.around(fault)
-      path = if reason == :duplicate_key, do: path ++ ["a"], else: path
       assert Native.encode(term) == {:error, {reason, path}}
     end
   end

@@ -68,9 +68,6 @@ defmodule Plausible.Webhooks.NativeJsonSchedulerTest do
   defp many(term, count \\ 100_000), do: List.duplicate(term, count)
 
   defp terms do
-    longest_atom = String.to_atom(String.duplicate("語", 255))
-    mixed = &if rem(&1, 2) == 0, do: {&1, 1}, else: {"k#{&1}", 1}
-
     [
       integers: Enum.to_list(1..200_000),
       floats: many(1.2345678901234567e-300),
@@ -80,25 +77,15 @@ defmodule Plausible.Webhooks.NativeJsonSchedulerTest do
       "control characters": many(:binary.copy(<<1>>, 10_000), 100),
       "control characters below the limit": :binary.copy(<<1>>, 32_000),
       atoms: many(:atom),
-      "longest atoms": many(longest_atom, 10_000),
-      dates: many(~U[2024-02-29 10:00:00.000001Z]),
-      decimals: many(%{__struct__: Decimal, sign: -1, coef: Integer.pow(10, 30), exp: -2}),
-      "big integers": many(Integer.pow(2, 65)),
-      "bigger integers": many(Integer.pow(2, 4095), 1000),
+      "longest atoms": many(String.to_atom(String.duplicate("a", 255)), 10_000),
       "the biggest integer": Integer.pow(2, 4_000_000),
-      "a large map": Map.new(1..100_000, &{&1, 1}),
-      "a large map of mixed keys": Map.new(1..100_000, mixed),
-      "a map of mixed keys": Map.new(1..600, mixed),
-      "a large map with a key twice": Map.put(Map.new(1..100_000, &{&1, 1}), "50000", 1),
+      "a large map": Map.new(1..100_000, &{"k#{&1}", &1}),
+      "a large map of mixed keys": Map.new(1..100_000, &{"k#{&1}", 1}) |> Map.put(:a, 1),
       "100 MB": :binary.copy("a", 100_000_000),
       "7 MB": :binary.copy("a", 7_000_000),
       "7 MB, then no UTF-8": :binary.copy("a", 7_000_000) <> "\xff",
       "a million lists deep": deep(&[&1], 1_000_000),
       "a million maps deep": deep(&%{a: &1}, 1_000_000),
-      "fragment of 8 MB": {:json, "[" <> String.duplicate("1,", 4_000_000) <> "1]"},
-      "fragment of 100 MB": {:json, :binary.copy(" ", 100_000_000)},
-      "fragment below the limit": {:json, "[" <> String.duplicate("{},", 2600) <> "1]"},
-      "many fragments": many({:json, "[]"}),
       "improper at the end": many(1) ++ :end,
       "no form at the end": many(1) ++ [self()]
     ]
@@ -111,9 +98,7 @@ defmodule Plausible.Webhooks.NativeJsonSchedulerTest do
       "100 MB": :binary.copy(" ", 100_000_000),
       "numbers below the limit": "[" <> String.duplicate("1,", 4090) <> "1]",
       "maps below the limit": "[" <> String.duplicate("{},", 2700) <> "1]",
-      "equal keys below the limit": "{" <> String.duplicate(~S("":1,), 1600) <> ~S("":1}),
-      "big integers below the limit":
-        "[" <> String.duplicate("99999999999999999999,", 380) <> "1]"
+      "equal keys below the limit": "{" <> String.duplicate(~S("":1,), 1600) <> ~S("":1})
     ]
   end
 

@@ -1,12 +1,10 @@
 defmodule Plausible.Webhooks.NativeJsonTest do
-  # What encode/1 writes, what it refuses, and where it says the fault is.
+  # What encode/1 writes, what it refuses, and the path to the fault.
   use ExUnit.Case, async: true
 
   alias Plausible.Webhooks.Native
 
   doctest Native, only: [encode: 1, decode: 1]
-
-  @too_big Integer.pow(2, 4096)
 
   defp json(term) do
     assert {:ok, json} = Native.encode(term)
@@ -30,32 +28,29 @@ defmodule Plausible.Webhooks.NativeJsonTest do
       assert json(:"a\"\n") == ~S("a\"\n")
     end
 
-    test "atoms of every script, to the longest" do
-      for text <- ["é", "ÿ", "Ā", "日本語", "😀", "aé日😀"] do
-        assert json(String.to_atom(text)) == ~s("#{text}")
-        longest = String.duplicate(text, div(255, String.length(text)))
-        assert json(String.to_atom(longest)) == ~s("#{longest}")
-        assert json(%{String.to_atom(longest) => 1}) == ~s({"#{longest}":1})
-      end
-
+    test "atoms up to the longest, in ASCII" do
+      longest = String.duplicate("a", 255)
+      assert json(String.to_atom(longest)) == ~s("#{longest}")
+      assert json(%{String.to_atom(longest) => 1}) == ~s({"#{longest}":1})
       assert json(:"a\0b") == ~S("a\u0000b")
+
+      for atom <- [:é, :"Ã©", :日本語] do
+        assert refused([atom]) == {:unsupported_type, [0]}
+        assert refused(%{atom => 1}) == {:unsupported_key, []}
+      end
     end
 
-    test "integers of any size below 2^4096" do
+    test "integers of 64 bits with their sign" do
       edges =
-        for exponent <- [0, 7, 31, 32, 53, 59, 60, 62, 63, 64, 65, 127, 128, 2039, 2040, 2041],
-            offset <- [-1, 0, 1],
-            sign <- [1, -1],
-            do: sign * (Integer.pow(2, exponent) + offset)
+        for exponent <- [0, 7, 31, 32, 53, 59, 60, 62, 63],
+            integer <- [Integer.pow(2, exponent) - 1, -Integer.pow(2, exponent)],
+            do: integer
 
-      for integer <- [0, @too_big - 1, 1 - @too_big | edges] do
-        assert json(integer) == Integer.to_string(integer)
-      end
+      for integer <- [0 | edges], do: assert(json(integer) == Integer.to_string(integer))
 
-      for integer <- [@too_big, -@too_big, @too_big * @too_big] do
+      for integer <- [Integer.pow(2, 63), -Integer.pow(2, 63) - 1, Integer.pow(2, 100_000)] do
         assert refused(integer) == {:too_large, []}
         assert refused(%{"n" => [0, integer]}) == {:too_large, ["n", 1]}
-        assert refused(%{"n" => %{integer => 0}}) == {:too_large, ["n"]}
       end
     end
 
@@ -93,34 +88,23 @@ defmodule Plausible.Webhooks.NativeJsonTest do
       assert json(%{"a" => %{b: [1]}}) == ~S({"a":{"b":[1]}})
     end
 
-    test "keys: binaries, atoms, integers" do
+    test "keys are binaries or atoms" do
       assert json(%{nil: 1}) == ~S({"nil":1})
-      assert json(%{-5 => 1}) == ~S({"-5":1})
-      assert json(%{Integer.pow(10, 30) => 1}) == ~s({"1#{String.duplicate("0", 30)}":1})
       assert json(%{"\n" => 1}) == ~S({"\n":1})
 
-      for key <- [1.0, {1}, [], %{}, self(), <<1::1>>, make_ref()] do
+      for key <- [1, 1.0, {1}, [], %{}, self(), <<1::1>>, make_ref()] do
         assert refused(%{"m" => %{key => 1}}) == {:unsupported_key, ["m"]}
       end
 
       assert refused([%{"\xff" => 1}]) == {:invalid_utf8, [0]}
     end
 
-    test "keys that come out alike are refused, whatever their kinds" do
-      assert refused(%{:a => 1, "a" => 2}) == {:duplicate_key, ["a"]}
-      assert refused(%{1 => 1, "1" => 2}) == {:duplicate_key, ["1"]}
-      assert refused(%{1 => 1, :"1" => 2}) == {:duplicate_key, ["1"]}
-      assert refused([0, %{"x" => %{:é => 1, "é" => 2}}]) == {:duplicate_key, [1, "x", "é"]}
-      assert refused(%{:日 => 1, "日" => 2}) == {:duplicate_key, ["日"]}
-      big = Integer.pow(7, 500)
-      assert {:duplicate_key, [_]} = refused(%{big => 1, Integer.to_string(big) => 2})
-
-      # Among many, in a map of the other representation.
+    test "binaries and atoms in one map are refused: they could come out alike" do
+      assert refused(%{:a => 1, "a" => 2}) == {:mixed_keys, []}
+      assert refused([0, %{"x" => %{:a => 1, "b" => 2}}]) == {:mixed_keys, [1, "x"]}
       many = Map.new(1..1000, &{Integer.to_string(&1), &1})
-      assert {:ok, _} = Native.encode(Map.put(many, :other, 1))
-      assert refused(Map.put(many, 777, 1)) == {:duplicate_key, ["777"]}
-      assert refused(Map.put(many, :"1000", 1)) == {:duplicate_key, ["1000"]}
-      assert {:ok, _} = Native.encode(%{1 => 1, :a => 2, "2" => 3})
+      assert {:ok, _} = Native.encode(many)
+      assert refused(Map.put(many, :other, 1)) == {:mixed_keys, []}
     end
 
     test "improper lists name the list" do
@@ -129,68 +113,14 @@ defmodule Plausible.Webhooks.NativeJsonTest do
     end
 
     test "what has no JSON form" do
-      for term <- [
-            {},
-            {1, 2},
-            {:json},
-            {:json, 1},
-            {:json, ~c"1"},
-            {:json, "1", 2},
-            {"json", "1"}
-          ] do
-        assert refused([term]) == {:unsupported_type, [0]}
-      end
-
       port = hd(Port.list())
+      structs = [~D[2026-11-23], 1..2, ~r/a/, %{__struct__: "Date"}, %{__struct__: 1, a: 2}]
+      others = [{}, {1, 2}, {:json, "1"}, self(), make_ref(), fn -> 1 end, port, <<5::4>>]
 
-      for term <- [self(), make_ref(), fn -> 1 end, &is_nil/1, port, <<5::4>>] do
+      for term <- structs ++ others do
+        assert refused([term]) == {:unsupported_type, [0]}
         assert refused(%{x: [1, term]}) == {:unsupported_type, ["x", 1]}
       end
-    end
-  end
-
-  describe "fragments" do
-    test "are copied as they are" do
-      for fragment <- [
-            "null",
-            " [1, 2 ]\n",
-            ~S({"a":1,"a":2}),
-            "1e5",
-            Integer.to_string(@too_big - 1)
-          ] do
-        assert json({:json, fragment}) == fragment
-        assert json(%{"f" => [{:json, fragment}, 1]}) == ~s({"f":[#{fragment},1]})
-      end
-    end
-
-    test "are read before they are let in" do
-      for fragment <- [
-            "",
-            " ",
-            "[1,",
-            "1 2",
-            "1]",
-            "1,2",
-            "nul",
-            "01",
-            "'a'",
-            "\"\xff\"",
-            "\"\\ud800\"",
-            "1e400",
-            "\uFEFF1"
-          ] do
-        assert refused(%{"f" => [{:json, fragment}]}) == {:invalid_json, ["f", 0]}
-      end
-    end
-
-    test "share depth and size with what is around them" do
-      deep = String.duplicate("[", 100) <> String.duplicate("]", 100)
-      assert {:ok, _} = Native.encode(nested({:json, deep}, 28))
-      assert {:too_deep, path} = refused(nested({:json, deep}, 29))
-      assert path == List.duplicate(0, 29)
-      spaces = :binary.copy(" ", 8 * 1024 * 1024 - 10) <> "1"
-      assert {:ok, _} = Native.encode({:json, spaces})
-      assert refused([1, 2, 3, 4, 5, 6, {:json, spaces}]) == {:too_large, [6]}
     end
   end
 
@@ -227,16 +157,13 @@ defmodule Plausible.Webhooks.NativeJsonTest do
       odd = "a" <> String.duplicate("é", 100)
       assert {:unsupported_type, [key]} = refused(%{odd => self()})
       assert key == "a" <> String.duplicate("é", 31)
-      number = Integer.pow(10, 1000)
-      assert {:unsupported_type, [key]} = refused(%{number => self()})
-      assert key == "1" <> String.duplicate("0", 63)
       exact = String.duplicate("k", 64)
       assert refused(%{exact => self()}) == {:unsupported_type, [exact]}
     end
 
     test "keys in a path are what they are in the JSON" do
-      assert refused(%{:a => %{1 => %{"b" => [0, %{日: self()}]}}}) ==
-               {:unsupported_type, ["a", "1", "b", 1, "日"]}
+      assert refused(%{a: %{"日" => %{"b" => [0, %{c: self()}]}}}) ==
+               {:unsupported_type, ["a", "日", "b", 1, "c"]}
 
       assert refused(%{nil: %{true: self()}}) == {:unsupported_type, ["nil", "true"]}
     end

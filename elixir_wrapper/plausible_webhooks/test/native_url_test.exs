@@ -11,6 +11,7 @@ defmodule Plausible.Webhooks.NativeUrlTest do
                   url: "https://example.com:8443/b?c",
                   scheme: "https",
                   host: "example.com",
+                  host_unicode: nil,
                   port: 8443
                 }}
 
@@ -19,11 +20,38 @@ defmodule Plausible.Webhooks.NativeUrlTest do
     end
 
     test "international names come back in punycode, whatever the locale" do
-      assert {:ok, %{host: "xn--bcher-kva.example", url: "https://xn--bcher-kva.example/"}} =
-               Native.check_url("https://Bücher.example/", %{})
+      assert {:ok,
+              %{
+                host: "xn--bcher-kva.example",
+                host_unicode: "bücher.example",
+                url: "https://xn--bcher-kva.example/"
+              }} = Native.check_url("https://Bücher.example/", %{})
 
       assert Native.check_url("https://１２７.0.0.1/", %{}) == {:error, :invalid_host}
       assert Native.check_url("https://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ/", %{}) == {:error, :local_name}
+    end
+
+    test "the Unicode form is what was typed in" do
+      :rand.seed(:exsss, {1, 2, 3})
+      alphabets = [~c"äöüéèñçåøðþ", ?а..?я, ?ぁ..?ん, 0x4E00..0x4FFF, 0x5D0..0x5EA]
+
+      found =
+        for _ <- 1..2_000, reduce: 0 do
+          found ->
+            alphabet = Enum.random(alphabets)
+            label = for _ <- 1..Enum.random(1..12), into: "", do: <<Enum.random(alphabet)::utf8>>
+
+            case Native.check_url("https://#{label}.example/", %{}) do
+              {:ok, %{host: "xn--" <> _, host_unicode: unicode}} ->
+                assert unicode == label <> ".example"
+                found + 1
+
+              {:error, :invalid_host} ->
+                found
+            end
+        end
+
+      assert found > 1_000
     end
 
     test "gives the same again for what it returned" do
@@ -41,6 +69,7 @@ defmodule Plausible.Webhooks.NativeUrlTest do
       for {text, reason} <- [
             {"https://example.com/" <> String.duplicate("a", 2048), :too_long},
             {"https://example.com/ x", :malformed},
+            {"https://example.com/\xff", :malformed},
             {"https:/example.com", :malformed},
             {"ftp://example.com/", :scheme},
             {"", :scheme},
@@ -84,7 +113,7 @@ defmodule Plausible.Webhooks.NativeUrlTest do
       assert {:ok, _} = Native.check_url("http://example.com:8080/", policy)
     end
 
-    test "a block that is none, and too many" do
+    test "an invalid block, and too many" do
       for block <- ["", "10.0.0.1/8", "10.0.0.0/33", "example.com", "10.0.0.0/8 "] do
         assert Native.check_url("https://example.com/", %{allow: [block]}) ==
                  {:error, :invalid_cidr}

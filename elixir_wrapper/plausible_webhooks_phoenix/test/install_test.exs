@@ -1,32 +1,41 @@
 defmodule Plausible.Webhooks.InstallTest do
+  # What the installer adds to each file.
   use Plausible.Webhooks.InstallCase, async: true
 
-  describe "each file" do
-    test "is one of these, and each gets only lines more", %{root: root} do
-      changes = plan(root)
-      assert Enum.map(changes, & &1.path) == files()
-      assert length(edits(changes)) == length(files())
-      for change <- changes, do: assert(added(change) != [])
+  @inside {:path, "vendor/plausible-webhooks/elixir_wrapper/plausible_webhooks_phoenix"}
+  @git {:git, "https://example.com/webhooks.git", "v0.1.0"}
+
+  test "every file gets lines and loses none; Elixir stays formatted", %{root: root} do
+    changes = plan(root)
+    assert Enum.map(changes, & &1.path) == files()
+    for change <- changes, do: assert(added(change) != [])
+    Installer.write!(root, changes)
+
+    for path <- files(), Path.extname(path) in [".ex", ".exs"] do
+      text = read(root, path)
+      formatted = Code.format_string!(text, locals_without_parens: [config: :*, get: :*])
+      assert IO.iodata_to_binary([formatted, "\n"]) == text, path
     end
+  end
 
-    test "mix.exs: the dependency in its place in the alphabet", %{root: root} do
-      assert added(of(plan(root), "mix.exs")) == [
-               """
-                     {:plausible_webhooks_phoenix,
-                      path: "../plausible-webhooks/elixir_wrapper/plausible_webhooks_phoenix"},\
-               """
-             ]
+  test "a second run changes nothing", %{root: root} do
+    Installer.write!(root, plan(root))
+    before = snapshot(root)
+    changes = plan(root, now: ~N[2027-01-01 00:00:00])
+    assert Enum.all?(changes, &(&1.result == :done))
+    Installer.write!(root, changes)
+    assert snapshot(root) == before
+  end
 
-      {:edit, _old, new} = of(plan(root), "mix.exs").result
-      assert new =~ ~r/:phoenix,.*:plausible_webhooks_phoenix,.*:ua_inspector,/s
+  describe "mix.exs" do
+    test "gets the dependency in alphabetical order", %{root: root} do
+      assert Installer.diff(change(root, "mix.exs", dependency: {:path, "vendor/w"})) =~ """
+                    {:phoenix, "~> 1.0"},
+             +      {:plausible_webhooks_phoenix, path: "vendor/w"},
+                    {:zoned, "~> 1.0"}
+             """
 
-      assert added(of(plan(root, dependency: {:path, "vendor/webhooks"}), "mix.exs")) == [
-               ~s(      {:plausible_webhooks_phoenix, path: "vendor/webhooks"},)
-             ]
-
-      git = {:git, "https://example.com/webhooks.git", "v0.1.0"}
-
-      assert added(of(plan(root, dependency: git), "mix.exs")) == [
+      assert added(root, "mix.exs", dependency: @git) == [
                """
                      {:plausible_webhooks_phoenix,
                       git: "https://example.com/webhooks.git",
@@ -36,332 +45,215 @@ defmodule Plausible.Webhooks.InstallTest do
              ]
     end
 
-    test "application.ex: the child between PubSub and the endpoint", %{root: root} do
-      change = of(plan(root), "lib/plausible/application.ex")
+    test "decides about the source of the package", %{root: root} do
+      replace(root, "mix.exs", "{:zoned, ", """
+      {:plausible_webhooks_phoenix, git: "https://example.com/w.git", ref: "v1", subdir: "x"},
+      {:zoned, \
+      """)
 
-      assert Installer.diff(change) =~ """
-                      {Phoenix.PubSub, name: Plausible.PubSub},
-             +        # before the endpoint: it stops after the last request, and drains
-             +        if Application.get_env(:plausible, Plausible.Webhooks) do
-             +          {Plausible.Webhooks, Plausible.Webhooks.Host.Plausible.options()}
-             +        end,
-                      endpoint,
+      options = [dependency: {:path, "../elsewhere"}]
+      assert change(root, "mix.exs", options).result == :done
+      assert [source] = added(root, "assets/css/app.css", options)
+      assert source =~ "../../deps/plausible_webhooks_phoenix/"
+    end
+  end
+
+  test "the child goes between PubSub and the endpoint", %{root: root} do
+    assert Installer.diff(change(root, "lib/plausible/application.ex")) =~ """
+                  {Phoenix.PubSub, name: Sample.PubSub},
+           +      # before the endpoint: it stops after the last request, and drains
+           +      if Application.get_env(:plausible, Plausible.Webhooks) do
+           +        {Plausible.Webhooks, Plausible.Webhooks.Host.Plausible.options()}
+           +      end,
+                  endpoint
+           """
+  end
+
+  test "the events that were kept are passed on", %{root: root} do
+    assert added(root, "lib/plausible/ingestion/event.ex") ==
+             ["    Plausible.Webhooks.events_buffered(buffered)"]
+  end
+
+  test "a spike and a drop are passed on before the mail", %{root: root} do
+    assert added(root, "lib/workers/traffic_change_notifier.ex") == [
              """
-    end
-
-    test "event.ex: the hook before what it returns", %{root: root} do
-      change = of(plan(root), "lib/plausible/ingestion/event.ex")
-
-      assert Installer.diff(change) =~ """
-                  {dropped, buffered} = Enum.split_with(processed_events, & &1.dropped?)
-             +    Plausible.Webhooks.events_buffered(buffered)
-                  {:ok, %{dropped: dropped, buffered: buffered}}
+                   Plausible.Webhooks.traffic_change(:spike, notification.site, %{
+                     current_visitors: current_visitors,
+                     threshold: notification.threshold,
+                     sources: stats.sources,
+                     pages: stats.pages,
+                     at: now
+                   })
+             """,
              """
-    end
+                   Plausible.Webhooks.traffic_change(:drop, notification.site, %{
+                     current_visitors: current_visitors,
+                     threshold: notification.threshold,
+                     at: now
+                   })
+             """
+           ]
+  end
 
-    test "traffic_change_notifier.ex: both kinds, before the mail", %{root: root} do
-      assert added(of(plan(root), "lib/workers/traffic_change_notifier.ex")) == [
-               """
-                     Plausible.Webhooks.traffic_change(:spike, notification.site, %{
-                       current_visitors: current_visitors,
-                       threshold: notification.threshold,
-                       sources: stats.sources,
-                       pages: stats.pages,
-                       at: now
-                     })
-               """,
-               """
-                     Plausible.Webhooks.traffic_change(:drop, notification.site, %{
-                       current_visitors: current_visitors,
-                       threshold: notification.threshold,
-                       at: now
-                     })
-               """
-             ]
-    end
+  test "each function that changes goals says so after its transaction", %{root: root} do
+    assert added(root, "lib/plausible/goals/goals.ex") == [
+             "    |> tap(fn _result -> Plausible.Webhooks.goals_changed(site.id) end)",
+             "    |> tap(fn _result -> Plausible.Webhooks.goals_changed(goal.site_id) end)",
+             "    Plausible.Webhooks.goals_changed(site_id)\n",
+             "    Plausible.Webhooks.goals_changed(site.id)"
+           ]
+  end
 
-    test "goals.ex: every function that changes goals, once", %{root: root} do
-      assert added(of(plan(root), "lib/plausible/goals/goals.ex")) == [
-               "    |> tap(fn _result -> Plausible.Webhooks.goals_changed(site.id) end)",
-               "    |> tap(fn _result -> Plausible.Webhooks.goals_changed(goal.site_id) end)",
-               "    |> tap(fn _result -> Plausible.Webhooks.goals_changed(site.id) end)",
-               "    Plausible.Webhooks.goals_changed(site_id)\n",
-               "    Plausible.Webhooks.goals_changed(site.id)"
-             ]
-    end
+  test "the page has a route, an action, a template and an entry in the sidebar", %{root: root} do
+    assert added(root, "lib/plausible_web/router.ex") ==
+             [~s|  get "/:domain/settings/webhooks", SiteController, :settings_webhooks|]
 
-    test "router, controller, template, sidebar: the page beside the integrations",
-         %{root: root} do
-      changes = plan(root)
+    assert [action] = added(root, "lib/plausible_web/controllers/site_controller.ex")
+    assert action =~ "  def settings_webhooks(conn, _params) do\n"
 
-      assert added(of(changes, "lib/plausible_web/router.ex")) == [
-               ~s|  get("/:domain/settings/webhooks", SiteController, :settings_webhooks)|
-             ]
-
-      replace(root, "lib/plausible_web/router.ex", ~r/get\((.*)\)$/m, "get \\1")
-
-      assert added(of(plan(root), "lib/plausible_web/router.ex")) == [
-               ~s|  get "/:domain/settings/webhooks", SiteController, :settings_webhooks|
-             ]
-
-      assert added(of(changes, "lib/plausible_web/controllers/site_controller.ex")) == [
-               """
-                 def settings_webhooks(conn, _params) do
-                   render(conn, "settings_webhooks.html",
-                     dogfood_page_path: "/:dashboard/settings/webhooks",
-                     connect_live_socket: true,
-                     layout: {PlausibleWeb.LayoutView, "site_settings.html"}
-                   )
-                 end
-               """
-             ]
-
-      {:edit, _old, sidebar} = of(changes, "lib/plausible_web/views/layout_view.ex").result
-
-      assert sidebar =~ """
-                     %{key: "Integrations", value: "integrations", icon: :puzzle_piece}
-                   end,
+    assert added(root, "lib/plausible_web/views/layout_view.ex") == [
+             """
                    if regular_site? and Application.get_env(:plausible, Plausible.Webhooks) do
                      %{key: "Webhooks", value: "webhooks", icon: :bolt}
-                   end,
-                   if regular_site? do
-                     %{key: "Shields",\
+                   end,\
              """
+           ]
 
-      {:edit, nil, template} =
-        of(changes, "lib/plausible_web/templates/site/settings_webhooks.html.heex").result
+    assert [template] =
+             added(root, "lib/plausible_web/templates/site/settings_webhooks.html.heex")
 
-      assert template == """
-             {live_render(@conn, PlausibleWeb.Live.WebhookSettings,
-               session: Plausible.Webhooks.Host.Plausible.page_session(@conn)
-             )}
-             """
+    assert template =~ "{live_render(@conn, PlausibleWeb.Live.WebhookSettings,"
+
+    without = root |> plan(page: false) |> Enum.map(& &1.path)
+    assert without == Enum.reject(files(), &(&1 =~ ~r/plausible_web\/|assets/))
+  end
+
+  test "the configuration goes at the end, with or without a newline there", %{root: root} do
+    old = read(root, "config/runtime.exs")
+    assert [block] = added(root, "config/runtime.exs")
+    assert block =~ "Plausible.Webhooks.Host.Plausible.Config.from_env("
+    {:edit, ^old, new} = change(root, "config/runtime.exs").result
+    assert String.starts_with?(new, old <> "\n# webhooks")
+
+    write(root, "config/runtime.exs", String.trim_trailing(old))
+    {:edit, _old, same} = change(root, "config/runtime.exs").result
+    assert String.trim_trailing(same) == String.trim_trailing(new)
+  end
+
+  describe "the Dockerfile" do
+    test "gets the packages of the build and of the image", %{root: root} do
+      assert [build, run] = added(root, "Dockerfile")
+      assert build =~ "cmake curl-dev g++ libidn2-dev openssl-dev simdjson-dev"
+      assert run =~ "libcurl libidn2 simdjson"
+      {:edit, _old, new} = change(root, "Dockerfile").result
+      assert new =~ "make gcc\n# for plausible_webhooks\n"
+      assert new =~ "&& true\n# for plausible_webhooks\n"
     end
 
-    test "runtime.exs: at its end, also where that is no newline", %{root: root} do
-      block = """
+    test "copies a package that is inside the folder before mix deps.get", %{root: root} do
+      assert Installer.diff(change(root, "Dockerfile", dependency: @inside)) =~
+               " COPY mix.exs ./\n+COPY vendor/plausible-webhooks ./vendor/plausible-webhooks\n"
 
-      # webhooks: the variables are explained in the docs/plausible.md of that package
-      config :plausible,
-             Plausible.Webhooks,
-             Plausible.Webhooks.Host.Plausible.Config.from_env(
-               &get_var_from_path_or_env(config_dir, &1),
-               secret_key_base: secret_key_base,
-               enabled: config_env() not in [:test, :ce_test]
-             )
-      """
-
-      old = read(root, "config/runtime.exs")
-      assert {:edit, ^old, new} = of(plan(root), "config/runtime.exs").result
-      assert new == old <> block
-
-      write(root, "config/runtime.exs", String.trim_trailing(old))
-      assert {:edit, _old, new} = of(plan(root), "config/runtime.exs").result
-      assert String.trim_trailing(new) == String.trim_trailing(old <> block)
-    end
-
-    test "Dockerfile: what the build needs, what the image needs", %{root: root} do
-      assert added(of(plan(root), "Dockerfile")) == [
-               """
-               # for plausible_webhooks
-               RUN apk add --no-cache cmake curl-dev g++ libidn2-dev openssl-dev simdjson-dev\
-               """,
-               """
-               # for plausible_webhooks
-               RUN apk add --no-cache libcurl libidn2 simdjson\
-               """
-             ]
-
-      assert of(plan(root), "Dockerfile").note =~ "--git"
-      {:edit, _old, new} = of(plan(root), "Dockerfile").result
-      assert new =~ "certbot; fi\n# for plausible_webhooks\n"
-    end
-
-    test "Dockerfile: a package inside of the folder is copied before its dependencies are got",
-         %{root: root} do
-      inside = {:path, "vendor/plausible-webhooks/elixir_wrapper/plausible_webhooks_phoenix"}
-
-      change = of(plan(root, dependency: inside), "Dockerfile")
-      assert change.note == nil
-
-      assert Installer.diff(change) =~ """
-              COPY mix.exs ./
-             +COPY vendor/plausible-webhooks ./vendor/plausible-webhooks
-              COPY mix.lock ./
-             """
-
-      git = {:git, "https://example.com/webhooks.git", nil}
-      change = of(plan(root, dependency: git), "Dockerfile")
-      assert change.note == nil
-      refute Installer.diff(change) =~ "+COPY"
-    end
-
-    test "app.css: where the classes are, for each kind of dependency", %{root: root} do
-      for {dependency, folder} <- [
-            {{:path, "../w/elixir_wrapper/plausible_webhooks_phoenix"},
-             "../../../w/elixir_wrapper/plausible_webhooks_phoenix"},
-            {{:path, "vendor/w"}, "../../vendor/w"},
-            {{:git, "https://example.com/w.git", nil},
-             "../../deps/plausible_webhooks_phoenix/elixir_wrapper/plausible_webhooks_phoenix"},
-            {{:path, Path.expand(root <> "/../elsewhere/w")}, "../../../elsewhere/w"}
-          ] do
-        assert added(of(plan(root, dependency: dependency), "assets/css/app.css")) ==
-                 [~s(@source "#{folder}/lib/plausible_web";)]
-      end
-    end
-
-    test "the migration", %{root: root} do
-      assert {:edit, nil, migration} = of(plan(root), List.last(files())).result
-
-      assert migration == """
-             defmodule Plausible.Repo.Migrations.AddPlausibleWebhooks do
-               use Ecto.Migration
-
-               def up, do: Plausible.Webhooks.Migrations.up(version: 1, sites: "sites")
-               def down, do: Plausible.Webhooks.Migrations.down(version: 1)
-             end
-             """
-    end
-
-    test "--no-page leaves the page out", %{root: root} do
-      paths = root |> plan(page: false) |> Enum.map(& &1.path)
-      assert paths == Enum.reject(files(), &(&1 =~ ~r/plausible_web\/|assets/))
+      # Docker cannot reach the default, a folder beside this one.
+      assert change(root, "Dockerfile").note =~ "--git"
+      assert change(root, "Dockerfile", dependency: @git).note == nil
+      refute Installer.diff(change(root, "Dockerfile", dependency: @git)) =~ "+COPY"
     end
   end
 
-  describe "what it makes" do
-    test "is formatted, and does what it says: calls after the commit, results as before",
-         %{root: root} do
-      Installer.write!(root, plan(root))
+  test "the style sheet names the folder of the package", %{root: root} do
+    package = "elixir_wrapper/plausible_webhooks_phoenix"
 
-      for path <- files(), Path.extname(path) in [".ex", ".exs"] do
-        text = read(root, path)
-        formatted = Code.format_string!(text, locals_without_parens: [get: :*, config: :*])
-        assert IO.iodata_to_binary([formatted, "\n"]) == text, path
-      end
-
-      {results, calls} = patched(root)
-      goal = %{event_name: "a", site_id: 7}
-      kept = %{domain: "a", dropped?: false}
-
-      assert [create, update, :ok, [^goal], :ok, events, :ok] = results
-      assert create == {:ok, %{n: 1, site_id: 7}}
-      assert update == {:ok, %{n: 2, site_id: 7}}
-      assert {:ok, %{buffered: [^kept], dropped: [%{domain: "b"}]}} = events
-
-      changed = {:goals_changed, [7]}
-      insert = [:insert, {:returned, :insert}]
-      delete = [:delete_all, {:returned, :delete_all}]
-      in_transaction = fn calls -> [:transaction | calls] ++ [{:returned, :transaction}] end
-
-      {goals, others} = Enum.split_while(calls, &(not match?({:events_buffered, _}, &1)))
-
-      assert goals ==
-               in_transaction.(insert) ++
-                 [changed] ++
-                 in_transaction.(insert) ++
-                 [changed] ++
-                 in_transaction.(delete) ++
-                 [changed] ++
-                 insert ++ [changed] ++ delete ++ [changed]
-
-      at = ~N[2026-11-26 00:00:00]
-      sources = [%{dimensions: ["Hacker News"], metrics: [301]}]
-
-      assert [
-               {:events_buffered, [[^kept]]},
-               {:traffic_change, [:spike, %{id: 7}, spike]},
-               {:traffic_change, [:drop, %{id: 7}, drop]}
-             ] = others
-
-      assert spike == %{current_visitors: 9, threshold: 5, sources: sources, pages: [], at: at}
-      assert drop == %{current_visitors: 0, threshold: 1, at: at}
-    end
-
-    defp patched(root) do
-      paths = Enum.flat_map(:code.get_path(), &["-pa", to_string(&1)])
-      script = fixture("patched.exs")
-      elixir = System.find_executable("elixir")
-      {out, status} = System.cmd(elixir, paths ++ [script, root])
-      assert status == 0
-      out |> String.trim() |> Base.decode64!() |> :erlang.binary_to_term()
+    for {dependency, folder} <- [
+          {{:path, "../w/#{package}"}, "../../../w/#{package}"},
+          {{:path, "vendor/w"}, "../../vendor/w"},
+          {{:path, Path.expand(root <> "/../elsewhere/w")}, "../../../elsewhere/w"},
+          {@git, "../../deps/plausible_webhooks_phoenix/#{package}"}
+        ] do
+      assert added(root, "assets/css/app.css", dependency: dependency) ==
+               [~s(@source "#{folder}/lib/plausible_web";)]
     end
   end
 
-  test "what it makes Plausible call is there" do
-    alias Plausible.Webhooks.Host.Plausible, as: Adapter
-    assert Code.ensure_loaded?(Adapter)
-    assert function_exported?(Adapter, :options, 0)
-    assert function_exported?(Adapter, :page_session, 1)
+  test "the migration makes the tables", %{root: root} do
+    path = List.last(files())
+    {:edit, nil, migration} = change(root, path, version: 1).result
+
+    assert migration =~
+             "def up, do: Plausible.Webhooks.Migrations.up(version: 1, sites: \"sites\")"
+
+    assert migration =~ "def down, do: Plausible.Webhooks.Migrations.down(version: 1)"
   end
 
-  # Skipped where LiveView is missing, and seen as skipped.
-  @tag skip: not Code.ensure_loaded?(PlausibleWeb.Live.WebhookSettings)
-  test "and the page that it makes Plausible show" do
-    assert function_exported?(PlausibleWeb.Live.WebhookSettings, :mount, 3)
+  test "what Plausible calls then exists" do
+    adapter = Plausible.Webhooks.Host.Plausible
+    assert Code.ensure_loaded?(adapter) and Code.ensure_loaded?(Plausible.Webhooks)
+    assert function_exported?(adapter, :options, 0)
+    assert function_exported?(adapter, :page_session, 1)
+
+    for name <- [:events_buffered, :goals_changed],
+        do: assert(function_exported?(Plausible.Webhooks, name, 1))
+
+    assert function_exported?(Plausible.Webhooks, :traffic_change, 3)
+    assert Code.ensure_loaded?(PlausibleWeb.Live.WebhookSettings)
   end
 
-  test "docs/plausible.md shows each line of it", %{root: root} do
-    # The host in miniature is written as Plausible is, but for its older templates.
-    template = "lib/plausible_web/templates/site/settings_webhooks.html.heex"
-    changes = "host" |> Path.expand(__DIR__) |> plan() |> Enum.reject(&(&1.path == template))
-    changes = [of(plan(root), template) | changes]
-    assert length(edits(changes)) == length(files())
-
-    # Without the white space that says how deep a line is in its file.
+  test "docs/plausible.md shows each line", %{root: root} do
+    # White space in front of a line depends on the file.
     lines = fn text -> text |> String.split("\n") |> Enum.map(&String.trim/1) end
     docs = File.read!(Path.expand("../../../docs/plausible.md", __DIR__))
     shown = for "+" <> line <- lines.(docs), do: String.trim(line)
 
-    for change <- changes, block <- added(change), line <- lines.(block), line != "" do
+    for change <- plan(root), block <- added(change), line <- lines.(block), line != "" do
       assert line in shown, "#{change.path}: #{line}"
     end
   end
 
-  test "a diff says where it goes, and when a file has no newline at its end" do
-    new = %{path: "new.ex", result: {:edit, nil, "a\nb\n"}}
-    assert Installer.diff(new) == "--- /dev/null\n+++ b/new.ex\n@@ -0,0 +1,2 @@\n+a\n+b\n"
+  describe "a diff" do
+    test "states its place and a missing newline at the end", %{root: _root} do
+      new = %{path: "new.ex", result: {:edit, nil, "a\nb\n"}}
+      assert Installer.diff(new) == "--- /dev/null\n+++ b/new.ex\n@@ -0,0 +1,2 @@\n+a\n+b\n"
 
-    old = Enum.map_join(1..20, "\n", &"#{&1}")
-    far = String.replace(old, "\n4\n", "\n4\nfour\n") <> "\n21"
+      old = Enum.map_join(1..20, "\n", &"#{&1}")
+      far = String.replace(old, "\n4\n", "\n4\nfour\n") <> "\n21"
 
-    assert Installer.diff(%{path: "far", result: {:edit, old, far}}) == """
-           --- a/far
-           +++ b/far
-           @@ -2,6 +2,7 @@
-            2
-            3
-            4
-           +four
-            5
-            6
-            7
-           @@ -17,4 +18,5 @@
-            17
-            18
-            19
-           -20
-           \\ No newline at end of file
-           +20
-           +21
-           \\ No newline at end of file
-           """
+      assert Installer.diff(%{path: "far", result: {:edit, old, far}}) == """
+             --- a/far
+             +++ b/far
+             @@ -2,6 +2,7 @@
+              2
+              3
+              4
+             +four
+              5
+              6
+              7
+             @@ -17,4 +18,5 @@
+              17
+              18
+              19
+             -20
+             \\ No newline at end of file
+             +20
+             +21
+             \\ No newline at end of file
+             """
 
-    assert Installer.diff(%{path: "same", result: :done}) == ""
-  end
+      assert Installer.diff(%{path: "same", result: :done}) == ""
+    end
 
-  test "the diff is one that patch takes", %{root: root} do
-    changes = plan(root)
-    copy = root <> "-copy"
-    File.cp_r!(fixture("plausible"), copy)
-    diff = Path.join(root, "all.diff")
-    File.write!(diff, Enum.map_join(changes, &Installer.diff/1))
+    test "can be applied by git", %{root: root} do
+      copy = root <> "-copy"
+      File.cp_r!(root, copy)
+      changes = plan(root)
+      diff = Path.join(Path.dirname(root), "all.diff")
+      File.write!(diff, Enum.map_join(changes, &Installer.diff/1))
 
-    {_out, 0} = System.cmd("git", ["init", "-q", copy])
-    assert {"", 0} = System.cmd("git", ["apply", diff], cd: copy, stderr_to_stdout: true)
-    File.rm_rf!(Path.join(copy, ".git"))
-    File.rm!(diff)
-    Installer.write!(root, changes)
-    assert snapshot(copy) == snapshot(root)
+      {_out, 0} = System.cmd("git", ["init", "-q", copy])
+      assert {"", 0} = System.cmd("git", ["apply", diff], cd: copy, stderr_to_stdout: true)
+      File.rm_rf!(Path.join(copy, ".git"))
+      Installer.write!(root, changes)
+      assert snapshot(copy) == snapshot(root)
+    end
   end
 end

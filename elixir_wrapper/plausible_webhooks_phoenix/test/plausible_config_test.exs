@@ -52,7 +52,7 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
              Options.new(
                [
                  store: {Plausible.Webhooks.Store.SQLite, []},
-                 host: {Plausible.Webhooks.Host.File, nil}
+                 host: {Demo.Host, Demo.Host}
                ] ++ options
              )
 

@@ -9,13 +9,9 @@ defmodule Plausible.Webhooks do
 
       children = [
         MyApp.Repo,
-        {Plausible.Webhooks.Host.File,
-         path: "/etc/app/sites.json",
-         name: MyApp.Sites,
-         on_change: &Plausible.Webhooks.goals_changed/1},
         {Plausible.Webhooks,
          store: {Plausible.Webhooks.Store.SQLite, path: "/var/lib/app/webhooks.db"},
-         host: {Plausible.Webhooks.Host.File, MyApp.Sites},
+         host: {MyApp.WebhooksHost, []},
          vault: {:file, "/var/lib/app/webhooks.key"}},
         MyApp.Endpoint
       ]

@@ -15,9 +15,6 @@ defmodule Plausible.Webhooks.Deliver.KillTest do
     File.mkdir_p!(dir)
     on_exit(fn -> File.rm_rf!(dir) end)
 
-    File.write!(Path.join(dir, "sites.json"), ~s({"sites":[{"id":1,"domain":"example.com",
-      "goals":[{"id":1,"event_name":"Signup"}]}]}))
-
     {:ok, secret} = Native.generate_secret()
     File.write!(Path.join(dir, "secret"), secret)
     receiver = HttpReceiver.start!()

@@ -64,6 +64,13 @@ defmodule Plausible.Webhooks.Test.HttpReceiver do
     :ok
   end
 
+  def secrets(%__MODULE__{table: table}, path) do
+    case :ets.lookup(table, {:secrets, path}) do
+      [{_key, secrets}] -> secrets
+      [] -> []
+    end
+  end
+
   @doc "What arrived so far, in order; of one path or of all."
   def requests(%__MODULE__{table: table}, path \\ :_) do
     for [request] <-

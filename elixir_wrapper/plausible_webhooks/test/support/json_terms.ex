@@ -1,27 +1,24 @@
 defmodule Plausible.Webhooks.JsonTerms do
   @moduledoc false
-  # Terms that encode/1 takes, each with what a JSON decoder must make of it.
-  # Drawn from the process's :rand state: the same seed, the same terms.
+  # Terms that encode/1 takes, each with what a JSON decoder must make of it, drawn from
+  # the process's :rand state: the same seed gives the same terms.
 
   @depth_max 5
 
-  @atoms [:a, :ok, :undefined, :nil?, :"", :é, :日本, :"quo\"te", :"new\nline", Plausible]
+  @atoms [:a, :ok, :undefined, :nil?, :"", :"quo\"te", :"new\nline", Plausible]
   @letters ["a", "Z", "0", " ", "\"", "\\", "/", "\b", "\n", "\0", "\x1f", "\x7f"] ++
              ["é", "߿", "ࠀ", "€", "\u2028", "\uFEFF", "\uFFFF", "𐀀", "😀", "\u{10FFFF}"]
 
   @doc "{term, what it is once decoded}"
   @spec any(non_neg_integer()) :: {term(), term()}
   def any(depth \\ 0) do
-    case pick(if depth >= @depth_max, do: 14, else: 20) do
+    case pick(if depth >= @depth_max, do: 11, else: 17) do
       0 -> same(Enum.random([nil, true, false]))
       1 -> named(Enum.random(@atoms))
       n when n in 2..4 -> same(integer())
       n when n in 5..6 -> same(float())
       n when n in 7..10 -> same(text())
-      11 -> calendar()
-      12 -> decimal()
-      13 -> fragment()
-      n when n in 14..16 -> list(depth + 1)
+      n when n in 11..13 -> list(depth + 1)
       _ -> map(depth + 1)
     end
   end
@@ -35,18 +32,17 @@ defmodule Plausible.Webhooks.JsonTerms do
     end)
   end
 
-  # Only valid terms in front of it: the first fault is the one that is named.
+  # Only valid terms stand before the fault: the first fault is the one that is named.
   defp around_list({fault, path}) do
     before = for _ <- 1..pick(4)//1, do: elem(any(3), 0)
     {before ++ [fault | Enum.random([[], [1], [self()]])], [length(before) | path]}
   end
 
   defp around_map({fault, path}) do
-    {term, _wanted} = map(3)
-    {key, name} = key()
-    # Replaces what comes out alike, whatever its kind.
-    others = Map.reject(term, fn {other, _} -> name_of(other) == name end)
-    {Map.put(others, key, fault), [cut(name) | path]}
+    kind = kind()
+    {term, _wanted} = map(3, kind)
+    {key, name} = key(kind)
+    {Map.put(term, key, fault), [cut(name) | path]}
   end
 
   # A key in a path is cut to 64 bytes, at the end of a character.
@@ -112,7 +108,7 @@ defmodule Plausible.Webhooks.JsonTerms do
   defp pick(n), do: :rand.uniform(n) - 1
 
   defp integer do
-    case pick(5) do
+    case pick(4) do
       0 ->
         pick(10)
 
@@ -120,16 +116,12 @@ defmodule Plausible.Webhooks.JsonTerms do
         pick(2_000_001) - 1_000_000
 
       2 ->
-        sign() * (Integer.pow(2, Enum.random([31, 53, 59, 60, 63, 64])) + pick(3) - 1)
+        sign() * (Integer.pow(2, Enum.random([31, 53, 59, 60, 62])) + pick(3) - 1)
 
       3 ->
-        sign() * (:rand.uniform(Integer.pow(2, 64)) - 1)
-
-      4 ->
-        sign() * :rand.uniform(Integer.pow(2, 1 + pick(if(pick(20) == 0, do: 4096, else: 200))))
+        # Below what JavaScript would round up to 2^63.
+        sign() * :rand.uniform(Integer.pow(2, 63) - 1024)
     end
-    |> max(1 - Integer.pow(2, 4096))
-    |> min(Integer.pow(2, 4096) - 1)
   end
 
   defp sign, do: Enum.random([1, -1])
@@ -138,15 +130,16 @@ defmodule Plausible.Webhooks.JsonTerms do
     case pick(4) do
       0 -> sign() * (pick(1000) * 1.0)
       1 -> sign() * :rand.uniform()
-      2 -> (:rand.uniform() - 0.5) * :math.pow(10, pick(40) - 20)
+      2 -> (:rand.uniform() - 0.5) * :math.pow(10, pick(38) - 20)
       3 -> any_float()
     end
   end
 
   defp any_float do
     case <<:rand.uniform(Integer.pow(2, 64)) - 1::64>> do
-      <<float::float>> -> float
-      _nan_or_infinity -> any_float()
+      # JavaScript writes floats up to 1.0e21 as integers, beyond 64 bits.
+      <<float::float>> when abs(float) < 9.0e18 or abs(float) >= 1.0e21 -> float
+      _other -> any_float()
     end
   end
 
@@ -156,65 +149,32 @@ defmodule Plausible.Webhooks.JsonTerms do
     IO.iodata_to_binary(for _ <- 1..size//1, do: Enum.random(letters))
   end
 
-  defp key do
-    case pick(8) do
-      0 -> named(Enum.random(@atoms))
-      1 -> named(integer())
-      2 -> same(Enum.random(["__proto__", "constructor", "0", "1", "a", "__struct__"]))
-      _ -> same(text())
-    end
+  defp kind, do: Enum.random([:atom, :binary, :binary])
+
+  defp key(:atom), do: named(Enum.random(@atoms))
+
+  defp key(:binary) do
+    if pick(4) == 0,
+      do: same(Enum.random(["__proto__", "constructor", "0", "1", "a", "__struct__"])),
+      else: same(text())
   end
 
   defp named(term), do: {term, name_of(term)}
 
   defp name_of(key) when is_atom(key), do: Atom.to_string(key)
-  defp name_of(key) when is_integer(key), do: Integer.to_string(key)
   defp name_of(key), do: key
 
   defp list(depth) do
     Enum.unzip(for _ <- 1..size()//1, do: any(depth))
   end
 
-  defp map(depth) do
-    pairs = for _ <- 1..size()//1, do: {key(), any(depth)}
-    pairs = Enum.uniq_by(pairs, fn {{_key, name}, _value} -> name end)
-    term = Map.new(pairs, fn {{key, _}, {value, _}} -> {key, value} end)
-    {term, Map.new(pairs, fn {{_, name}, {_, wanted}} -> {name, wanted} end)}
+  defp map(depth, kind \\ kind()) do
+    pairs = for _ <- 1..size()//1, do: {key(kind), any(depth)}
+
+    {Map.new(pairs, fn {{key, _}, {value, _}} -> {key, value} end),
+     Map.new(pairs, fn {{_, name}, {_, wanted}} -> {name, wanted} end)}
   end
 
   # Now and then beyond 32, where maps change their representation.
   defp size, do: if(pick(200) == 0, do: 30 + pick(40), else: pick(5))
-
-  defp calendar do
-    naive = NaiveDateTime.add(~N[1970-01-01 00:00:00], pick(8_000_000_000) - 4_000_000_000)
-    naive = %{naive | microsecond: Enum.random([{0, 0}, {pick(1_000_000), 1 + pick(6)}])}
-    utc = DateTime.from_naive!(naive, "Etc/UTC")
-    zoned = %{utc | time_zone: "Europe/Tallinn", zone_abbr: "EET", utc_offset: 7200}
-
-    Enum.random([
-      {naive, NaiveDateTime.to_iso8601(naive)},
-      {utc, DateTime.to_iso8601(utc)},
-      {zoned, DateTime.to_iso8601(zoned)},
-      {NaiveDateTime.to_date(naive), naive |> NaiveDateTime.to_date() |> Date.to_iso8601()},
-      {NaiveDateTime.to_time(naive), naive |> NaiveDateTime.to_time() |> Time.to_iso8601()}
-    ])
-  end
-
-  # Money: two digits behind the point.
-  defp decimal do
-    {sign, units, cents} = {sign(), pick(100_000), pick(100)}
-    cents_text = String.pad_leading("#{cents}", 2, "0")
-    text = "#{if sign < 0, do: "-"}#{units}.#{cents_text}"
-    {%{__struct__: Decimal, sign: sign, coef: units * 100 + cents, exp: -2}, text}
-  end
-
-  defp fragment do
-    Enum.random([
-      {{:json, " [ 1 , \"\\u00e9\\n\" ] "}, [1, "é\n"]},
-      {{:json, ~S({"a":{"b":null},"a":1})}, %{"a" => 1}},
-      {{:json, "-1.5e3"}, -1500.0},
-      {{:json, "18446744073709551616"}, 18_446_744_073_709_551_616},
-      {{:json, "true"}, true}
-    ])
-  end
 end

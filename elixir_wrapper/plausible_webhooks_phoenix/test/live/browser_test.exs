@@ -43,7 +43,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.BrowserTest do
 
     # Three that failed are there from the moment at which there is a webhook.
     flaky = Task.async(fn -> flaky(context) end)
-    arguments = ["http://127.0.0.1:#{port}/sites/1", HttpReceiver.url(receiver, "")]
+
+    arguments = [
+      "settings.mjs",
+      "http://127.0.0.1:#{port}/sites/1",
+      HttpReceiver.url(receiver, "")
+    ]
+
     {output, status} = System.cmd(@run, arguments, stderr_to_stdout: true)
 
     case status do

@@ -78,7 +78,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
       html = click(view, "#webhook-delete-confirm")
       assert html =~ "Webhook deleted."
       assert html =~ "No webhooks yet"
-      assert {:error, %API.Error{reason: :not_found}} = API.get_webhook(context.name, :owner, 1, webhook.id)
+
+      assert {:error, %API.Error{reason: :not_found}} =
+               API.get_webhook(context.name, :owner, 1, webhook.id)
     end
 
     test "not without being asked", context do

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.InstallCase do
   @moduledoc false
-  # A folder with the miniature of Plausible under test/fixtures, and what is asked of
-  # the installer's changes in it.
+  # A folder with files that hold just what the installer searches for, and helpers for
+  # the changes that it plans. `tmp_dir/analytics` is the folder.
 
   use ExUnit.CaseTemplate
 
@@ -9,8 +9,123 @@ defmodule Plausible.Webhooks.InstallCase do
 
   alias Plausible.Webhooks.Installer
 
-  @fixtures Path.expand("../fixtures", __DIR__)
   @now ~N[2026-11-26 10:20:30]
+
+  @tree %{
+    "Dockerfile" => """
+    FROM one AS build
+    RUN apk add --no-cache make gcc
+    COPY mix.exs ./
+    RUN mix deps.get
+    FROM two
+    RUN apk add --no-cache libstdc++ \\
+      && true
+    """,
+    "assets/css/app.css" => """
+    @source "../../lib/plausible_web";
+    """,
+    "config/runtime.exs" => """
+    import Config
+    config_dir = "/secrets"
+    secret_key_base = get_var_from_path_or_env(config_dir, "KEY")
+    """,
+    "lib/plausible/application.ex" => """
+    defmodule Sample.Children do
+      def children(endpoint) do
+        [
+          {Phoenix.PubSub, name: Sample.PubSub},
+          endpoint
+        ]
+        |> Enum.reject(&is_nil/1)
+      end
+    end
+    """,
+    "lib/plausible/goals/goals.ex" => """
+    defmodule Sample.Goals do
+      def create(site, goal) do
+        Repo.transaction(fn -> Repo.insert({site, goal}) end)
+      end
+
+      def update(goal, fields) do
+        Repo.update(goal, fields)
+      end
+
+      def delete(id, site_id) do
+        deleted = Repo.delete_all({id, site_id})
+
+        case deleted do
+          {0, _} -> :error
+          _some -> :ok
+        end
+      end
+
+      def delete_404(site) do
+        Repo.delete_all(site)
+        :ok
+      end
+    end
+    """,
+    "lib/plausible/ingestion/event.ex" => """
+    defmodule Sample.Events do
+      def build_and_buffer(buffered) do
+        {:ok, %{buffered: buffered}}
+      end
+    end
+    """,
+    "lib/plausible_web/controllers/site_controller.ex" => """
+    defmodule Sample.Controller do
+      def settings_integrations(conn, _params) do
+        conn
+      end
+    end
+    """,
+    "lib/plausible_web/router.ex" => """
+    defmodule Sample.Router do
+      get "/:domain/settings/integrations", SiteController, :settings_integrations
+    end
+    """,
+    "lib/plausible_web/templates/site/settings_goals.html.heex" => """
+    {live_render(@conn, Goals)}
+    """,
+    "lib/plausible_web/views/layout_view.ex" => """
+    defmodule Sample.Sidebar do
+      def entries(regular_site?) do
+        [
+          if regular_site? do
+            %{key: "Integrations", value: "integrations", icon: :plug}
+          end,
+          %{key: "Last", value: "last"}
+        ]
+        |> Enum.reject(&is_nil/1)
+      end
+    end
+    """,
+    "lib/workers/traffic_change_notifier.ex" => """
+    defmodule Sample.Notifier do
+      def check(notification, current_visitors, now) do
+        if current_visitors >= notification.threshold do
+          stats = %{sources: [], pages: []}
+
+          mail(notification, stats, now)
+        end
+
+        if current_visitors < notification.threshold do
+          mail(notification, %{}, now)
+        end
+      end
+    end
+    """,
+    "mix.exs" => """
+    defmodule Sample.MixProject do
+      defp deps do
+        [
+          {:phoenix, "~> 1.0"},
+          {:zoned, "~> 1.0"}
+        ]
+      end
+    end
+    """
+  }
 
   using do
     quote do
@@ -23,42 +138,48 @@ defmodule Plausible.Webhooks.InstallCase do
 
   setup %{tmp_dir: dir} do
     root = Path.join(dir, "analytics")
-    File.cp_r!(fixture("plausible"), root)
+    for {path, text} <- @tree, do: write(root, path, text)
     {:ok, root: root}
   end
 
-  @doc "The files that are changed, or made."
+  @doc "The files that the installer changes or makes."
   def files do
-    ~w(Dockerfile assets/css/app.css config/runtime.exs lib/plausible/application.ex
-       lib/plausible/goals/goals.ex lib/plausible/ingestion/event.ex
-       lib/plausible_web/controllers/site_controller.ex lib/plausible_web/router.ex
-       lib/plausible_web/templates/site/settings_webhooks.html.heex
-       lib/plausible_web/views/layout_view.ex lib/workers/traffic_change_notifier.ex mix.exs
-       priv/repo/migrations/20261126102030_add_plausible_webhooks.exs)
-  end
+    unchanged = "lib/plausible_web/templates/site/settings_goals.html.heex"
 
-  def fixture(path), do: Path.join(@fixtures, path)
+    new = [
+      "lib/plausible_web/templates/site/settings_webhooks.html.heex",
+      "priv/repo/migrations/20261126102030_add_plausible_webhooks.exs"
+    ]
+
+    Enum.sort(new ++ (Map.keys(@tree) -- [unchanged]))
+  end
 
   def plan(root, options \\ []),
     do: Installer.plan(root, Keyword.put_new(options, :now, @now))
 
-  def of(changes, path), do: Enum.find(changes, &(&1.path == path)) || flunk("no #{path}")
+  @doc "The change of one file."
+  def change(root, path, options \\ []) do
+    root |> plan(options) |> Enum.find(&(&1.path == path)) || flunk("no change of #{path}")
+  end
 
-  def edits(changes), do: Enum.filter(changes, &match?(%{result: {:edit, _, _}}, &1))
+  @doc "The lines that the installer adds to a file, each block as one text. It removes none."
+  def added(root, path, options \\ []), do: added(change(root, path, options))
 
-  @doc "The lines that an edit adds, each block as one text; it takes none away."
   def added(%{result: {:edit, old, new}}) do
     script = List.myers_difference(String.split(old || "", "\n"), String.split(new, "\n"))
     assert for({:del, lines} <- script, lines != [""], do: lines) == []
     for {:ins, lines} <- script, do: Enum.join(lines, "\n")
   end
 
-  def write(root, path, text), do: File.write!(Path.join(root, path), text)
-  def read(root, path), do: File.read!(Path.join(root, path))
+  def added(%{result: result}), do: flunk("no edit: #{inspect(result)}")
 
-  @doc "Puts a file as it was in another year in the place of today's."
-  def older(root, path),
-    do: File.cp!(fixture(Path.join("plausible_older", path)), Path.join(root, path))
+  def write(root, path, text) do
+    path = Path.join(root, path)
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path, text)
+  end
+
+  def read(root, path), do: File.read!(Path.join(root, path))
 
   def replace(root, path, from, to) do
     text = read(root, path)
@@ -66,7 +187,7 @@ defmodule Plausible.Webhooks.InstallCase do
     write(root, path, String.replace(text, from, to))
   end
 
-  @doc "Every file with what is in it."
+  @doc "Every file with its text."
   def snapshot(root) do
     for path <- Path.wildcard(Path.join(root, "**"), match_dot: true),
         File.regular?(path),

@@ -1,7 +1,6 @@
 # Run by native_exit_test in a VM of its own: the whole application, from events to
 # the log on SQLite, under load with TLS; then the VM is ended the given way.
 alias Plausible.Webhooks
-alias Plausible.Webhooks.Host.File, as: Sites
 
 [how, port, ca_file, after_ms] = System.argv()
 
@@ -12,11 +11,6 @@ Logger.configure(level: :error)
 dir = Path.expand("application-#{System.pid()}")
 File.mkdir_p!(dir)
 
-File.write!(
-  Path.join(dir, "sites.json"),
-  ~s({"sites":[{"id":1,"domain":"example.com","goals":[{"id":1,"event_name":"Signup"}]}]})
-)
-
 defmodule Exiting do
   # An application, so that init:stop/1 ends it in order, as it would end a host's.
   use Application
@@ -25,10 +19,11 @@ defmodule Exiting do
   def start(_type, [dir, ca_file]) do
     Supervisor.start_link(
       [
-        {Sites, path: Path.join(dir, "sites.json"), name: Exiting.Sites},
+        {Demo.Host,
+         sites: [%{id: 1, domain: "example.com", goals: [%{id: 1, event_name: "Signup"}]}]},
         {Webhooks,
          store: {Plausible.Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
-         host: {Sites, Exiting.Sites},
+         host: {Demo.Host, Demo.Host},
          vault: {:file, Path.join(dir, "webhooks.key")},
          policy: %{https_only: true, allow: ["127.0.0.0/8"]},
          ca_file: ca_file,

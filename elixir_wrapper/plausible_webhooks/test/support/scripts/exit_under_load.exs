@@ -15,18 +15,17 @@ policy = %{https_only: true, allow: ["127.0.0.0/8"]}
     ca_file: ca_file,
     lane_in_flight_max: 16,
     lane_rate_per_s: 1_000_000,
-    host_rate_per_s: 1_000_000
+    destination_rate_per_s: 1_000_000
   })
 
 {:ok, secret} = Native.generate_secret()
-{:ok, {private, _public}} = Native.generate_keypair()
 
 for n <- 1..8 do
   :ok =
     Native.put_endpoint(engine, %{
       webhook_id: "wh_#{n}",
       url: "https://127.0.0.1:#{port}/#{n}",
-      keys: [secret, private]
+      keys: [secret]
     })
 end
 
@@ -41,7 +40,7 @@ submit = fn submit, n ->
 end
 
 sign = fn sign ->
-  {:ok, _} = Native.sign([secret, private], "msg_1", 1, "{}")
+  {:ok, _} = Native.sign([secret], "msg_1", 1, "{}")
   {:ok, _} = Native.generate_secret()
   {:ok, _} = Native.check_url("https://example.com/", policy)
   {:ok, _} = Native.encode(%{"a" => [1, 2.5, "x"]})

@@ -6,7 +6,6 @@
 alias Plausible.Webhooks
 alias Plausible.Webhooks.{Delivery, Id}
 alias Plausible.Webhooks.Accept.Outbox
-alias Plausible.Webhooks.Host.File, as: Sites
 
 [mode, dir, url, first] = System.argv()
 
@@ -17,10 +16,11 @@ Logger.configure(level: :error)
 {:ok, _} =
   Supervisor.start_link(
     [
-      {Sites, path: Path.join(dir, "sites.json"), name: Killed.Sites},
+      {Demo.Host,
+       sites: [%{id: 1, domain: "example.com", goals: [%{id: 1, event_name: "Signup"}]}]},
       {Webhooks,
        store: {Plausible.Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
-       host: {Sites, Killed.Sites},
+       host: {Demo.Host, Demo.Host},
        vault: {:file, Path.join(dir, "webhooks.key")},
        policy: %{https_only: false, allow_private: true},
        retry_delays_ms: List.duplicate(300, 10),

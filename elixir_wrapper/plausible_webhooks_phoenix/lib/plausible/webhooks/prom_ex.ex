@@ -90,7 +90,12 @@ defmodule Plausible.Webhooks.PromEx do
         reporter_options: [buckets: @buckets_ms],
         description: "The duration of attempts."
       ),
-      counter([:attempts], [:attempt, :stop], [:status_class, :error], "Attempts by their result."),
+      counter(
+        [:attempts],
+        [:attempt, :stop],
+        [:status_class, :error],
+        "Attempts by their result."
+      ),
       counter([:deliveries, :finished], [:delivery, :stop], [:state], "Deliveries that ended.")
     ]
   end

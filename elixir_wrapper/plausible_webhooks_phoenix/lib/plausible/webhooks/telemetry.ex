@@ -78,7 +78,16 @@ defmodule Plausible.Webhooks.Telemetry do
     :telemetry.execute(@prefix ++ name, measurements, shown)
   end
 
-  @attempt_keys [:instance, :site_id, :webhook_id, :delivery_id, :destination, :state, :status, :error]
+  @attempt_keys [
+    :instance,
+    :site_id,
+    :webhook_id,
+    :delivery_id,
+    :destination,
+    :state,
+    :status,
+    :error
+  ]
 
   defp translate(:attempt, timings, metadata) do
     shown = metadata |> Map.take([:number | @attempt_keys]) |> classified()

@@ -25,14 +25,12 @@ defmodule Plausible.Webhooks.Test.Crash.Node do
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Deliver.Owners
   alias Plausible.Webhooks.Runtime.Instance
-  alias Plausible.Webhooks.Host.File, as: Sites
   alias Plausible.Webhooks.Test.Repo
 
   @type config :: %{
           repo: keyword(),
           store: keyword(),
           options: keyword(),
-          sites: Path.t(),
           webhooks: [String.t()],
           first: non_neg_integer(),
           accept_ms: pos_integer(),
@@ -57,11 +55,12 @@ defmodule Plausible.Webhooks.Test.Crash.Node do
     # Some hosts start with the store away; whoever supervises them starts them again.
     children = [
       {Repo, config.repo},
-      {Sites, path: config.sites, name: __MODULE__.Sites},
+      {Demo.Host,
+       sites: [%{id: 1, domain: "example.com", goals: [%{id: 1, event_name: "Signup"}]}]},
       {Webhooks,
        [
          store: {Webhooks.Store.Ecto, [repo: Repo] ++ config.store},
-         host: {Sites, __MODULE__.Sites},
+         host: {Demo.Host, Demo.Host},
          traffic: false
        ] ++ config.options}
     ]

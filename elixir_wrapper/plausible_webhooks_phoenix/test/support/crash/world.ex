@@ -45,9 +45,6 @@ defmodule Plausible.Webhooks.Test.Crash.World do
     receiver = Receiver.of(start_supervised!({Receiver, secret}, id: Receiver))
     dir = options[:dir]
 
-    File.write!(Path.join(dir, "sites.json"), ~s({"sites":[{"id":1,"domain":"example.com",
-      "goals":[{"id":1,"event_name":"Signup"}]}]}))
-
     sql = start_supervised!({Postgrex, connect(cluster)}, id: Postgrex)
 
     world = %__MODULE__{
@@ -125,7 +122,6 @@ defmodule Plausible.Webhooks.Test.Crash.World do
       store: [prefix: world.prefix, timeout_ms: 2_000] ++ Keyword.get(options, :store, []),
       options:
         [vault: [@key], policy: %{https_only: false, allow_private: true}] ++ world.options,
-      sites: Path.join(world.dir, "sites.json"),
       webhooks: world.webhooks,
       first: number * @numbers,
       accept_ms: 1_000,

@@ -200,11 +200,12 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
     checked_at_ms = System.monotonic_time(:millisecond)
     destination = Webhook.destination(webhook)
     row = {webhook.id, webhook.version, status, checked_at_ms, webhook.site_id, destination}
-    older = {{webhook.id, :"$1", :_, :_, :_, :_}, [{:"=<", :"$1", webhook.version}]}
+    older = {webhook.id, :"$1", :_, :_, :_, :_}
+    replace = {older, [{:"=<", :"$1", webhook.version}], [{:const, row}]}
 
     in_table(fn ->
       :ets.insert_new(table, row) or
-        :ets.select_replace(table, [Tuple.append(older, [{:const, row}])]) == 1
+        :ets.select_replace(table, [replace]) == 1
     end)
   end
 

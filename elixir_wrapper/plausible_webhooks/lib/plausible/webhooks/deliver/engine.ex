@@ -36,7 +36,8 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   @native_options ~w(policy retry_delays_ms jitter_percent park_after_ms retry_after_max_ms
                      timeout_ms connect_timeout_ms dns_timeout_ms in_flight_max descriptors_max
                      circuit_failures response_header_bytes_max response_body_bytes_max
-                     waiting_max lane_in_flight_max lane_rate_per_s ca_file user_agent)a
+                     waiting_max lane_in_flight_max lane_rate_per_s
+                     destination_in_flight_max destination_rate_per_s ca_file user_agent)a
 
   @doc """
   Gives the engine a new owner, so that what the old one owns and no engine has can be
@@ -89,13 +90,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
 
   @doc "The engine's options as the native side takes them."
   @spec native_options(map()) :: map()
-  def native_options(options) do
-    options
-    |> Map.take(@native_options)
-    # The core calls the destination a host.
-    |> Map.put(:host_in_flight_max, options.destination_in_flight_max)
-    |> Map.put(:host_rate_per_s, options.destination_rate_per_s)
-  end
+  def native_options(options), do: Map.take(options, @native_options)
 
   @doc false
   def start_link(name),

@@ -11,7 +11,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   a process of its own.
   """
 
-  alias Plausible.Webhooks.{Delivery, Host, Native, Punycode, Store, Webhook}
+  alias Plausible.Webhooks.{Delivery, Host, Native, Store, Webhook}
   alias Plausible.Webhooks.Ingest.Goals
   alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
   alias Plausible.Webhooks.Manage.{Access, DeliveryLog, TestDelivery}
@@ -264,7 +264,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @doc """
   Judges what was typed in as a URL by the instance's policy, in the words of the
   error that saving it would give. `host_unicode` is an international host as people
-  read it (`Plausible.Webhooks.Punycode`), `nil` for any other. Reads nothing.
+  read it, `nil` for any other. Reads nothing.
 
       {:ok, %{url: "https://xn--bcher-kva.example/", host_unicode: "bücher.example"}} =
         Plausible.Webhooks.check_url("https://bücher.example")
@@ -273,10 +273,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   """
   @spec check_url(Instance.t(), term()) ::
           {:ok, checked_url()} | {:error, String.t()}
-  def check_url(instance, text) do
-    with {:ok, checked} <- URL.check(text, instance.options.policy),
-         do: {:ok, Map.put(checked, :host_unicode, Punycode.readable(checked.host))}
-  end
+  def check_url(instance, text), do: URL.check(text, instance.options.policy)
 
   @doc """
   The POST of a delivery as it would leave now: where to, with which headers, in the

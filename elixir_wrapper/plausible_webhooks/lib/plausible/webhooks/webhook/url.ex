@@ -5,7 +5,13 @@ defmodule Plausible.Webhooks.Webhook.URL do
 
   alias Plausible.Webhooks.Native
 
-  @type checked :: %{url: String.t(), scheme: String.t(), host: String.t(), port: 1..65_535}
+  @type checked :: %{
+          url: String.t(),
+          scheme: String.t(),
+          host: String.t(),
+          host_unicode: String.t() | nil,
+          port: 1..65_535
+        }
 
   @messages %{
     too_long: "must be at most 2048 bytes",
@@ -24,9 +30,16 @@ defmodule Plausible.Webhooks.Webhook.URL do
 
   @spec check(term(), map()) :: {:ok, checked()} | {:error, String.t()}
   def check(text, policy) when is_binary(text) do
-    with {:error, reason} <- Native.check_url(text, policy),
-         do: {:error, Map.get(@messages, reason, "is not valid (#{reason})")}
+    case Native.check_url(text, policy) do
+      {:ok, url} -> {:ok, %{url | host_unicode: readable(url.host_unicode)}}
+      {:error, reason} -> {:error, Map.get(@messages, reason, "is not valid (#{reason})")}
+    end
   end
 
   def check(_other, _policy), do: {:error, "must be text"}
+
+  # IDNA also allows joiners and some punctuation, which a reader cannot see or may
+  # mistake for a dot or a slash.
+  defp readable(nil), do: nil
+  defp readable(host), do: if(host =~ ~r/\A[\p{L}\p{M}\p{N}._-]+\z/u, do: host)
 end

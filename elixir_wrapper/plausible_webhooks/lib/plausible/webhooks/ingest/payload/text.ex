@@ -3,17 +3,13 @@ defmodule Plausible.Webhooks.Ingest.Payload.Text do
   # Makes text out of what an event may hold.
 
   @doc false
-  # Bytes that are not UTF-8 become U+FFFD, one for each; what no JSON can hold
-  # (a process id, a function, an unknown struct) becomes null.
+  # Bytes that are not UTF-8 become U+FFFD, one for each. A term without a JSON form (a
+  # process id, a function, a struct) becomes null.
   @spec make_encodable(term()) :: term()
   def make_encodable(text) when is_binary(text), do: valid(text)
 
   def make_encodable(value) when is_number(value) or is_atom(value), do: value
   def make_encodable(list) when is_list(list), do: Enum.map(list, &make_encodable/1)
-
-  def make_encodable(%{__struct__: struct} = value)
-      when struct in [Date, Time, NaiveDateTime, DateTime],
-      do: value
 
   def make_encodable(%{__struct__: _other}), do: nil
 

@@ -1,12 +1,12 @@
 defmodule Plausible.Webhooks.Store.SQLite.Native do
   @moduledoc false
-  # Stubs of the NIF over libsqlite3, nothing else. The library is built only where
-  # SQLite is found: a host that keeps deliveries elsewhere needs no SQLite.
+  # The stubs of the NIF over libsqlite3. Its library is built where SQLite is found: a
+  # host that keeps deliveries elsewhere needs none.
   #
-  # A connection belongs to one process: the death of that process interrupts the
-  # running statement, and every further call returns `{:error, :closed}`. A wrong
-  # type raises ArgumentError; errors of SQLite are `{:error, {code, text}}` with the
-  # primary result code, https://www.sqlite.org/rescode.html.
+  # A connection belongs to the process that opened it. That process's death interrupts
+  # the running statement, and every later call returns `{:error, :closed}`. A wrong type
+  # raises ArgumentError. SQLite's errors are `{:error, {code, text}}` with the primary
+  # result code, https://www.sqlite.org/rescode.html.
 
   alias Plausible.Webhooks.Runtime.NativeLibrary
 
@@ -30,23 +30,22 @@ defmodule Plausible.Webhooks.Store.SQLite.Native do
   defp missing, do: :erlang.nif_error(NativeLibrary.exception(__MODULE__))
 
   @doc """
-  Opens an existing file (an empty one is a new database). The caller is the
-  owner. Nothing is read yet: what is no database shows at the first statement.
+  Opens an existing file; an empty one becomes a new database. The file is not read: if
+  it is not a database, the first statement fails.
   """
   @spec open(Path.t()) :: {:ok, connection()} | error()
   def open(_path), do: missing()
 
   @doc """
-  Runs one statement, with as many parameters as it has, at most 64. Statements
-  are kept prepared by their text (64 KiB at most). `:busy`: another process is
-  inside.
+  Runs one statement, with as many parameters as it has, at most 64. Statements are kept
+  prepared by their text, of at most 64 KiB. `:busy`: another call uses the connection.
   """
   @spec execute(connection(), String.t(), [param()]) :: {:ok, [tuple()]} | error()
   def execute(_connection, _sql, _params), do: missing()
 
   @doc """
-  Closes the file; twice is once. A connection that is collected without it is
-  closed too, but leaves the write-ahead log to the next one.
+  Closes the file. A second call does nothing. A connection that is garbage collected
+  is closed too, but leaves its write-ahead log to the next one.
   """
   @spec close(connection()) :: :ok | error()
   def close(_connection), do: missing()

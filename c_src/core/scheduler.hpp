@@ -1,0 +1,106 @@
+// Purpose: which delivery starts next. A delivery needs a place in its lane, at
+// its destination and in the engine, and a token of lane and destination.
+// Ownership: owns lanes, their items, and destinations.
+// Thread: loop only.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/lane.hpp"
+#include "core/places.hpp"
+#include "core/timers.hpp"
+#include "webhooks/delivery.hpp"
+#include "webhooks/engine_options.hpp"
+
+namespace webhooks {
+
+class Scheduler {
+ public:
+  // `in_flight`: the engine's places, taken by whoever opens connections.
+  // `waiting`: counts deliveries that are not started.
+  Scheduler(const EngineOptions& options, const Places& in_flight,
+            Timers& timers, std::atomic<std::uint64_t>& waiting)
+      : options_(options),
+        in_flight_(in_flight),
+        timers_(timers),
+        waiting_(waiting) {}
+
+  void put(Endpoint endpoint);
+  // Returns the deliveries that were waiting, still counted as such. Those that
+  // are started end with their attempt.
+  std::vector<Delivery> remove(const std::string& webhook_id);
+  std::size_t lanes() const noexcept { return by_webhook_.size(); }
+
+  Lane* lane(const std::string& webhook_id) const;
+  Item* item(const std::string& delivery_id) const;
+  std::vector<std::string> delivery_ids() const;
+
+  // A lane holds what it can begin before park_after_ms, and no more than what
+  // all others leave free. Otherwise a few webhooks that get more than they may
+  // send would fill the engine, and all others would wait in the store.
+  bool has_room(const Lane& lane) const;
+  // The wait of a delivery that finds no room: until the lane's rate lets it
+  // go, so that the store brings back no more than can be sent.
+  std::int64_t book_ms(Lane& lane) const;
+  // `delivery` is counted as waiting.
+  void add(Lane& lane, Delivery delivery, std::int64_t wait_ms);
+  // A manual delivery of the same id came: what waits goes next.
+  void hurry(Item& item, std::uint32_t schedule_from);
+
+  // The delivery to start now, which has its places at lane and destination
+  // but not in the engine. Null: none can start.
+  Item* next();
+  // Its attempt came to this; the places are free again. Followed by retry()
+  // or drop().
+  void finish(Item& item, ErrorClass error);
+  void retry(Item& item, std::int64_t wait_ms);
+  void drop(Item& item);
+
+  // Their timer is due.
+  void resume(Item& item);
+  void resume(Lane& lane);
+  void resume(Destination& destination) { serve(destination); }
+
+ private:
+  Destination& destination_of(const std::string& name);
+  TokenBucket bucket_of(const Endpoint& endpoint) const;
+  std::uint32_t rate_of(const Endpoint& endpoint) const;
+  std::uint32_t limit_of(const Lane& lane) const;
+
+  void attach(Lane& lane);
+  void detach(Lane& lane);
+  void move(Item& item, Item::Stage stage);
+  void erase(Item& item);
+  void delay(Item& item, std::int64_t wait_ms);
+
+  void enqueue(Lane& lane);
+  void queue_for_engine(Lane& lane, Lane::Waits waits);
+  void queue_for_destination(Lane& lane);
+  void leave_queue(Lane& lane);
+  void set_standing(Lane& lane, Standing standing);
+  bool may_start(const Lane& lane) const;
+  bool take_place(Lane& lane);
+  void give_back_place(Destination& destination, Standing standing);
+  void serve(Destination& destination);
+  Item* start_next(Lane& lane);
+
+  const EngineOptions& options_;
+  const Places& in_flight_;
+  Timers& timers_;
+  std::atomic<std::uint64_t>& waiting_;
+  std::uint64_t tickets_ = 0;
+  std::unordered_map<std::string, Destination> destinations_;
+  std::list<Lane> lanes_;  // deleted ones too, until their attempts are over
+  std::unordered_map<std::string, Lane*> by_webhook_;
+  std::unordered_map<std::string_view, Item*> items_;  // by delivery id
+  LaneQueue run_queue_;
+};
+
+}  // namespace webhooks

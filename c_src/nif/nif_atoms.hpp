@@ -1,0 +1,31 @@
+// Purpose: the atoms of this library that are needed for every delivery, made
+// once.
+// Thread: any scheduler.
+#pragma once
+
+#include <erl_nif.h>
+
+namespace webhooks::nif {
+
+// clang-format off
+#define WEBHOOKS_ATOMS(X)                                                 \
+  X(id) X(webhook_id) X(body) X(attempts) X(schedule_from) X(next_at_ms)  \
+  X(manual) X(retry) X(delivery_id) X(number) X(state) X(status)          \
+  X(detail) X(started_at_ms) X(dns_us) X(connect_us) X(tls_us)            \
+  X(first_byte_us) X(total_us) X(remote_ip) X(response_content_type)      \
+  X(response_body) X(response_truncated) X(gone) X(delivered) X(pending)  \
+  X(parked) X(failed) X(cancelled)
+// clang-format on
+
+namespace atoms {
+#define X(name) extern ERL_NIF_TERM name;
+WEBHOOKS_ATOMS(X)
+#undef X
+extern ERL_NIF_TERM struct_key;      // __struct__
+extern ERL_NIF_TERM attempt_module;  // Plausible.Webhooks.Attempt
+}  // namespace atoms
+
+// Only the first call writes, as in create_basic_atoms.
+void create_atoms(ErlNifEnv* env) noexcept;
+
+}  // namespace webhooks::nif

@@ -1,0 +1,55 @@
+// Purpose: what an engine is started with.
+// Ownership: plain values.
+// Thread: any.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "webhooks/resolver.hpp"
+#include "webhooks/result.hpp"
+#include "webhooks/url.hpp"
+
+namespace webhooks {
+
+struct EngineOptions {
+  UrlPolicy policy;
+  // Delay before retry n (from 0) after a failed attempt. At most 12.
+  std::vector<std::uint32_t> retry_delays_ms = {10'000, 60'000, 300'000};
+  std::uint32_t jitter_percent = 20;     // 0..100, both ways
+  std::uint32_t park_after_ms = 60'000;  // a longer wait leaves the engine
+  std::uint32_t retry_after_max_ms = 6 * 3'600'000;
+  std::uint32_t timeout_ms = 15'000;  // the whole attempt, DNS included
+  std::uint32_t connect_timeout_ms = 5'000;
+  std::uint32_t lane_in_flight_max = 8;
+  std::uint32_t lane_rate_per_s = 50;
+  std::uint32_t destination_in_flight_max = 64;  // over all its lanes
+  std::uint32_t destination_rate_per_s = 200;
+  std::uint32_t in_flight_max = 4096;
+  // Half for what is in flight, half for idle connections; 0: half of what the
+  // process may open. Never more than that.
+  std::uint32_t descriptors_max = 0;
+  std::uint32_t waiting_max = 100'000;  // manual ones may exceed it by a tenth
+  std::uint32_t circuit_failures = 5;   // then one probe at a time; 0: never
+  std::uint32_t body_bytes_max = 256 * 1024;  // larger: fails unsent
+  std::uint32_t response_body_bytes_max = 16 * 1024;
+  std::uint32_t response_header_bytes_max = 64 * 1024;
+  std::uint32_t resolver_threads_max = 512;
+  std::uint32_t dns_timeout_ms = 5'000;
+  std::uint32_t dns_cache_ms = 30'000;
+  std::uint32_t multi_handles = 64;  // 1..64, fewer where descriptors are few
+  std::string ca_file;               // PEM; empty: the system's
+  std::string user_agent;            // empty: Plausible-Webhooks/<version>
+  ResolveFunction resolve;           // empty: getaddrinfo
+  // The clock of due_at_ms, next_at_ms and started_at_ms, called by the thread
+  // that drives. Empty: the system's time, by which signatures always go. A
+  // caller that has a clock without leaps gives it here.
+  std::function<std::int64_t()> now_ms;
+};
+
+// Error: `invalid_option`; its detail is the option's public name.
+Status check_options(const EngineOptions& options);
+
+}  // namespace webhooks

@@ -1,0 +1,31 @@
+// Purpose: what an engine tells about itself.
+// Ownership: plain values.
+// Thread: any.
+#pragma once
+
+#include <cstdint>
+
+namespace webhooks {
+
+struct EngineStats {
+  std::uint64_t in_flight = 0;
+  std::uint64_t waiting = 0;
+  std::uint64_t lanes = 0;
+  std::uint64_t finished_unread = 0;  // attempts not yet fetched by run_once
+  // In force: less than asked where the process may open few descriptors.
+  std::uint64_t in_flight_max = 0;
+  std::uint64_t submitted = 0;
+  std::uint64_t attempts = 0;
+  std::uint64_t delivered = 0;
+  std::uint64_t retried = 0;
+  std::uint64_t parked = 0;
+  std::uint64_t failed = 0;
+  std::uint64_t cancelled = 0;
+  std::uint64_t connections_opened = 0;
+  std::uint64_t resolver_threads = 0;
+  std::uint64_t resolver_stuck = 0;  // lookups still running past deadline
+  std::uint64_t loop_turns = 0;
+  bool stopped = false;
+};
+
+}  // namespace webhooks

@@ -1,0 +1,99 @@
+// Purpose: what epoll says of connections that nobody uses at the moment.
+// Thread: one; the server has its own.
+#include "core/event_loop.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "catch.hpp"
+#include "test_server.hpp"
+#include "timing.hpp"
+
+using namespace webhooks;
+using namespace webhooks::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr std::chrono::milliseconds kConnectTimeout = 800ms;
+
+// A transfer whose callback for the body can be made to take long.
+struct Get {
+  CurlEasy easy{curl_easy_init()};
+  std::chrono::steady_clock::time_point busy_until{};
+
+  void start(EventLoop& loop, const std::string& url) {
+    CURL* handle = easy.get();
+    curl_easy_setopt(handle, CURLOPT_URL, url.c_str());
+    curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS,
+                     static_cast<long>(kConnectTimeout.count()));
+    curl_easy_setopt(handle, CURLOPT_CLOSESOCKETFUNCTION,
+                     EventLoop::on_close_socket);
+    curl_easy_setopt(handle, CURLOPT_CLOSESOCKETDATA, &loop);
+    curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(handle, CURLOPT_WRITEDATA, this);
+    REQUIRE(loop.add(0, handle));
+  }
+
+  static std::size_t on_body(char*, std::size_t size, std::size_t count,
+                             void* get) {
+    std::this_thread::sleep_until(static_cast<Get*>(get)->busy_until);
+    return size * count;
+  }
+};
+
+}  // namespace
+
+// curl of Debian 12 keeps the timer of the connect timeout while a request runs
+// and looks at the socket when that timer is due. The first answer takes so
+// long to read that the other timers are due when the second one's event is
+// handed to curl. Then curl reads the third answer, too, whose own event is
+// still to come.
+TEST_CASE("event loop: an event out of date does not close the connection") {
+  TestServer server;
+  const std::vector<std::string> paths = {"/1", "/2", "/3"};
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    const auto wait_ms = static_cast<std::uint32_t>(20 * (i + 1));
+    server.on(paths[i], Reply().wait(wait_ms).answer(200, {}, "body"));
+  }
+  auto created = EventLoop::create(1, 8);
+  REQUIRE(created.ok());
+  EventLoop& loop = *created.value();
+  std::size_t finished = 0;
+  std::size_t failed = 0;
+  const EventLoop::Done done = [&](CURL*, CURLcode code) {
+    ++finished;
+    failed += code == CURLE_OK ? 0U : 1U;
+  };
+  const auto until_finished = [&](std::size_t count) {
+    return eventually([&] {
+      loop.poll(1'000, done);
+      return finished == count;
+    });
+  };
+  std::vector<Get> gets(paths.size());
+  gets[0].busy_until =
+      std::chrono::steady_clock::now() + kConnectTimeout * 5 / 4;
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    gets[i].start(loop, server.url(paths[i]));
+  }
+  REQUIRE(eventually([&] {
+    loop.poll(0, done);
+    return server.count() == paths.size();
+  }));
+  // All answers are there: one wait returns all events.
+  const std::size_t bytes = paths.size() * answer_bytes(200, {}, "body").size();
+  REQUIRE(eventually([&] { return server.bytes_sent() >= bytes; }));
+  REQUIRE(until_finished(3));
+  for (Get& get : gets) {
+    get.start(loop, server.url("/"));
+  }
+  REQUIRE(until_finished(6));
+  CHECK(failed == 0);
+  CHECK(server.connections() == 3);
+  gets.clear();
+  loop.close_multis();
+}

@@ -1,0 +1,249 @@
+defmodule Plausible.Webhooks.RealTree.AdapterTest do
+  # What the adapter asks of Plausible, compared with Plausible's own answers.
+  use Plausible.Webhooks.Test.PlausibleCase, async: false
+
+  alias Plausible.Webhooks.Host.Plausible, as: Host
+
+  describe "sites and goals" do
+    test "a site is found by id and by domain", %{site: site} do
+      facts = Host.site([], site.id)
+      assert facts.domain == site.domain
+      assert facts.stats_start_at_ms == 1_577_836_800_000
+      assert facts.events
+      assert Host.site_by_domain([], site.domain) == facts
+      assert Host.site([], site.id + 1_000_000) == nil
+      assert Host.site_by_domain([], "elsewhere.example") == nil
+      assert Host.goals([], site.id + 1_000_000) == []
+    end
+
+    test "a goal that is created, changed or deleted counts at once", context do
+      webhook!(context, "/goals", events: ["goal.completed"])
+      track(context.site, "Signup")
+      assert log(context) == []
+
+      goal = goal!(context.site, %{"event_name" => "Signup"})
+      track(context.site, "Signup")
+      assert [%{"data" => %{"goal" => %{"name" => "Signup"}}}] = received(context, "/goals", 1)
+
+      {:ok, goal} = Plausible.Goals.update(goal, %{"display_name" => "Registration"})
+      track(context.site, "Signup")
+      assert [_, %{"data" => %{"goal" => renamed}}] = received(context, "/goals", 2)
+      assert renamed["name"] == "Registration"
+
+      :ok = Plausible.Goals.delete(goal.id, context.site)
+      track(context.site, "Signup")
+
+      Plausible.Goals.batch_create_event_goals(["Batch"], context.site)
+      Plausible.Goals.create_outbound_links(context.site)
+      found = %{"goal_type" => "event", "event_name" => "Found"}
+      {:ok, _} = Plausible.Goals.find_or_create(context.site, found)
+
+      for name <- ["Batch", "Outbound Link: Click", "Found"], do: track(context.site, name)
+      names = for body <- received(context, "/goals", 5), do: body["data"]["goal"]["name"]
+      assert Enum.sort(Enum.drop(names, 2)) == ["Batch", "Found", "Outbound Link: Click"]
+
+      Plausible.Goals.delete_outbound_links(context.site)
+      track(context.site, "Outbound Link: Click")
+      assert settled_count(context, "/goals") == 5
+    end
+  end
+
+  describe "visitors" do
+    test "equal those that Plausible counts", %{site: site} do
+      now = NaiveDateTime.utc_now()
+      visits!(site, 7, now)
+      visits!(site, 5, NaiveDateTime.add(now, -200), user_id: 77)
+      visits!(site, 3, NaiveDateTime.add(now, -3_600))
+      visits!(site, 2, NaiveDateTime.add(now, -13 * 3_600))
+
+      now_ms = System.system_time(:millisecond)
+      windows = [{now_ms - 300_000, now_ms}, {now_ms - 43_200_000, now_ms}]
+      assert {:ok, [five_minutes, twelve_hours]} = Host.visitors([], site.id, windows)
+      assert five_minutes == Plausible.Stats.Clickhouse.current_visitors(site)
+      assert twelve_hours == Plausible.Stats.Clickhouse.current_visitors_12h(site)
+      assert {five_minutes, twelve_hours} == {8, 11}
+    end
+
+    test "of many windows come in the order of the windows", %{site: site} do
+      at = ~N[2026-01-05 10:00:00]
+      for n <- 1..11, do: visits!(site, n, NaiveDateTime.add(at, n * 60))
+      start_ms = DateTime.to_unix(DateTime.from_naive!(at, "Etc/UTC"), :millisecond)
+      windows = for n <- 11..0//-1, do: {start_ms + n * 60_000, start_ms + (n + 1) * 60_000}
+      assert Host.visitors([], site.id, windows) == {:ok, Enum.to_list(11..0//-1)}
+      assert Host.visitors([], site.id, []) == {:ok, []}
+      assert {:error, :no_site} = Host.visitors([], site.id + 1_000_000, [{0, 1}])
+    end
+
+    test "top sources and pages are the largest, without direct visits", %{site: site} do
+      now = NaiveDateTime.utc_now()
+
+      for {source, page, count} <- [
+            {"Google", "/a", 5},
+            {"Hacker News", "/b", 4},
+            {"Reddit", "/c", 3},
+            {"Bing", "/d", 2},
+            {"", "/", 9}
+          ],
+          do: visits!(site, count, now, referrer_source: source, pathname: page)
+
+      now_ms = System.system_time(:millisecond)
+
+      assert {:ok, %{sources: sources, pages: pages}} =
+               Host.breakdown([], site.id, {now_ms - 300_000, now_ms}, 3)
+
+      assert sources == [
+               %{name: "Google", visitors: 5},
+               %{name: "Hacker News", visitors: 4},
+               %{name: "Reddit", visitors: 3}
+             ]
+
+      assert Enum.map(pages, & &1.path) == ["/", "/a", "/b"]
+    end
+  end
+
+  describe "alerts" do
+    setup context do
+      webhook!(context, "/alert", events: ["traffic.spike"], spike_threshold: 10)
+      visits!(context.site, 12)
+      %{team: team_of(context.site)}
+    end
+
+    test "are not sent for a locked team", context do
+      change!(context.team, locked: true)
+      evaluate!()
+      assert log(context) == []
+
+      change!(context.team, locked: false)
+      evaluate!()
+      received(context, "/alert", 1)
+    end
+
+    test "are not sent while traffic is refused", context do
+      change!(context.team, accept_traffic_until: Date.utc_today())
+      evaluate!()
+      assert log(context) == []
+
+      change!(context.team, accept_traffic_until: Date.add(Date.utc_today(), 1))
+      evaluate!()
+      received(context, "/alert", 1)
+    end
+  end
+
+  if enterprise?() do
+    describe "what a plan and the owner hide" do
+      setup context do
+        goal!(context.site, %{"event_name" => "Purchase", "currency" => "EUR"})
+
+        goal!(context.site, %{
+          "event_name" => "Purchase",
+          "display_name" => "Growth purchase",
+          "custom_props" => %{"plan" => "growth"}
+        })
+
+        webhook!(context, "/hook", events: ["goal.completed"])
+        :ok
+      end
+
+      test "a trial shows everything", context do
+        everything = ["email", "plan"]
+
+        assert purchase(context, 2) == [
+                 {"Growth purchase", everything, true},
+                 {"Purchase", everything, true}
+               ]
+      end
+
+      test "a plan without custom properties and revenue hides both", context do
+        Plausible.Factory.insert(:growth_subscription, team: team_of(context.site))
+        change!(team_of(context.site), trial_expiry_date: Date.add(Date.utc_today(), -1))
+        :ok = Webhooks.goals_changed(context.site.id)
+        assert purchase(context, 1) == [{"Purchase", [], false}]
+      end
+
+      test "a property that the owner does not show is not sent", context do
+        change!(context.site, allowed_event_props: ["author", "plan"])
+        :ok = Webhooks.goals_changed(context.site.id)
+        assert [{"Growth purchase", ["plan"], true}, {"Purchase", ["plan"], true}] = purchase(context, 2)
+      end
+
+      # The bodies of one purchase, as `{goal, properties, revenue?}`.
+      defp purchase(context, count) do
+        before = HttpReceiver.count(context.receiver, "/hook")
+
+        track(context.site, "Purchase",
+          props: %{"plan" => "growth", "email" => "eva@example.com"},
+          revenue: %{"amount" => "49.00", "currency" => "EUR"}
+        )
+
+        context
+        |> received("/hook", before + count)
+        |> Enum.drop(before)
+        |> Enum.map(fn %{"data" => %{"goal" => goal, "completion" => completion}} ->
+          {goal["name"], Enum.sort(Map.keys(completion["props"])), completion["revenue"] != nil}
+        end)
+        |> Enum.sort()
+      end
+    end
+
+    test "a consolidated view has visitors of its sites and no webhooks", context do
+      team = team_of(context.site)
+      site!(team)
+      view = Plausible.Teams.Test.new_consolidated_view(team)
+      visits!(context.site, 3)
+      now_ms = System.system_time(:millisecond)
+      assert Host.visitors([], view.id, [{now_ms - 300_000, now_ms}]) == {:ok, [3]}
+      refute Host.can?([], context.owner, :manage, view.id)
+    end
+
+    test "the audit log records every change without secrets", context do
+      webhook = webhook!(context, "/hook?token=s3cr3t", events: ["goal.completed"], name: "CRM")
+      {:ok, _} = Webhooks.rotate_secret(context.owner, context.site.id, webhook.id, 0)
+      :ok = Webhooks.delete_webhook(context.owner, context.site.id, webhook.id)
+
+      entries =
+        Plausible.Audit.Entry
+        |> Plausible.Repo.all()
+        |> Enum.filter(&(&1.entity_id == webhook.id))
+
+      assert Enum.sort(Enum.map(entries, & &1.name)) ==
+               Enum.sort(~w(webhook_created webhook_secret_revealed webhook_secret_rotated webhook_deleted))
+
+      for entry <- entries do
+        assert entry.user_id == context.owner.id
+        refute inspect(entry) =~ "s3cr3t"
+        refute inspect(entry) =~ "whsec_"
+      end
+    end
+  end
+
+  test "the owners get an e-mail when a webhook is disabled", context do
+    goal!(context.site, %{"event_name" => "Signup"})
+    webhook!(context, "/gone", events: ["goal.completed"], name: "<b>CRM</b>")
+    HttpReceiver.script(context.receiver, "/gone", [410])
+    track(context.site, "Signup")
+
+    assert_receive {:delivered_email, mail}, 20_000
+    assert mail.subject =~ context.site.domain
+    assert mail.text_body =~ "410"
+    assert mail.text_body =~ "/settings/webhooks"
+  end
+
+  test "webhooks start after the Repo and stop after the endpoint" do
+    ids = for {id, _pid, _type, _modules} <- Supervisor.which_children(Plausible.Supervisor), do: id
+    position = fn id -> Enum.find_index(ids, &(&1 == id)) end
+    endpoint = Enum.find([PlausibleWeb.Endpoint, SiteEncrypt.Phoenix], position)
+    # which_children/1 lists the last child first.
+    if endpoint, do: assert(position.(endpoint) < position.(Plausible.Webhooks))
+    assert position.(Plausible.Webhooks) < position.(Plausible.Repo)
+  end
+
+  test "the sidebar has the entry only where webhooks are configured", context do
+    conn = %{assigns: %{site: context.site, site_role: :owner, current_user: context.owner, current_team: nil}}
+    sidebar = fn -> for %{key: key} <- PlausibleWeb.LayoutView.site_settings_sidebar(conn), do: key end
+    with_webhooks = sidebar.()
+    configured = Application.fetch_env!(:plausible, Plausible.Webhooks)
+    on_exit(fn -> Application.put_env(:plausible, Plausible.Webhooks, configured) end)
+    Application.put_env(:plausible, Plausible.Webhooks, nil)
+    assert with_webhooks -- sidebar.() == ["Webhooks"]
+  end
+end

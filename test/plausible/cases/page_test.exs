@@ -1,0 +1,74 @@
+defmodule Plausible.Webhooks.RealTree.PageTest do
+  # The settings page in a real Plausible: who sees it, and how it looks and works in a
+  # browser.
+  use Plausible.Webhooks.Test.PlausibleCase, async: false
+
+  @password "a long password"
+
+  test "managers get the page and nobody else", context do
+    team = team_of(context.site)
+    path = "/#{context.site.domain}/settings/webhooks"
+
+    for {user, status} <- [
+          {context.owner, 200},
+          {member!(team, :admin), 200},
+          {member!(team, :editor), 200},
+          {member!(team, :viewer), 404},
+          {guest!(context.site, :viewer), 404},
+          {user!(), 404}
+        ] do
+      assert get(path, user) == status
+    end
+  end
+
+  # The page in a browser needs Plausible's own scripts and styles.
+  @assets ~w(priv/static/js/app.js priv/static/css/app.css)
+  @missing Enum.reject(@assets, &File.regular?/1)
+
+  if @missing == [] do
+    @tag timeout: 300_000
+    test "US3.1 to US4.2 in Chromium, light, dark and at 390 px", context do
+      password_hash = Plausible.Auth.Password.hash(@password)
+      owner = user!(password_hash: password_hash)
+      site = site!(team!(owner))
+      context = %{context | owner: owner, site: site}
+      goal!(site, %{"event_name" => "Signup"})
+      HttpReceiver.script(context.receiver, "/missing", [{404, [], "not here"}])
+
+      run = Path.join(System.fetch_env!("WEBHOOKS_ROOT"), "test/browser/run")
+      page = "#{url()}/#{site.domain}/settings/webhooks"
+      arguments = ["plausible.mjs", page, owner.email, @password, HttpReceiver.url(context.receiver, "")]
+      {output, status} = System.cmd(run, arguments, stderr_to_stdout: true)
+      IO.puts(output)
+      assert status in [0, 77]
+
+      if status == 0 do
+        # The browser created this webhook and sent a test.
+        assert {:ok, [%{name: "CRM"} | _]} = Webhooks.list_webhooks(owner, site.id)
+        assert HttpReceiver.count(context.receiver, "/ok") >= 1
+      end
+    end
+  else
+    IO.puts("the page is not opened in a browser: this tree has no #{Enum.join(@missing, ", ")}")
+  end
+
+  # A request with a session of the user's, through the endpoint.
+  defp get(path, user) do
+    conn =
+      Phoenix.ConnTest.build_conn()
+      |> Plug.Test.init_test_session(%{})
+      |> session(user)
+
+    try do
+      PlausibleWeb.Endpoint.call(%{conn | method: "GET", path_info: String.split(path, "/", trim: true), request_path: path}, []).status
+    rescue
+      error -> Plug.Exception.status(error)
+    end
+  end
+
+  defp session(conn, user) do
+    conn = %{conn | secret_key_base: PlausibleWeb.Endpoint.config(:secret_key_base)}
+    {:ok, conn: conn} = Plausible.TestUtils.log_in(%{conn: conn, user: user})
+    conn
+  end
+end

@@ -1,0 +1,232 @@
+# shellcheck shell=bash disable=SC2154
+# For test/plausible/run: a release of the Community Edition in embedded mode, as
+# docs/plausible.md builds it (without SQLite), one node and several.
+
+release=$work/release
+# build_release <folder>
+build_release() {
+  in_tree env MIX_ENV=ce mix release --overwrite --path "$1"
+  # A build without SQLite's headers, as in Plausible's image, has no such library.
+  rm -f "$1"/lib/plausible_webhooks-*/priv/plausible_webhooks_sqlite.so
+}
+
+# --- One node
+
+# release_environment <node>: what a container of it would get.
+release_environment() {
+  echo "RELEASE_NODE=$1@127.0.0.1" RELEASE_DISTRIBUTION=name "RELEASE_COOKIE=webhooks-test" \
+    "ERL_EPMD_ADDRESS=127.0.0.1" "RELEASE_TMP=$work/$1.tmp" \
+    "SECRET_KEY_BASE=a-secret-of-the-suite-which-is-more-than-64-bytes-long-as-phoenix-wants" \
+    "BASE_URL=http://127.0.0.1:$(cat "$work/$1.port")" "HTTP_PORT=$(cat "$work/$1.port")" \
+    LISTEN_IP=127.0.0.1 DISABLE_REGISTRATION=false LOG_LEVEL=warning MAILER_ADAPTER=Bamboo.LocalAdapter \
+    "DATABASE_URL=$(database_url plausible_release)" \
+    "CLICKHOUSE_DATABASE_URL=$(clickhouse_url plausible_release)" \
+    WEBHOOKS_ALLOW_PRIVATE=true WEBHOOKS_ALLOW_HTTP=true WEBHOOKS_RETRY_DELAYS=2,2,60
+}
+# on <node> [NAME=VALUE...] <command of bin/plausible> <argument...>
+on() {
+  local node=$1 more=()
+  shift
+  while [[ $1 == [A-Z]*=* ]]; do more+=("$1") && shift; done
+  # shellcheck disable=SC2046
+  env -u MIX_ENV $(release_environment "$node") "${more[@]}" "${release_of[$node]:-$release}/bin/plausible" "$@"
+}
+declare -A release_of=()
+
+# start_node <node> [NAME=VALUE...]: returns when it serves.
+start_node() {
+  local node=$1 _
+  [ -s "$work/$node.port" ] || free_port >"$work/$node.port"
+  shift
+  mkdir -p "$work/$node.tmp"
+  on "$node" "$@" start >"$work/$node.log" 2>&1 </dev/null &
+  echo $! >"$work/$node.pid"
+  for _ in $(seq 600); do
+    if curl -fso /dev/null "http://127.0.0.1:$(cat "$work/$node.port")/api/system/health/live" 2>/dev/null ||
+      curl -fso /dev/null "http://127.0.0.1:$(cat "$work/$node.port")/api/health" 2>/dev/null; then return; fi
+    kill -0 "$(cat "$work/$node.pid")" 2>/dev/null || break
+    sleep 0.2
+  done
+  tail -n 60 "$work/$node.log"
+  return 1
+}
+stop_node() { stop_server "$work/$1.pid" "${2:--TERM}"; }
+
+# --- What happens in them
+
+receiver_url() { echo "http://127.0.0.1:$(cat "$work/receiver.port")"; }
+start_receiver() {
+  local _
+  "$root/test/peers/run" verify </dev/null >/dev/null 2>&1 || [ $? -eq 1 ] || fail "npm package standardwebhooks is missing"
+  cp "$here/receiver.mjs" "$build/peers/"
+  : >"$work/received"
+  node "$build/peers/receiver.mjs" "$work/receiver.port" "$work/received" >"$work/receiver.log" 2>&1 &
+  echo $! >"$work/receiver.pid"
+  for _ in $(seq 100); do [ -s "$work/receiver.port" ] && return; sleep 0.1; done
+  cat "$work/receiver.log"
+  return 1
+}
+answer() { curl -fsS -X PUT "$(receiver_url)$1" -d "$2"; }
+
+# webhook <node> <path> <attributes>: a webhook of the site, whose secret the receiver knows.
+webhook() {
+  local secret
+  secret=$(on "$1" rpc "
+    owner = Plausible.Repo.get_by!(Plausible.Auth.User, email: \"owner@example.com\")
+    site = Plausible.Sites.get_by_domain!(\"release.example.com\")
+    {:ok, webhook} = Plausible.Webhooks.create_webhook(owner, site.id, Map.merge(%{url: \"$(receiver_url)$2\"}, $3))
+    {:ok, [%{key: key}]} = Plausible.Webhooks.reveal_secret(owner, site.id, webhook.id)
+    IO.puts(key)" | tail -n 1)
+  answer "$2" "{\"secret\": \"$secret\"}"
+}
+# event <node> <name> [visitor]
+event() {
+  local status
+  status=$(curl -sS -o /dev/null -w '%{http_code}' -H 'content-type: text/plain' \
+    -A 'Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0' \
+    -H "x-forwarded-for: 82.34.0.${3:-1}" "http://127.0.0.1:$(cat "$work/$1.port")/api/event" \
+    -d "{\"n\":\"$2\",\"d\":\"release.example.com\",\"u\":\"https://release.example.com/\"}")
+  [ "$status" = 202 ] || fail "POST /api/event on $1 answered $status"
+}
+# arrived <path> <type> <count> <seconds>: that many different events, each verified.
+arrived() {
+  local found=0 _
+  for _ in $(seq $(($4 * 5))); do
+    found=$(node -e '
+      const lines = require("fs").readFileSync(process.argv[1], "utf8").split("\n").filter(Boolean).map(JSON.parse);
+      const mine = lines.filter((l) => l.path === process.argv[2] && l.body.type === process.argv[3]);
+      if (mine.some((l) => !l.verified)) { console.log("unverified"); process.exit(); }
+      console.log(new Set(mine.filter((l) => l.status === 200).map((l) => l.id)).size);' "$work/received" "$1" "$2")
+    [ "$found" != "$3" ] || return 0
+    sleep 0.2
+  done
+  tail -n 5 "$work/received" >&2
+  fail "$found of $3 $2 arrived at $1"
+}
+
+setup='
+  user = Plausible.Auth.User.new(%{"name" => "Owner", "email" => "owner@example.com",
+    "password" => "a long password", "password_confirmation" => "a long password"})
+  user = Plausible.Repo.insert!(Ecto.Changeset.put_change(user, :email_verified, true))
+  {:ok, %{site: site}} = Plausible.Sites.create(user, %{"domain" => "release.example.com", "timezone" => "Etc/UTC"})
+  {:ok, _goal} = Plausible.Goals.create(site, %{"event_name" => "Signup"})
+  :ok = Plausible.Site.Cache.refresh_all()'
+
+test_release() {
+  start_receiver
+  free_port >"$work/a.port"
+  on a eval "Plausible.Release.createdb()" >"$work/migrate.log" 2>&1 && on a eval "Plausible.Release.interweave_migrate()" >>"$work/migrate.log" 2>&1 ||
+    { tail -n 40 "$work/migrate.log" >&2 && fail "the release does not migrate"; }
+  start_node a
+  on a rpc "$setup" >"$work/setup.log" 2>&1 || { cat "$work/setup.log" >&2 && fail "no site could be created"; }
+  webhook a /goals '%{events: ["goal.completed"]}'
+  webhook a /traffic '%{events: ["traffic.spike"], spike_threshold: 5}'
+  local visitor
+  for visitor in $(seq 10); do event a Signup "$visitor"; done
+  arrived /goals goal.completed 10 30
+  # Evaluated each minute.
+  arrived /traffic traffic.spike 1 90
+  note "release (CE, embedded): 10 goals and a spike delivered, 11 passed"
+
+  local status
+  status=$(curl -sS -o /dev/null -w '%{http_code}' "http://127.0.0.1:$(cat "$work/a.port")/release.example.com/settings/webhooks")
+  [ "$status" = 302 ] || fail "the page answered $status to a stranger, not a redirect to the login"
+  stop_node a
+
+  start_node a WEBHOOKS_ENABLED=false
+  event a Signup
+  on a rpc 'nil = Application.get_env(:plausible, Plausible.Webhooks); :ok = Plausible.Webhooks.goals_changed(1)' ||
+    fail "the hooks fail where webhooks are off"
+  stop_node a
+  note "release with WEBHOOKS_ENABLED=false: boots, takes events, 1 passed"
+}
+
+# --- Several nodes
+
+connect() { on "$1" rpc "true = Node.connect(:\"$2@127.0.0.1\")"; }
+
+test_nodes() {
+  local n
+  for node in a b c; do start_node "$node"; done
+  connect a b && connect a c && connect b c
+  # A change on one node counts for an event on the others at once.
+  webhook a /cluster '%{events: ["goal.completed"]}'
+  event b Signup
+  event c Signup 2
+  arrived /cluster goal.completed 2 30
+
+  # A node that is killed: another one delivers what was in its engine.
+  answer /cluster '{"status": 503}'
+  for n in 3 4 5 6 7; do event c Signup "$n"; done
+  sleep_until_tried /cluster 5
+  stop_node c -KILL
+  answer /cluster '{"status": 200}'
+  arrived /cluster goal.completed 7 180
+  note "three nodes: change on one, event on another, a node killed, 7 delivered, 7 passed"
+  stop_node b
+}
+# Waits until so many deliveries have been tried without success.
+sleep_until_tried() {
+  local _
+  for _ in $(seq 150); do
+    [ "$(grep -c "\"path\":\"$1\".*\"status\":503" "$work/received")" -lt "$2" ] || return 0
+    sleep 0.2
+  done
+  fail "the deliveries to $1 were not tried"
+}
+
+# --- A rolling deploy from this version to the next
+
+# The next version: another version number and one more migration, in a copy.
+next_version() {
+  local copy=$work/next
+  mkdir "$copy"
+  (cd "$root" && git ls-files -z | xargs -0 cp --parents -t "$copy" 2>/dev/null) || true
+  local migrations=$copy/elixir_wrapper/plausible_webhooks_phoenix/lib/plausible/webhooks/migrations
+  sed -i -E 's/@versions %\{1 => V01\}/@versions %{1 => V01, 2 => __MODULE__.V02}/' "$migrations.ex"
+  grep -q 'V02' "$migrations.ex" || fail "migrations.ex has changed: release.sh adds no version to it"
+  cat >"$migrations/v02.ex" <<'V02'
+defmodule Plausible.Webhooks.Migrations.V02 do
+  @moduledoc false
+  use Ecto.Migration
+
+  def compatible_from, do: 1
+  def up(options), do: execute("ALTER TABLE #{options.prefix}.webhooks ADD COLUMN next_version text")
+  def down(options), do: execute("ALTER TABLE #{options.prefix}.webhooks DROP COLUMN next_version")
+end
+V02
+  sed -i "s#$phoenix\"#$copy/elixir_wrapper/plausible_webhooks_phoenix\"#" "$tree/mix.exs"
+  in_tree env MIX_ENV=ce mix deps.get
+  in_tree env MIX_ENV=ce mix plausible_webhooks.install --yes
+  build_release "$work/release-next"
+}
+test_rolling_deploy() {
+  # Node a runs this version. The new one migrates first, then replaces node b.
+  release_of[next]=$work/release-next
+  [ -s "$work/next.port" ] || free_port >"$work/next.port"
+  on next eval "Plausible.Release.interweave_migrate()" >"$work/migrate-next.log" 2>&1 ||
+    { tail -n 40 "$work/migrate-next.log" >&2 && fail "the next version does not migrate"; }
+  [ "$(sql plausible_release "SELECT count(*) FROM information_schema.columns WHERE table_name = 'webhooks' AND column_name = 'next_version'")" = 1 ] ||
+    fail "the next version's migration did not run"
+  event a Signup 8
+  arrived /cluster goal.completed 8 30
+  start_node next
+  connect a next
+  event next Signup 9
+  event a Signup 10
+  arrived /cluster goal.completed 10 30
+  stop_node a
+  event next Signup 11
+  arrived /cluster goal.completed 11 30
+  stop_node next
+  note "rolling deploy to the next version with a migration: 4 delivered, 4 passed"
+}
+
+quiet_stage "release of the Community Edition" build_release "$release"
+note "the library in the release: $(du -Lk "$release"/lib/plausible_webhooks-*/priv/plausible_webhooks_nif.so | cut -f1) KiB"
+stage "a release, embedded" test_release
+if wants nodes; then
+  stage "three nodes" test_nodes
+  quiet_stage "the next version" next_version
+  stage "a rolling deploy" test_rolling_deploy
+fi

@@ -13,7 +13,6 @@ defmodule Plausible.Webhooks.LayersTest do
     "#{@root}.ex" => "top",
     "#{@root}/supervisor.ex" => "top",
     "#{@root}/options.ex" => "top",
-    "#{@root}/ndjson.ex" => "top",
     "#{@root}/store.ex" => "store",
     "#{@root}/cluster.ex" => "runtime",
     # The stubs of the native libraries ask it.

@@ -152,7 +152,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
       context = start_page!(context)
 
       for {answer, shown} <- [
-            {404, ["Not delivered: error status 404.", "The server exists, but this path does not"]},
+            {404,
+             ["Not delivered: error status 404.", "The server exists, but this path does not"]},
             {401, ["error status 401", "this webhook's secret"]},
             {{302, [{"location", "/x"}], ""},
              ["redirect, status 302", "Redirects are never followed"]},

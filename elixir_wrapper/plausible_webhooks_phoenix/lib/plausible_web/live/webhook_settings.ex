@@ -338,7 +338,7 @@ defmodule PlausibleWeb.Live.WebhookSettings do
         <%= if @view == :lost do %>
           You can no longer manage this site's webhooks. If you need to, ask an owner of the site.
         <% else %>
-          Webhooks cannot be shown at the moment. Reload the page in a moment.
+          Webhooks cannot be shown at the moment. Reload the page later.
         <% end %>
       </.notice>
     </div>

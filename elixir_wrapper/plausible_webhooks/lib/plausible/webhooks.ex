@@ -41,8 +41,7 @@ defmodule Plausible.Webhooks do
   An error is `{:error, %Plausible.Webhooks.Error{}}` with a `reason` and a message. Every
   function may return `:forbidden` (the host says no), `:not_found` (no such site, webhook or
   delivery), `{:invalid, %{field => text}}` (nothing was saved) and the reasons of the store,
-  for example while its database is away. The documentation of a function lists its own
-  reasons.
+  for example while its database is away. Each function lists its own reasons.
 
   An argument of the wrong type raises `ArgumentError`, unless a form may send it as text: then
   the reason is `{:invalid, errors}`.
@@ -86,8 +85,7 @@ defmodule Plausible.Webhooks do
   Starts an instance.
 
   Two errors come before anything starts: `{:invalid_option, name, text}`, and
-  `{:native_library, text}` if the native library cannot be loaded. The latter's text names
-  what is missing and its package.
+  `{:native_library, text}`, whose text names the missing library and its package.
   """
   @spec start_link(keyword()) ::
           Supervisor.on_start()
@@ -256,8 +254,7 @@ defmodule Plausible.Webhooks do
 
   @doc """
   Changes a webhook. The change applies to the next event and to the next attempt of waiting
-  deliveries. With a new URL, a webhook that was disabled because it was gone or failing
-  delivers again.
+  deliveries. A new URL ends a disabling as gone or failing.
 
       {:ok, webhook} =
         Plausible.Webhooks.update_webhook(user, site.id, webhook.id, %{name: "CRM"})
@@ -336,9 +333,8 @@ defmodule Plausible.Webhooks do
         Plausible.Webhooks.send_test(user, site.id, webhook.id, "webhook.test")
 
   Its own reasons: `{:rate_limited, retry_in_ms}` (a site may send 10 a minute),
-  `:timeout` (the request is still on its way, and the log will show its result),
-  `{:not_sent, detail}` (the webhook was deleted in the meantime), `:unavailable` (the engine
-  is starting).
+  `:timeout` (still on its way; the log will show the result), `{:not_sent, detail}` (the
+  webhook was deleted in the meantime), `:unavailable` (the engine is starting).
   """
   @spec send_test(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::
           {:ok, Attempt.t()} | error()

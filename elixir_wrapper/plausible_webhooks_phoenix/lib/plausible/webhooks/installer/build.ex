@@ -190,7 +190,7 @@ defmodule Plausible.Webhooks.Installer.Build do
       note:
         if(Dependency.to_copy(dependency) == :outside,
           do:
-            "docker build sees nothing outside of this folder: to build an image, add the package " <>
+            "docker build sees nothing outside of this folder: for an image, add the package " <>
               "with --git, or from a path inside"
         )
     }

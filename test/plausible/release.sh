@@ -40,7 +40,10 @@ start_node() {
   [ -s "$work/$node.port" ] || free_port >"$work/$node.port"
   shift
   mkdir -p "$work/$node.tmp"
-  on "$node" "$@" start >"$work/$node.log" 2>&1 </dev/null &
+  # Not through a function, which would be the process that a signal reaches.
+  # shellcheck disable=SC2046
+  env -u MIX_ENV $(release_environment "$node") "$@" "${release_of[$node]:-$release}/bin/plausible" start \
+    >"$work/$node.log" 2>&1 </dev/null &
   echo $! >"$work/$node.pid"
   for _ in $(seq 600); do
     if curl -fso /dev/null "http://127.0.0.1:$(cat "$work/$node.port")/api/system/health/live" 2>/dev/null ||

@@ -147,7 +147,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
             {{:error, :timeout}, "The test is still waiting to be sent."},
             {{:error, :unavailable}, "still starting"},
             {{:error, {:not_sent, "the webhook was deleted"}},
-             "It ended before it was sent: the webhook was deleted."},
+             "Not sent. The test ended early: the webhook was deleted."},
             {{:error, {:rate_limited, 61_000}}, "the next one in 1:01."},
             {{:error, :not_found}, "no longer exists"},
             {{:error, :queue_timeout}, "the database did not answer"},

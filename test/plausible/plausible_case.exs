@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Test.PlausibleCase do
   @moduledoc false
   # Cases inside a running Plausible. Plausible's own factories make users, teams and
-  # sites. Visitors send events to its endpoint. Webhooks arrive at a receiver on
+  # sites. Visitors send events to its endpoint. Deliveries arrive at a receiver on
   # loopback.
   use ExUnit.CaseTemplate
 
@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
     %{owner: owner, site: site, receiver: receiver!()}
   end
 
-  # Traffic is evaluated for all sites at once.
+  # An evaluation of traffic covers all sites, so a webhook must not outlive its test.
   defp delete_webhooks(site) do
     {:ok, webhooks} = Plausible.Webhooks.list_webhooks(:system, site.id)
     for %{id: id} <- webhooks, do: Plausible.Webhooks.delete_webhook(:system, site.id, id)
@@ -90,7 +90,7 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
 
   # Webhooks
 
-  @doc "A webhook at a path of the receiver, which checks its signatures."
+  @doc "A webhook whose URL is a path of the receiver, which verifies its signatures."
   def webhook!(context, path, attributes) do
     attributes = Map.merge(%{url: HttpReceiver.url(context.receiver, path)}, Map.new(attributes))
     {:ok, webhook} = Plausible.Webhooks.create_webhook(context.owner, context.site.id, attributes)
@@ -99,7 +99,7 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
     webhook
   end
 
-  @doc "The first `count` bodies that arrive. Each request carries a valid signature."
+  @doc "The first `count` bodies that arrive. Fails if a signature is not valid."
   def received(context, path, count, timeout_ms \\ 20_000) do
     requests = HttpReceiver.await(context.receiver, path, count, timeout_ms)
     for request <- requests, do: assert(request.verified)
@@ -122,13 +122,13 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
     entries
   end
 
-  # An event is accepted by the outbox before it is in the store.
+  # An event is in the outbox before it is in the store.
   defp flush do
     eventually(fn -> Plausible.Webhooks.stats().outbox == 0 end)
     :ok
   end
 
-  @doc "The deliveries in this state, once there are `count`."
+  @doc "The deliveries in this state, once there are `count` of them."
   def await_log(context, state, count) do
     eventually(fn ->
       deliveries = log(context, %{states: [state]})
@@ -140,7 +140,7 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
 
   @doc """
   Sends an event to `POST /api/event`. Options: `:path`, `:props`, `:revenue`,
-  `:referrer`, `:scroll_depth`, `:visitor` (a number, in the address).
+  `:referrer`, `:scroll_depth`, `:visitor` (a number that becomes part of the IP address).
   """
   def track(site, name, options \\ []) do
     post_event(
@@ -186,7 +186,7 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
     for row <- Jason.decode!(body)["results"], into: %{}, do: {row["name"], row["events"]}
   end
 
-  @doc "Visits in ClickHouse: `count` visitors at a time, one event each."
+  @doc "Writes the visits of `count` visitors at one time to ClickHouse, one event each."
   def visits!(site, count, at \\ NaiveDateTime.utc_now(), fields \\ %{}) do
     events =
       for n <- 1..count//1 do
@@ -209,7 +209,7 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
     :ok
   end
 
-  @doc "The evaluation of each minute, now."
+  @doc "Evaluates traffic now, as webhooks do every minute."
   def evaluate!(now_ms \\ System.system_time(:millisecond)) do
     Plausible.Event.WriteBuffer.flush()
     {:ok, summary} = Plausible.Webhooks.Ingest.Traffic.evaluate(Plausible.Webhooks, now_ms)
@@ -231,6 +231,6 @@ defmodule Plausible.Webhooks.Test.PlausibleCase do
     end
   end
 
-  # Unique in the database too, which may be older than this VM.
+  # Unique in the database too, which may hold rows of an earlier VM.
   defp unique, do: System.unique_integer([:positive]) + System.os_time(:second) * 1_000
 end

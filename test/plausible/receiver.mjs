@@ -1,7 +1,7 @@
 // A receiver on loopback that verifies each POST with the npm package standardwebhooks.
 //   node receiver.mjs PORT_FILE LOG_FILE
-// LOG_FILE gets a line of JSON per POST: path, id, verified, body. PUT /PATH with
-// {"secret": "whsec_...", "status": 200} says what the path verifies with and answers.
+// LOG_FILE gets a line of JSON per POST: path, id, status, verified, body. PUT /PATH with
+// {"secret": "whsec_...", "status": 200} sets the secret and the answer of that path.
 import { appendFileSync, renameSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Webhook } from "standardwebhooks";

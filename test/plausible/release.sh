@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# For test/plausible/run: a release of the Community Edition in embedded mode, as
-# docs/plausible.md builds it (without SQLite), one node and several.
+# For test/plausible/run: a release of the Community Edition in embedded mode and without
+# SQLite, as the image of docs/plausible.md has it. It runs as one node and as several.
 
 release=$work/release
 # build_release <folder>
@@ -12,7 +12,7 @@ build_release() {
 
 # --- One node
 
-# release_environment <node>: what a container of it would get.
+# release_environment <node>: the variables that a container would get.
 release_environment() {
   echo "RELEASE_NODE=$1@127.0.0.1" RELEASE_DISTRIBUTION=name "RELEASE_COOKIE=webhooks-test" \
     "ERL_EPMD_ADDRESS=127.0.0.1" "RELEASE_TMP=$work/$1.tmp" \
@@ -21,6 +21,7 @@ release_environment() {
     LISTEN_IP=127.0.0.1 DISABLE_REGISTRATION=false LOG_LEVEL=warning MAILER_ADAPTER=Bamboo.LocalAdapter \
     "DATABASE_URL=$(database_url plausible_release)" \
     "CLICKHOUSE_DATABASE_URL=$(clickhouse_url plausible_release)" \
+    "IP_GEOLOCATION_DB=$tree/test/priv/GeoLite2-City-Test.mmdb" \
     WEBHOOKS_ALLOW_PRIVATE=true WEBHOOKS_ALLOW_HTTP=true WEBHOOKS_RETRY_DELAYS=2,2,60
 }
 # on <node> [NAME=VALUE...] <command of bin/plausible> <argument...>
@@ -39,7 +40,10 @@ start_node() {
   [ -s "$work/$node.port" ] || free_port >"$work/$node.port"
   shift
   mkdir -p "$work/$node.tmp"
-  on "$node" "$@" start >"$work/$node.log" 2>&1 </dev/null &
+  # Not through a function, which would be the process that a signal reaches.
+  # shellcheck disable=SC2046
+  env -u MIX_ENV $(release_environment "$node") "$@" "${release_of[$node]:-$release}/bin/plausible" start \
+    >"$work/$node.log" 2>&1 </dev/null &
   echo $! >"$work/$node.pid"
   for _ in $(seq 600); do
     if curl -fso /dev/null "http://127.0.0.1:$(cat "$work/$node.port")/api/system/health/live" 2>/dev/null ||
@@ -88,7 +92,8 @@ event() {
     -d "{\"n\":\"$2\",\"d\":\"release.example.com\",\"u\":\"https://release.example.com/\"}")
   [ "$status" = 202 ] || fail "POST /api/event on $1 answered $status"
 }
-# arrived <path> <type> <count> <seconds>: that many different events, each verified.
+# arrived <path> <type> <count> <seconds>: waits until so many different deliveries have
+# arrived, and fails if one is not verified.
 arrived() {
   local found=0 _
   for _ in $(seq $(($4 * 5))); do
@@ -124,9 +129,9 @@ test_release() {
   local visitor
   for visitor in $(seq 10); do event a Signup "$visitor"; done
   arrived /goals goal.completed 10 30
-  # Evaluated each minute.
+  # Traffic is evaluated each minute.
   arrived /traffic traffic.spike 1 90
-  note "release (CE, embedded): 10 goals and a spike delivered, 11 passed"
+  note "release (CE, embedded mode): 10 goals and a spike delivered, 11 passed"
 
   local status
   status=$(curl -sS -o /dev/null -w '%{http_code}' "http://127.0.0.1:$(cat "$work/a.port")/release.example.com/settings/webhooks")
@@ -138,7 +143,7 @@ test_release() {
   on a rpc 'nil = Application.get_env(:plausible, Plausible.Webhooks); :ok = Plausible.Webhooks.goals_changed(1)' ||
     fail "the hooks fail where webhooks are off"
   stop_node a
-  note "release with WEBHOOKS_ENABLED=false: boots, takes events, 1 passed"
+  note "release with WEBHOOKS_ENABLED=false: starts and accepts events, 1 passed"
 }
 
 # --- Several nodes
@@ -149,20 +154,20 @@ test_nodes() {
   local n
   for node in a b c; do start_node "$node"; done
   connect a b && connect a c && connect b c
-  # A change on one node counts for an event on the others at once.
+  # A change on one node applies to the next event on the others.
   webhook a /cluster '%{events: ["goal.completed"]}'
   event b Signup
   event c Signup 2
   arrived /cluster goal.completed 2 30
 
-  # A node that is killed: another one delivers what was in its engine.
+  # When a node is killed, another one delivers what was in its engine.
   answer /cluster '{"status": 503}'
   for n in 3 4 5 6 7; do event c Signup "$n"; done
   sleep_until_tried /cluster 5
   stop_node c -KILL
   answer /cluster '{"status": 200}'
   arrived /cluster goal.completed 7 180
-  note "three nodes: change on one, event on another, a node killed, 7 delivered, 7 passed"
+  note "three nodes: a change on one node, events on the others, one node killed, 7 delivered, 7 passed"
   stop_node b
 }
 # Waits until so many deliveries have been tried without success.
@@ -177,7 +182,7 @@ sleep_until_tried() {
 
 # --- A rolling deploy from this version to the next
 
-# The next version: another version number and one more migration, in a copy.
+# The next version is a copy with one more version of the tables.
 next_version() {
   local copy=$work/next
   mkdir "$copy"

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2154
-# PostgreSQL and ClickHouse for test/plausible/run: on loopback, with data in $work,
-# stopped by its cleanup.
+# PostgreSQL and ClickHouse for test/plausible/run. They listen on loopback and keep their
+# data in $work. The cleanup of test/plausible/run stops them.
 
 free_port() {
   node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close(); });'
 }
 
-# PostgreSQL does not run as root.
+# PostgreSQL refuses to run as root.
 as_postgres=()
 [ "$(id -u)" -ne 0 ] || as_postgres=(setpriv --reuid=postgres --regid=postgres --clear-groups)
 

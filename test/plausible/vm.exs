@@ -1,10 +1,13 @@
-# Runs ExUnit cases inside a Plausible that serves requests: `mix run --no-start vm.exs
-# FILE...`, in the environment test or ce_test of a tree with webhooks. Those
-# environments have Plausible's factories. What they switch off is switched on here: the
+# Runs ExUnit cases inside a Plausible that serves requests:
+#
+#   mix run --no-start vm.exs FILE...
+#
+# It runs in the environment test or ce_test of a checkout with webhooks, because only those
+# have Plausible's factories. It switches on what those environments switch off: the
 # endpoint's server, real database connections, webhooks.
 #
 #   WEBHOOKS_ROOT     this repository
-#   WEBHOOKS_RESULT   where the last line of the result goes
+#   WEBHOOKS_RESULT   the file for the number of passed and failed tests
 
 for app <- [:ex_unit, :inets, :ssl, :public_key], do: Mix.ensure_application!(app)
 
@@ -37,12 +40,12 @@ config =
     enabled: true
   )
 
-# The cases evaluate traffic at times of their own.
+# The cases call the evaluation of traffic themselves.
 Application.put_env(:plausible, Plausible.Webhooks, Keyword.put(config, :traffic, tick_ms: :infinity))
 for app <- [:ex_machina, :mox], do: {:ok, _apps} = Application.ensure_all_started(app)
 Mox.defmock(Plausible.HTTPClient.Mock, for: Plausible.HTTPClient.Interface)
 Mox.defmock(Plausible.DnsLookup.Mock, for: Plausible.DnsLookupInterface)
-# Nothing of Plausible's may ask a public address for icons.
+# Plausible must not ask a public address for icons.
 Mox.set_mox_global()
 unreachable = {:error, %Mint.TransportError{reason: :econnrefused}}
 Mox.stub(Plausible.HTTPClient.Mock, :get, fn _url -> unreachable end)

@@ -53,6 +53,16 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
       fresh?(wanted) -> :noop
       true -> locked(wanted, fn -> if fresh?(wanted), do: :noop, else: serve(wanted) end)
     end
+  rescue
+    error in File.Error ->
+      fail(
+        "plausible_webhooks: #{Exception.message(error)} (WEBHOOKS_NATIVE_CACHE: a folder to build in)"
+      )
+  end
+
+  defp fail(message) do
+    Mix.shell().error(message)
+    {:error, [CMake.diagnostic(:error, message)]}
   end
 
   @impl true
@@ -141,10 +151,11 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
   # The folders of all environments have this one in common, a dependency's and a
   # project's own.
   defp cache_dir do
-    Path.expand(
-      System.get_env("WEBHOOKS_NATIVE_CACHE") ||
-        Path.join(Path.dirname(Mix.Project.build_path()), "plausible_webhooks_native")
-    )
+    # An empty variable would name the current folder, which is the sources.
+    case System.get_env("WEBHOOKS_NATIVE_CACHE", "") do
+      "" -> Path.join(Path.dirname(Mix.Project.build_path()), "plausible_webhooks_native")
+      folder -> Path.expand(folder)
+    end
   end
 
   defp priv_dir, do: Path.join(Mix.Project.app_path(), "priv")
@@ -223,8 +234,7 @@ defmodule Mix.Tasks.Compile.WebhooksNative do
         ".\nAs a Git dependency use subdir: \"elixir_wrapper/plausible_webhooks\", " <>
         "which keeps the whole repository; sparse: does not."
 
-    Mix.shell().error(message)
-    {:error, [CMake.diagnostic(:error, message)]}
+    fail(message)
   end
 
   defp build(%{cmake_dir: dir} = wanted, keep?) do

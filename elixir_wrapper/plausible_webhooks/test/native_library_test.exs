@@ -9,6 +9,9 @@ defmodule Plausible.Webhooks.Runtime.NativeLibraryTest do
     def fail, do: :erlang.nif_error(NativeLibrary.exception(__MODULE__))
   end
 
+  defmodule Unreadable do
+  end
+
   @missing {:error,
             {:load_failed, 'Failed to load NIF library: \'libcurl.so.4: cannot open ...\''}}
 
@@ -27,6 +30,17 @@ defmodule Plausible.Webhooks.Runtime.NativeLibraryTest do
     # An upgrade that fails has to leave the version that works in charge.
     assert NativeLibrary.loaded(Stubs, path, @missing) == @missing
     assert NativeLibrary.check(Stubs) == :ok
+  end
+
+  test "the text is readable where a folder has a name beyond ASCII" do
+    path = NativeLibrary.path("plausible_webhooks_nif")
+
+    for text <- ["no /Größe/x.so", "no /大/x.so"],
+        chars <- [:binary.bin_to_list(text), to_charlist(text)] do
+      assert NativeLibrary.loaded(Unreadable, path, {:error, {:load_failed, chars}}) == :ok
+      assert {:error, said} = NativeLibrary.check(Unreadable)
+      assert said =~ text
+    end
   end
 
   test "the text names the library that is missing and its packages" do

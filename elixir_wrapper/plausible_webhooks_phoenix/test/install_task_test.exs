@@ -72,13 +72,14 @@ defmodule Plausible.Webhooks.InstallTaskTest do
       assert read(root, "mix.exs") =~ "plausible_webhooks_phoenix"
     end
 
-    test "what is to be taken away it says without lines to add", %{root: root} do
+    test "it says which line must be removed, and shows no lines to add", %{root: root} do
       Install.run(["--root", root, "--yes", "--path", "vendor/plausible-webhooks/x/y"])
       replace(root, "mix.exs", ~r/path: "vendor.*"/, ~s(git: "https://example.com/w.git"))
       info()
       assert catch_exit(Install.run(["--root", root, "--yes"])) == {:shutdown, 1}
       [_before, said] = String.split(info(), "Dockerfile is left alone: line 6 copies ")
-      assert said =~ ~r/\A[^\n]* is to be taken away\.\n\nassets/
+      assert said =~ ~r/\A[^\n]* must be removed\.\n\nassets/
+      refute said =~ "There is nothing to add."
     end
 
     test "writes nothing when one of the files cannot be written", %{root: root} do
@@ -88,7 +89,7 @@ defmodule Plausible.Webhooks.InstallTaskTest do
       File.write!(templates, "")
       before = snapshot(root)
 
-      assert_raise File.Error, ~r/could not write to file .*settings_webhooks/, fn ->
+      assert_raise Mix.Error, ~r/could not write to file .*settings_webhooks/, fn ->
         Install.run(["--root", root, "--yes"])
       end
 

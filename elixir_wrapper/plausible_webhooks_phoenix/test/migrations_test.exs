@@ -237,7 +237,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
 
       for {options, message} <- [
             {[version: 0], ~r/no version 0/},
-            {[version: newest + 1], ~r/no version #{newest + 1}, the newest is #{newest}/},
+            {[version: newest + 1], ~r/no version #{newest + 1}; the newest is #{newest}/},
             {[version: "1"], ~r/no version "1"/},
             {[version: nil], ~r/no version nil/},
             {[prefix: nil], ~r/not a usable name/},

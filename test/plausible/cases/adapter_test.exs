@@ -1,5 +1,5 @@
 defmodule Plausible.Webhooks.RealTree.AdapterTest do
-  # What the adapter asks of Plausible, compared with Plausible's own answers.
+  # Compares what the adapter reads with Plausible's own answers.
   use Plausible.Webhooks.Test.PlausibleCase, async: false
 
   alias Plausible.Webhooks.Host.Plausible, as: Host
@@ -16,7 +16,7 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
       assert Host.goals([], site.id + 1_000_000) == []
     end
 
-    test "a goal that is created, changed or deleted counts at once", context do
+    test "a created, changed or deleted goal takes effect at once", context do
       webhook!(context, "/goals", events: ["goal.completed"])
       track(context.site, "Signup")
       assert log(context) == []
@@ -49,7 +49,7 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
   end
 
   describe "visitors" do
-    test "equal those that Plausible counts", %{site: site} do
+    test "are as many as Plausible counts", %{site: site} do
       now = NaiveDateTime.utc_now()
       visits!(site, 7, now)
       visits!(site, 5, NaiveDateTime.add(now, -200), user_id: 77)
@@ -64,7 +64,7 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
       assert {five_minutes, twelve_hours} == {8, 11}
     end
 
-    test "of many windows come in the order of the windows", %{site: site} do
+    test "are returned in the order of the windows", %{site: site} do
       at = ~N[2026-01-05 10:00:00]
       for n <- 1..11, do: visits!(site, n, NaiveDateTime.add(at, n * 60))
       start_ms = DateTime.to_unix(DateTime.from_naive!(at, "Etc/UTC"), :millisecond)
@@ -74,7 +74,7 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
       assert {:error, :no_site} = Host.visitors([], site.id + 1_000_000, [{0, 1}])
     end
 
-    test "top sources and pages are the largest, without direct visits", %{site: site} do
+    test "come from the top sources and pages; direct visits are no source", %{site: site} do
       now = NaiveDateTime.utc_now()
 
       for {source, page, count} <- [
@@ -130,7 +130,7 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
   end
 
   if enterprise?() do
-    describe "what a plan and the owner hide" do
+    describe "what the plan or the owner hides" do
       setup context do
         goal!(context.site, %{"event_name" => "Purchase", "currency" => "EUR"})
 
@@ -185,7 +185,7 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
       end
     end
 
-    test "a consolidated view has visitors of its sites and no webhooks", context do
+    test "a consolidated view has the visitors of its sites, and no webhooks", context do
       team = team_of(context.site)
       site!(team)
       view = Plausible.Teams.Test.new_consolidated_view(team)

@@ -7,7 +7,7 @@ defmodule Plausible.Webhooks.RealTree.EdgeCasesTest do
     :ok
   end
 
-  test "Edge 1 an unreachable endpoint is tried again", context do
+  test "Edge 1 an endpoint that is unreachable for a while gets a retry", context do
     webhook!(context, "/down", events: ["goal.completed"])
     HttpReceiver.stop_listening(context.receiver)
     track(context.site, "Signup")
@@ -21,7 +21,7 @@ defmodule Plausible.Webhooks.RealTree.EdgeCasesTest do
     await_log(context, :delivered, 1)
   end
 
-  test "Edge 2 a malformed URL is refused when it is saved", context do
+  test "Edge 2 a malformed or unsafe URL is refused when it is saved", context do
     for url <- [
           "",
           "example.com/hook",
@@ -40,7 +40,7 @@ defmodule Plausible.Webhooks.RealTree.EdgeCasesTest do
     assert {:ok, []} = Webhooks.list_webhooks(context.owner, context.site.id)
   end
 
-  test "Edge 3 an answer outside 2xx is on record", context do
+  test "Edge 3 a response other than 2xx is in the log with each attempt", context do
     webhook!(context, "/teapot", events: ["goal.completed"])
     answer = {418, [{"content-type", "text/plain"}], "short and stout"}
     HttpReceiver.script(context.receiver, "/teapot", [answer])
@@ -55,7 +55,7 @@ defmodule Plausible.Webhooks.RealTree.EdgeCasesTest do
         do: assert(%{status: 418, response_body: "short and stout"} = attempt)
   end
 
-  test "Edge 4 a flood reaches the endpoint at the lane's rate", context do
+  test "Edge 4 a flood of events keeps to the rate limit of the endpoint", context do
     webhook!(context, "/flood", events: ["goal.completed"])
 
     1..200
@@ -68,12 +68,12 @@ defmodule Plausible.Webhooks.RealTree.EdgeCasesTest do
     requests = HttpReceiver.await(context.receiver, "/flood", 200, 60_000)
     times = Enum.map(requests, & &1.at_ms)
 
-    # 50 per second, and at most 50 saved up: any 100 take a second.
+    # The lane sends 50 per second and can save up at most 50, so any 100 take a second.
     for {first, last} <- Enum.zip(times, Enum.drop(times, 100)), do: assert(last - first >= 900)
     assert length(Enum.uniq_by(requests, & &1.headers["webhook-id"])) == 200
   end
 
-  test "Edge 5 a compromised secret is replaced and the configuration stays", context do
+  test "Edge 5 a compromised secret is rotated and nothing else changes", context do
     webhook = webhook!(context, "/secret", events: ["goal.completed"], name: "CRM")
     {:ok, [%{key: stolen}]} = Webhooks.reveal_secret(context.owner, context.site.id, webhook.id)
 
@@ -98,7 +98,7 @@ defmodule Plausible.Webhooks.RealTree.EdgeCasesTest do
     assert Map.take(rotated, unchanged) == Map.take(webhook, unchanged)
   end
 
-  test "Edge 6 failed deliveries are sent again, one by one or together", context do
+  test "Edge 6 failed deliveries are in the log and can be sent again, one or all", context do
     webhook = webhook!(context, "/later", events: ["goal.completed"])
     HttpReceiver.script(context.receiver, "/later", [500])
     since = DateTime.utc_now()

@@ -5,7 +5,7 @@ defmodule Plausible.Webhooks.RealTree.PageTest do
 
   @password "a long password"
 
-  test "managers get the page and nobody else", context do
+  test "only managers get the page", context do
     team = team_of(context.site)
     path = "/#{context.site.domain}/settings/webhooks"
 
@@ -52,7 +52,7 @@ defmodule Plausible.Webhooks.RealTree.PageTest do
     IO.puts("the page is not opened in a browser: this tree has no #{Enum.join(@missing, ", ")}")
   end
 
-  # A request with a session of the user's, through the endpoint.
+  # Sends a request with the user's session through the endpoint.
   defp get(path, user) do
     conn =
       Phoenix.ConnTest.build_conn()

@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.RealTree.SuccessCriteriaTest do
     assert now_ms() - began < @five_minutes_ms
   end
 
-  test "SC-003 deliveries arrive at the first attempt", context do
+  test "SC-003 under normal conditions the first attempt succeeds", context do
     webhook!(context, "/first", events: ["goal.completed"])
 
     1..150
@@ -43,7 +43,7 @@ defmodule Plausible.Webhooks.RealTree.SuccessCriteriaTest do
     assert Enum.count(deliveries, &(&1.attempts == 1)) == 150
   end
 
-  test "SC-004 the test button verifies a webhook without an event", context do
+  test "SC-004 a test verifies a webhook without waiting for an event", context do
     webhook = webhook!(context, "/button", events: ["traffic.drop"], drop_threshold: 1)
 
     assert {:ok, %{status: 200, state: :delivered}} =
@@ -67,7 +67,7 @@ defmodule Plausible.Webhooks.RealTree.SuccessCriteriaTest do
     assert Enum.max(times_ms) < 30_000
   end
 
-  test "SC-006 a failing delivery is tried three more times and then failed", context do
+  test "SC-006 a failing delivery is retried three times and then failed", context do
     webhook!(context, "/failing", events: ["goal.completed"])
     HttpReceiver.script(context.receiver, "/failing", [500])
     track(context.site, "Signup")

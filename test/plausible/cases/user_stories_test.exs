@@ -6,7 +6,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
   @week_s 7 * 24 * 3_600
 
   describe "user story 1: traffic spikes" do
-    test "US1.1 a POST tells of a spike when visitors exceed the threshold", context do
+    test "US1.1 when visitors exceed the threshold, a spike is sent", context do
       webhook!(context, "/spike", events: ["traffic.spike"], spike_threshold: 10)
       visits!(context.site, 9)
       assert %{fired: 0} = evaluate!()
@@ -21,7 +21,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
       assert data["current_visitors"] == 12
     end
 
-    test "US1.2 a return to normal sends no notice, and the next breach does", context do
+    test "US1.2 a return to normal sends nothing; the next breach sends a spike", context do
       webhook!(context, "/quiet", events: ["traffic.spike"], spike_threshold: 10)
       all = ["traffic.spike", "traffic.resolved"]
       webhook!(context, "/resolved", events: all, spike_threshold: 10)
@@ -45,12 +45,12 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
       assert second["data"]["current_visitors"] == 15
     end
 
-    test "US1.3 a spike names visitors, threshold and baseline", context do
+    test "US1.3 a spike states visitors, threshold and baseline", context do
       webhook!(context, "/baseline", events: ["traffic.spike"], spike_threshold: 10)
       now = NaiveDateTime.utc_now()
 
-      # The baseline is the same weekday and time, one to four weeks ago. Other hours and
-      # days do not count.
+      # The baseline comes from the same weekday and time, one to four weeks ago. Other hours
+      # and days do not count.
       for {weeks, count} <- [{1, 4}, {2, 6}, {3, 2}],
           do: visits!(context.site, count, NaiveDateTime.add(now, -weeks * @week_s - 60))
 
@@ -79,7 +79,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
   end
 
   describe "user story 2: goals" do
-    test "US2.1 a completed goal is a POST to the webhook that chose it", context do
+    test "US2.1 a completed goal is sent to the webhook that chose it", context do
       signup = goal!(context.site, %{"event_name" => "Signup"})
       goal!(context.site, %{"event_name" => "Purchase"})
       webhook!(context, "/signup", events: ["goal.completed"], goals: [signup.id])
@@ -93,7 +93,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
       assert settled_count(context, "/signup") == 1
     end
 
-    test "US2.2 the POST names the goal and describes its completion", context do
+    test "US2.2 a webhook for all goals gets the goal's name and the completion", context do
       revenue? = enterprise?()
       currency = if revenue?, do: %{"currency" => "EUR"}, else: %{}
       goal!(context.site, Map.merge(%{"event_name" => "Purchase"}, currency))
@@ -136,7 +136,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
       assert told == if(revenue?, do: %{"amount" => "49.00", "currency" => "EUR"})
     end
 
-    test "US2.3 goals in quick succession are one POST each", context do
+    test "US2.3 goals in quick succession are sent one by one", context do
       goal!(context.site, %{"event_name" => "Signup"})
       webhook!(context, "/each", events: ["goal.completed"])
 
@@ -153,7 +153,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
       assert MapSet.size(HttpReceiver.ids(context.receiver, "/each")) == 40
     end
 
-    test "deliveries of each goal equal the conversions of the dashboard", context do
+    test "each goal has as many deliveries as the dashboard has conversions", context do
       goal!(context.site, %{"event_name" => "Signup"})
       goal!(context.site, %{"event_name" => "Download"})
       goal!(context.site, %{"page_path" => "/blog/**", "display_name" => "Blog"})
@@ -176,7 +176,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
   end
 
   describe "user story 3: settings" do
-    test "US3.1 a webhook is added with URL, secret and event types", context do
+    test "US3.1 a webhook is added with a URL, a secret and event types", context do
       {:ok, webhook} =
         Webhooks.create_webhook(context.owner, context.site.id, %{
           "name" => "CRM",
@@ -194,7 +194,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
       assert listed.spike_threshold == 300
     end
 
-    test "US3.2 a change takes effect with the next event", context do
+    test "US3.2 a change applies to the next event", context do
       signup = goal!(context.site, %{"event_name" => "Signup"})
       purchase = goal!(context.site, %{"event_name" => "Purchase"})
       webhook = webhook!(context, "/before", events: ["goal.completed"], goals: [signup.id])
@@ -245,7 +245,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
       assert goal["site"]["domain"] == context.site.domain
     end
 
-    test "US4.2 a test to a failing endpoint returns the reason", context do
+    test "US4.2 a test of a failing endpoint returns the reason", context do
       webhook = webhook!(context, "/broken", events: ["goal.completed"])
       HttpReceiver.script(context.receiver, "/broken", [{500, [], "no database"}])
 
@@ -263,7 +263,7 @@ defmodule Plausible.Webhooks.RealTree.UserStoriesTest do
   end
 
   describe "user story 5: traffic drops" do
-    test "US5.1 a POST tells of a drop when visitors fall below the threshold", context do
+    test "US5.1 when visitors fall below the threshold, a drop is sent", context do
       webhook!(context, "/drop", events: ["traffic.drop"], drop_threshold: 5)
       visits!(context.site, 5, in_ms(-11 * 3_600_000))
       assert %{fired: 0} = evaluate!()

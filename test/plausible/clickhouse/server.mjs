@@ -1,5 +1,5 @@
-// A ClickHouse server for the tests on a Plausible tree: the HTTP interface, over the
-// engine that the npm package chdb ships as a library.
+// A ClickHouse server for the tests in a real Plausible. It offers ClickHouse's HTTP
+// interface on top of the engine that the npm package chdb ships as a library.
 //
 //   node server.mjs DATA_DIR PORT_FILE
 //
@@ -40,7 +40,7 @@ const timezone = await text("SELECT timezone()");
 
 // --- Settings and database of a request
 
-// What the connection has now: a request changes only what differs.
+// The settings that the connection has now. A request changes only those that differ.
 const current = new Map();
 
 async function apply(settings, database) {
@@ -107,7 +107,7 @@ async function parse(request) {
   return parsed;
 }
 
-// The statement of an INSERT ends with its format; the bytes behind it are data.
+// The statement of an INSERT ends with its format; the bytes after that are data.
 const insertion = /^\s*(INSERT\s+INTO\s[^]*?)\sFORMAT\s+(\w+)[ \t]*;?[ \t]*(?:\r?\n|$)/i;
 
 async function insert(statement, format, bytes, parameters) {
@@ -147,7 +147,7 @@ async function answer({ query, body, format, parameters, settings, database }) {
 
 // --- Errors
 
-// HTTP statuses of ClickHouse's error codes, as far as drivers tell them apart.
+// The HTTP statuses of ClickHouse's error codes that drivers tell apart.
 const statuses = new Map([[516, 403], [497, 403], [164, 403], [60, 404], [81, 404], [16, 404], [47, 400], [62, 400], [46, 400], [27, 400], [48, 501]]);
 
 function failure(error) {

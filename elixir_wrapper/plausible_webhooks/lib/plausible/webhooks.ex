@@ -1,11 +1,11 @@
 defmodule Plausible.Webhooks do
   @moduledoc """
   Webhooks for Plausible Analytics: signed POSTs when a goal is completed or when
-  traffic spikes or drops, retried when they fail, and on record.
+  traffic spikes or drops. A failed POST is retried, and every attempt is recorded.
 
   An instance runs as a child of the host's supervisor, after what it uses (the database) and
-  before what calls it (the endpoint). So at the stop it is still there for the last request,
-  and drains after it:
+  before what calls it (the endpoint). So when the host stops, the instance still takes the
+  last request's events, and drains afterwards:
 
       children = [
         MyApp.Repo,
@@ -16,7 +16,7 @@ defmodule Plausible.Webhooks do
         MyApp.Endpoint
       ]
 
-  All options: `Plausible.Webhooks.Options`.
+  `Plausible.Webhooks.Options` lists all options.
 
   The host calls `events_buffered/2`, `traffic_change/4` and `goals_changed/2`; the
   settings page and operators call the rest:
@@ -33,23 +33,23 @@ defmodule Plausible.Webhooks do
 
   ## What every function shares
 
-  The first argument is the instance, which may be left out when it has the default name,
-  `Plausible.Webhooks`. The second is the *actor*. On every call the host is asked whether the
-  actor may do this (`c:Plausible.Webhooks.Host.can?/4`): reading needs `:read`, everything
-  else `:manage`. What belongs to another site is not found.
+  The first argument is the instance. It may be left out if the instance has the default name,
+  `Plausible.Webhooks`. The second is the *actor*. Every call asks the host whether the actor
+  may do this (`c:Plausible.Webhooks.Host.can?/4`): reading needs `:read`, everything else
+  `:manage`. A webhook or delivery of another site is not found.
 
-  An error is `{:error, %Plausible.Webhooks.Error{}}` with a `reason` and a message. Reasons
-  that every function may give are `:forbidden` (the host says no), `:not_found` (no such
-  site, webhook or delivery), `{:invalid, %{field => text}}` (nothing was saved) and those of
-  the store, for example while it is away. A function's own reasons are listed with it.
+  An error is `{:error, %Plausible.Webhooks.Error{}}` with a `reason` and a message. Every
+  function may return `:forbidden` (the host says no), `:not_found` (no such site, webhook or
+  delivery), `{:invalid, %{field => text}}` (nothing was saved) and the reasons of the store,
+  for example while its database is away. Each function lists its own reasons.
 
-  A wrong type raises `ArgumentError`, except where a form may send it as text: then the
-  reason is `{:invalid, errors}`.
+  An argument of the wrong type raises `ArgumentError`, unless a form may send it as text: then
+  the reason is `{:invalid, errors}`.
 
-  No webhook that is returned holds secrets (`key` is `nil`); `reveal_secret/4` returns them.
-  For an actor who may only read, the URL is cut to its host and header values are hidden,
-  since both may hold tokens. `Plausible.Webhooks.Manage.Overview` describes what a settings
-  page needs besides.
+  The returned webhooks hold no secrets (`key` is `nil`); `reveal_secret/4` returns them. For
+  an actor who may only read, the URL is cut to its host and header values are hidden, since
+  both may hold tokens. `Plausible.Webhooks.Manage.Overview` describes what else a settings
+  page needs.
   """
 
   alias Plausible.Webhooks.{Attempt, Delivery, Error, Host, Store, Webhook}
@@ -76,7 +76,7 @@ defmodule Plausible.Webhooks do
     }
   end
 
-  # What is wrong with the options is said at the start, not here.
+  # The start reports wrong options; a child_spec cannot return an error.
   defp name_of(options) do
     if Keyword.keyword?(options), do: Keyword.get(options, :name, __MODULE__), else: __MODULE__
   end
@@ -84,9 +84,8 @@ defmodule Plausible.Webhooks do
   @doc """
   Starts an instance.
 
-  Errors before anything starts: `{:invalid_option, name, text}`, and
-  `{:native_library, text}` where the native library cannot be loaded. The text names
-  what is missing and its package.
+  Two errors come before anything starts: `{:invalid_option, name, text}`, and
+  `{:native_library, text}`, whose text names the missing library and its package.
   """
   @spec start_link(keyword()) ::
           Supervisor.on_start()
@@ -96,8 +95,8 @@ defmodule Plausible.Webhooks do
   # --- the host's hooks
 
   @doc """
-  Tells of ingested events. Each goal that one of them completes becomes a delivery to every
-  webhook that wants it.
+  Takes ingested events from the host. Each goal that one of them completes becomes a delivery
+  to every webhook that subscribed to it.
 
       Plausible.Webhooks.events_buffered(buffered)
 
@@ -109,16 +108,16 @@ defmodule Plausible.Webhooks do
   goals), `:referrer`, `:referrer_source`, `:utm_source` and the other four,
   `:country_code`, `:screen_size`, `:browser`, `:operating_system`.
 
-  To be called in the request. It takes some microseconds for each delivery, waits for nothing
-  and never raises. Events of another shape and deliveries that do not fit are counted as
-  dropped and reported (`Plausible.Webhooks.Observer`).
+  Call it in the request. It takes some microseconds for each delivery, waits for nothing and
+  never raises. Events of another shape and deliveries that do not fit into the Outbox are
+  counted as dropped and reported (`Plausible.Webhooks.Observer`).
   """
   @spec events_buffered(instance(), [map()]) :: :ok
   def events_buffered(instance \\ __MODULE__, events), do: Hooks.events_buffered(instance, events)
 
   @doc """
-  Tells of a spike or a drop that the host's own notifier has found. It goes to the site's
-  webhooks that subscribed to that kind with `:notifier` for a threshold.
+  Takes a spike or a drop that the host's own notifier has found. It is sent to the site's
+  webhooks that subscribed to that kind with the threshold `:notifier`.
 
       Plausible.Webhooks.traffic_change(:spike, site, %{
         current_visitors: 512,
@@ -128,21 +127,21 @@ defmodule Plausible.Webhooks do
         at: NaiveDateTime.utc_now()
       })
 
-  `site` is its id or a map with `:id`. Returns when the deliveries are committed,
-  within ten seconds; never raises.
+  `site` is the site's id, or a map with `:id`. The function returns when the deliveries are
+  committed, within ten seconds. It never raises.
   """
   @spec traffic_change(instance(), :spike | :drop, site_id() | map(), map()) :: :ok
   def traffic_change(instance \\ __MODULE__, kind, site, info),
     do: Hooks.traffic_change(instance, kind, site, info)
 
   @doc """
-  Tells that the goals of a site were changed, or what may be told of them
-  (`t:Plausible.Webhooks.Host.site/0`). When it returns the new goals are in force, unless the
-  host could not be asked, which is then tried again. Other nodes are told
+  Takes note that the goals of a site have changed, or what its webhooks may send about them
+  (`t:Plausible.Webhooks.Host.site/0`). When it returns, the new goals are in force. If the host
+  did not answer, the site is read again later. Other nodes learn of the change too
   (`Plausible.Webhooks.Cluster`). It never raises.
 
-  Call it after the commit. Within a transaction nobody else sees the change yet; the readings
-  that follow, 2 and 15 seconds later, find it.
+  Call it after the commit. Within a transaction nobody else sees the change yet. Then the
+  readings 2 and 15 seconds later find it.
 
       Plausible.Webhooks.goals_changed(goal.site_id)
   """
@@ -150,8 +149,8 @@ defmodule Plausible.Webhooks do
   def goals_changed(instance \\ __MODULE__, site_id), do: Changes.goals_changed(instance, site_id)
 
   @doc """
-  Tells that the webhook was changed in the store by other means than these functions. This
-  node takes over what the store holds. Changes by other nodes come by themselves
+  Takes note that something other than these functions changed the webhook in the store. This
+  node then takes over what the store holds. Changes by other nodes need no call
   (`Plausible.Webhooks.Cluster`).
 
       Plausible.Webhooks.webhook_changed(site_id, webhook_id)
@@ -168,7 +167,7 @@ defmodule Plausible.Webhooks do
 
   @doc """
   Deletes all finished deliveries that are older than `:retention_ms`, slice by slice in the
-  caller's process, and returns the number deleted. Several nodes may do it at once.
+  caller's process, and returns the number deleted. Several nodes may call it at once.
 
       {:ok, count} = Plausible.Webhooks.prune()
   """
@@ -176,8 +175,8 @@ defmodule Plausible.Webhooks do
   def prune(instance \\ __MODULE__), do: if_running(instance, &Sweeper.prune/1)
 
   @doc """
-  Brings back what is due and what dead nodes have left, as every node does each
-  `:sweep_interval_ms` by itself.
+  Takes over deliveries that are due and those that dead nodes have left. Every node does this
+  by itself each `:sweep_interval_ms`.
 
       :ok = Plausible.Webhooks.sweep()
   """
@@ -185,8 +184,8 @@ defmodule Plausible.Webhooks do
   def sweep(instance \\ __MODULE__), do: if_running(instance, &Sweeper.sweep/1)
 
   @doc """
-  How many deliveries are in each state, over all nodes. `overdue_ms` is for how long the
-  first one that waits has been due, 0 if none is.
+  How many deliveries are in each state, over all nodes. `overdue_ms` says for how long the
+  oldest waiting delivery has been due; it is 0 if none is due.
 
       {:ok, %{pending: 3, parked: 12, overdue_ms: 0}} = Plausible.Webhooks.queue()
   """
@@ -236,7 +235,7 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.get(&1, actor, site_id, id))
 
   @doc """
-  Creates a webhook; it gets the next event. The attributes are those of
+  Creates a webhook, which gets the next event. The attributes are those of
   `Plausible.Webhooks.Webhook.new/3`.
 
       {:ok, webhook} =
@@ -246,7 +245,7 @@ defmodule Plausible.Webhooks do
           "spike_threshold" => "300"
         })
 
-  Its own reason: `:limit_reached`, the site has as many as it may have (20).
+  Its own reason: `:limit_reached`, the site has as many webhooks as it may have (20).
   """
   @spec create_webhook(instance(), Host.actor(), site_id(), map()) ::
           {:ok, Webhook.t()} | error()
@@ -254,8 +253,8 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.create(&1, actor, site_id, attributes))
 
   @doc """
-  Changes a webhook. The change holds for the next event and for the next attempt of what
-  waits. With a new URL, a webhook that we had disabled delivers again.
+  Changes a webhook. The change applies to the next event and to the next attempt of waiting
+  deliveries. A new URL ends a disabling as gone or failing.
 
       {:ok, webhook} =
         Plausible.Webhooks.update_webhook(user, site.id, webhook.id, %{name: "CRM"})
@@ -268,7 +267,7 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.update(&1, actor, site_id, id, attributes))
 
   @doc """
-  Deletes a webhook and its log. What waits is not sent any more.
+  Deletes a webhook and its log. Its waiting deliveries are no longer sent.
 
       :ok = Plausible.Webhooks.delete_webhook(user, site.id, webhook.id)
   """
@@ -277,8 +276,8 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.delete(&1, actor, site_id, id))
 
   @doc """
-  Switches a webhook on, also one that we had disabled. What it missed while we had
-  it disabled is brought back by `recover/5`.
+  Switches a webhook on, also one that was disabled because it was gone or failing. What such
+  a webhook has missed, `recover/5` sends again.
 
       {:ok, webhook} = Plausible.Webhooks.enable_webhook(user, site.id, webhook.id)
   """
@@ -288,8 +287,8 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.enable(&1, actor, site_id, id))
 
   @doc """
-  Switches a webhook off: it gets no events until it is switched on again, and
-  they are not kept for it. What waits is cancelled and can be recovered.
+  Switches a webhook off: it gets no events until it is switched on again, and they are not
+  kept for it. Its waiting deliveries are cancelled; `recover/5` can send them again.
 
       {:ok, webhook} = Plausible.Webhooks.disable_webhook(user, site.id, webhook.id)
   """
@@ -299,8 +298,8 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.disable(&1, actor, site_id, id))
 
   @doc """
-  The secrets that sign now, newest first. Written to the host's audit log before
-  they are handed out.
+  The secrets that sign now, newest first. The call is written to the host's audit log before
+  it returns them.
 
       {:ok, [%{key: "whsec_" <> _} | _older]} =
         Plausible.Webhooks.reveal_secret(user, site.id, webhook.id)
@@ -311,8 +310,8 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.reveal_secret(&1, actor, site_id, id))
 
   @doc """
-  Puts a new secret in front; the older ones go on signing for `overlap_ms` (0 to 7
-  days), so that receivers can change over. In the audit log.
+  Adds a new secret in front of the older ones. Those go on signing for `overlap_ms` (0 to 7
+  days), so that receivers can change over. The call is written to the host's audit log.
 
       {:ok, webhook} =
         Plausible.Webhooks.rotate_secret(user, site.id, webhook.id, :timer.hours(24))
@@ -325,24 +324,24 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.rotate_secret(&1, actor, site_id, id, overlap_ms))
 
   @doc """
-  Sends a test and waits for what comes of it: one request, not retried, on record
-  like any other. `type` is one of `Plausible.Webhooks.Event.types/0`; a type other
-  than `webhook.test` is sent as a sample. Works for a webhook that is switched off,
-  and a success switches one on that we had disabled.
+  Sends a test and waits for its result: one request, which is not retried, but recorded like
+  any other. `type` is one of `Plausible.Webhooks.Event.types/0`; a type other than
+  `webhook.test` is sent as a sample. A webhook that is switched off can be tested too. A
+  success switches on a webhook that was disabled because it was gone or failing.
 
       {:ok, %{state: :failed, error: :tls_error, detail: detail}} =
         Plausible.Webhooks.send_test(user, site.id, webhook.id, "webhook.test")
 
-  Its own reasons: `{:rate_limited, retry_in_ms}` (10 a minute and site),
-  `:timeout` (it is still on its way, the log will tell), `{:not_sent, detail}`
-  (deleted in the meantime), `:unavailable` (the engine is starting).
+  Its own reasons: `{:rate_limited, retry_in_ms}` (a site may send 10 a minute),
+  `:timeout` (still on its way; the log will show the result), `{:not_sent, detail}` (the
+  webhook was deleted in the meantime), `:unavailable` (the engine is starting).
   """
   @spec send_test(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::
           {:ok, Attempt.t()} | error()
   def send_test(instance \\ __MODULE__, actor, site_id, id, type),
     do: run(instance, &TestDelivery.send_test(&1, actor, site_id, id, type))
 
-  # --- for a settings page: Plausible.Webhooks.Manage.Overview says what each of them does
+  # --- for a settings page: Plausible.Webhooks.Manage.Overview documents each function
 
   @doc "How each webhook of the site has been doing: `Plausible.Webhooks.Manage.Overview.activity/3`."
   @spec activity(instance(), Host.actor(), site_id()) :: {:ok, Overview.activities()} | error()
@@ -388,8 +387,8 @@ defmodule Plausible.Webhooks do
   end
 
   @doc """
-  What saving says of a URL: `Plausible.Webhooks.Manage.Overview.check_url/2`. The error is the
-  text for the form.
+  Checks a URL as saving does: `Plausible.Webhooks.Manage.Overview.check_url/2`. The error is
+  the text for the form.
   """
   @spec check_url(instance(), term()) :: {:ok, Overview.checked_url()} | {:error, String.t()}
   def check_url(instance \\ __MODULE__, text),
@@ -419,9 +418,9 @@ defmodule Plausible.Webhooks do
         Plausible.Webhooks.deliveries(user, site.id, %{states: [:failed]}, %{after: next})
 
   `filters` are those of `t:Plausible.Webhooks.Store.filters/0` (times as Unix
-  milliseconds or `DateTime`), all of which must hold; `next` is `nil` on the last
-  page, and only there: where hits are rare a page may be short, or empty, because
-  the search has gone on for long enough (`t:Plausible.Webhooks.Store.page_of/1`).
+  milliseconds or `DateTime`), all of which must hold. `next` is `nil` on the last
+  page, and only there. Where matches are rare, a page may be short or even empty, because
+  the time and the rows of one search are limited (`t:Plausible.Webhooks.Store.page_of/1`).
   """
   @spec deliveries(instance(), Host.actor(), site_id(), map() | keyword(), map() | keyword()) ::
           {:ok, Store.page_of(Delivery.t())} | error()
@@ -438,8 +437,8 @@ defmodule Plausible.Webhooks do
     do: run(instance, &DeliveryLog.delivery(&1, actor, site_id, id))
 
   @doc """
-  Every attempt of a delivery, oldest first. What the receiver answered is data:
-  any bytes, at most 16 KiB.
+  Every attempt of a delivery, oldest first. The receiver's answer may hold any bytes, at most
+  16 KiB of them.
 
       {:ok, [%{number: 1, status: 503}, %{number: 2, status: 200}]} =
         Plausible.Webhooks.attempts(user, site.id, "msg_01J...")
@@ -450,12 +449,12 @@ defmodule Plausible.Webhooks do
     do: run(instance, &DeliveryLog.attempts(&1, actor, site_id, id))
 
   @doc """
-  Sends a delivery again, now, under the same `webhook-id`, with the whole retry
-  schedule before it. Replaces a retry that waits, and passes a full queue.
+  Sends a delivery again, now, under the same `webhook-id`. If it fails, the whole retry
+  schedule applies again. It replaces a waiting retry, and a full queue does not refuse it.
 
       :ok = Plausible.Webhooks.redeliver(user, site.id, "msg_01J...")
 
-  Its own reason: `:webhook_disabled`, switch it on first.
+  Its own reason: `:webhook_disabled`, switch the webhook on first.
   """
   @spec redeliver(instance(), Host.actor(), site_id(), String.t()) ::
           :ok | error()
@@ -463,14 +462,14 @@ defmodule Plausible.Webhooks do
     do: run(instance, &DeliveryLog.redeliver(&1, actor, site_id, id))
 
   @doc """
-  Sends again what failed or was cancelled and was created since `since` (a
-  `DateTime` or Unix milliseconds), oldest first, at most `:recover_max` (10 000).
-  `more?`: there is more, call again.
+  Sends again the deliveries that failed or were cancelled and were created since `since` (a
+  `DateTime` or Unix milliseconds), oldest first, at most `:recover_max` (10 000). If `more?`
+  is true, there are more: call it again.
 
       {:ok, %{count: 12, more?: false}} =
         Plausible.Webhooks.recover(user, site.id, webhook.id, ~U[2026-11-23 00:00:00Z])
 
-  Its own reason: `:webhook_disabled`, switch it on first.
+  Its own reason: `:webhook_disabled`, switch the webhook on first.
   """
   @spec recover(instance(), Host.actor(), site_id(), Webhook.id(), DateTime.t() | integer()) ::
           {:ok, %{count: non_neg_integer(), more?: boolean()}}
@@ -479,10 +478,10 @@ defmodule Plausible.Webhooks do
     do: run(instance, &DeliveryLog.recover(&1, actor, site_id, webhook_id, since))
 
   @doc """
-  Counters since the start and gauges of now, for the operator: `outbox` and
-  `journal` (waiting to be committed and to be recorded), `engine` (its own), and
-  what was pushed, accepted, recorded, dropped (`dropped_by` their reasons), refused
-  by the store, and lost by slow or failing observers.
+  The counters of this node since its start, and its present state, for the operator: `outbox`
+  (deliveries that wait to be committed), `journal` (attempts that wait to be recorded),
+  `engine` (the engine's own counters), and what was pushed, accepted, recorded, dropped (with
+  the reasons in `dropped_by`), refused by the store, and lost by slow or failing observers.
 
       %{outbox: 0, engine: %{in_flight: 3}} = Plausible.Webhooks.stats()
   """

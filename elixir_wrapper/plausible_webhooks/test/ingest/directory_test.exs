@@ -163,7 +163,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
           assert Directory.refresh(i, 1) == {:error, :timeout}
         end)
 
-      assert log =~ "goes on in the background"
+      assert log =~ "continues in the background"
       assert log =~ "site 1 could not be read (:timeout)"
       World.put(context.world, {:goals, 1}, [goal(1, "Signup")])
       assert eventually(fn -> completed(i, 1, "Signup") != nil end)

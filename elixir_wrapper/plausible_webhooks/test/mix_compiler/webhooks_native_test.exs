@@ -218,6 +218,19 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
       assert calls(fake) == []
     end
 
+    test "an empty variable names no folder", %{project: project} do
+      put_env("WEBHOOKS_NATIVE_CACHE", "")
+      {:ok, []} = run(project)
+      assert [_dir] = cached(project, "cmake")
+    end
+
+    test "in a folder that cannot be made, the error says so", %{project: project, fake: fake} do
+      put_env("WEBHOOKS_NATIVE_CACHE", "#{fake}/compiler/cache")
+      assert {:error, [%{message: message}]} = run(project)
+      assert message =~ "#{fake}/compiler/cache\": not a directory (WEBHOOKS_NATIVE_CACHE"
+      assert errors() == message
+    end
+
     test "the oldest are removed", %{project: project, fake: fake} do
       with_sqlite(fake)
 

@@ -145,9 +145,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
 
       for {result, text} <- [
             {{:error, :timeout}, "The test is still waiting to be sent."},
-            {{:error, :unavailable}, "just starting"},
+            {{:error, :unavailable}, "still starting"},
             {{:error, {:not_sent, "the webhook was deleted"}},
-             "It ended before it was sent: the webhook was deleted."},
+             "Not sent. The test ended early: the webhook was deleted."},
             {{:error, {:rate_limited, 61_000}}, "the next one in 1:01."},
             {{:error, :not_found}, "no longer exists"},
             {{:error, :queue_timeout}, "the database did not answer"},
@@ -202,10 +202,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
             {"SSL certificate problem: unable to get local issuer certificate",
              "intermediate certificate"},
             {"SSL certificate problem: unable to verify the first certificate", "intermediate"},
-            {"SSL certificate problem: self-signed certificate", "signed by itself"},
+            {"SSL certificate problem: self-signed certificate", "self-signed, or"},
             {"SSL certificate problem: certificate has expired", "has expired"},
             {"SSL: no alternative certificate subject name matches target host name 'x'",
-             "other host names"},
+             "does not name this host"},
             {"error:0A00010B:SSL routines::wrong version number", "does not speak TLS"},
             {"something new", "No secure connection"},
             {nil, "No secure connection"}

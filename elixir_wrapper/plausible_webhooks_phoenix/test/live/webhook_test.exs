@@ -152,11 +152,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
       context = start_page!(context)
 
       for {answer, shown} <- [
-            {404, ["Not delivered: error status 404.", "The server exists, this path does not."]},
+            {404,
+             ["Not delivered: error status 404.", "The server exists, but this path does not"]},
             {401, ["error status 401", "this webhook's secret"]},
             {{302, [{"location", "/x"}], ""},
              ["redirect, status 302", "Redirects are never followed"]},
-            {503, ["error status 503", "not available now"]},
+            {503, ["error status 503", "not available at the moment"]},
             {418, ["error status 418", "refuses the request"]},
             {:reset, ["connection closed", "before there was an answer"]},
             {:close, ["connection closed"]}

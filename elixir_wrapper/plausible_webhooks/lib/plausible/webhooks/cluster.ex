@@ -2,16 +2,16 @@ defmodule Plausible.Webhooks.Cluster do
   @moduledoc """
   How the nodes of a cluster tell each other that a webhook or a goal has changed.
 
-  Given at the start as `cluster: {module, options}`; default `nil`: one node, or
-  several that learn of each other's changes by the periodic refresh of
-  `Plausible.Webhooks.Ingest.Directory` only. Every node names the same.
+  An instance gets it as the option `cluster: {module, options}`, the same on every node. The
+  default `nil` is for one node, or for several that learn of each other's changes only by the
+  periodic refresh of `Plausible.Webhooks.Ingest.Directory`.
 
       {Plausible.Webhooks,
        [cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: MyApp.PubSub}] ++ options}
 
-  A message says what has changed and not how: the node that gets it reads store and host. So
-  a message that comes twice, late, or after a newer one does no harm, and the periodic refresh
-  makes up for one that is lost.
+  A message says what has changed, but not how: the node that receives it reads the store and
+  the host. So a message that arrives twice, late, or after a newer one does no harm. The
+  periodic refresh makes up for a lost message.
 
   ## Implementing one
 
@@ -28,9 +28,9 @@ defmodule Plausible.Webhooks.Cluster do
         end
       end
 
-  The listener calls `received/2` for every message of another node, and `missed/1`
-  when it begins to listen and whenever messages may have been lost. Both return at
-  once and never raise.
+  The listener calls `received/2` for every message from another node. It calls `missed/1`
+  when it begins to listen, and whenever messages may have been lost. Both return at once and
+  never raise.
   """
 
   alias Plausible.Webhooks.Runtime.Instance
@@ -48,8 +48,8 @@ defmodule Plausible.Webhooks.Cluster do
               Supervisor.child_spec() | {module(), term()} | nil
 
   @doc """
-  Tells every other node, not this one. Called in the process that has made the
-  change, after the store has it; must not wait for the others.
+  Sends the message to every other node, but not to this one. The process that made the change
+  calls it, once the store has the change. It must not wait for the other nodes.
   """
   @callback tell(instance(), options :: keyword(), message()) :: :ok | {:error, term()}
 

@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.Error do
   @moduledoc """
   Why a function of `Plausible.Webhooks` failed: `{:error, %Plausible.Webhooks.Error{}}`.
 
-  Match on `reason`; show `message/1`.
+  Match on `reason`, and show `message/1` to people.
 
       iex> error = %Plausible.Webhooks.Error{reason: {:invalid, %{url: "is required"}}}
       iex> Exception.message(error)
@@ -10,17 +10,18 @@ defmodule Plausible.Webhooks.Error do
   """
 
   @typedoc """
-    * `:forbidden` - the host says that the actor may not do this
+    * `:forbidden` - the host does not allow this actor to do this
     * `:not_found` - there is no such site, webhook or delivery
-    * `{:invalid, %{field => text}}` - what was given is not valid, and nothing was saved
+    * `{:invalid, %{field => text}}` - an attribute is not valid, and nothing was saved
     * `:limit_reached` - the site has as many webhooks as it may have
     * `:stale` - others kept changing the webhook at the same time
     * `:webhook_disabled` - the webhook has to be switched on first
-    * `:invalid_overlap`, `:too_many_secrets` - of `Plausible.Webhooks.rotate_secret/5`
-    * `{:rate_limited, retry_in_ms}`, `:timeout`, `{:not_sent, detail}`, `:unavailable` - of
+    * `:invalid_overlap`, `:too_many_secrets` - see `Plausible.Webhooks.rotate_secret/5`
+    * `{:rate_limited, retry_in_ms}`, `:timeout`, `{:not_sent, detail}`, `:unavailable` - see
       `Plausible.Webhooks.send_test/5`
-    * `:not_running` - the instance does not run
-    * any other term - the store's or the host's reason, for example while it is away
+    * `:not_running` - the instance is not running
+    * any other term - the reason of the store or the host, for example while its database is
+      away
   """
   @type reason ::
           :forbidden
@@ -52,8 +53,8 @@ defmodule Plausible.Webhooks.Error do
     invalid_overlap: "the overlap must be 0 to 7 days",
     too_many_secrets: "the webhook has as many secrets as it may have",
     timeout: "there was no answer in time",
-    unavailable: "the engine is starting",
-    not_running: "the instance does not run"
+    unavailable: "the engine is still starting",
+    not_running: "the instance is not running"
   }
 
   @impl true

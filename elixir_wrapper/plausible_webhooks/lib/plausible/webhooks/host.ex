@@ -1,35 +1,35 @@
 defmodule Plausible.Webhooks.Host do
   @moduledoc """
-  The application around us (Plausible), which is asked about sites, goals, visitors and
-  permissions. It is given at the start as `host: {module, argument}`, and every callback gets
-  that argument first.
+  The application that runs an instance, such as Plausible. It answers questions about sites,
+  goals, visitors and permissions. The instance gets it as the option `host: {module,
+  argument}`, and passes that argument to every callback as the first one.
 
-  No callback is called on the path of an ingestion request.
+  No callback runs while the host handles an ingestion request.
   """
 
-  @typedoc "What was given at the start."
+  @typedoc "The argument of the option `:host`."
   @type arg :: term()
   @typedoc "The host's id of a site."
   @type site_id :: integer()
-  @typedoc "The host's user who wants to do something, or `:system`."
+  @typedoc "The host's user who calls a function of `Plausible.Webhooks`, or `:system`."
   @type actor :: term()
   @typedoc "What the actor wants to do with the webhooks of a site."
   @type action :: :read | :manage
   @typedoc """
-  A site, and what may be told of its goal completions. Where a host shows somebody less
-  than it keeps (a plan without custom properties, a team that is locked), a webhook must
-  not tell more:
+  A site, and what its webhooks may send about goal completions. A host may show its users
+  less than it stores (a plan without custom properties, a locked team). Then a webhook must
+  not send more:
 
-    * `events`: `false`, no goal completion is told at all. Default `true`.
-    * `props`: the custom properties that a body may hold, by name, or `:all`, the
-      default. A goal with custom properties completes by them all the same; what is not
-      to complete is not among `goals/2`.
-    * `revenue`: `false`, `revenue` is `null` in every body. Default `true`.
+    * `events`: whether goal completions are sent at all. Default `true`.
+    * `props`: the names of the custom properties that a body may hold, or `:all`, the
+      default. This does not change which events complete a goal with custom properties. A
+      goal that must not be completed is not in the list of `c:goals/2`.
+    * `revenue`: whether a body may hold revenue. With `false`, `revenue` is `null` in every
+      body. Default `true`.
 
-  What the test button sends obeys, too. A change is in force at once when
-  `Plausible.Webhooks.goals_changed/2` tells of the site, and without that when the
-  site is read again: within a minute, with more than 200 sites that have webhooks a
-  minute for every 200 of them.
+  Tests that a user sends follow the same rules. A change takes effect at once when the host
+  calls `Plausible.Webhooks.goals_changed/2`. Otherwise it takes effect when the site is read
+  again. That takes up to a minute for every 200 sites with webhooks.
   """
   @type site :: %{
           required(:id) => site_id(),
@@ -41,7 +41,7 @@ defmodule Plausible.Webhooks.Host do
           optional(:revenue) => boolean()
         }
 
-  @typedoc "What may be told of a site's goal completions; of properties those that are keys."
+  @typedoc "What a site's webhooks may send. The keys of `props` are the names of properties."
   @type tells :: %{
           events: boolean(),
           props: :all | %{String.t() => true},
@@ -49,8 +49,9 @@ defmodule Plausible.Webhooks.Host do
         }
 
   @typedoc """
-  A goal as Plausible keeps it. `event_name` xor `page_path`; `scroll_threshold`
-  is -1 for none; `custom_props` must all hold; `currency` is `nil` or `"EUR"`.
+  A goal as Plausible stores it. Either `event_name` or `page_path` is set.
+  `scroll_threshold` is -1 for a goal without one. An event must have all of the
+  `custom_props`. `currency` is `nil` or a code such as `"EUR"`.
   """
   @type goal :: %{
           id: integer(),
@@ -65,7 +66,7 @@ defmodule Plausible.Webhooks.Host do
   @typedoc "A half-open window of time, `[from_ms, to_ms)`."
   @type window :: {from_ms :: integer(), to_ms :: integer()}
 
-  @doc "The site, or `nil` when there is none (any more)."
+  @doc "The site, or `nil` if it does not exist (any more)."
   @callback site(arg(), site_id()) :: site() | nil
 
   @doc "The site with this domain, or `nil`."
@@ -75,13 +76,13 @@ defmodule Plausible.Webhooks.Host do
   @callback goals(arg(), site_id()) :: [goal()]
 
   @doc """
-  Unique visitors in each window, in the given order. Engagement events do not
-  count as visits.
+  The number of unique visitors in each window, in the order of the windows. Engagement
+  events do not count as visits.
   """
   @callback visitors(arg(), site_id(), [window()]) ::
               {:ok, [non_neg_integer()]} | {:error, term()}
 
-  @doc "Top sources and pages of the window, at most `limit` each, best first."
+  @doc "The top sources and pages of the window, at most `limit` of each, the largest first."
   @callback breakdown(arg(), site_id(), window(), limit :: pos_integer()) ::
               {:ok,
                %{
@@ -90,25 +91,25 @@ defmodule Plausible.Webhooks.Host do
                }}
               | {:error, term()}
 
-  @doc "May traffic alerts go out for this site now (locked teams, refused traffic)?"
+  @doc "Whether traffic alerts of this site may be sent now (no locked team, no refused traffic)."
   @callback alerts_allowed?(arg(), site_id()) :: boolean()
 
-  @doc "Where the site's dashboard is; `nil` when there is none."
+  @doc "The URL of the site's dashboard, or `nil` if there is none."
   @callback dashboard_url(arg(), site_id()) :: String.t() | nil
 
-  @doc "May the actor do this with the site's webhooks? Asked on every call."
+  @doc "Whether the actor may do this with the site's webhooks. Called again on every call."
   @callback can?(arg(), actor(), action(), site_id()) :: boolean()
 
-  @doc "Tells the owner that a webhook was disabled (`:gone` or `:failing`)."
+  @doc "Tells the owners of the site that a webhook was disabled (`:gone` or `:failing`)."
   @callback webhook_disabled(arg(), Plausible.Webhooks.Webhook.t(), atom()) :: :ok
 
-  @doc "Writes an entry into the host's audit log. Never holds secrets."
+  @doc "Writes an entry into the host's audit log. The webhook holds no secrets."
   @callback audit(arg(), actor(), action_name :: atom(), Plausible.Webhooks.Webhook.t()) :: :ok
 
   @doc """
-  Counts one more of `key` in the host's own rate limiter. `:ok` as long as there are at most
-  `limit` of them in `window_ms`, otherwise in how many milliseconds there is room. For a host
-  without this callback each node counts by itself.
+  Counts one more use of `key` in the host's own rate limiter. Returns `:ok` as long as there
+  are at most `limit` uses in `window_ms`; otherwise the error says in how many milliseconds
+  the next one is allowed. For a host without this callback, each node counts by itself.
   """
   @callback check_rate(
               arg(),
@@ -121,8 +122,8 @@ defmodule Plausible.Webhooks.Host do
   @optional_callbacks check_rate: 4
 
   @doc """
-  What may be told of a site's goal completions. Raises for a value of another shape: the host
-  means to hold something back, but it is not known what.
+  What the site's webhooks may send about goal completions. Raises for a value of another
+  shape: the host wants to hold something back, but does not say what.
 
       iex> Plausible.Webhooks.Host.tells(%{id: 1, domain: "example.com", props: ["plan"]})
       %{events: true, props: %{"plan" => true}, revenue: true}

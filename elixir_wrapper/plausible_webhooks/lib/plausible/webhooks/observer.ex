@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Observer do
   @moduledoc """
-  Gets told what happens, for metrics or a live page.
+  Receives the events of an instance, for metrics or a live page.
 
       defmodule MyObserver do
         @behaviour Plausible.Webhooks.Observer
@@ -15,29 +15,29 @@ defmodule Plausible.Webhooks.Observer do
 
       {Plausible.Webhooks, [observers: [{MyObserver, nil}]] ++ options}
 
-  Observers run in a process of their own, one after the other. One that raises is counted and
-  logged. One that is slow loses events, but holds up no delivery: at most 10 000 events wait,
-  and `Plausible.Webhooks.stats/1` counts the others as `notices_dropped`.
+  All observers run in one process, one after the other. The instance counts and logs errors
+  of an observer. A slow observer loses events, but delays no delivery: at most 10 000 events
+  wait, and `Plausible.Webhooks.stats/1` counts the others as `notices_dropped`.
 
   ## Events
 
-  Times are milliseconds unless the name says otherwise; `instance` is in every
-  metadata. A URL never appears, only its host name (`destination`).
+  Times are milliseconds unless the name says otherwise. The metadata of every event has
+  `instance`. No event holds a URL, only its host name (`destination`).
 
   | event | measurements | metadata |
   |---|---|---|
   | `:attempt` | `total_us`, `dns_us`, `connect_us`, `tls_us`, `first_byte_us` (each may be `nil`) | `delivery_id`, `webhook_id`, `site_id`, `destination` (`nil` when not known), `number`, `state`, `status`, `error`, `next_at_ms` |
-  | `:delivery_finished` | `attempts` (number of the last one; 0: ended without one) | as above |
-  | `:deliveries_accepted` | `count` | `sites`: how many of them are of which site, `%{site_id => count}` |
+  | `:delivery_finished` | `attempts` (number of the last one; 0 if there was none) | as above |
+  | `:deliveries_accepted` | `count` | `sites`: the number for each site, `%{site_id => count}` |
   | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:site_share` (one site's part of the Outbox is full), `:fan_out` (more than `:deliveries_per_event_max`), `:refused_by_store`, `:payload` (too large, not encodable), `:malformed_event` (no `:clickhouse_event` with a `:site_id`), `:hook_error`, `:stopping` |
   | `:engine_overloaded` | `count` of deliveries given back to the store | |
   | `:store_call` | `duration_us` | `operation` (a function of `Plausible.Webhooks.Store`), `error` (`nil` if it succeeded) |
   | `:store_failed` | | `operation`, `reason` |
-  | `:cluster_failed` | | `reason`: other nodes could not be told of a change |
-  | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`; on the node that has changed it |
+  | `:cluster_failed` | | `reason`: why other nodes were not told of a change |
+  | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`; only on the node that made the change |
   | `:webhook_disabled` | `failing_for_ms` (`nil` for `:gone`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing` |
 
-  `:attempt` comes after the attempt is on record.
+  `:attempt` follows once the attempt is recorded.
 
   An observer that needs a process of its own returns it from `c:process/2`. The instance
   supervises it.
@@ -60,8 +60,8 @@ defmodule Plausible.Webhooks.Observer do
               term()
 
   @doc """
-  A process that runs as long as the instance, or `nil`. It is restarted when it ends, and
-  given up when it ends more than 20 times in 10 seconds.
+  A process that runs as long as the instance, or `nil`. The instance restarts it when it
+  ends, and gives it up when it ends more than 20 times in 10 seconds.
   """
   @callback process(instance :: atom(), argument :: term()) :: Supervisor.child_spec() | nil
 

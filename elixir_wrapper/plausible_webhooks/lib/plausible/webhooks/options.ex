@@ -4,8 +4,8 @@ defmodule Plausible.Webhooks.Options do
   @hours 3_600_000
   @days 24 * @hours
 
-  # {key, default, check, what it is}. One table, so that what is checked is
-  # what is documented.
+  # {key, default, check, meaning}. The checks and the documentation come from this one table,
+  # so they agree.
   @limits [
     {:retry_delays_ms, [10_000, 60_000, 300_000], :delays,
      "delay before each retry, at most 12 of them, each up to 7 days"},
@@ -17,34 +17,35 @@ defmodule Plausible.Webhooks.Options do
     {:connect_timeout_ms, 5_000, {100, 120_000}, "DNS, connect and TLS of an attempt"},
     {:dns_timeout_ms, 5_000, {100, 120_000}, "the lookup of a name"},
     {:response_header_bytes_max, 65_536, {1_024, 1_048_576},
-     "an answer with more of headers is refused"},
+     "an answer with larger headers is refused"},
     {:response_body_bytes_max, 16_384, {0, 1_048_576}, "how much of an answer is kept"},
     {:lane_in_flight_max, 8, {1, 1_024}, "requests at the same time to one webhook"},
     {:lane_rate_per_s, 50, {1, 100_000}, "requests per second to one webhook"},
     {:destination_in_flight_max, 64, {1, 4_096},
      "requests at the same time to one destination, over all webhooks"},
     {:destination_rate_per_s, 200, {1, 1_000_000}, "requests per second to one destination"},
-    {:in_flight_max, 4_096, {1, 65_536}, "requests at the same time in all"},
+    {:in_flight_max, 4_096, {1, 65_536}, "requests at the same time, over all webhooks"},
     {:descriptors_max, 0, {0, 10_000_000},
      "sockets that the engine may hold, half of them in flight, half idle; " <>
        "0: half of what the process may open (`ulimit -n`)"},
     {:circuit_failures, 5, {0, 1_000},
-     "after so many failures in a row one request at a time to a webhook; 0: never"},
+     "after this many failures in a row, a webhook gets one request at a time; 0: never"},
     {:waiting_max, 100_000, {1, 10_000_000}, "deliveries waiting in the engine"},
     {:outbox_max, 10_000, {1, 10_000_000},
-     "deliveries waiting to be committed; more are dropped, and of one site above its " <>
-       "share (four times what is free)"},
+     "deliveries waiting to be committed; more are dropped, and so are those of one site " <>
+       "above its share (four times what is free)"},
     {:outbox_bytes_max, 67_108_864, {262_144, 68_719_476_736},
      "bodies waiting to be committed, in bytes; more are dropped"},
     {:deliveries_per_event_max, 1_000, {1, 100_000},
      "deliveries that one event may cause, over its goals and their webhooks; more are dropped"},
     {:webhooks_per_site_max, 20, {1, 1_000}, "webhooks of one site"},
     {:tests_per_minute, 10, {1, 1_000}, "test deliveries of one site"},
-    {:recover_max, 10_000, {1, 1_000_000}, "deliveries brought back by one recover"},
+    {:recover_max, 10_000, {1, 1_000_000}, "deliveries that one call of `recover/5` sends again"},
     {:disable_after_ms, 5 * @days, {60_000, 365 * @days},
      "a webhook that has only failed for this long is disabled"},
     {:retention_ms, 30 * @days, {60_000, 3_650 * @days}, "how long finished deliveries are kept"},
-    {:drain_ms, 5_000, {0, 600_000}, "how long requests in flight may finish at the stop"},
+    {:drain_ms, 5_000, {0, 600_000},
+     "how long requests in flight may take to finish when the instance stops"},
     {:lease_ms, 30_000, {1_000, 600_000},
      "after this long without a sign of life another node takes over"},
     {:sweep_interval_ms, 1_000, {10, 60_000}, "how often parked deliveries are looked for"},
@@ -98,19 +99,20 @@ defmodule Plausible.Webhooks.Options do
       addresses that are allowed besides public ones. Local names (`localhost`,
       `app.internal`) are allowed by `allow_private` only. `ports` lists the ports that are
       allowed; `[]` allows all but the known bad ones.
-    * `:ca_file` - PEM file of the certificate authorities, `nil` for the system's.
+    * `:ca_file` - a PEM file of certificate authorities, `nil` for the system's.
     * `:user_agent` - `nil` for `Plausible-Webhooks/<version>`.
-    * `:observers` - list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
-    * `:cluster` - how other nodes are told of changes: `{module, keyword}`, see
+    * `:observers` - a list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
+    * `:cluster` - how other nodes learn of changes: `{module, keyword}`, see
       `Plausible.Webhooks.Cluster`; default `nil`.
     * `:directory` - limits of the directory of subscriptions, a keyword list:
       #{@parts.directory |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
       (`Plausible.Webhooks.Ingest.Directory`).
     * `:traffic` - limits of the traffic evaluator, likewise:
       #{@parts.traffic |> Map.keys() |> Enum.map_join(", ", &"`:#{&1}`")}
-      (`Plausible.Webhooks.Ingest.Traffic.Evaluator`); `false`: none runs here.
+      (`Plausible.Webhooks.Ingest.Traffic.Evaluator`). With `false`, this node does not
+      evaluate traffic.
 
-  Limits, units in the name:
+  Limits, with their units in the name:
 
   #{@limit_docs}
   """

@@ -3,32 +3,31 @@ defmodule Plausible.Webhooks.Store do
            disk_full read_only io_error cannot_open corrupt not_a_database)a
 
   @moduledoc """
-  Keeps webhooks, deliveries, attempts and alert states. After a crash, only what the
-  store holds counts.
+  Stores webhooks, deliveries, attempts and alert states. After a crash, only what the store
+  holds counts.
 
   This module is two things: the behaviour that a store implements, and the facade
   through which everything else calls the store of an instance.
 
   ## Implementing a store
 
-  A store is given at the start as `store: {module, options}`. The process of
-  `c:child_spec/1` is started first. Then `c:init/1` is called, and called again after
-  that process was restarted. Every other callback gets the handle that `c:init/1`
-  returned. One contract test suite (`Plausible.Webhooks.StoreContract`) runs against
-  every implementation.
+  An instance gets its store as the option `store: {module, options}`. It starts the process
+  of `c:child_spec/1`, then calls `c:init/1`, and calls that again whenever the process was
+  restarted. Every other callback gets the handle that `c:init/1` returned. One contract test
+  suite (`Plausible.Webhooks.StoreContract`) runs against every implementation.
 
   A callback that answers a write with `:ok` or `{:ok, _}` has committed it durably.
   `{:error, reason}` means that nothing of the call was written, with two exceptions:
 
-    * After an error for which `outcome_unknown?/1` is true, the write may have been
-      done, or may still be done. `accept/2` and `record/2` may be repeated. After
+    * After an error for which `outcome_unknown?/1` is true, the write may have happened, or
+      may still happen. `accept/2` and `record/2` may be repeated. After
       `claim/3`, `reclaim/4` and `redeliver/3` the owner may own deliveries that it does
       not know of.
     * `delete_webhook/3`, `cancel_waiting/3` and `prune/3` work in slices, so that other
       callers need not wait. A part may be done. Repeating the call does the rest.
 
-  Of `accept/2` and `record/2`, an error for which `away?/1` is false says that a row can
-  never be written. That row is given up once it alone is known to be the cause.
+  When `accept/2` or `record/2` returns an error for which `away?/1` is false, a row of the
+  call can never be written. The caller gives that row up once it has found it.
 
   A callback does not raise because of the data or because the database is away. It
   answers within its own time limit. Bodies, answers, details and names may hold any
@@ -37,9 +36,9 @@ defmodule Plausible.Webhooks.Store do
 
   ## Calling the store
 
-  Each function takes the instance, or its name, in place of the handle. It never raises:
-  a store that is not open yet answers `{:error, :store_unavailable}`, an instance that
-  does not run `{:error, :stopped}`, and a store that raises `{:error, :store_raised}`.
+  Each function takes the instance, or its name, in place of the handle. It never raises. It
+  returns `{:error, :store_unavailable}` while the store is not open yet, `{:error, :stopped}`
+  if the instance is not running, and `{:error, :store_raised}` if the store raises.
   Observers get each call with its duration as `:store_call`
   (`Plausible.Webhooks.Observer`).
   """
@@ -390,8 +389,8 @@ defmodule Plausible.Webhooks.Store do
   # --- errors
 
   @doc """
-  Whether the reason only says that the store cannot be reached. Nothing is wrong with
-  what was to be written then, and it is written later.
+  Whether the reason only says that the store cannot be reached. Then nothing is wrong with
+  the rows, and the caller writes them later.
 
   These are #{Enum.map_join(@away, ", ", &"`#{inspect(&1)}`")}, and whatever a store
   puts into `{:away, reason}`.
@@ -400,7 +399,7 @@ defmodule Plausible.Webhooks.Store do
   def away?({:away, _reason}), do: true
   def away?(reason), do: reason in @away
 
-  @doc "Whether a write that failed for this reason may have been done all the same."
+  @doc "Whether a write that failed for this reason may have happened all the same."
   @spec outcome_unknown?(term()) :: boolean()
   def outcome_unknown?(reason),
     do: reason in [:timeout, :connection_lost, :store_unavailable, :store_raised]

@@ -100,8 +100,10 @@ defmodule Mix.Tasks.PlausibleWebhooks.Install do
   end
 
   # Whether there is nothing left to write.
-  defp write(_root, _changes, [], _options) do
-    Mix.shell().info("There is nothing to add.")
+  defp write(_root, changes, [], _options) do
+    if Enum.all?(changes, &(&1.result == :done)),
+      do: Mix.shell().info("There is nothing to add.")
+
     true
   end
 
@@ -112,7 +114,7 @@ defmodule Mix.Tasks.PlausibleWebhooks.Install do
         true
 
       options[:yes] || Mix.shell().yes?("Write these changes?", default: :no) ->
-        Installer.write!(root, changes)
+        write_files(root, changes)
         Mix.shell().info("Changed #{paths(edits)}")
 
         for %{note: note} = edit when note != nil <- edits,
@@ -124,6 +126,13 @@ defmodule Mix.Tasks.PlausibleWebhooks.Install do
         Mix.shell().info("Nothing was written.")
         false
     end
+  end
+
+  # Mix prints a stack trace with every other exception.
+  defp write_files(root, changes) do
+    Installer.write!(root, changes)
+  rescue
+    error in File.Error -> Mix.raise(Exception.message(error))
   end
 
   defp paths(changes), do: Enum.map_join(changes, ", ", & &1.path)

@@ -10,18 +10,18 @@ defmodule Plausible.Webhooks.Migrations do
         def down, do: Plausible.Webhooks.Migrations.down(version: 1)
       end
 
-  `up/1` goes from the present version to the given one; `down/1` undoes the given version
-  and all above it. A released migration names its version, so that it does the same after
-  an upgrade of this package. The next version gets a migration of its own.
+  `up/1` migrates from the present version to the given one. `down/1` undoes the given version
+  and all newer ones. Name the version in a migration, so that it does the same after an
+  upgrade of this package. The next version gets a migration of its own.
 
   Options:
 
     * `:version` - default for `up/1` the newest, for `down/1` the first.
     * `:prefix` - the schema, default `"public"`; created if missing.
-    * `:sites` - the host's table of sites. The deletion of a site deletes its webhooks
-      (`ON DELETE CASCADE`); their log follows in slices, when old deliveries are pruned. A
-      name, or `[table: "sites", column: "id", prefix: "analytics"]`; default `nil`: no
-      reference. Without a prefix, the connection's `search_path` finds the table, as in the
+    * `:sites` - the host's table of sites: a name, or `[table: "sites", column: "id",
+      prefix: "analytics"]`; default `nil`, no reference. Deleting a site then deletes its
+      webhooks (`ON DELETE CASCADE`); their log follows in slices, when old deliveries are
+      pruned. Without a prefix, the connection's `search_path` finds the table, as in the
       host's own queries. The column is an integer of any size.
     * `:concurrently` - create indexes `CONCURRENTLY`, default `false`. Version 1 ignores it,
       since its tables are new. A later version may add an index to a large table; then the
@@ -32,18 +32,18 @@ defmodule Plausible.Webhooks.Migrations do
 
           def up, do: Plausible.Webhooks.Migrations.up(version: 2, concurrently: true)
 
-  The migrations need neither a superuser nor an extension. They belong into `up` and `down`,
-  not into `change`. When the application's role is not the one that migrates, it needs
+  The migrations need neither a superuser nor an extension. Call them in `up` and `down`, not
+  in `change`. If the application's role is not the one that migrates, it needs
   `SELECT, INSERT, UPDATE, DELETE` on the tables and `USAGE` on the sequence
   `webhook_deliveries_seq_seq`.
 
   Nodes notice the deletion of a site within a minute, and deliver to its webhooks until
-  then. A host that wants it sooner calls `Plausible.Webhooks.goals_changed/1` with the id
+  then. To stop sooner, the host calls `Plausible.Webhooks.goals_changed/1` with the site's id
   after the commit.
 
   ## Old nodes on new tables
 
-  During a rollout, nodes of the old release go on working, and may restart, after the new
+  During a rollout, nodes of the old release keep working, and may restart, after the new
   release has migrated. Only the new release knows whether they can, so it leaves a comment
   on the table `webhooks`: "plausible_webhooks version 3, compatible from 2". A node that
   knows version 2 works with these tables. One that knows version 1 refuses to start
@@ -93,7 +93,7 @@ defmodule Plausible.Webhooks.Migrations do
     :ok
   end
 
-  @doc "Undoes a version and all above it, including the data."
+  @doc "Undoes a version and all newer ones, including the data."
   @spec down(keyword()) :: :ok
   def down(opts \\ []) when is_list(opts) do
     options = options(opts, 1)
@@ -171,7 +171,7 @@ defmodule Plausible.Webhooks.Migrations do
 
     unless opts[:version] in 1..current_version() do
       raise ArgumentError,
-            "there is no version #{inspect(opts[:version])}, the newest is #{current_version()}"
+            "there is no version #{inspect(opts[:version])}; the newest is #{current_version()}"
     end
 
     %{

@@ -336,9 +336,9 @@ defmodule PlausibleWeb.Live.WebhookSettings do
     <div id="webhook-settings" class="text-gray-900 dark:text-gray-100">
       <.notice theme={:yellow} role="alert">
         <%= if @view == :lost do %>
-          You can no longer manage this site's webhooks. Ask an owner of the site if you should.
+          You can no longer manage this site's webhooks. If you need to, ask an owner of the site.
         <% else %>
-          Webhooks cannot be shown at the moment. Reload the page in a while.
+          Webhooks cannot be shown at the moment. Reload the page later.
         <% end %>
       </.notice>
     </div>

@@ -196,7 +196,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
         publish(instance, %{state | owner: owner})
 
       {:error, reason} ->
-        Logger.warning("webhooks: the store did not take the engine's lease: #{inspect(reason)}")
+        Logger.warning("webhooks: the engine's lease was not stored: #{inspect(reason)}")
         Process.send_after(self(), :take_charge, @retry_ms)
         state
     end

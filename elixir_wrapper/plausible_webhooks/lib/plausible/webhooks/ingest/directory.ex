@@ -130,7 +130,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     GenServer.call(pid, :refresh_all, wait_ms)
   catch
     :exit, _slow_or_gone ->
-      Logger.warning("webhooks: the first reading of sites and goals goes on in the background")
+      Logger.warning("webhooks: the first reading of sites and goals continues in the background")
   end
 
   # --- the process
@@ -400,7 +400,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
 
       Logger.warning(
         "webhooks: site #{site_id} could not be read (#{inspect(reason, limit: 5)}), " <>
-          "and neither could #{others} others; their former state holds until the next try"
+          "and neither could #{others} others; their last known state applies until the next try"
       )
 
       %{state | log_at_ms: now_ms() + @log_pause_ms}

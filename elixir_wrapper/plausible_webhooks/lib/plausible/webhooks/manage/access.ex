@@ -8,7 +8,7 @@ defmodule Plausible.Webhooks.Manage.Access do
 
   @spec check(Instance.t(), Host.actor(), Host.action(), integer()) :: :ok | {:error, :forbidden}
   def check(instance, actor, action, site_id) do
-    site_id?(site_id) || raise ArgumentError, "a site's id is an integer of 64 bits"
+    site_id?(site_id) || raise ArgumentError, "a site's id must be a 64-bit integer"
 
     # Anything but true is no.
     if Instance.host(instance, :can?, [actor, action, site_id]) == true,
@@ -25,14 +25,14 @@ defmodule Plausible.Webhooks.Manage.Access do
   @spec webhook(Instance.t(), integer(), Webhook.id()) ::
           {:ok, Webhook.t()} | {:error, :not_found} | {:error, term()}
   def webhook(instance, site_id, id) do
-    is_binary(id) || raise ArgumentError, "a webhook's id is a string"
+    is_binary(id) || raise ArgumentError, "a webhook's id must be a string"
     instance |> Store.get_webhook(id) |> of_site(site_id)
   end
 
   @spec delivery(Instance.t(), integer(), String.t()) ::
           {:ok, Delivery.t()} | {:error, :not_found} | {:error, term()}
   def delivery(instance, site_id, id) do
-    is_binary(id) || raise ArgumentError, "a delivery's id is a string"
+    is_binary(id) || raise ArgumentError, "a delivery's id must be a string"
     instance |> Store.get_delivery(id) |> of_site(site_id)
   end
 

@@ -113,7 +113,7 @@ defmodule Plausible.Webhooks.Manage.Inbox do
     pause_ms = min(first * Integer.pow(2, min(failures, 10)), longest)
 
     if failures == 0 do
-      Logger.warning("webhooks: what another node has changed could not be read; trying again")
+      Logger.warning("webhooks: a change by another node could not be read; trying again")
     end
 
     %{state | timer: Process.send_after(self(), :retry, pause_ms), failures: failures + 1}

@@ -141,7 +141,7 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
   rescue
     error ->
       require Logger
-      Logger.error("webhooks: no audit entry #{entry}: #{inspect(error.__struct__)}")
+      Logger.error("webhooks: no audit entry for #{entry}: #{inspect(error.__struct__)}")
       :ok
   end
 

@@ -36,8 +36,16 @@ defmodule Plausible.Webhooks.Runtime.NativeLibrary do
 
     with {path, {_reason, text}} <- :persistent_term.get({__MODULE__, module}) do
       library = to_string(path) <> ".so"
-      {:error, describe(library, File.regular?(library), to_string(text))}
+      {:error, describe(library, File.regular?(library), utf8(text))}
     end
+  end
+
+  # The VM takes the bytes of a path for characters.
+  defp utf8(text) do
+    bytes = :erlang.iolist_to_binary(text)
+    if String.valid?(bytes), do: bytes, else: to_string(text)
+  rescue
+    ArgumentError -> to_string(text)
   end
 
   @doc "The exception for a stub of `module`."

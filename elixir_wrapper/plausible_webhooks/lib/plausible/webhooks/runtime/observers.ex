@@ -177,7 +177,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   defp log(state, :cluster_failed, %{reason: reason}) do
     reason = inspect(reason, limit: 5, printable_limit: 200)
-    text = "other nodes could not be told of a change, they will find out: #{reason}"
+    text = "other nodes could not be told of a change and will notice it later: #{reason}"
     log_once(state, :cluster_failed, text)
   end
 

@@ -4,15 +4,15 @@ defmodule Plausible.Webhooks.Host.Plausible do
   rate limiter, mailer and dashboard. Every function of Plausible that this package calls is
   called here; `docs/plausible.md` lists each one with its file.
 
-      # lib/plausible/application.ex, after the PubSub and before the endpoint
+      # lib/plausible/application.ex, after PubSub and before the endpoint
       {Plausible.Webhooks, Plausible.Webhooks.Host.Plausible.options()}
 
   `options/1` returns the options of an instance on `Plausible.Repo`. As a single option of
   `Plausible.Webhooks`: `host: {Plausible.Webhooks.Host.Plausible, []}`. The list may hold:
 
-    * `:available?` - a function that says whether the plan of a `Plausible.Site` has
-      webhooks. Without them nobody may see or change webhooks; existing ones still send.
-      Default: every site has webhooks.
+    * `:available?` - a function that says whether the plan of a `Plausible.Site` includes
+      webhooks. If it does not, nobody may see or change webhooks; existing ones still send.
+      Default: every plan includes webhooks.
 
   ## Permissions
 
@@ -32,9 +32,9 @@ defmodule Plausible.Webhooks.Host.Plausible do
     * revenue only if the plan includes revenue goals.
 
   The plan of the Community Edition includes everything; a list of allowed properties
-  applies there as well. Plausible announces no change of these. A change takes effect when
-  the site is read again, see `t:Plausible.Webhooks.Host.site/0`, or with
-  `Plausible.Webhooks.goals_changed(site.id)`.
+  applies there as well. Plausible does not announce changes of plans and allowed properties.
+  Such a change takes effect when the site is read again (see
+  `t:Plausible.Webhooks.Host.site/0`), or with `Plausible.Webhooks.goals_changed(site.id)`.
 
   ## Visitors
 

@@ -183,14 +183,14 @@ defmodule Plausible.Webhooks.Installer.Build do
       path: "Dockerfile",
       kind: :text,
       where:
-        "the first behind the apk add of the builder, the last behind that of the image" <>
+        "the first after the builder's apk add, the last after the image's" <>
           if(copied == [], do: "", else: ", COPY before mix deps.get"),
       lines: [add(@build_packages)] ++ copied ++ [add(@run_packages)],
       places: &image(&1, copied),
       note:
         if(Dependency.to_copy(dependency) == :outside,
           do:
-            "docker build sees nothing outside of this folder: for an image, take the package " <>
+            "docker build sees nothing outside of this folder: for an image, add the package " <>
               "with --git, or from a path inside"
         )
     }
@@ -245,7 +245,7 @@ defmodule Plausible.Webhooks.Installer.Build do
       stale != nil ->
         unknown!(
           "line #{elem(stale, 0)} copies the package from another place than mix.exs names, " <>
-            "and is to be taken away",
+            "and must be removed",
           copied -- there
         )
 

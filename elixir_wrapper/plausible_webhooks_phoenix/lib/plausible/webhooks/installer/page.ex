@@ -16,13 +16,13 @@ defmodule Plausible.Webhooks.Installer.Page do
     [
       %Step{
         path: "lib/plausible_web/router.ex",
-        where: "next to that of the integrations",
+        where: "next to the route of the integrations",
         lines: [~s(get "/:domain/settings/webhooks", SiteController, :settings_webhooks)],
         places: &route/1
       },
       %Step{
         path: "lib/plausible_web/controllers/site_controller.ex",
-        where: "behind settings_integrations",
+        where: "after settings_integrations",
         lines: tl(action_lines()),
         places: &action/1
       },
@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Installer.Page do
       },
       %Step{
         path: "lib/plausible_web/views/layout_view.ex",
-        where: "in the sidebar of a site's settings, behind the integrations",
+        where: "in the sidebar of a site's settings, after the integrations",
         lines: [
           "if regular_site? and #{@configured} do",
           "  %{key: \"Webhooks\", value: \"webhooks\", icon: :bolt}",
@@ -233,7 +233,7 @@ defmodule Plausible.Webhooks.Installer.Page do
     case {stale, ours, Source.matching(source, theirs)} do
       {[at | _], _ours, _theirs} ->
         unknown!(
-          "line #{at} names the package in another place than mix.exs, and is to be taken away",
+          "line #{at} names the package in another place than mix.exs, and must be removed",
           if(ours == stale, do: [line], else: [])
         )
 

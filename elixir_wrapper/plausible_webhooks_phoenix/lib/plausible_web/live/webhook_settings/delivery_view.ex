@@ -242,8 +242,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.DeliveryView do
       <form id="delivery-language" phx-change="delivery.language">
         <p class="text-sm font-medium text-gray-900 dark:text-gray-100">Verify it in your language</p>
         <p class="mt-0.5 text-sm text-gray-600 dark:text-gray-300">
-          Run it with the secret in the environment variable WEBHOOK_SECRET; it has the values of
-          this delivery.
+          The code has the values of this delivery. Run it with the secret in the environment
+          variable WEBHOOK_SECRET.
         </p>
         <.field id="delivery-language-select" label="Language" class="mt-2 max-w-xs">
           <.select

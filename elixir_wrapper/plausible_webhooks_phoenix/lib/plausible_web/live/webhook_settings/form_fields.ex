@@ -16,7 +16,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormFields do
     <.fields
       id="webhook-events"
       label="Events"
-      help="What is sent to this URL."
+      help="Which events we send to this URL."
       error={Form.error(@form, :events)}
     >
       <input type="hidden" name="webhook[events][]" value="" />
@@ -74,8 +74,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormFields do
   defp chosen_goals(%{goals: []} = assigns) do
     ~H"""
     <.notice>
-      This site has no goals yet. Add one under Goals; with All goals, nothing else needs to
-      change here.
+      This site has no goals yet. Add one under Goals. If you choose all goals here, the webhook
+      then includes it.
     </.notice>
     """
   end
@@ -126,8 +126,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormFields do
 
   @thresholds %{
     spike:
-      {"When does a spike begin?", "When this many visitors came in the last 5 minutes",
-       "Visitors that make a spike", "5 minutes"},
+      {"When does a spike begin?", "When at least this many visitors came in the last 5 minutes",
+       "Visitors from which it is a spike", "5 minutes"},
     drop:
       {"When does a drop begin?", "When fewer visitors than this came in the last 12 hours",
        "Visitors below which it is a drop", "12 hours"}
@@ -166,7 +166,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormFields do
         kind={@kind}
         mode={:notifier}
         threshold={@threshold}
-        text="When the e-mail notification of this site says so"
+        text="When this site's e-mail notification reports it"
       />
     </.fields>
     """
@@ -197,7 +197,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormFields do
     <.field
       id="webhook-interval"
       label="At most one spike and one drop"
-      help="An alert is sent once, and again only after traffic was back to normal."
+      help="We send an alert once, and the next one only after traffic has been back to normal."
       error={Form.error(@form, :traffic_min_interval_s)}
     >
       <.select
@@ -227,7 +227,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormFields do
     <.fields
       id="webhook-headers"
       label="Extra headers"
-      help="For a token that your endpoint expects, for example Authorization. Sent with every request."
+      help="For example Authorization, if your endpoint expects a token. We send them with every request."
       error={Form.error(@form, :headers)}
     >
       <div :for={{{key, name, value}, index} <- @rows} class="mt-2 flex flex-wrap gap-2">

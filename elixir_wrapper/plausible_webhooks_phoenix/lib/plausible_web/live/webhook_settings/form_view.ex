@@ -1,7 +1,7 @@
 defmodule PlausibleWeb.Live.WebhookSettings.FormView do
   @moduledoc false
-  # The form that adds or edits a webhook. The URL is checked while it is typed, the rest
-  # on save. Saving does not ask whether the URL can be reached.
+  # The form that adds or edits a webhook. It checks the URL while the user types, and the
+  # rest on save. Saving does not check whether the URL can be reached.
 
   @behaviour PlausibleWeb.Live.WebhookSettings.View
 
@@ -140,7 +140,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormView do
         <.text_field
           id="webhook-name"
           label="Description"
-          help="Optional. How you recognize it, for example CRM."
+          help="Optional. A name by which you recognize the webhook, for example CRM."
           error={Form.error(@form, :name)}
           name="webhook[name]"
           value={@form.name}
@@ -166,7 +166,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormView do
           :if={@form.id == nil}
           id="webhook-secret"
           label="Signing secret of your own"
-          help="Optional: leave it empty and we make one. whsec_ followed by the Base64 of 24 to 64 bytes."
+          help="Optional. Leave it empty and we create one. Your own secret is whsec_ followed by the Base64 of 24 to 64 bytes."
           error={Form.error(@form, :secret)}
           name="webhook[secret]"
           value={@form.secret}

@@ -6,12 +6,14 @@ defmodule PlausibleWeb.Live.WebhookSettings.Labels do
 
   @types %{
     "goal.completed" => {"Goal completed", "A visitor completed a goal."},
-    "traffic.spike" => {"Traffic spike", "Visitors of the last 5 minutes reached a number."},
-    "traffic.drop" => {"Traffic drop", "Visitors of the last 12 hours fell below a number."},
+    "traffic.spike" =>
+      {"Traffic spike", "The visitors of the last 5 minutes reached a number that you choose."},
+    "traffic.drop" =>
+      {"Traffic drop", "The visitors of the last 12 hours fell below a number that you choose."},
     "traffic.resolved" =>
       {"Traffic back to normal",
-       "A spike or drop is over. Needs one of them, with a number of visitors."},
-    "webhook.test" => {"Test", "Nothing but a greeting."}
+       "A spike or drop is over. Sent only if you choose a spike or drop with a number of visitors."},
+    "webhook.test" => {"Test", "Only a greeting."}
   }
 
   @states %{
@@ -81,7 +83,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Labels do
   def count(1, noun, _plural), do: "1 #{noun}"
   def count(count, noun, plural), do: "#{Format.number(count)} #{plural || noun <> "s"}"
 
-  @doc "A count of deliveries, or that there are more."
+  @doc "A count of deliveries, with \"more than\" if there are more."
   @spec deliveries(non_neg_integer(), boolean()) :: String.t()
   def deliveries(count, more? \\ false)
   def deliveries(count, false), do: count(count, "delivery", "deliveries")

@@ -21,7 +21,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.RecoverPanel do
   @impl View
   def loaded({:recover, id}, result, %{assigns: %{webhook: %{id: id} = state}} = socket) do
     Assigns.continue(socket, result, fn %{count: count, more?: more?} ->
-      more = if more?, do: "; there are more. Send again once these are through", else: ""
+      more = if more?, do: "; there are more. Repeat this once these are sent", else: ""
       text = "#{Labels.deliveries(count)} sent again#{more}."
       socket |> assign(webhook: %{state | recoverable: nil}) |> Assigns.say(text)
     end)
@@ -79,8 +79,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.RecoverPanel do
     ~H"""
     <.section
       id="webhook-recover"
-      title="Send again what failed"
-      text="Sends everything again that failed or was cancelled since a given time, oldest first, with the same webhook-id."
+      title="Send failed deliveries again"
+      text="Sends all deliveries again that failed or were cancelled since a given time, the oldest first. Each keeps its webhook-id."
     >
       <p :if={not @active?} class="text-sm text-gray-700 dark:text-gray-200">
         <%= Assigns.error(:webhook_disabled) %>

@@ -114,7 +114,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.SecretPanel do
     """
   end
 
-  # The end of the last older secret.
+  # When the last of the older secrets expires.
   defp older(webhook, now_ms) do
     webhook
     |> Webhook.live_keys(now_ms)
@@ -138,13 +138,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.SecretPanel do
           Replace the secret
         </h4>
         <p class="mt-1">
-          The new secret signs from now on. For the time you choose the old one signs too, so that
+          The new secret signs from now on. For the time you choose, the old one signs too, so that
           your receiver can change over without a gap.
         </p>
         <.field
           id="webhook-overlap"
-          label="The old secret goes on signing for"
-          help="Without such a time, requests fail verification until your receiver has the new secret."
+          label="How long the old secret goes on signing"
+          help="Without such a time, verification fails until your receiver has the new secret."
           class="mt-3"
         >
           <.select

@@ -41,7 +41,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
 
     socket
     |> put(state, type: type, running?: true, result: nil)
-    |> Assigns.say("Sending … an endpoint has 15 seconds to answer.")
+    |> Assigns.say("Sending … Your endpoint has 15 seconds to answer.")
     |> Assigns.load(__MODULE__, {:test, id}, :send_test, [id, type])
   end
 
@@ -102,7 +102,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
     do: "The test is still waiting to be sent. The log will show its result."
 
   def text({:error, :unavailable}, _webhook, _instance),
-    do: "The delivery engine is just starting. Try again in a moment."
+    do: "The delivery engine is still starting. Try again in a moment."
 
   # The URL may have become forbidden since it was saved.
   def text({:error, {:not_sent, detail}}, webhook, instance) do
@@ -110,7 +110,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
          {:error, text} <- Plausible.Webhooks.check_url(instance, url) do
       "Not sent. #{Labels.invalid(:url, text)}"
     else
-      _allowed -> "Not sent. It ended before it was sent: #{ForeignText.short(detail, 200)}."
+      _allowed -> "Not sent. The test ended early: #{ForeignText.short(detail, 200)}."
     end
   end
 
@@ -176,7 +176,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
         />
       </div>
       <p :if={@panel.running?} class="mt-4 text-sm text-gray-700 dark:text-gray-200">
-        Sending … an endpoint has 15 seconds to answer.
+        Sending … Your endpoint has 15 seconds to answer.
       </p>
       <p :if={@wait_ms > 0} class="mt-4 text-sm text-gray-700 dark:text-gray-200">
         <%= wait_text(@wait_ms) %>

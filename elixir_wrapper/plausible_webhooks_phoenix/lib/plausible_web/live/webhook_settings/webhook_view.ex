@@ -78,7 +78,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
     Assigns.continue(socket, result, &Assigns.open(socket, {:edit, &1}))
   end
 
-  # The cancelled deliveries are those that waited a moment before.
+  # Pausing cancels the deliveries that are counted here.
   defp handle("pause", _params, socket, _state, webhook) do
     waiting = Assigns.call(socket, :waiting, [webhook.id])
     result = Assigns.call(socket, :disable_webhook, [webhook.id])
@@ -247,7 +247,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookView do
   defp goals(:all), do: "all goals"
   defp goals(ids), do: Labels.count(length(ids), "goal")
 
-  defp threshold(:notifier), do: "as the e-mail notification says"
+  defp threshold(:notifier), do: "follows the e-mail notification"
   defp threshold(number), do: Format.number(number || 0)
 
   defp delete(assigns) do

@@ -63,8 +63,8 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
     support = Path.expand("#{@core}/test/support", __DIR__)
 
     names =
-      ~w(store_contract.ex store_contract scenarios.ex scenarios test_host.ex http_receiver.ex
-         json_schema.ex peer.ex)
+      ~w(shared_tests.ex store_contract.ex store_contract scenarios.ex scenarios test_host.ex
+         http_receiver.ex json_schema.ex peer.ex)
 
     shared = for name <- names, do: Path.join(support, name)
     ["lib", "test/support", @web, @host] ++ shared

@@ -27,11 +27,15 @@ merge.(PlausibleWeb.Endpoint, server: true, http: http, url: [scheme: "http", ho
 Application.put_env(:plausible, :super_admin_user_ids, [1_000_000])
 Logger.configure(level: :warning)
 
-variables = %{
-  "WEBHOOKS_ALLOW_PRIVATE" => "true",
-  "WEBHOOKS_ALLOW_HTTP" => "true",
-  "WEBHOOKS_RETRY_DELAYS" => "1,2,3"
-}
+root = System.fetch_env!("WEBHOOKS_ROOT")
+support = "#{root}/elixir_wrapper/plausible_webhooks/test/support"
+
+for file <- ~w(http_receiver json_schema peer shared_tests scenarios scenarios/host scenarios/world
+                scenarios/case scenarios/user_stories scenarios/edge_cases scenarios/requirements
+                scenarios/success_criteria),
+    do: Code.require_file("#{support}/#{file}.ex")
+
+variables = %{"WEBHOOKS_ALLOW_PRIVATE" => "true", "WEBHOOKS_ALLOW_HTTP" => "true"}
 
 config =
   Plausible.Webhooks.Host.Plausible.Config.from_env(
@@ -40,8 +44,8 @@ config =
     enabled: true
   )
 
-# The cases call the evaluation of traffic themselves.
-Application.put_env(:plausible, Plausible.Webhooks, Keyword.put(config, :traffic, tick_ms: :infinity))
+config = Keyword.merge(config, Plausible.Webhooks.Scenarios.options())
+Application.put_env(:plausible, Plausible.Webhooks, config)
 for app <- [:ex_machina, :mox], do: {:ok, _apps} = Application.ensure_all_started(app)
 Mox.defmock(Plausible.HTTPClient.Mock, for: Plausible.HTTPClient.Interface)
 Mox.defmock(Plausible.DnsLookup.Mock, for: Plausible.DnsLookupInterface)
@@ -53,15 +57,11 @@ Mox.stub(Plausible.HTTPClient.Mock, :get, fn _url, _headers -> unreachable end)
 {:ok, _apps} = Application.ensure_all_started(:plausible)
 {:ok, _apps} = Application.ensure_all_started(:inets)
 
-root = System.fetch_env!("WEBHOOKS_ROOT")
-support = "#{root}/elixir_wrapper/plausible_webhooks/test/support"
-for file <- ~w(http_receiver.ex json_schema.ex peer.ex), do: Code.require_file("#{support}/#{file}")
-
 ExUnit.start(autorun: false, formatters: [ExUnit.CLIFormatter], timeout: 120_000, max_cases: 1)
-Code.require_file("#{root}/test/plausible/plausible_case.exs")
+Code.require_file("#{root}/test/plausible/plausible_host.exs")
 for file <- System.argv(), do: Code.require_file(file)
 
-edition = if Plausible.Webhooks.Test.PlausibleCase.enterprise?(), do: "EE", else: "CE"
+edition = if Plausible.Webhooks.Test.PlausibleHost.enterprise?(), do: "EE", else: "CE"
 IO.puts("Plausible #{edition} serves on port #{port}")
 %{total: total, failures: failures, skipped: skipped, excluded: excluded} = ExUnit.run()
 passed = total - failures - skipped - excluded

@@ -1,32 +1,12 @@
-defmodule Plausible.Webhooks.ScenariosTest.Store do
-  def option(%{tmp_dir: dir}) do
-    name = Module.concat(__MODULE__, "S#{System.unique_integer([:positive])}")
-    {Plausible.Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db"), name: name}
-  end
-end
-
 defmodule Plausible.Webhooks.ScenariosTest do
   # The named scenarios on the embedded store, and the table of docs/requirements.md.
   use ExUnit.Case, async: true
 
+  use Plausible.Webhooks.Scenarios,
+    host: {Plausible.Webhooks.Scenarios.SmallHost, &Plausible.Webhooks.Test.SQLiteCase.store/1},
+    async: true
+
   alias Plausible.Webhooks.Scenarios
-
-  @modules [
-    Scenarios.UserStories,
-    Scenarios.EdgeCases,
-    Scenarios.Requirements,
-    Scenarios.SuccessCriteria
-  ]
-
-  for module <- @modules do
-    defmodule Module.concat(__MODULE__, List.last(Module.split(module))) do
-      use ExUnit.Case, async: true
-
-      use Plausible.Webhooks.Scenarios,
-        of: module,
-        store: {Plausible.Webhooks.ScenariosTest.Store, :option}
-    end
-  end
 
   @root Path.expand("../../..", __DIR__)
   @page "elixir_wrapper/plausible_webhooks_phoenix/test/live/scenarios_test.exs"
@@ -42,7 +22,7 @@ defmodule Plausible.Webhooks.ScenariosTest do
           do: row
 
     shared =
-      for module <- @modules, {name, _function} <- module.all() do
+      for module <- Scenarios.parts(), {name, _function} <- module.shared_tests() do
         [id, text] = split(name)
         file = module |> Module.split() |> List.last() |> Macro.underscore()
         [id, text, "scenarios/#{file}.ex"]

@@ -1,52 +1,46 @@
 defmodule Plausible.Webhooks.Scenarios do
   @moduledoc """
   The named scenarios of the specification, as tests. Each one begins with a visitor's
-  event or a call of a user, in the small host of `examples/host`, and ends with a POST
-  at an HTTP receiver or with what the log says.
+  event or a call of a user, in a host, and ends with a POST at an HTTP receiver or with
+  what the log says.
 
-      defmodule UserStoriesTest do
-        use ExUnit.Case, async: true
-
-        use Plausible.Webhooks.Scenarios,
-          of: Plausible.Webhooks.Scenarios.UserStories,
-          store: {__MODULE__, :store}
-
-        def store(context), do: {Plausible.Webhooks.Store.SQLite, path: ...}
+      defmodule OnSQLiteTest do
+        use Plausible.Webhooks.Scenarios, host: {SmallHost, &__MODULE__.store/1}, async: true
       end
 
-  `store` names a function that gets the test's context and returns the `:store` option
-  of the instance. When the tests of a module are over, the npm package standardwebhooks
-  verifies every POST that they looked at.
+  The host is a `Plausible.Webhooks.Scenarios.Host` with the argument for its `start!/2`.
 
   Another Mix project compiles this by adding this file and the folder of the same name
   to its `elixirc_paths`.
   """
 
-  alias Plausible.Webhooks.Scenarios.World
+  @parts ~w(UserStories EdgeCases Requirements SuccessCriteria)a
 
+  @doc "The modules whose `shared_tests/0` are the scenarios."
+  def parts, do: Enum.map(@parts, &Module.concat(__MODULE__, &1))
+
+  @doc "The options of an instance that the scenarios need."
+  def options,
+    do: [
+      retry_delays_ms: [200, 600, 1_800],
+      jitter_percent: 0,
+      # The scenarios evaluate the traffic themselves.
+      traffic: [tick_ms: :infinity]
+    ]
+
+  # A module for each part, because ExUnit runs modules at the same time.
   defmacro __using__(options) do
-    quote bind_quoted: [options: options] do
-      @scenarios Keyword.fetch!(options, :of)
-      @scenarios_store Keyword.fetch!(options, :store)
+    for part <- @parts do
+      quote do
+        defmodule Module.concat(__MODULE__, unquote(part)) do
+          use Plausible.Webhooks.Scenarios.Case, unquote(options)
 
-      @moduletag :tmp_dir
-      @moduletag :capture_log
+          @scenarios Module.concat(Plausible.Webhooks.Scenarios, unquote(part))
 
-      setup_all do
-        posts = World.collect_posts!()
-        on_exit(fn -> World.verify_posts!(posts) end)
-        %{posts: posts}
-      end
-
-      setup context do
-        {module, function} = @scenarios_store
-        World.start!(context, apply(module, function, [context]), @scenarios.options())
-      end
-
-      for {name, function} <- @scenarios.all() do
-        @scenario function
-        test(name, context) do
-          apply(@scenarios, @scenario, [context])
+          for {name, function} <- @scenarios.shared_tests() do
+            @scenario function
+            test(name, context, do: apply(@scenarios, @scenario, [context]))
+          end
         end
       end
     end

@@ -22,6 +22,9 @@ defmodule Plausible.Webhooks.Test.SQLiteCase do
     %{folder: folder, path: Path.join(folder, "webhooks.db"), vault: vault}
   end
 
+  @doc "The `:store` option of an instance whose test has a folder."
+  def store(%{tmp_dir: folder}), do: {SQLite, options(Path.join(folder, "webhooks.db"))}
+
   def options(path, more \\ []) do
     Keyword.merge([path: path, name: :"sqlite_#{System.unique_integer([:positive])}"], more)
   end

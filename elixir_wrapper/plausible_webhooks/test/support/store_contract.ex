@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.StoreContract do
       @contract_setup Keyword.fetch!(options, :setup)
       @contract_limit Keyword.get(options, :webhooks_per_site_max, 20)
 
-      for part <- parts, {description, function} <- part.promises() do
+      for part <- parts, {description, function} <- part.shared_tests() do
         @contract_part part
         @contract_function function
 

@@ -41,6 +41,9 @@ defmodule Plausible.Webhooks.Test.StoreCase do
     end
   end
 
+  @doc "The `:store` option of an instance."
+  def store(_context), do: {Store.Ecto, repo: Repo, prefix: migrated()}
+
   @doc "Makes a schema with the tables; its name. Options as of `Migrations.up/1`."
   def migrated(options \\ []) do
     prefix = schema()

@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
   @moduledoc false
   use Plausible.Webhooks.StoreContract.Promise, about: "accept"
 
-  promise "what was accepted comes back as it was", %{store: store} do
+  shared_test "what was accepted comes back as it was", %{store: store} do
     most = 9_223_372_036_854_775_807
 
     for delivery <- [
@@ -32,12 +32,12 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     end
   end
 
-  promise "nothing at all is accepted too", %{store: store} do
+  shared_test "nothing at all is accepted too", %{store: store} do
     assert accept(store, []) == :ok
     assert {:ok, %{pending: 0}} = counts(store)
   end
 
-  promise "a terminal delivery gets a time, and only a pending one keeps its owner", %{
+  shared_test "a terminal delivery gets a time, and only a pending one keeps its owner", %{
     store: store
   } do
     before_ms = now_ms(store)
@@ -48,7 +48,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     assert %{owner: nil, finished_at_ms: nil, state: :parked} = get!(store, parked)
   end
 
-  promise "any bytes are kept in body, reason, type, owner and error", %{store: store} do
+  shared_test "any bytes are kept in body, reason, type, owner and error", %{store: store} do
     for bytes <- odd_bytes() do
       pending = a_delivery(body: bytes, type: bytes, owner: bytes, last_error: bytes)
       cancelled = a_delivery(state: :cancelled, owner: nil, reason: bytes, finished_at_ms: 1)
@@ -58,7 +58,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     end
   end
 
-  promise "any bytes are kept in ids", %{store: store} do
+  shared_test "any bytes are kept in ids", %{store: store} do
     deliveries = for bytes <- odd_bytes(), do: a_delivery(id: bytes, webhook_id: bytes)
     assert accept(store, deliveries) == :ok
     for delivery <- deliveries, do: assert(get_delivery(store, delivery.id) == {:ok, delivery})
@@ -73,7 +73,9 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     assert get_delivery(store, "none") == {:error, :not_found}
   end
 
-  promise "an id that is there is left as it is, in one batch and over several", %{store: store} do
+  shared_test "an id that is there is left as it is, in one batch and over several", %{
+    store: store
+  } do
     first = a_delivery(body: "first")
     second = %{first | body: "second", state: :failed, site_id: 9, webhook_id: "wh_9"}
     other = a_delivery()
@@ -90,7 +92,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     assert state(store, first) == :delivered
   end
 
-  promise "a thousand in one batch, and bodies of many megabytes", %{store: store} do
+  shared_test "a thousand in one batch, and bodies of many megabytes", %{store: store} do
     thousand = for i <- 1..1_000, do: a_delivery(body: "body #{i}", created_at_ms: i)
     assert accept(store, thousand) == :ok
     assert {:ok, %{pending: 1_000}} = counts(store)
@@ -107,7 +109,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     for delivery <- large, do: assert(get!(store, delivery) == delivery)
   end
 
-  promise "batches from everywhere at once are all there", %{store: store} do
+  shared_test "batches from everywhere at once are all there", %{store: store} do
     batches = for _ <- 1..20, do: for(_ <- 1..50, do: a_delivery())
     # Every batch twice: the same rows at the same moment.
     results = at_once(for batch <- batches ++ batches, do: fn -> accept(store, batch) end)

@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
 
   @none %{pending: 0, parked: 0, delivered: 0, failed: 0, cancelled: 0, oldest_due_ms: nil}
 
-  promise "redelivery makes what has failed pending again, with the whole schedule", %{
+  shared_test "redelivery makes what has failed pending again, with the whole schedule", %{
     store: store
   } do
     for ending <- [:failed, :cancelled] do
@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     end
   end
 
-  promise "redelivery takes over what waits", %{store: store} do
+  shared_test "redelivery takes over what waits", %{store: store} do
     pending = accept!(store, owner: "a", next_at_ms: 5, attempts: 1)
     parked = accept!(store, state: :parked, next_at_ms: 5, attempts: 2)
     :ok = heartbeat(store, "a", 60_000)
@@ -42,7 +42,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert ids([first, second]) == ids([parked, pending])
   end
 
-  promise "what has arrived is sent again only when asked for alone", %{store: store} do
+  shared_test "what has arrived is sent again only when asked for alone", %{store: store} do
     delivered = accept!(store)
     failed = accept!(store)
     :ok = record(store, [an_attempt(delivered), failed(failed, 1)])
@@ -54,7 +54,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert %{state: :pending, attempts: 1, schedule_from: 1, finished_at_ms: nil} = again
   end
 
-  promise "unknown ids are skipped, the others keep their order, a thousand at once", %{
+  shared_test "unknown ids are skipped, the others keep their order, a thousand at once", %{
     store: store
   } do
     assert redeliver(store, "b", []) == {:ok, []}
@@ -69,7 +69,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert {:ok, %{pending: 1_000, failed: 0}} = counts(store)
   end
 
-  promise "recoverable are the webhook's failed and cancelled since then, oldest first", %{
+  shared_test "recoverable are the webhook's failed and cancelled since then, oldest first", %{
     store: store
   } do
     webhook = insert!(store)
@@ -95,7 +95,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert recoverable(store, webhook.id, 0, 10) == {:ok, ids([first, third])}
   end
 
-  promise "what waits for a webhook is cancelled, and nothing else", %{store: store} do
+  shared_test "what waits for a webhook is cancelled, and nothing else", %{store: store} do
     before_ms = now_ms(store)
     pending = accept!(store, webhook_id: "wh_x", owner: "a", next_at_ms: 5)
     parked = accept!(store, webhook_id: "wh_x", state: :parked, next_at_ms: 5)
@@ -120,7 +120,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert claimed.id == other.id
   end
 
-  promise "many are cancelled, with any bytes for a reason", %{store: store} do
+  shared_test "many are cancelled, with any bytes for a reason", %{store: store} do
     :ok = accept(store, for(i <- 1..2_345, do: a_delivery(webhook_id: "wh_#{rem(i, 2)}")))
     assert cancel_waiting(store, "wh_1", "it's over") == {:ok, 1_173}
     assert {:ok, %{cancelled: 1_173, pending: 1_172}} = counts(store)
@@ -133,7 +133,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     end
   end
 
-  promise "pruning deletes what finished before, with attempts and body", %{store: store} do
+  shared_test "pruning deletes what finished before, with attempts and body", %{store: store} do
     old =
       for state <- [:delivered, :failed, :cancelled],
           do: accept!(store, state: state, finished_at_ms: 99)
@@ -163,7 +163,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     for delivery <- old, do: assert(attempts(store, delivery.id) == {:ok, []})
   end
 
-  promise "pruning deletes the oldest first and no more than asked for", %{store: store} do
+  shared_test "pruning deletes the oldest first and no more than asked for", %{store: store} do
     deliveries = for i <- 1..555, do: a_delivery(state: :delivered, owner: nil, finished_at_ms: i)
     :ok = accept(store, Enum.shuffle(deliveries))
     assert prune(store, 1_000, 250) == {:ok, 250}
@@ -179,14 +179,14 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert prune(store, 1_000, 10) == {:ok, 0}
   end
 
-  promise "a redelivered one is not pruned while it waits", %{store: store} do
+  shared_test "a redelivered one is not pruned while it waits", %{store: store} do
     delivery = accept!(store, state: :failed, finished_at_ms: 1)
     {:ok, [_]} = redeliver(store, "b", [delivery.id])
     assert prune(store, 9_000_000_000_000, 10) == {:ok, 0}
     assert state(store, delivery) == :pending
   end
 
-  promise "counts say how many and since when, whatever happened", %{store: store} do
+  shared_test "counts say how many and since when, whatever happened", %{store: store} do
     assert counts(store) == {:ok, @none}
     now_ms = now_ms(store)
     webhook = insert!(store)

@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
   @moduledoc false
   use Plausible.Webhooks.StoreContract.Promise, about: "owners"
 
-  promise "parked deliveries are claimed when their time has come, oldest due first", %{
+  shared_test "parked deliveries are claimed when their time has come, oldest due first", %{
     store: store
   } do
     now_ms = now_ms(store)
@@ -26,7 +26,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert claim(store, "c", 10) == {:ok, []}
   end
 
-  promise "no more than asked for, the rest the next time", %{store: store} do
+  shared_test "no more than asked for, the rest the next time", %{store: store} do
     now_ms = now_ms(store)
     deliveries = for i <- 1..10, do: a_delivery(state: :parked, next_at_ms: now_ms - 100 + i)
     :ok = accept(store, Enum.shuffle(deliveries))
@@ -37,14 +37,16 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert length(first) == 4 and length(third) == 2
   end
 
-  promise "what is pending is safe while its owner lives", %{store: store} do
+  shared_test "what is pending is safe while its owner lives", %{store: store} do
     mine = accept!(store, owner: "a", next_at_ms: 1)
     :ok = heartbeat(store, "a", 60_000)
     assert claim(store, "b", 10) == {:ok, []}
     assert get!(store, mine).owner == "a"
   end
 
-  promise "what a dead owner, an unknown one or nobody left pending is claimed", %{store: store} do
+  shared_test "what a dead owner, an unknown one or nobody left pending is claimed", %{
+    store: store
+  } do
     now_ms = now_ms(store)
     :ok = heartbeat(store, "dead", 1)
     Process.sleep(20)
@@ -61,7 +63,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert List.last(claimed).next_at_ms == now_ms + 60_000
   end
 
-  promise "the oldest due come first, whosever they were", %{store: store} do
+  shared_test "the oldest due come first, whosever they were", %{store: store} do
     deliveries =
       for i <- 1..60 do
         {owner, state} =
@@ -76,7 +78,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert Enum.map(claims, &length/1) == [9, 9, 9, 9, 9, 9, 6]
   end
 
-  promise "a lease can be renewed, and can end", %{store: store} do
+  shared_test "a lease can be renewed, and can end", %{store: store} do
     accept!(store, owner: "a")
     :ok = heartbeat(store, "a", 60_000)
     assert claim(store, "b", 1) == {:ok, []}
@@ -90,7 +92,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert {:ok, [%{owner: "b"}]} = claim(store, "b", 1)
   end
 
-  promise "what is pending for the claimer itself stays in its engine", %{store: store} do
+  shared_test "what is pending for the claimer itself stays in its engine", %{store: store} do
     # With a lease, without one, and after it.
     for lease <- [60_000, 1, nil] do
       owner = "o#{lease}"
@@ -105,7 +107,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     end
   end
 
-  promise "owners that claim at the same time never share", %{store: store} do
+  shared_test "owners that claim at the same time never share", %{store: store} do
     now_ms = now_ms(store)
 
     deliveries =
@@ -142,7 +144,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     end
   end
 
-  promise "what was held under a former name can be taken back, by its lease or not", %{
+  shared_test "what was held under a former name can be taken back, by its lease or not", %{
     store: store
   } do
     for lease_ms <- [60_000, 1] do
@@ -169,13 +171,15 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     end
   end
 
-  promise "who takes back becomes known: what it leaves is claimed", %{store: store} do
+  shared_test "who takes back becomes known: what it leaves is claimed", %{store: store} do
     accept!(store, owner: "former")
     assert {:ok, [%{id: id}]} = reclaim(store, "now", "former", 10)
     assert {:ok, [%{id: ^id, owner: "b"}]} = claim(store, "b", 10)
   end
 
-  promise "released deliveries wait for their time, then come to whoever asks", %{store: store} do
+  shared_test "released deliveries wait for their time, then come to whoever asks", %{
+    store: store
+  } do
     now_ms = now_ms(store)
     [soon, later, kept] = for _ <- 1..3, do: accept!(store, owner: "a")
     :ok = heartbeat(store, "a", 60_000)
@@ -188,7 +192,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert get!(store, kept) == kept
   end
 
-  promise "only its owner can release, and only what is pending", %{store: store} do
+  shared_test "only its owner can release, and only what is pending", %{store: store} do
     others = accept!(store, owner: "other")
     nobodys = accept!(store, owner: nil)
     parked = accept!(store, state: :parked, owner: nil, next_at_ms: 5)
@@ -205,7 +209,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert release(store, "a", odd_bytes(), 9) == :ok
   end
 
-  promise "a thousand are released and claimed in one go", %{store: store} do
+  shared_test "a thousand are released and claimed in one go", %{store: store} do
     deliveries = for _ <- 1..1_000, do: a_delivery(body: String.duplicate("x", 700))
     :ok = accept(store, deliveries)
     :ok = release(store, "a", ids(deliveries), 1)
@@ -216,7 +220,9 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
 
   # --- turns
 
-  promise "a turn is one's own until its lease is over, and then the next one's", %{store: store} do
+  shared_test "a turn is one's own until its lease is over, and then the next one's", %{
+    store: store
+  } do
     assert {:ok, token} = take_lease(store, "a", 200, nil)
     assert is_integer(token)
     assert take_lease(store, "a", 200, nil) == {:error, :taken}
@@ -229,7 +235,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert take_lease(store, "a", 60_000, token) == {:error, :taken}
   end
 
-  promise "a turn is renewed by its token, also late, and ended by it", %{store: store} do
+  shared_test "a turn is renewed by its token, also late, and ended by it", %{store: store} do
     {:ok, token} = take_lease(store, "a", 100, nil)
     {:ok, token} = take_lease(store, "a", 100, token)
     Process.sleep(150)
@@ -240,7 +246,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert {:ok, _token} = take_lease(store, "a", 60_000, nil)
   end
 
-  promise "of many who ask for a turn at the same moment one gets it", %{store: store} do
+  shared_test "of many who ask for a turn at the same moment one gets it", %{store: store} do
     for turn <- 1..5 do
       answers = at_once(for _ <- 1..10, do: fn -> take_lease(store, "t#{turn}", 60_000, nil) end)
       assert Enum.count(answers, &match?({:ok, _token}, &1)) == 1
@@ -248,7 +254,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     end
   end
 
-  promise "a turn is no owner, and no owner has a turn", %{store: store} do
+  shared_test "a turn is no owner, and no owner has a turn", %{store: store} do
     accept!(store, owner: "a")
     {:ok, _token} = take_lease(store, "a", 60_000, nil)
     assert {:ok, [%{owner: "b"}]} = claim(store, "b", 10)

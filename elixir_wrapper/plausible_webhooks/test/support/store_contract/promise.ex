@@ -1,39 +1,18 @@
 defmodule Plausible.Webhooks.StoreContract.Promise do
   @moduledoc false
-  # `promise "words", context do ... end` writes one test of the contract as a
-  # function, which every store's test module turns into a test. The callbacks of
-  # the store can be called by their names, with the store as first argument.
+  # What the tests of the contract call. The callbacks of the store can be called by their
+  # names, with the store as first argument.
 
   alias Plausible.Webhooks.{Attempt, Delivery, Id, Store, Webhook}
 
   defmacro __using__(about: about) do
     quote do
-      import ExUnit.Assertions
+      use Plausible.Webhooks.Test.SharedTests
       import Plausible.Webhooks.StoreContract.Promise
 
       alias Plausible.Webhooks.{Attempt, Delivery, Webhook}
 
-      Module.register_attribute(__MODULE__, :promises, accumulate: true)
-      @before_compile Plausible.Webhooks.StoreContract.Promise
-
       def about, do: unquote(about)
-    end
-  end
-
-  defmacro __before_compile__(env) do
-    promises = env.module |> Module.get_attribute(:promises) |> Enum.reverse()
-    quote do: def(promises, do: unquote(promises))
-  end
-
-  defmacro promise(description, context, do: block) do
-    function = String.to_atom(description)
-
-    quote do
-      @promises {unquote(description), unquote(function)}
-      def unquote(function)(unquote(context)) do
-        unquote(block)
-        :ok
-      end
     end
   end
 

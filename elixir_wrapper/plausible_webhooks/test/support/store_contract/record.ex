@@ -5,7 +5,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
   @waiting [:pending, :parked]
   @terminal [:delivered, :failed, :cancelled]
 
-  promise "attempts come back as they went in, oldest first", %{store: store} do
+  shared_test "attempts come back as they went in, oldest first", %{store: store} do
     delivery = accept!(store)
     most = 9_223_372_036_854_775_807
 
@@ -48,7 +48,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert record(store, []) == :ok
   end
 
-  promise "every class of error comes back as its atom", %{store: store} do
+  shared_test "every class of error comes back as its atom", %{store: store} do
     classes =
       ~w(http_status redirect gone dns_error dns_timeout blocked_address connection_refused
                  connection_reset network_unreachable connect_timeout tls_error tls_timeout timeout
@@ -64,7 +64,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert attempts(store, delivery.id) == {:ok, given}
   end
 
-  promise "any bytes are kept in answer, content type and detail", %{store: store} do
+  shared_test "any bytes are kept in answer, content type and detail", %{store: store} do
     for bytes <- odd_bytes() do
       delivery = accept!(store)
 
@@ -85,7 +85,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     end
   end
 
-  promise "each state does what it says to the delivery", %{store: store} do
+  shared_test "each state does what it says to the delivery", %{store: store} do
     before_ms = now_ms(store)
 
     for {attempt, expected} <- [
@@ -149,7 +149,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     end
   end
 
-  promise "number 0 moves the delivery and leaves no attempt", %{store: store} do
+  shared_test "number 0 moves the delivery and leaves no attempt", %{store: store} do
     delivery = accept!(store)
     :ok = record(store, [failed(delivery, 1, state: :pending, next_at_ms: 5)])
 
@@ -180,7 +180,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{state: :parked, next_at_ms: 9, owner: nil} = get!(store, parked)
   end
 
-  promise "delivered wins over everything, nothing else moves what has ended", %{store: store} do
+  shared_test "delivered wins over everything, nothing else moves what has ended", %{store: store} do
     for ended <- [:failed, :cancelled], later <- @waiting ++ @terminal, number <- [0, 1, 2] do
       delivery = accept!(store)
       :ok = record(store, [failed(delivery, 1, state: ended)])
@@ -207,7 +207,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
 
   defp ended_reason, do: "http_status"
 
-  promise "an attempt after the end is still on record", %{store: store} do
+  shared_test "an attempt after the end is still on record", %{store: store} do
     delivery = accept!(store)
     :ok = record(store, [failed(delivery, 1)])
     :ok = record(store, [failed(delivery, 2, status: 404)])
@@ -215,7 +215,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{state: :failed, attempts: 2, last_status: 404} = get!(store, delivery)
   end
 
-  promise "recorded twice is recorded once", %{store: store} do
+  shared_test "recorded twice is recorded once", %{store: store} do
     delivery = accept!(store)
 
     batch = [
@@ -230,7 +230,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert {get!(store, delivery), attempts(store, delivery.id)} == once
   end
 
-  promise "of two attempts with one number the first stays, but an arrival counts", %{
+  shared_test "of two attempts with one number the first stays, but an arrival counts", %{
     store: store
   } do
     delivery = accept!(store)
@@ -246,7 +246,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert state(store, delivery) == :delivered
   end
 
-  promise "what was recorded before a redelivery does not end it afterwards", %{store: store} do
+  shared_test "what was recorded before a redelivery does not end it afterwards", %{store: store} do
     delivery = accept!(store)
     :ok = record(store, [failed(delivery, 1)])
     {:ok, [again]} = redeliver(store, "b", [delivery.id])
@@ -256,7 +256,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{state: :failed, attempts: 2, last_status: 404} = get!(store, delivery)
   end
 
-  promise "one batch takes its attempts one after the other", %{store: store} do
+  shared_test "one batch takes its attempts one after the other", %{store: store} do
     delivery = accept!(store)
     other = accept!(store)
 
@@ -275,7 +275,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert {:ok, [_, _, _, _]} = attempts(store, delivery.id)
   end
 
-  promise "attempts of deliveries that are not there are skipped, the others are written", %{
+  shared_test "attempts of deliveries that are not there are skipped, the others are written", %{
     store: store
   } do
     delivery = accept!(store)
@@ -289,7 +289,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert get_delivery(store, gone.id) == {:error, :not_found}
   end
 
-  promise "a thousand in one batch, and answers of many megabytes", %{store: store} do
+  shared_test "a thousand in one batch, and answers of many megabytes", %{store: store} do
     deliveries = for _ <- 1..1_000, do: a_delivery()
     :ok = accept(store, deliveries)
     body = :crypto.strong_rand_bytes(16_384)
@@ -301,7 +301,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     end
   end
 
-  promise "the same batch from two sides at once is written once", %{store: store} do
+  shared_test "the same batch from two sides at once is written once", %{store: store} do
     deliveries = for _ <- 1..100, do: a_delivery()
     :ok = accept(store, deliveries)
 
@@ -318,7 +318,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
 
   # The rules once more, written down the other way: whatever the order, store and
   # model agree.
-  promise "any sequence of attempts ends where the rules say", %{store: store} do
+  shared_test "any sequence of attempts ends where the rules say", %{store: store} do
     for _round <- 1..30 do
       delivery = accept!(store, state: Enum.random(@waiting ++ @terminal))
       first = get!(store, delivery)
@@ -394,9 +394,10 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     }
   end
 
-  promise "what its owner lets go of by an attempt that others have made before is nobody's", %{
-    store: store
-  } do
+  shared_test "what its owner lets go of by an attempt that others have made before is nobody's",
+              %{
+                store: store
+              } do
     for {state, error} <- [parked: :http_status, failed: :http_status, cancelled: :cancelled] do
       :ok = heartbeat(store, "b", 60_000)
       delivery = accept!(store, owner: "b")
@@ -418,7 +419,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     end
   end
 
-  promise "also when the others left a gap", %{store: store} do
+  shared_test "also when the others left a gap", %{store: store} do
     :ok = heartbeat(store, "b", 60_000)
     delivery = accept!(store, owner: "b")
     :ok = record(store, [failed(delivery, 2, state: :pending, next_at_ms: 1, owner: "a")])
@@ -426,7 +427,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{state: :pending, owner: nil, attempts: 2} = get!(store, delivery)
   end
 
-  promise "but not by an attempt that is recorded twice", %{store: store} do
+  shared_test "but not by an attempt that is recorded twice", %{store: store} do
     :ok = heartbeat(store, "b", 60_000)
     delivery = accept!(store, owner: "b")
     parked = failed(delivery, 1, state: :parked, next_at_ms: 1, owner: "b", total_us: 5)

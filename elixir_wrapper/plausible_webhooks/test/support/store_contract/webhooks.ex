@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
   @moduledoc false
   use Plausible.Webhooks.StoreContract.Promise, about: "webhooks"
 
-  promise "come back as they went in, whatever is in them", %{store: store} do
+  shared_test "come back as they went in, whatever is in them", %{store: store} do
     most = 9_223_372_036_854_775_807
 
     for {fields, index} <-
@@ -33,14 +33,14 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert length(all) == 12
   end
 
-  promise "an id is taken once", %{store: store} do
+  shared_test "an id is taken once", %{store: store} do
     webhook = insert!(store)
     assert insert_webhook(store, %{webhook | name: "other"}) == {:error, :already_exists}
     assert insert_webhook(store, %{webhook | site_id: 2}) == {:error, :already_exists}
     assert all_webhooks(store) == {:ok, [webhook]}
   end
 
-  promise "are listed by site, oldest first", %{store: store} do
+  shared_test "are listed by site, oldest first", %{store: store} do
     # Neither in the order of their ids nor of their arrival.
     third = insert!(store, id: "wh_a", inserted_at_ms: 30)
     first = insert!(store, id: "wh_c", inserted_at_ms: 10)
@@ -54,7 +54,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert Enum.sort(ids(all)) == ["wh_a", "wh_b", "wh_c", "wh_d"]
   end
 
-  promise "a site has as many as it may, also when they come all at once", %{
+  shared_test "a site has as many as it may, also when they come all at once", %{
     store: store,
     limit: limit
   } do
@@ -70,7 +70,9 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     insert!(store)
   end
 
-  promise "update replaces everything but site and birth, and counts the version", %{store: store} do
+  shared_test "update replaces everything but site and birth, and counts the version", %{
+    store: store
+  } do
     webhook = insert!(store, version: 3)
     other = insert!(store)
 
@@ -101,7 +103,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert get_webhook(store, other.id) == {:ok, other}
   end
 
-  promise "an update of another version than the stored one changes nothing", %{store: store} do
+  shared_test "an update of another version than the stored one changes nothing", %{store: store} do
     webhook = insert!(store)
     {:ok, second} = update_webhook(store, %{webhook | name: "second"})
     assert update_webhook(store, %{webhook | name: "late"}) == {:error, :stale}
@@ -109,7 +111,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert get_webhook(store, webhook.id) == {:ok, second}
   end
 
-  promise "of updates at the same moment one wins", %{store: store} do
+  shared_test "of updates at the same moment one wins", %{store: store} do
     webhook = insert!(store)
 
     results =
@@ -120,7 +122,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert get_webhook(store, webhook.id) == {:ok, winner}
   end
 
-  promise "what is gone or another site's is not found", %{store: store} do
+  shared_test "what is gone or another site's is not found", %{store: store} do
     webhook = insert!(store)
     assert update_webhook(store, %{webhook | site_id: 2}) == {:error, :not_found}
     assert update_webhook(store, a_webhook()) == {:error, :not_found}
@@ -138,7 +140,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     for odd <- odd_bytes(), do: assert(get_webhook(store, odd) == {:error, :not_found})
   end
 
-  promise "health is merged beside the version", %{store: store} do
+  shared_test "health is merged beside the version", %{store: store} do
     webhook = insert!(store, version: 3)
     assert put_health(store, webhook.id, %{failing_since_ms: 77}) == :ok
     assert get_webhook(store, webhook.id) == {:ok, %{webhook | failing_since_ms: 77}}
@@ -148,7 +150,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert get_webhook(store, webhook.id) == {:ok, webhook}
   end
 
-  promise "with a webhook its log and alert states go, and nobody else's", %{store: store} do
+  shared_test "with a webhook its log and alert states go, and nobody else's", %{store: store} do
     mine = insert!(store, id: "wh_mine")
     other = insert!(store, id: "wh_other")
 
@@ -199,7 +201,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert attempts(store, first.id) == {:ok, []}
   end
 
-  promise "alert states are put, replaced and listed", %{store: store} do
+  shared_test "alert states are put, replaced and listed", %{store: store} do
     webhook = insert!(store)
     other = insert!(store)
 

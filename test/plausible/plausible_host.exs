@@ -22,7 +22,7 @@ defmodule Plausible.Webhooks.Test.PlausibleHost do
     on_exit(fn -> delete_webhooks(site) end)
 
     %{
-      instance: Webhooks,
+      name: Webhooks,
       site: site,
       user: owner,
       dashboard_url: ~r"/#{site.domain}\?__team=",

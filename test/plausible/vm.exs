@@ -30,7 +30,8 @@ Logger.configure(level: :warning)
 root = System.fetch_env!("WEBHOOKS_ROOT")
 support = "#{root}/elixir_wrapper/plausible_webhooks/test/support"
 
-for file <- ~w(http_receiver json_schema peer shared_tests scenarios scenarios/host scenarios/world
+for file <- ~w(http_receiver json_schema peer as_user eventually shared_tests scenarios
+                scenarios/host scenarios/world
                 scenarios/case scenarios/user_stories scenarios/edge_cases scenarios/requirements
                 scenarios/success_criteria),
     do: Code.require_file("#{support}/#{file}.ex")

@@ -30,7 +30,7 @@ defmodule Plausible.Webhooks.PeerDeliveriesTest do
   end
 
   defp live_keys(context, webhook) do
-    {:ok, secrets} = Plausible.Webhooks.reveal_secret(context.name, :owner, 1, webhook.id)
+    {:ok, secrets} = reveal_secret(context, webhook.id)
     Enum.map(secrets, & &1.key)
   end
 
@@ -46,14 +46,11 @@ defmodule Plausible.Webhooks.PeerDeliveriesTest do
     one = send!(context, webhook, 1..400, 0)
 
     overlap = :timer.hours(24)
-
-    {:ok, webhook} =
-      Plausible.Webhooks.rotate_secret(context.name, :owner, 1, webhook.id, overlap)
-
+    {:ok, webhook} = rotate_secret(context, webhook.id, overlap)
     [second, ^first] = live_keys(context, webhook)
     two = send!(context, webhook, 401..800, 400)
 
-    {:ok, webhook} = Plausible.Webhooks.rotate_secret(context.name, :owner, 1, webhook.id, 0)
+    {:ok, webhook} = rotate_secret(context, webhook.id, 0)
     [third] = live_keys(context, webhook)
     three = send!(context, webhook, 801..1000, 800)
 

@@ -100,29 +100,32 @@ defmodule Plausible.Webhooks.PeriodicTest do
     eventually(fn -> match?({:ok, _token}, Store.take_lease(context.name, "traffic", 1, nil)) end)
   end
 
+  @tag start: [sweep_interval_ms: 60_000]
   test "sweeping by hand brings parked deliveries back", context do
-    context = start!(context, sweep_interval_ms: 60_000)
-    webhook = webhook!(context, "/hook")
     due = System.system_time(:millisecond) - 1
 
-    :ok = Store.accept(context.instance, [delivery(webhook, state: :parked, next_at_ms: due)])
+    :ok =
+      Store.accept(context.instance, [delivery(context.webhook, state: :parked, next_at_ms: due)])
 
     assert :ok = API.sweep(context.name)
     HttpReceiver.await(context.receiver, "/hook", 1)
   end
 
+  @tag start: [sweep_interval_ms: 60_000]
   test "the queue as it is in the store", context do
-    context = start!(context, sweep_interval_ms: 60_000)
-    webhook = webhook!(context, "/hook")
     assert {:ok, %{pending: 0, parked: 0, overdue_ms: 0}} = API.queue(context.name)
     later = System.system_time(:millisecond) + 60_000
 
-    :ok = Store.accept(context.instance, [delivery(webhook, state: :parked, next_at_ms: later)])
+    :ok =
+      Store.accept(context.instance, [
+        delivery(context.webhook, state: :parked, next_at_ms: later)
+      ])
 
     assert {:ok, %{parked: 1, overdue_ms: 0}} = API.queue(context.name)
     due = System.system_time(:millisecond) - 5_000
 
-    :ok = Store.accept(context.instance, [delivery(webhook, state: :parked, next_at_ms: due)])
+    :ok =
+      Store.accept(context.instance, [delivery(context.webhook, state: :parked, next_at_ms: due)])
 
     assert {:ok, %{parked: 2, overdue_ms: overdue_ms}} = API.queue(context.name)
     assert overdue_ms in 5_000..10_000

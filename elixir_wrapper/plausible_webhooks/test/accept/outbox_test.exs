@@ -5,11 +5,6 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
 
   import ExUnit.CaptureLog
 
-  defmodule Tell do
-    def handle_event(event, measurements, metadata, pid),
-      do: send(pid, {event, measurements, metadata})
-  end
-
   defp delivered?(context, count) do
     MapSet.size(HttpReceiver.ids(context.receiver)) == count and
       Enum.count(all_deliveries(context), &(&1.state == :delivered)) == count
@@ -23,10 +18,9 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
 
   defp of_site(deliveries, site_id), do: Enum.map(deliveries, &%{&1 | site_id: site_id})
 
+  @tag start: []
   test "what is pushed is committed in batches, then sent", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
-    pushed = deliveries(webhook, 1_200)
+    pushed = deliveries(context.webhook, 1_200)
 
     for slice <- Enum.chunk_every(pushed, 3), do: assert(:ok = Outbox.push(context.name, slice))
 
@@ -39,9 +33,8 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     assert %{pushed: 1_200, accepted: 1_200, dropped: 0} = Plausible.Webhooks.stats(context.name)
   end
 
+  @tag start: []
   test "a batch has at most 500 deliveries and 8 MiB", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
     test = self()
     # Asked row by row: a batch begins with the first row of the one after.
     SwitchStore.set(context.switch, {:refuse, fn row -> send(test, {:row, row.body}) == nil end})
@@ -56,10 +49,10 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       SwitchStore.calls(context.switch, :accept) - before
     end
 
-    assert batches.(deliveries(webhook, 1_001), 1_001) == 3
+    assert batches.(deliveries(context.webhook, 1_001), 1_001) == 3
 
     body = :binary.copy("x", 256 * 1_024)
-    assert batches.(for(_ <- 1..40, do: delivery(webhook, body: body)), 40) == 2
+    assert batches.(for(_ <- 1..40, do: delivery(context.webhook, body: body)), 40) == 2
     SwitchStore.set(context.switch, :on)
   end
 
@@ -77,7 +70,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
   end
 
   test "a full table drops, counts and says so; what is manual passes", context do
-    context = start!(context, outbox_max: 10, observers: [{Tell, self()}])
+    context = start!(context, outbox_max: 10, observers: [{Observer, self()}])
     webhook = webhook!(context, "/hook")
 
     log =
@@ -104,20 +97,25 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     eventually(fn -> arrived?(context, 11) end)
   end
 
+  @tag start: [outbox_max: 1_000]
   test "a site that floods the table leaves room for the others", context do
-    context = start!(context, outbox_max: 1_000)
-    webhook = webhook!(context, "/hook")
     SwitchStore.set(context.switch, :away)
 
     log =
       capture_log(fn ->
-        for _ <- 1..3_000, do: Outbox.push(context.instance, deliveries(webhook, 1))
+        for _ <- 1..3_000, do: Outbox.push(context.instance, deliveries(context.webhook, 1))
         assert Outbox.size(context.instance) == 800
         assert Outbox.full(context.instance, 1) == :site_share
         assert Outbox.full(context.instance, 2) == nil
-        for _ <- 1..3_000, do: Outbox.push(context.instance, deliveries(webhook, 1) |> of_site(2))
+
+        for _ <- 1..3_000,
+            do: Outbox.push(context.instance, deliveries(context.webhook, 1) |> of_site(2))
+
         assert Outbox.size(context.instance) == 960
-        for _ <- 1..20, do: Outbox.push(context.instance, deliveries(webhook, 1) |> of_site(3))
+
+        for _ <- 1..20,
+            do: Outbox.push(context.instance, deliveries(context.webhook, 1) |> of_site(3))
+
         assert Outbox.size(context.instance) == 980
         # What is dropped is reported once a second.
         observers = Instance.process(context.instance, :observers)
@@ -135,33 +133,31 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     eventually(fn -> arrived?(context, 980) end)
     eventually(fn -> :ets.tab2list(context.instance.tables.shares) == [] end)
     SwitchStore.set(context.switch, :away)
-    Outbox.push(context.instance, deliveries(webhook, 900))
+    Outbox.push(context.instance, deliveries(context.webhook, 900))
     assert Outbox.size(context.instance) == 800
     SwitchStore.set(context.switch, :on)
     eventually(fn -> arrived?(context, 1_780) end)
   end
 
+  @tag start: [outbox_bytes_max: 1_000_000]
   test "a site's share counts bytes too", context do
-    context = start!(context, outbox_bytes_max: 1_000_000)
-    webhook = webhook!(context, "/hook")
     body = :binary.copy("x", 50_000)
     SwitchStore.set(context.switch, :away)
-    for _ <- 1..30, do: Outbox.push(context.instance, [delivery(webhook, body: body)])
+    for _ <- 1..30, do: Outbox.push(context.instance, [delivery(context.webhook, body: body)])
     assert Outbox.size(context.instance) == 16
-    Outbox.push(context.instance, deliveries(webhook, 10) |> of_site(2))
+    Outbox.push(context.instance, deliveries(context.webhook, 10) |> of_site(2))
     assert Outbox.size(context.instance) == 26
     # One that was given up leaves nothing behind.
-    theirs = deliveries(webhook, 1) |> of_site(3)
+    theirs = deliveries(context.webhook, 1) |> of_site(3)
     assert {:error, :timeout} = Outbox.accept(context.instance, theirs, 50)
     assert [{3, 0, 0}] = :ets.lookup(context.instance.tables.shares, 3)
     SwitchStore.set(context.switch, :on)
   end
 
+  @tag start: [outbox_bytes_max: 262_144]
   test "the bytes of the bodies are bounded too", context do
-    context = start!(context, outbox_bytes_max: 262_144)
-    webhook = webhook!(context, "/hook")
     body = :binary.copy("x", 100_000)
-    large = fn -> delivery(webhook, body: body) end
+    large = fn -> delivery(context.webhook, body: body) end
 
     for _round <- 1..3 do
       SwitchStore.set(context.switch, :away)
@@ -182,9 +178,8 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     eventually(fn -> Instance.gauge(context.instance, :outbox_bytes) == 0 end)
   end
 
+  @tag start: []
   test "the push does not wait for a store that hangs", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
     gate = self()
 
     SwitchStore.set(context.switch, {
@@ -198,12 +193,12 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       end
     })
 
-    Outbox.push(context.instance, [delivery(webhook)])
+    Outbox.push(context.instance, [delivery(context.webhook)])
     assert_receive {:in_store, outbox}
 
     {micros, :ok} =
       :timer.tc(fn ->
-        for _ <- 1..1_000, do: Outbox.push(context.instance, [delivery(webhook)])
+        for _ <- 1..1_000, do: Outbox.push(context.instance, [delivery(context.webhook)])
         :ok
       end)
 
@@ -215,7 +210,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
 
   test "the store goes away and comes back: everything arrives, nothing was sent before",
        context do
-    context = start!(context, observers: [{Tell, self()}])
+    context = start!(context, observers: [{Observer, self()}])
     webhook = webhook!(context, "/hook")
 
     capture_log(fn ->
@@ -236,14 +231,13 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     assert_received {:store_failed, _, %{operation: :accept, reason: :store_unavailable}}
   end
 
+  @tag start: []
   test "a store that is away is asked again with growing pauses, not in a loop", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
     SwitchStore.set(context.switch, :away)
     before = SwitchStore.calls(context.switch, :accept)
     # Those who push during a pause do not shorten it.
     for _ <- 1..300 do
-      Outbox.push(context.instance, [delivery(webhook)])
+      Outbox.push(context.instance, [delivery(context.webhook)])
       Process.sleep(1)
     end
 
@@ -252,7 +246,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
   end
 
   test "one row that the store never takes does not hold up the others", context do
-    context = start!(context, observers: [{Tell, self()}])
+    context = start!(context, observers: [{Observer, self()}])
     webhook = webhook!(context, "/hook")
     [bad | good] = Enum.shuffle(deliveries(webhook, 20))
     SwitchStore.set(context.switch, {:refuse, &(match?(%Delivery{}, &1) && &1.id == bad.id)})
@@ -269,22 +263,22 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
   end
 
   describe "accept" do
+    @tag start: []
     test "returns when it is committed", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-      some = deliveries(webhook, 3)
+      some = deliveries(context.webhook, 3)
       assert :ok = Outbox.accept(context.name, some)
       for %{id: id} <- some, do: assert(%{site_id: 1} = logged(context, id))
       HttpReceiver.await(context.receiver, "/hook", 3)
     end
 
+    @tag start: []
     test "says so when the store is away, and takes back what it gave", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-
       capture_log(fn ->
         SwitchStore.set(context.switch, :away)
-        assert {:error, :timeout} = Outbox.accept(context.instance, [delivery(webhook)], 100)
+
+        assert {:error, :timeout} =
+                 Outbox.accept(context.instance, [delivery(context.webhook)], 100)
+
         assert Outbox.size(context.instance) == 0
         # No batch is under way that was taken before.
         outbox = Instance.process(context.instance, :outbox)
@@ -298,10 +292,9 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0} or flushed?()
     end
 
+    @tag start: [lease_ms: 600_000]
     test "what may be committed stays until that is known, and is sent", context do
-      context = start!(context, lease_ms: 600_000)
-      webhook = webhook!(context, "/hook")
-      [first, second] = deliveries(webhook, 2)
+      [first, second] = deliveries(context.webhook, 2)
 
       capture_log(fn ->
         SwitchStore.set(context.switch, {:lost, [:accept]})
@@ -320,14 +313,12 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       assert Instance.gauge(context.instance, :outbox_bytes) == 0
     end
 
+    @tag start: [lease_ms: 600_000]
     test "what was in doubt is sent once, whoever finds it first", context do
-      context = start!(context, lease_ms: 600_000)
-      webhook = webhook!(context, "/hook")
-
       capture_log(fn ->
         for round <- 1..4 do
           SwitchStore.set(context.switch, {:lost, [:accept, :claim]})
-          Outbox.push(context.instance, deliveries(webhook, 50))
+          Outbox.push(context.instance, deliveries(context.webhook, 50))
           Process.sleep(100 * round)
           SwitchStore.set(context.switch, :on)
           eventually(fn -> delivered?(context, 50 * round) end)
@@ -339,9 +330,8 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       end)
     end
 
+    @tag start: [lease_ms: 600_000]
     test "given up while the store is at it: sent all the same", context do
-      context = start!(context, lease_ms: 600_000)
-      webhook = webhook!(context, "/hook")
       test = self()
 
       slow = fn _row ->
@@ -351,7 +341,10 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
 
       capture_log(fn ->
         SwitchStore.set(context.switch, {:refuse, slow})
-        assert {:error, :timeout} = Outbox.accept(context.instance, [delivery(webhook)], 100)
+
+        assert {:error, :timeout} =
+                 Outbox.accept(context.instance, [delivery(context.webhook)], 100)
+
         assert_receive {:at_it, outbox}
         assert Outbox.size(context.instance) == 0
         SwitchStore.set(context.switch, {:lost, [:accept]})
@@ -362,10 +355,9 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       end)
     end
 
+    @tag start: []
     test "a delivery that is there already is not changed", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-      delivery = delivery(webhook)
+      delivery = delivery(context.webhook)
       assert :ok = Outbox.accept(context.instance, [delivery])
       eventually(fn -> logged(context, delivery.id).state == :delivered end)
       assert :ok = Outbox.accept(context.instance, [%{delivery | body: "{}"}])
@@ -383,13 +375,11 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
   end
 
   describe "crashes" do
+    @tag start: []
     test "killed again and again under traffic: nothing is lost", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-
       ids =
         for round <- 1..6, into: MapSet.new() do
-          some = deliveries(webhook, 100)
+          some = deliveries(context.webhook, 100)
           {first, second} = Enum.split(some, 50)
           for delivery <- first, do: Outbox.push(context.instance, [delivery])
           if rem(round, 2) == 0, do: Process.sleep(round)
@@ -403,25 +393,22 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       eventually(fn -> delivered?(context, 600) end)
     end
 
+    @tag start: []
     test "killed while the store is away: what waited is committed by its successor", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-
       capture_log(fn ->
         SwitchStore.set(context.switch, :away)
-        Outbox.push(context.instance, deliveries(webhook, 30))
+        Outbox.push(context.instance, deliveries(context.webhook, 30))
         kill!(context, :outbox)
-        Outbox.push(context.instance, deliveries(webhook, 30))
+        Outbox.push(context.instance, deliveries(context.webhook, 30))
         kill!(context, :outbox)
         SwitchStore.set(context.switch, :on)
         eventually(fn -> delivered?(context, 60) end)
       end)
     end
 
+    @tag start: []
     test "whoever waits for an accept is answered by the successor", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-      delivery = delivery(webhook)
+      delivery = delivery(context.webhook)
 
       capture_log(fn ->
         SwitchStore.set(context.switch, :away)
@@ -455,7 +442,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
   end
 
   test "a stop with a store that is away says what was lost", context do
-    context = start!(context, observers: [{Tell, self()}])
+    context = start!(context, observers: [{Observer, self()}])
     webhook = webhook!(context, "/hook")
 
     log =

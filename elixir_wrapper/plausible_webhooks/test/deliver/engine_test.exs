@@ -9,16 +9,6 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
 
   defp state(context, id), do: logged(context, id).state
 
-  defp done?(context, ids) do
-    states = Map.new(all_deliveries(context), &{&1.id, &1.state})
-    Enum.all?(ids, &(states[&1] == :delivered))
-  end
-
-  defp push(context, deliveries) do
-    :ok = Outbox.push(context.instance, deliveries)
-    Enum.map(deliveries, & &1.id)
-  end
-
   test "a failure is retried by the schedule, every attempt signed anew and on record", context do
     context = start!(context, retry_delays_ms: [1_100, 20])
     webhook = webhook!(context, "/flaky")
@@ -83,22 +73,20 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     assert [%Attempt{number: 1, state: :parked}, %Attempt{number: 2}] = attempts(context, id)
   end
 
+  @tag start: []
   test "what is due later waits as long as it should after the VM's clock leapt", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
     engine = Owners.engine(context.instance)
     leapt = %{engine | time_offset_ms: engine.time_offset_ms - 3_600_000}
-    later = delivery(webhook, next_at_ms: System.system_time(:millisecond) + 3_600_500)
+    later = delivery(context.webhook, next_at_ms: System.system_time(:millisecond) + 3_600_500)
     assert {:ok, []} = Handover.submit(context.instance, leapt, [later])
     Process.sleep(300)
     assert HttpReceiver.count(context.receiver) == 0
     HttpReceiver.await(context.receiver, "/hook", 1)
   end
 
+  @tag start: []
   test "what it reports says whose engine it is", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
-    :ok = Outbox.push(context.instance, [delivery(webhook)])
+    :ok = Outbox.push(context.instance, [delivery(context.webhook)])
     eventually(fn -> Enum.any?(all_deliveries(context), &(&1.state == :delivered)) end)
     owner = Owners.engine(context.instance).owner
     assert [[%Attempt{number: 1, owner: ^owner}]] = SwitchStore.last(context.switch, :record)
@@ -116,7 +104,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
 
     test "of its URL goes with the next attempt", context do
       new = %{url: HttpReceiver.url(context.receiver, "/new")}
-      {:ok, _} = API.update_webhook(context.name, :owner, 1, context.webhook.id, new)
+      {:ok, _} = update_webhook(context, context.webhook.id, new)
       HttpReceiver.release(context.request, 500)
       assert [request] = HttpReceiver.await(context.receiver, "/new", 1)
       assert request.headers["webhook-id"] == context.id
@@ -159,20 +147,20 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     end
 
     test "that switches it off cancels what waits, and says why", context do
-      {:ok, _} = API.disable_webhook(context.name, :owner, 1, context.webhook.id)
+      {:ok, _} = disable_webhook(context, context.webhook.id)
       assert %{state: :cancelled, reason: "webhook_disabled"} = logged(context, context.id)
       eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
       assert HttpReceiver.count(context.receiver) == 1
       assert %{state: :cancelled, reason: "webhook_disabled"} = logged(context, context.id)
 
       # Switched on again it takes new ones.
-      {:ok, _} = API.enable_webhook(context.name, :owner, 1, context.webhook.id)
+      {:ok, _} = enable_webhook(context, context.webhook.id)
       [id] = push(context, [delivery(context.webhook)])
       eventually(fn -> state(context, id) == :delivered end)
     end
 
     test "that deletes it: nothing of it is sent any more", context do
-      :ok = API.delete_webhook(context.name, :owner, 1, context.webhook.id)
+      :ok = delete_webhook(context, context.webhook.id)
       # Matched before, committed after.
       [late] = push(context, [delivery(context.webhook)])
       eventually(fn -> Outbox.size(context.instance) == 0 end)
@@ -186,49 +174,45 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     end
   end
 
+  @tag start: []
   test "what comes too late for a webhook that was switched off ends as cancelled", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
-    {:ok, _} = API.disable_webhook(context.name, :owner, 1, webhook.id)
-    [id] = push(context, [delivery(webhook)])
+    {:ok, _} = disable_webhook(context, context.webhook.id)
+    [id] = push(context, [delivery(context.webhook)])
     eventually(fn -> logged(context, id).state == :cancelled end)
     assert HttpReceiver.count(context.receiver) == 0
   end
 
+  @tag start: []
   test "a webhook that was changed behind our back is read again", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
-    [id] = push(context, [delivery(webhook)])
+    [id] = push(context, [delivery(context.webhook)])
     eventually(fn -> state(context, id) == :delivered end)
 
     # As another node would do it.
-    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
+    {:ok, stored} = Store.get_webhook(context.instance, context.webhook.id)
     url = HttpReceiver.url(context.receiver, "/moved")
     {:ok, _} = Store.update_webhook(context.instance, %{stored | url: url})
-    assert :ok = API.webhook_changed(context.name, 1, webhook.id)
-    push(context, [delivery(webhook)])
+    assert :ok = API.webhook_changed(context.name, 1, context.webhook.id)
+    push(context, [delivery(context.webhook)])
     assert [_] = HttpReceiver.await(context.receiver, "/moved", 1)
   end
 
+  @tag start: []
   test "an endpoint that the engine refuses fails its deliveries on record", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
     # Stored when the policy still allowed it.
-    {:ok, stored} = Store.get_webhook(context.instance, webhook.id)
+    {:ok, stored} = Store.get_webhook(context.instance, context.webhook.id)
 
     {:ok, _} = Store.update_webhook(context.instance, %{stored | url: "http://224.0.0.1/"})
 
-    API.webhook_changed(context.name, 1, webhook.id)
-    [id] = push(context, [delivery(webhook)])
+    API.webhook_changed(context.name, 1, context.webhook.id)
+    [id] = push(context, [delivery(context.webhook)])
     eventually(fn -> state(context, id) == :failed end)
     assert %{attempts: 0, reason: "refused: blocked_address"} = logged(context, id)
   end
 
+  @tag start: []
   test "a delivery that can never be sent does not take the others with it", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
-    bad = delivery(webhook, body: :binary.copy("x", 1_048_576))
-    good = deliveries(webhook, 5)
+    bad = delivery(context.webhook, body: :binary.copy("x", 1_048_576))
+    good = deliveries(context.webhook, 5)
     :sys.suspend(Instance.process(context.instance, :outbox))
     push(context, Enum.shuffle([bad | good]))
     :sys.resume(Instance.process(context.instance, :outbox))
@@ -284,11 +268,10 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       assert Owners.dead(context.instance) == []
     end
 
+    @tag start: [retry_delays_ms: [30_000], lease_ms: 600_000]
     test "brings back what waits for a retry without waiting for the lease", context do
-      context = start!(context, retry_delays_ms: [30_000], lease_ms: 600_000)
-      webhook = webhook!(context, "/hook")
       HttpReceiver.script(context.receiver, "/hook", [500, 200])
-      [id] = push(context, [delivery(webhook)])
+      [id] = push(context, [delivery(context.webhook)])
       eventually(fn -> length(attempts(context, id)) == 1 end)
       due_at_ms = logged(context, id).next_at_ms
 
@@ -303,21 +286,19 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       assert HttpReceiver.count(context.receiver) == 1
     end
 
+    @tag start: []
     test "while the store is away: the engine takes charge when it is back", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
       SwitchStore.set(context.switch, :away)
       kill!(context, :engine)
       assert Owners.engine(context.instance) == nil
       assert Engine.stats(context.instance) == %{}
-      ids = push(context, deliveries(webhook, 20))
+      ids = push(context, deliveries(context.webhook, 20))
       SwitchStore.set(context.switch, :on)
       eventually(fn -> done?(context, ids) end)
     end
 
+    @tag start: []
     test "of everything, one after the other, under traffic", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
       HttpReceiver.script(context.receiver, "/hook", [{:delay, 2, 200}])
       test = self()
 
@@ -325,7 +306,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
         spawn_link(fn ->
           ids =
             for _ <- 1..300 do
-              delivery = delivery(webhook)
+              delivery = delivery(context.webhook)
               Outbox.push(context.name, [delivery])
               Process.sleep(3)
               delivery.id
@@ -434,7 +415,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
 
     for n <- 1..40 do
       change = %{url: HttpReceiver.url(context.receiver, "/#{n}")}
-      {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, change)
+      {:ok, _} = update_webhook(context, webhook.id, change)
     end
 
     Enum.each(pushers, &send(&1, :stop))
@@ -450,13 +431,13 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     old = webhook!(context, "/old")
     {:ok, old} = Store.get_webhook(context.instance, old.id)
     new = %{url: HttpReceiver.url(context.receiver, "/new")}
-    {:ok, _} = API.update_webhook(context.name, :owner, 1, old.id, new)
+    {:ok, _} = update_webhook(context, old.id, new)
     :ok = Endpoints.changed(context.instance, old)
     push(context, [delivery(old)])
     HttpReceiver.await(context.receiver, "/new", 1)
 
     # Not even one that is no more.
-    :ok = API.delete_webhook(context.name, :owner, 1, old.id)
+    :ok = delete_webhook(context, old.id)
     :ok = Endpoints.changed(context.instance, old)
     push(context, [delivery(old)])
     Process.sleep(200)

@@ -20,19 +20,6 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       send(test, {:hanging, event, self()})
       Process.sleep(:infinity)
     end
-
-    def handle_event(event, measurements, metadata, test),
-      do: send(test, {event, measurements, metadata})
-  end
-
-  defp push(context, deliveries) do
-    :ok = Outbox.push(context.instance, deliveries)
-    Enum.map(deliveries, & &1.id)
-  end
-
-  defp done?(context, ids) do
-    states = Map.new(all_deliveries(context), &{&1.id, &1.state})
-    Enum.all?(ids, &(states[&1] == :delivered))
   end
 
   defp stored(context, webhook) do
@@ -41,11 +28,10 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
   end
 
   describe "recording" do
+    @tag start: []
     test "goes on when the store comes back, and sends nothing twice meanwhile", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
       SwitchStore.set(context.switch, {:only, [:record], :away})
-      ids = push(context, deliveries(webhook, 100))
+      ids = push(context, deliveries(context.webhook, 100))
       HttpReceiver.await(context.receiver, "/hook", 100)
       eventually(fn -> Recorder.size(context.instance) == 100 end)
       assert Enum.all?(all_deliveries(context), &(&1.state == :pending))
@@ -54,11 +40,10 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert HttpReceiver.count(context.receiver) == 100
     end
 
+    @tag start: []
     test "survives its process, with the store away", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
       SwitchStore.set(context.switch, {:only, [:record], :away})
-      ids = push(context, deliveries(webhook, 50))
+      ids = push(context, deliveries(context.webhook, 50))
       HttpReceiver.await(context.receiver, "/hook", 50)
       eventually(fn -> Recorder.size(context.instance) == 50 end)
       kill!(context, :recorder)
@@ -70,13 +55,11 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert HttpReceiver.count(context.receiver) == 50
     end
 
+    @tag start: []
     test "killed again and again under traffic: nothing is lost", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-
       ids =
         Enum.flat_map(1..6, fn _round ->
-          ids = push(context, deliveries(webhook, 100))
+          ids = push(context, deliveries(context.webhook, 100))
           Process.sleep(10)
           kill!(context, :recorder)
           ids
@@ -86,9 +69,8 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert HttpReceiver.count(context.receiver) == 600
     end
 
+    @tag start: [retry_delays_ms: []]
     test "an attempt that the store refuses does not hold up the others", context do
-      context = start!(context, retry_delays_ms: [])
-      webhook = webhook!(context, "/hook")
       evil = webhook!(context, "/evil")
       HttpReceiver.script(context.receiver, "/evil", [{200, [], "evil"}])
 
@@ -98,7 +80,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       )
 
       [bad] = push(context, [delivery(evil)])
-      good = push(context, deliveries(webhook, 20))
+      good = push(context, deliveries(context.webhook, 20))
       eventually(fn -> done?(context, good) end)
       # Without what the receiver wrote even this one.
       eventually(fn -> done?(context, [bad]) end)
@@ -106,15 +88,14 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert Recorder.size(context.instance) == 0
     end
 
+    @tag start: [retry_delays_ms: []]
     test "an attempt that the store has no room for is not given up", context do
-      context = start!(context, retry_delays_ms: [])
-      webhook = webhook!(context, "/hook")
       large = webhook!(context, "/large")
       HttpReceiver.script(context.receiver, "/large", [{200, [], "large"}])
       of_large? = &(match?(%Attempt{}, &1) and &1.webhook_id == large.id)
       SwitchStore.set(context.switch, {:refuse, of_large?, :disk_full})
       [kept] = push(context, [delivery(large)])
-      good = push(context, deliveries(webhook, 20))
+      good = push(context, deliveries(context.webhook, 20))
       eventually(fn -> HttpReceiver.count(context.receiver) == 21 end)
       # Time for some rounds.
       Process.sleep(1_000)
@@ -125,9 +106,8 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert HttpReceiver.count(context.receiver) == 21
     end
 
+    @tag start: [retry_delays_ms: []]
     test "nor is one that goes without its answer, as long as the store is away", context do
-      context = start!(context, retry_delays_ms: [])
-      webhook = webhook!(context, "/hook")
       evil = webhook!(context, "/evil")
       HttpReceiver.script(context.receiver, "/evil", [{200, [], "evil"}])
       test = self()
@@ -144,22 +124,21 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       )
 
       [bad] = push(context, [delivery(evil)])
-      push(context, deliveries(webhook, 20))
+      push(context, deliveries(context.webhook, 20))
       assert_receive :shortened, 5_000
       SwitchStore.set(context.switch, {:refuse, &match?(%Attempt{response_body: "evil"}, &1)})
 
       # Alone it would be taken for a store that is away.
       eventually(fn ->
-        push(context, [delivery(webhook)])
+        push(context, [delivery(context.webhook)])
         done?(context, [bad])
       end)
     end
 
+    @tag start: [retry_delays_ms: [50_000]]
     test "what was reported before the VM's clock leapt is due after the same wait", context do
-      context = start!(context, retry_delays_ms: [50_000])
-      webhook = webhook!(context, "/hook")
       HttpReceiver.script(context.receiver, "/hook", [{:delay, 60_000, 200}])
-      [id] = push(context, [delivery(webhook)])
+      [id] = push(context, [delivery(context.webhook)])
       # What is not accepted yet has no record to be moved.
       eventually(fn -> Outbox.size(context.instance) == 0 end)
       now_ms = System.system_time(:millisecond)
@@ -167,7 +146,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
 
       before = %Attempt{
         delivery_id: id,
-        webhook_id: webhook.id,
+        webhook_id: context.webhook.id,
         number: 1,
         state: :parked,
         error: :timeout,
@@ -182,9 +161,8 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert_in_delta started_at_ms, now_ms, 100
     end
 
+    @tag start: []
     test "a backlog stops the engine, and its end starts it again", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
       SwitchStore.set(context.switch, {:only, [:record], :away})
 
       waiting =
@@ -201,17 +179,16 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       Recorder.put(context.instance, waiting)
       refute Recorder.room?(context.instance)
       Process.sleep(150)
-      ids = push(context, deliveries(webhook, 10))
+      ids = push(context, deliveries(context.webhook, 10))
       Process.sleep(300)
       assert HttpReceiver.count(context.receiver) == 0
       SwitchStore.set(context.switch, :on)
       eventually(fn -> done?(context, ids) end)
     end
 
+    @tag start: []
     test "flush waits for what was there before it", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-      push(context, deliveries(webhook, 200))
+      push(context, deliveries(context.webhook, 200))
       HttpReceiver.await(context.receiver, "/hook", 200)
       eventually(fn -> Recorder.size(context.instance) > 0 or done?(context, []) end)
       assert :ok = Recorder.flush(context.instance, 5_000)
@@ -232,7 +209,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
 
   describe "observers" do
     test "get every event with its measurements, never a URL", context do
-      context = start!(context, observers: [{Tell, self()}], retry_delays_ms: [10])
+      context = start!(context, observers: [{Observer, self()}], retry_delays_ms: [10])
       webhook = webhook!(context, "/hook?token=tok", %{})
       HttpReceiver.script(context.receiver, "/hook", [500, 200])
       site_and_id = %{site_id: 1, webhook_id: webhook.id}
@@ -263,7 +240,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
     end
 
     test "one that raises or exits disturbs nobody, and is counted", context do
-      observers = [{Tell, :raise}, {Tell, :exit}, {Tell, self()}]
+      observers = [{Tell, :raise}, {Tell, :exit}, {Observer, self()}]
       context = start!(context, observers: observers)
       webhook = webhook!(context, "/hook")
 
@@ -305,7 +282,11 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
   describe "a receiver that is gone" do
     test "disables its webhook at once; its events are kept and come back", context do
       context =
-        start!(context, retry_delays_ms: [50], lane_in_flight_max: 1, observers: [{Tell, self()}])
+        start!(context,
+          retry_delays_ms: [50],
+          lane_in_flight_max: 1,
+          observers: [{Observer, self()}]
+        )
 
       webhook = webhook!(context, "/gone")
       HttpReceiver.script(context.receiver, "/gone", [{:delay, 50, 410}])
@@ -316,7 +297,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert_receive {:webhook_disabled, _,
                       %{reason: :gone, destination: "127.0.0.1", webhook_id: ^webhook_id}}
 
-      {:ok, disabled} = API.get_webhook(context.name, :owner, 1, webhook_id)
+      {:ok, disabled} = get_webhook(context, webhook_id)
       assert %{enabled: true, disabled_reason: :gone} = disabled
       assert is_integer(disabled.disabled_at_ms)
       eventually(fn -> logged(context, id).state == :failed end)
@@ -344,23 +325,16 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert HttpReceiver.count(context.receiver) == count
 
       # A redelivery has to wait until it is on again.
-      assert {:error, %Error{reason: :webhook_disabled}} =
-               API.redeliver(context.name, :owner, 1, id)
-
-      assert {:error, %Error{reason: :webhook_disabled}} =
-               API.recover(context.name, :owner, 1, webhook_id, 0)
-
+      assert {:error, %Error{reason: :webhook_disabled}} = redeliver(context, id)
+      assert {:error, %Error{reason: :webhook_disabled}} = recover(context, webhook_id, 0)
       HttpReceiver.script(context.receiver, "/gone", [200])
-      {:ok, %{disabled_reason: nil}} = API.enable_webhook(context.name, :owner, 1, webhook_id)
-
-      assert {:ok, %{count: 7, more?: false}} =
-               API.recover(context.name, :owner, 1, webhook_id, 0)
-
+      {:ok, %{disabled_reason: nil}} = enable_webhook(context, webhook_id)
+      assert {:ok, %{count: 7, more?: false}} = recover(context, webhook_id, 0)
       eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :delivered)) end)
     end
 
     test "is disabled even if the host that is to be told raises", context do
-      context = start!(context, observers: [{Tell, self()}])
+      context = start!(context, observers: [{Observer, self()}])
       TestHost.put(context.host, :webhook_disabled, fn -> raise "no mail today" end)
       webhook = webhook!(context, "/gone")
       HttpReceiver.script(context.receiver, "/gone", [410])
@@ -495,7 +469,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       fail_once(context)
       assert_receive {:host, :webhook_disabled, ^webhook_id, :failing}, 3_000
       url = HttpReceiver.url(context.receiver, "/works")
-      {:ok, updated} = API.update_webhook(context.name, :owner, 1, webhook_id, %{url: url})
+      {:ok, updated} = update_webhook(context, webhook_id, %{url: url})
       assert %{disabled_reason: nil, failing_since_ms: nil, disabled_at_ms: nil} = updated
       push(context, [delivery(context.webhook)])
       HttpReceiver.await(context.receiver, "/works", 1)

@@ -5,16 +5,6 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
 
   @moduletag :capture_log
 
-  defp push(context, deliveries) do
-    :ok = Outbox.push(context.instance, deliveries)
-    Enum.map(deliveries, & &1.id)
-  end
-
-  defp done?(context, ids) do
-    states = Map.new(all_deliveries(context), &{&1.id, &1.state})
-    Enum.all?(ids, &(states[&1] == :delivered))
-  end
-
   # No goodbye: nothing is flushed, no lease is ended.
   defp kill_instance!(context) do
     ref = Process.monitor(context.supervisor)
@@ -24,9 +14,10 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       {:DOWN, ^ref, :process, _pid, _reason} -> :ok
     end
 
-    for part <- [:outbox, :engine, :recorder, :sweeper, :store] do
-      eventually(fn -> Process.whereis(Instance.process(context.name, part)) == nil end)
-    end
+    # Its processes are named after it, and so are their successors.
+    prefix = Atom.to_string(Module.concat([context.name])) <> "."
+    ours? = &String.starts_with?(Atom.to_string(&1), prefix)
+    eventually(fn -> not Enum.any?(Process.registered(), ours?) end)
   end
 
   test "after a death without a goodbye everything accepted comes back at once", context do
@@ -67,12 +58,11 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     assert HttpReceiver.ids(context.receiver) == MapSet.new(ids)
   end
 
+  @tag start: [lease_ms: 600_000]
   test "a row that it has claimed but not handed over when it dies comes back", context do
-    context = start!(context, lease_ms: 600_000)
-    webhook = webhook!(context, "/hook")
     engine = Owners.engine(context.instance)
-    orphan = delivery(webhook, owner: engine.owner)
-    held = delivery(webhook)
+    orphan = delivery(context.webhook, owner: engine.owner)
+    held = delivery(context.webhook)
     HttpReceiver.script(context.receiver, "/hook", [{:delay, 1_500, 200}, 200])
     push(context, [held])
     HttpReceiver.await(context.receiver, "/hook", 1)
@@ -90,15 +80,14 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
   end
 
   describe "when the store's answer gets lost" do
+    @tag start: [lease_ms: 600_000]
     test "what was claimed comes back, and nothing is sent twice", context do
-      context = start!(context, lease_ms: 600_000)
-      webhook = webhook!(context, "/hook")
       HttpReceiver.script(context.receiver, "/hook", [{:delay, 1_000, 200}, 200])
-      [held] = push(context, [delivery(webhook)])
+      [held] = push(context, [delivery(context.webhook)])
       HttpReceiver.await(context.receiver, "/hook", 1)
 
       SwitchStore.set(context.switch, {:lost, [:claim]})
-      parked = for delivery <- deliveries(webhook, 300), do: %{delivery | state: :parked}
+      parked = for delivery <- deliveries(context.webhook, 300), do: %{delivery | state: :parked}
       :ok = Store.accept(context.instance, parked)
 
       eventually(fn ->
@@ -110,11 +99,10 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       assert HttpReceiver.count(context.receiver) == 301
     end
 
+    @tag start: [lease_ms: 600_000]
     test "what is taken back from a former name comes back too", context do
-      context = start!(context, lease_ms: 600_000)
-      webhook = webhook!(context, "/hook")
       SwitchStore.set(context.switch, {:lost, [:claim, :reclaim]})
-      parked = for delivery <- deliveries(webhook, 300), do: %{delivery | state: :parked}
+      parked = for delivery <- deliveries(context.webhook, 300), do: %{delivery | state: :parked}
       :ok = Store.accept(context.instance, parked)
       eventually(fn -> SwitchStore.calls(context.switch, :reclaim) > 3 end)
       SwitchStore.set(context.switch, :on)
@@ -122,11 +110,10 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       assert HttpReceiver.count(context.receiver) == 300
     end
 
+    @tag start: [lease_ms: 1_000]
     test "nor are we to claim it as a dead one's while it is not taken back", context do
-      context = start!(context, lease_ms: 1_000)
-      webhook = webhook!(context, "/hook")
       HttpReceiver.script(context.receiver, "/hook", [{:delay, 4_000, 200}])
-      [id] = push(context, [delivery(webhook)])
+      [id] = push(context, [delivery(context.webhook)])
       eventually(fn -> HttpReceiver.count(context.receiver) == 1 end)
       former = logged(context, id).owner
 
@@ -144,15 +131,14 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       assert HttpReceiver.count(context.receiver) == 1
     end
 
+    @tag start: [lease_ms: 600_000]
     test "nobody else gets what the engine holds under its former name", context do
-      context = start!(context, lease_ms: 600_000)
-      webhook = webhook!(context, "/hook")
       HttpReceiver.script(context.receiver, "/hook", [{:delay, 1_500, 200}])
-      ids = push(context, deliveries(webhook, 5))
+      ids = push(context, deliveries(context.webhook, 5))
       HttpReceiver.await(context.receiver, "/hook", 5)
       owner = Owners.engine(context.instance).owner
       SwitchStore.set(context.switch, {:lost, [:claim]})
-      :ok = Store.accept(context.instance, [%{delivery(webhook) | state: :parked}])
+      :ok = Store.accept(context.instance, [%{delivery(context.webhook) | state: :parked}])
       eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :pending)) end)
       SwitchStore.set(context.switch, :on)
 
@@ -168,26 +154,21 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       eventually(fn -> Owners.former(context.instance) == [] end)
     end
 
+    @tag start: [lease_ms: 600_000]
     test "a redelivery is on its way", context do
-      context = start!(context, lease_ms: 600_000)
-      webhook = webhook!(context, "/hook")
       now_ms = System.system_time(:millisecond)
-      failed = delivery(webhook, state: :failed, finished_at_ms: now_ms)
+      failed = delivery(context.webhook, state: :failed, finished_at_ms: now_ms)
       :ok = Store.accept(context.instance, [failed])
       SwitchStore.set(context.switch, {:lost, [:redeliver]})
-
-      assert {:error, %Error{reason: :connection_lost}} =
-               API.redeliver(context.name, :owner, 1, failed.id)
-
+      assert {:error, %Error{reason: :connection_lost}} = redeliver(context, failed.id)
       eventually(fn -> done?(context, [failed.id]) end)
     end
   end
 
+  @tag start: [lease_ms: 1_000]
   test "renews the lease, and takes nothing from an owner that lives", context do
-    context = start!(context, lease_ms: 1_000)
-    webhook = webhook!(context, "/hook")
     :ok = Store.heartbeat(context.instance, "other", 60_000)
-    theirs = delivery(webhook, owner: "other")
+    theirs = delivery(context.webhook, owner: "other")
     :ok = Store.accept(context.instance, [theirs])
     before = SwitchStore.calls(context.switch, :heartbeat)
     started_ms = System.monotonic_time(:millisecond)
@@ -203,10 +184,9 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     eventually(fn -> done?(context, [theirs.id]) end)
   end
 
+  @tag start: [lease_ms: 1_500]
   test "after the store was away for long others get the time to renew their leases", context do
-    context = start!(context, lease_ms: 1_500)
-    webhook = webhook!(context, "/hook")
-    theirs = delivery(webhook, owner: "other")
+    theirs = delivery(context.webhook, owner: "other")
     :ok = Store.heartbeat(context.instance, "other", 1_000)
     :ok = Store.accept(context.instance, [theirs])
     SwitchStore.set(context.switch, {:only, [:heartbeat], :away})
@@ -234,21 +214,29 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     eventually(fn -> SwitchStore.calls(context.switch, :claim) > claims end)
   end
 
+  @tag start: [retention_ms: 60_000, retry_delays_ms: [50_000]]
   test "prunes what is old enough, in slices, and nothing else", context do
-    context = start!(context, retention_ms: 60_000, retry_delays_ms: [50_000])
-    webhook = webhook!(context, "/hook")
     HttpReceiver.script(context.receiver, "/hook", [500])
-    [waiting] = push(context, [delivery(webhook)])
+    [waiting] = push(context, [delivery(context.webhook)])
     eventually(fn -> length(attempts(context, waiting)) == 1 end)
 
     long_ago = System.system_time(:millisecond) - 120_000
 
     old =
       for _ <- 1..1_200 do
-        delivery(webhook, state: :cancelled, created_at_ms: long_ago, finished_at_ms: long_ago)
+        delivery(context.webhook,
+          state: :cancelled,
+          created_at_ms: long_ago,
+          finished_at_ms: long_ago
+        )
       end
 
-    fresh = delivery(webhook, state: :cancelled, finished_at_ms: System.system_time(:millisecond))
+    fresh =
+      delivery(context.webhook,
+        state: :cancelled,
+        finished_at_ms: System.system_time(:millisecond)
+      )
+
     :ok = Store.accept(context.instance, [fresh | old])
     assert {:ok, 1_200} = Sweeper.prune(context.instance)
     assert SwitchStore.calls(context.switch, :prune) >= 3
@@ -256,11 +244,10 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     assert {:ok, 0} = Sweeper.prune(context.instance)
   end
 
+  @tag start: [retention_ms: 60_000, prune_interval_ms: 50]
   test "prunes by itself", context do
-    context = start!(context, retention_ms: 60_000, prune_interval_ms: 50)
-    webhook = webhook!(context, "/hook")
     long_ago = System.system_time(:millisecond) - 120_000
-    old = for _ <- 1..600, do: delivery(webhook, state: :failed, finished_at_ms: long_ago)
+    old = for _ <- 1..600, do: delivery(context.webhook, state: :failed, finished_at_ms: long_ago)
     :ok = Store.accept(context.instance, old)
     eventually(fn -> all_deliveries(context) == [] end)
   end
@@ -276,7 +263,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       HttpReceiver.script(context.receiver, "/hook", [500, 200])
       [id] = push(context, [delivery(context.webhook)])
       eventually(fn -> logged(context, id).state == :parked end)
-      assert :ok = API.redeliver(context.name, :owner, 1, id)
+      assert :ok = redeliver(context, id)
       eventually(fn -> logged(context, id).state == :delivered end)
       assert [%{number: 1}, %{number: 2, state: :delivered}] = attempts(context, id)
 
@@ -287,7 +274,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     test "of what was delivered sends it once more, and attempts go on counting", context do
       [id] = push(context, [delivery(context.webhook)])
       eventually(fn -> logged(context, id).state == :delivered end)
-      assert :ok = API.redeliver(context.name, :owner, 1, id)
+      assert :ok = redeliver(context, id)
       HttpReceiver.await(context.receiver, "/hook", 2)
       eventually(fn -> length(attempts(context, id)) == 2 end)
       assert %{state: :delivered, attempts: 2} = logged(context, id)
@@ -300,7 +287,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       [id] = push(context, [delivery(context.webhook)])
       eventually(fn -> logged(context, id).state == :failed end)
       assert logged(context, id).attempts == 3
-      assert :ok = API.redeliver(context.name, :owner, 1, id)
+      assert :ok = redeliver(context, id)
 
       eventually(fn ->
         logged(context, id).attempts == 6 and logged(context, id).state == :failed
@@ -322,36 +309,37 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       # One has left the queue for the receiver since it was full.
       push(context, [delivery(stuck)])
       eventually(fn -> Engine.stats(context.instance).waiting == 10 end)
-      assert :ok = API.redeliver(context.name, :owner, 1, done.id)
+      assert :ok = redeliver(context, done.id)
       eventually(fn -> logged(context, done.id).state == :delivered end)
     end
   end
 
+  @tag start: [retry_delays_ms: [50_000]]
   test "redelivery while a retry waits in the engine: one request, and no retry after it",
        context do
-    context = start!(context, retry_delays_ms: [50_000])
-    webhook = webhook!(context, "/hook")
     HttpReceiver.script(context.receiver, "/hook", [500, 200])
-    [id] = push(context, [delivery(webhook)])
+    [id] = push(context, [delivery(context.webhook)])
     eventually(fn -> length(attempts(context, id)) == 1 end)
-    assert :ok = API.redeliver(context.name, :owner, 1, id)
+    assert :ok = redeliver(context, id)
     eventually(fn -> logged(context, id).state == :delivered end)
     # Nothing waits that could be sent.
     assert %{waiting: 0, in_flight: 0} = Engine.stats(context.instance)
     assert HttpReceiver.count(context.receiver) == 2
   end
 
+  @tag start: []
   test "what is recovered by many hands at once is sent once", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
     now_ms = System.system_time(:millisecond)
-    failed = for _ <- 1..300, do: delivery(webhook, state: :failed, finished_at_ms: now_ms)
+
+    failed =
+      for _ <- 1..300, do: delivery(context.webhook, state: :failed, finished_at_ms: now_ms)
+
     :ok = Store.accept(context.instance, failed)
 
     results =
       1..4
       |> Enum.map(fn _ ->
-        Task.async(fn -> API.recover(context.name, :owner, 1, webhook.id, 0) end)
+        Task.async(fn -> recover(context, context.webhook.id, 0) end)
       end)
       |> Task.await_many(20_000)
 

@@ -5,11 +5,6 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
 
   @moduletag :capture_log
 
-  defmodule Tell do
-    def handle_event(event, measurements, metadata, pid),
-      do: send(pid, {event, measurements, metadata})
-  end
-
   defp delivered(context, id) do
     eventually(fn ->
       delivery = logged(context, id)
@@ -74,7 +69,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
     end
 
     test "causes no more deliveries than it may, and the rest is counted", context do
-      context = start!(context, deliveries_per_event_max: 5, observers: [{Tell, self()}])
+      context = start!(context, deliveries_per_event_max: 5, observers: [{Observer, self()}])
       for n <- 1..3, do: webhook!(context, "/hook#{n}")
       goals = for id <- 1..4, do: TestHost.event_goal(id, "Signup")
       TestHost.put(context.host, {:goals, 1}, goals)
@@ -107,9 +102,8 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       assert MapSet.size(HttpReceiver.ids(context.receiver)) == 120
     end
 
+    @tag start: []
     test "tells what the host lets it tell, and so do samples", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
       goal = %{TestHost.event_goal(12, "Signup") | custom_props: %{"plan" => "growth"}}
       TestHost.put(context.host, {:goals, 1}, [%{goal | currency: "EUR"}])
       site = %{id: 1, domain: "site1.example", timezone: "Etc/UTC", stats_start_at_ms: nil}
@@ -123,7 +117,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
         keys = %{"meta.key": ["plan", "url"], "meta.value": ["growth", "/x"]}
         API.events_buffered(context.name, [event(1, Map.merge(revenue, keys))])
 
-        {:ok, sample} = API.sample(context.name, :owner, 1, webhook.id, "goal.completed")
+        {:ok, sample} = sample(context, context.webhook.id, "goal.completed")
 
         for body <- [body_after(context, before), sample], body != nil do
           {:ok, %{"data" => %{"completion" => completion} = data}} =
@@ -172,7 +166,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
     end
 
     test "that is garbage costs itself and nothing else", context do
-      context = start!(context, observers: [{Tell, self()}])
+      context = start!(context, observers: [{Observer, self()}])
       webhook!(context, "/hook")
 
       garbage = [
@@ -214,7 +208,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
     end
 
     test "that breaks something is counted, and its request goes on", context do
-      context = start!(context, observers: [{Tell, self()}])
+      context = start!(context, observers: [{Observer, self()}])
       webhook!(context, "/hook")
       # An event whose fields cannot even be looked at.
       broken = %{

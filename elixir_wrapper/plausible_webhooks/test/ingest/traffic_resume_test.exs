@@ -26,14 +26,13 @@ defmodule Plausible.Webhooks.Ingest.TrafficResumeTest do
   end
 
   defp update(context, attributes) do
-    assert {:ok, _webhook} =
-             API.update_webhook(context.name, :owner, 1, context.webhook.id, attributes)
+    assert {:ok, _webhook} = update_webhook(context, context.webhook.id, attributes)
   end
 
   test "when it is switched on again", context do
-    {:ok, _} = API.disable_webhook(context.name, :owner, 1, context.webhook.id)
+    {:ok, _} = disable_webhook(context, context.webhook.id)
     assert evaluate(context, 2, 0) == 0
-    {:ok, _} = API.enable_webhook(context.name, :owner, 1, context.webhook.id)
+    {:ok, _} = enable_webhook(context, context.webhook.id)
     assert evaluate(context, 3, 500) == 1
     assert evaluate(context, 4, 500) == 0
   end

@@ -54,7 +54,7 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
     end
 
     test "are asked on every call, and refused to everybody else", context do
-      before = {all_deliveries(context), API.list_webhooks(context.name, :owner, 1)}
+      before = {all_deliveries(context), list_webhooks(context)}
 
       for {action, call} <- calls(context) do
         flush()
@@ -69,7 +69,7 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
         if action == :read, do: assert({:ok, _} = call.(:viewer, 1))
       end
 
-      assert before == {all_deliveries(context), API.list_webhooks(context.name, :owner, 1)}
+      assert before == {all_deliveries(context), list_webhooks(context)}
       assert HttpReceiver.count(context.receiver) == 1
     end
 
@@ -88,7 +88,7 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
         end
       end
 
-      assert {:ok, [_]} = API.list_webhooks(context.name, :owner, 1)
+      assert {:ok, [_]} = list_webhooks(context)
       assert HttpReceiver.count(context.receiver) == 1
     end
 
@@ -99,7 +99,7 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
       assert read.url == "http://127.0.0.1/…"
       assert read.headers == [{"x-key", "…"}]
 
-      {:ok, managed} = API.get_webhook(context.name, :owner, 1, context.webhook.id)
+      {:ok, managed} = get_webhook(context, context.webhook.id)
       assert [%{key: nil}] = managed.secrets
       assert managed.url =~ "token=tok"
       assert managed.headers == [{"x-key", "key"}]
@@ -107,22 +107,18 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
 
     test "a secret is handed out after it was written to the audit log", context do
       flush()
-
-      {:ok, [%{key: "whsec_" <> _}]} =
-        API.reveal_secret(context.name, :owner, 1, context.webhook.id)
-
+      {:ok, [%{key: "whsec_" <> _}]} = reveal_secret(context, context.webhook.id)
       assert_received {:host, :audit, :owner, :webhook_secret_revealed, audited}
       assert [%{key: nil}] = audited.secrets
 
       TestHost.put(context.host, :audit, fn -> raise "the audit log is away" end)
 
       assert_raise RuntimeError, fn ->
-        API.reveal_secret(context.name, :owner, 1, context.webhook.id)
+        reveal_secret(context, context.webhook.id)
       end
 
       # A change that has happened is not taken back by that.
-      assert {:ok, %{name: "new"}} =
-               API.update_webhook(context.name, :owner, 1, context.webhook.id, %{name: "new"})
+      assert {:ok, %{name: "new"}} = update_webhook(context, context.webhook.id, %{name: "new"})
     end
 
     defp flush do

@@ -27,11 +27,6 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
     end
   end
 
-  defmodule Observer do
-    def handle_event(event, measurements, metadata, pid),
-      do: send(pid, {event, measurements, metadata})
-  end
-
   defp start_node!(context, options \\ []),
     do: start!(context, Keyword.put_new(options, :cluster, {Wire, to: self()}))
 
@@ -308,7 +303,7 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
       {:ok, before} = Store.all_webhooks(context.instance)
 
       {:ok, _} =
-        API.update_webhook(context.name, :owner, 1, old.id, %{
+        update_webhook(context, old.id, %{
           url: HttpReceiver.url(context.receiver, "/new")
         })
 

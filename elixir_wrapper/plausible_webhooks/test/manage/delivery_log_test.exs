@@ -21,7 +21,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
     end
 
     defp page(context, filters, page \\ %{}),
-      do: API.deliveries(context.name, :owner, 1, filters, page)
+      do: deliveries(context, filters, page)
 
     test "values that are given many times count once", context do
       {:ok, %{entries: failed}} = page(context, %{states: List.duplicate(:failed, 40_000)})
@@ -86,8 +86,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
       assert {:error, %Error{reason: :not_found}} =
                API.attempts(context.name, :owner, 1, "msg_none")
 
-      assert {:error, %Error{reason: :not_found}} =
-               API.redeliver(context.name, :owner, 1, "msg_none")
+      assert {:error, %Error{reason: :not_found}} = redeliver(context, "msg_none")
     end
 
     test "recover brings back what failed since then, bounded", context do
@@ -96,32 +95,22 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
       HttpReceiver.script(context.receiver, "/bad", [200])
       ids = MapSet.new(for d <- all_deliveries(context), d.state == :failed, do: d.id)
       in_an_hour = DateTime.add(DateTime.utc_now(), 3_600)
-
-      assert {:ok, %{count: 0, more?: false}} =
-               API.recover(context.name, :owner, 1, context.bad.id, in_an_hour)
-
+      assert {:ok, %{count: 0, more?: false}} = recover(context, context.bad.id, in_an_hour)
       an_hour_ago = DateTime.add(DateTime.utc_now(), -3_600)
-
-      assert {:ok, %{count: 3, more?: true}} =
-               API.recover(context.name, :owner, 1, context.bad.id, an_hour_ago)
-
+      assert {:ok, %{count: 3, more?: true}} = recover(context, context.bad.id, an_hour_ago)
       eventually(fn -> Enum.count(all_deliveries(context), &(&1.state == :failed)) == 1 end)
-
-      assert {:ok, %{count: 1, more?: false}} =
-               API.recover(context.name, :owner, 1, context.bad.id, 0)
-
+      assert {:ok, %{count: 1, more?: false}} = recover(context, context.bad.id, 0)
       eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :delivered)) end)
       assert HttpReceiver.ids(context.receiver, "/bad") == ids
 
       assert {:error, %Error{reason: {:invalid, %{since: _}}}} =
-               API.recover(context.name, :owner, 1, context.bad.id, "today")
+               recover(context, context.bad.id, "today")
 
-      assert {:error, %Error{reason: :not_found}} =
-               API.recover(context.name, :owner, 1, "wh_none", 0)
+      assert {:error, %Error{reason: :not_found}} = recover(context, "wh_none", 0)
     end
 
     test "what fails again is brought back once by one recover", context do
-      assert {:ok, %{count: 4}} = API.recover(context.name, :owner, 1, context.bad.id, 0)
+      assert {:ok, %{count: 4}} = recover(context, context.bad.id, 0)
       eventually(fn -> HttpReceiver.count(context.receiver, "/bad") == 8 end)
       Process.sleep(100)
       assert HttpReceiver.count(context.receiver, "/bad") == 8

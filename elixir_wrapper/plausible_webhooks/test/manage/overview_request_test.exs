@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
           ] do
         attributes = %{url: url, events: ["goal.completed"]}
 
-        case API.create_webhook(context.name, :owner, 1, attributes) do
+        case create_webhook(context, attributes) do
           {:ok, webhook} ->
             assert {:ok, %{url: same, host_unicode: nil}} = API.check_url(context.name, url)
             assert same == webhook.url
@@ -97,14 +97,14 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
         context = start!(context, user_agent: user_agent)
         headers = %{"X-Key" => "token", "x-other" => "b c"}
         webhook = webhook!(context, "/hook?token=t", %{headers: headers})
-        {:ok, _} = API.rotate_secret(context.name, :owner, 1, webhook.id, 60_000)
+        {:ok, _} = rotate_secret(context, webhook.id, 60_000)
         before = System.system_time(:second)
         sent = delivery(webhook, body: ~s({"type":"goal.completed","ü":1}))
         :ok = Outbox.accept(context.instance, [sent])
         recorded(context, sent)
         received = List.last(HttpReceiver.requests(context.receiver, "/hook"))
 
-        {:ok, shown} = API.request(context.name, :owner, 1, sent.id)
+        {:ok, shown} = request(context, sent.id)
         assert Enum.sort(Map.keys(shown)) == [:body, :headers, :timestamp, :url]
         assert shown.url == webhook.url
         assert shown.body == received.body
@@ -117,7 +117,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
 
         # Both secrets sign, as those of the request that was sent.
         assert [_, _] = String.split(by_name["webhook-signature"], " ")
-        {:ok, secrets} = API.reveal_secret(context.name, :owner, 1, webhook.id)
+        {:ok, secrets} = reveal_secret(context, webhook.id)
 
         for %{key: key} <- secrets do
           at = shown.timestamp
@@ -141,7 +141,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
 
       assert API.request(context.name, :owner, 2, sent.id) == {:error, %Error{reason: :not_found}}
 
-      assert API.request(context.name, :owner, 1, "msg_none") ==
+      assert request(context, "msg_none") ==
                {:error, %Error{reason: :not_found}}
 
       of_nobody = delivery(%{webhook | id: "wh_gone"}, state: :failed, finished_at_ms: 1)
@@ -155,7 +155,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       for delivery <- [of_nobody, of_another],
           do:
             assert(
-              API.request(context.name, :owner, 1, delivery.id) ==
+              request(context, delivery.id) ==
                 {:error, %Error{reason: :not_found}}
             )
     end
@@ -169,26 +169,26 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       webhook = webhook!(context, "/hook", %{goals: [12]})
 
       for type <- Event.types() do
-        {:ok, body} = API.sample(context.name, :owner, 1, webhook.id, type)
-        {:ok, _attempt} = API.send_test(context.name, :owner, 1, webhook.id, type)
+        {:ok, body} = sample(context, webhook.id, type)
+        {:ok, _attempt} = send_test(context, webhook.id, type)
         sent = List.last(HttpReceiver.requests(context.receiver, "/hook")).body
         assert timeless(body) == timeless(sent)
         assert {:ok, %{"type" => ^type}} = Native.decode(body)
       end
 
       assert HttpReceiver.count(context.receiver) == length(Event.types())
-      assert {:ok, body} = API.sample(context.name, :owner, 1, webhook.id, "goal.completed")
+      assert {:ok, body} = sample(context, webhook.id, "goal.completed")
       assert body =~ "Signup" and not (body =~ "Other")
 
       assert {:error, %Error{reason: {:invalid, %{type: _}}}} =
-               API.sample(context.name, :owner, 1, webhook.id, "nonsense")
+               sample(context, webhook.id, "nonsense")
 
-      assert API.sample(context.name, :owner, 1, "wh_none", "webhook.test") ==
+      assert sample(context, "wh_none", "webhook.test") ==
                {:error, %Error{reason: :not_found}}
 
       TestHost.put(context.host, {:site, 1}, nil)
 
-      assert API.sample(context.name, :owner, 1, webhook.id, "webhook.test") ==
+      assert sample(context, webhook.id, "webhook.test") ==
                {:error, %Error{reason: :not_found}}
     end
 

@@ -85,19 +85,18 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
       assert none == %{}
     end
 
+    @tag start: []
     test "goes by the store's clock", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-      in_a_day = ended(webhook, :failed, -24)
-      :ok = Outbox.accept(context.instance, [ended(webhook, :failed, 0), in_a_day])
+      in_a_day = ended(context.webhook, :failed, -24)
+      :ok = Outbox.accept(context.instance, [ended(context.webhook, :failed, 0), in_a_day])
 
       # What ended in the hours to come counts as of now.
-      assert {:ok, %{} = activity} = API.activity(context.name, :owner, 1)
-      assert %{failed: 2} = List.last(activity[webhook.id].hours)
+      assert {:ok, %{} = activity} = activity(context)
+      assert %{failed: 2} = List.last(activity[context.webhook.id].hours)
       SwitchStore.set(context.switch, {:clock, 24 * @hour_ms})
-      assert {:ok, %{} = activity} = API.activity(context.name, :owner, 1)
-      assert activity[webhook.id].failed == 1
-      assert %{failed: 1} = List.last(activity[webhook.id].hours)
+      assert {:ok, %{} = activity} = activity(context)
+      assert activity[context.webhook.id].failed == 1
+      assert %{failed: 1} = List.last(activity[context.webhook.id].hours)
     end
 
     test "shows what waits, and so does waiting", context do
@@ -113,19 +112,19 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
           ended(webhook, :failed, 0)
         ])
 
-      {:ok, activity} = API.activity(context.name, :owner, 1)
+      {:ok, activity} = activity(context)
       assert %{waiting: 8, waiting_more?: false, failed: 1} = activity[webhook.id]
 
-      assert API.waiting(context.name, :owner, 1, webhook.id) ==
+      assert waiting(context, webhook.id) ==
                {:ok, %{count: 8, more?: false}}
 
-      assert API.waiting(context.name, :owner, 1, "wh_none") ==
+      assert waiting(context, "wh_none") ==
                {:error, %Error{reason: :not_found}}
 
       # It says what happens.
-      {:ok, _webhook} = API.disable_webhook(context.name, :owner, 1, webhook.id)
-      assert {:ok, %{count: 0}} = API.waiting(context.name, :owner, 1, webhook.id)
-      {:ok, activity} = API.activity(context.name, :owner, 1)
+      {:ok, _webhook} = disable_webhook(context, webhook.id)
+      assert {:ok, %{count: 0}} = waiting(context, webhook.id)
+      {:ok, activity} = activity(context)
       assert %{waiting: 0, cancelled: 8} = activity[webhook.id]
     end
   end
@@ -138,24 +137,22 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
       old = for state <- states, do: ended(webhook, state, 3)
       new = for state <- states ++ states, do: ended(webhook, state, 1)
       :ok = Outbox.accept(context.instance, old ++ new)
-      {:ok, _webhook} = API.disable_webhook(context.name, :owner, 1, webhook.id)
+      {:ok, _webhook} = disable_webhook(context, webhook.id)
       two_hours_ago = DateTime.add(DateTime.utc_now(), -7_200)
-      count = &API.recoverable(context.name, :owner, 1, webhook.id, &1)
+      count = &recoverable(context, webhook.id, &1)
 
       # Also before it is switched on again.
       assert count.(DateTime.utc_now()) == {:ok, %{count: 0, more?: false}}
       assert count.(two_hours_ago) == {:ok, %{count: 5, more?: true}}
       assert count.(0) == {:ok, %{count: 5, more?: true}}
       assert {:error, %Error{reason: {:invalid, %{since: _}}}} = count.("today")
-      {:ok, _webhook} = API.enable_webhook(context.name, :owner, 1, webhook.id)
+      {:ok, _webhook} = enable_webhook(context, webhook.id)
 
-      assert API.recover(context.name, :owner, 1, webhook.id, two_hours_ago) ==
+      assert recover(context, webhook.id, two_hours_ago) ==
                {:ok, %{count: 5, more?: true}}
 
       eventually(fn -> count.(two_hours_ago) == {:ok, %{count: 1, more?: false}} end)
-
-      assert {:error, %Error{reason: :not_found}} =
-               API.recoverable(context.name, :owner, 1, "wh_none", 0)
+      assert {:error, %Error{reason: :not_found}} = recoverable(context, "wh_none", 0)
     end
   end
 
@@ -219,10 +216,8 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
                {:error, %Error{reason: :statistics_are_away}}
     end
 
+    @tag start: []
     test "whose host raises, exits or dies is an error, and nothing else", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-
       for {does, error} <- [
             {fn -> raise "no" end, {:raised, "no"}},
             {fn -> exit(:no) end, {:exit, :no}},
@@ -235,7 +230,7 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
         assert API.figures(context.name, :owner, 1) == {:error, %Error{reason: error}}
 
         for call <- [&API.sample/5, &API.send_test/5] do
-          assert call.(context.name, :owner, 1, webhook.id, "webhook.test") ==
+          assert call.(context.name, :owner, 1, context.webhook.id, "webhook.test") ==
                    {:error, %Error{reason: error}}
         end
       end
@@ -244,9 +239,8 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
     end
 
     @tag timeout: 60_000
+    @tag start: []
     test "whose host hangs is given up after ten seconds", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
       hang = fn -> Process.sleep(:infinity) end
       for key <- [{:site, 1}, {:goals, 1}, :visitors], do: TestHost.put(context.host, key, hang)
 
@@ -254,7 +248,7 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
         fn -> API.site(context.name, :owner, 1) end,
         fn -> API.goals(context.name, :owner, 1) end,
         fn -> API.figures(context.name, :owner, 1) end,
-        fn -> API.sample(context.name, :owner, 1, webhook.id, "goal.completed") end
+        fn -> sample(context, context.webhook.id, "goal.completed") end
       ]
 
       {micros, results} =
@@ -302,17 +296,16 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
     end
   end
 
+  @tag start: []
   test "while the store is away nothing is made up", context do
-    context = start!(context)
-    webhook = webhook!(context, "/hook")
     name = context.name
 
     calls = [
       fn -> API.activity(name, :owner, 1) end,
-      fn -> API.waiting(name, :owner, 1, webhook.id) end,
-      fn -> API.recoverable(name, :owner, 1, webhook.id, 0) end,
+      fn -> API.waiting(name, :owner, 1, context.webhook.id) end,
+      fn -> API.recoverable(name, :owner, 1, context.webhook.id, 0) end,
       fn -> API.request(name, :owner, 1, "msg_1") end,
-      fn -> API.sample(name, :owner, 1, webhook.id, "webhook.test") end
+      fn -> API.sample(name, :owner, 1, context.webhook.id, "webhook.test") end
     ]
 
     SwitchStore.set(context.switch, :away)
@@ -328,7 +321,7 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
 
     SwitchStore.set(context.switch, {:only, [:now_ms], :away})
     assert {:ok, %{} = activity} = API.activity(name, :owner, 1)
-    assert length(activity[webhook.id].hours) == 24
+    assert length(activity[context.webhook.id].hours) == 24
     SwitchStore.set(context.switch, :on)
   end
 

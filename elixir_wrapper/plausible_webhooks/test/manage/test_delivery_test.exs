@@ -28,16 +28,13 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
   @moduletag :capture_log
 
   describe "a test" do
+    @tag start: []
     test "tells what came of it and is on record", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-
       HttpReceiver.script(context.receiver, "/hook", [
         {201, [{"content-type", "text/plain"}], "thanks"}
       ])
 
-      assert {:ok, %Attempt{} = attempt} =
-               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+      assert {:ok, %Attempt{} = attempt} = send_test(context, context.webhook.id, "webhook.test")
 
       assert %{state: :delivered, status: 201, number: 1, response_body: "thanks", error: nil} =
                attempt
@@ -50,13 +47,11 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       assert [_] = attempts(context, attempt.delivery_id)
     end
 
+    @tag start: []
     test "can be a sample of any type", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-
       for type <- Plausible.Webhooks.Event.types() do
         assert {:ok, %{state: :delivered} = attempt} =
-                 API.send_test(context.name, :owner, 1, webhook.id, type)
+                 send_test(context, context.webhook.id, type)
 
         request = List.last(HttpReceiver.requests(context.receiver, "/hook"))
         assert {:ok, %{"type" => ^type}} = Plausible.Webhooks.Native.decode(request.body)
@@ -64,10 +59,10 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       end
 
       assert {:error, %Error{reason: {:invalid, %{type: _}}}} =
-               API.send_test(context.name, :owner, 1, webhook.id, "nonsense")
+               send_test(context, context.webhook.id, "nonsense")
 
       assert {:error, %Error{reason: {:invalid, %{type: _}}}} =
-               API.send_test(context.name, :owner, 1, webhook.id, nil)
+               send_test(context, context.webhook.id, nil)
     end
 
     test "that fails says why, and is not retried", context do
@@ -83,10 +78,7 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
             {302, :redirect}
           ] do
         HttpReceiver.script(context.receiver, "/hook", [answer])
-
-        assert {:ok, %{state: :failed} = attempt} =
-                 API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
-
+        assert {:ok, %{state: :failed} = attempt} = send_test(context, webhook.id, "webhook.test")
         if error, do: assert(attempt.error == error), else: assert(attempt.error != nil)
       end
 
@@ -96,20 +88,17 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       nobody = HttpReceiver.start!()
       new = %{url: HttpReceiver.url(nobody, "/")}
       HttpReceiver.stop_listening(nobody)
-      {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, new)
+      {:ok, _} = update_webhook(context, webhook.id, new)
 
       assert {:ok, %{error: :connection_refused, state: :failed}} =
-               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+               send_test(context, webhook.id, "webhook.test")
     end
 
     test "works for a webhook that is switched off, and leaves it off", context do
       context = start!(context)
       webhook = webhook!(context, "/hook", %{enabled: false})
-
-      assert {:ok, %{state: :delivered}} =
-               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
-
-      assert {:ok, %{enabled: false}} = API.get_webhook(context.name, :owner, 1, webhook.id)
+      assert {:ok, %{state: :delivered}} = send_test(context, webhook.id, "webhook.test")
+      assert {:ok, %{enabled: false}} = get_webhook(context, webhook.id)
       # And nothing else gets through by that.
       late = delivery(webhook)
       Outbox.push(context.instance, [late])
@@ -117,52 +106,37 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       assert HttpReceiver.count(context.receiver) == 1
     end
 
+    @tag start: [retry_delays_ms: []]
     test "that succeeds switches on what we had disabled; one that fails does not", context do
-      context = start!(context, retry_delays_ms: [])
-      webhook = webhook!(context, "/hook")
-      webhook_id = webhook.id
+      webhook_id = context.webhook.id
       HttpReceiver.script(context.receiver, "/hook", [410, 500, 200])
-      Outbox.push(context.instance, [delivery(webhook)])
+      Outbox.push(context.instance, [delivery(context.webhook)])
       assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}, 3_000
-
-      assert {:ok, %{state: :failed}} =
-               API.send_test(context.name, :owner, 1, webhook_id, "webhook.test")
-
-      assert {:ok, %{disabled_reason: :gone}} =
-               API.get_webhook(context.name, :owner, 1, webhook_id)
-
-      assert {:ok, %{state: :delivered}} =
-               API.send_test(context.name, :owner, 1, webhook_id, "webhook.test")
-
-      assert {:ok, %{disabled_reason: nil, enabled: true}} =
-               API.get_webhook(context.name, :owner, 1, webhook_id)
-
+      assert {:ok, %{state: :failed}} = send_test(context, webhook_id, "webhook.test")
+      assert {:ok, %{disabled_reason: :gone}} = get_webhook(context, webhook_id)
+      assert {:ok, %{state: :delivered}} = send_test(context, webhook_id, "webhook.test")
+      assert {:ok, %{disabled_reason: nil, enabled: true}} = get_webhook(context, webhook_id)
       API.events_buffered(context.name, [event()])
       HttpReceiver.await(context.receiver, "/hook", 4)
     end
 
+    @tag start: [tests_per_minute: 3]
     test "is rate-limited by site", context do
-      context = start!(context, tests_per_minute: 3)
-      webhook = webhook!(context, "/hook")
-
       {:ok, other} =
         API.create_webhook(context.name, :owner, 2, %{
-          url: webhook.url,
+          url: context.webhook.url,
           events: ["goal.completed"]
         })
 
       for _ <- 1..3,
-          do:
-            assert({:ok, _} = API.send_test(context.name, :owner, 1, webhook.id, "webhook.test"))
+          do: assert({:ok, _} = send_test(context, context.webhook.id, "webhook.test"))
 
       assert {:error, %Error{reason: {:rate_limited, retry_in_ms}}} =
-               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+               send_test(context, context.webhook.id, "webhook.test")
 
       assert retry_in_ms in 1..60_000
       # What is refused for another reason does not count, and other sites do not care.
-      assert {:error, %Error{reason: :not_found}} =
-               API.send_test(context.name, :owner, 1, "wh_none", "webhook.test")
-
+      assert {:error, %Error{reason: :not_found}} = send_test(context, "wh_none", "webhook.test")
       assert {:ok, _} = API.send_test(context.name, :owner, 2, other.id, "webhook.test")
       assert HttpReceiver.count(context.receiver) == 4
     end
@@ -170,7 +144,7 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
     test "asks the rate limiter of a host that has one", context do
       context = start!(context, host: {LimitedHost, context.host}, tests_per_minute: 7)
       webhook = webhook!(context, "/hook")
-      test = fn -> API.send_test(context.name, :owner, 1, webhook.id, "webhook.test") end
+      test = fn -> send_test(context, webhook.id, "webhook.test") end
 
       assert {:ok, %{status: 200}} = test.()
       assert_received {:host, :check_rate, "test:1", 60_000, 7}
@@ -185,21 +159,17 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       HttpReceiver.script(context.receiver, "/slow", [{:delay, 200, 200}])
       Outbox.push(context.instance, deliveries(webhook, 60))
       HttpReceiver.await(context.receiver, "/slow", 2)
-
-      {micros, result} =
-        :timer.tc(fn -> API.send_test(context.name, :owner, 1, webhook.id, "webhook.test") end)
-
+      {micros, result} = :timer.tc(fn -> send_test(context, webhook.id, "webhook.test") end)
       assert {:ok, %{state: :delivered}} = result
       assert micros < 2_000_000
     end
 
+    @tag start: [timeout_ms: 500, connect_timeout_ms: 500]
     test "while the store is away ends in time", context do
-      context = start!(context, timeout_ms: 500, connect_timeout_ms: 500)
-      webhook = webhook!(context, "/hook")
       SwitchStore.set(context.switch, {:only, [:accept], :away})
 
       assert {:error, %Error{reason: :timeout}} =
-               API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+               send_test(context, context.webhook.id, "webhook.test")
 
       SwitchStore.set(context.switch, :on)
       assert HttpReceiver.count(context.receiver) == 0

@@ -8,7 +8,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
   describe "managing webhooks" do
     test "create, list, get, update, delete", context do
       context = start!(context)
-      assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
+      assert {:ok, []} = list_webhooks(context)
 
       attributes = %{
         "url" => "HTTP://127.0.0.1:8000",
@@ -16,21 +16,17 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
         "name" => "CRM"
       }
 
-      {:ok, created} = API.create_webhook(context.name, :owner, 1, attributes)
+      {:ok, created} = create_webhook(context, attributes)
       assert %{site_id: 1, name: "CRM", url: "http://127.0.0.1:8000/", enabled: true} = created
-      assert {:ok, ^created} = API.get_webhook(context.name, :owner, 1, created.id)
-      assert {:ok, [^created]} = API.list_webhooks(context.name, :owner, 1)
+      assert {:ok, ^created} = get_webhook(context, created.id)
+      assert {:ok, [^created]} = list_webhooks(context)
 
-      {:ok, updated} = API.update_webhook(context.name, :owner, 1, created.id, %{name: "ERP"})
+      {:ok, updated} = update_webhook(context, created.id, %{name: "ERP"})
       assert updated.version == created.version + 1
       assert %{name: "ERP", url: "http://127.0.0.1:8000/"} = updated
-      assert :ok = API.delete_webhook(context.name, :owner, 1, created.id)
-
-      assert {:error, %Error{reason: :not_found}} =
-               API.get_webhook(context.name, :owner, 1, created.id)
-
-      assert {:error, %Error{reason: :not_found}} =
-               API.delete_webhook(context.name, :owner, 1, created.id)
+      assert :ok = delete_webhook(context, created.id)
+      assert {:error, %Error{reason: :not_found}} = get_webhook(context, created.id)
+      assert {:error, %Error{reason: :not_found}} = delete_webhook(context, created.id)
 
       for entry <- [:webhook_created, :webhook_updated, :webhook_deleted] do
         assert_received {:host, :audit, :owner, ^entry, %Webhook{secrets: [%{key: nil}]}}
@@ -52,18 +48,18 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
              "color"}
           ] do
         assert {:error, %Error{reason: {:invalid, %{^field => text}}}} =
-                 API.create_webhook(context.name, :owner, 1, attributes)
+                 create_webhook(context, attributes)
 
         assert is_binary(text)
       end
 
-      assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
+      assert {:ok, []} = list_webhooks(context)
       webhook = webhook!(context, "/hook")
 
       assert {:error, %Error{reason: {:invalid, %{url: _}}}} =
-               API.update_webhook(context.name, :owner, 1, webhook.id, %{url: "x"})
+               update_webhook(context, webhook.id, %{url: "x"})
 
-      {:ok, unchanged} = API.get_webhook(context.name, :owner, 1, webhook.id)
+      {:ok, unchanged} = get_webhook(context, webhook.id)
       assert unchanged.version == webhook.version
     end
 
@@ -71,14 +67,11 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       context = start!(context, webhooks_per_site_max: 25)
       for n <- 1..25, do: webhook!(context, "/#{n}")
       attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
-
-      assert {:error, %Error{reason: :limit_reached}} =
-               API.create_webhook(context.name, :owner, 1, attributes)
+      assert {:error, %Error{reason: :limit_reached}} = create_webhook(context, attributes)
     end
 
+    @tag start: []
     test "a wrong type is an ArgumentError and hurts nobody", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
       store = Process.whereis(Module.concat(context.name, "SQLite"))
       directory = Process.whereis(Instance.process(context.name, :directory))
       name = context.name
@@ -88,9 +81,9 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
         for call <- [
               fn -> API.list_webhooks(name, :owner, site) end,
               fn -> API.deliveries(name, :owner, site, %{}, %{}) end,
-              fn -> API.get_webhook(name, :owner, site, webhook.id) end,
+              fn -> API.get_webhook(name, :owner, site, context.webhook.id) end,
               fn -> API.create_webhook(name, :owner, site, %{}) end,
-              fn -> API.webhook_changed(name, site, webhook.id) end
+              fn -> API.webhook_changed(name, site, context.webhook.id) end
             ],
             do: assert_raise(ArgumentError, call)
       end
@@ -127,29 +120,19 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       context = start!(context, webhooks_per_site_max: 3)
       for n <- 1..3, do: webhook!(context, "/#{n}")
       attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
-
-      assert {:error, %Error{reason: :limit_reached}} =
-               API.create_webhook(context.name, :owner, 1, attributes)
-
+      assert {:error, %Error{reason: :limit_reached}} = create_webhook(context, attributes)
       assert {:ok, _} = API.create_webhook(context.name, :owner, 2, attributes)
 
       stop!(context)
       context = start!(context)
       for n <- 4..20, do: webhook!(context, "/#{n}")
-
-      assert {:error, %Error{reason: :limit_reached}} =
-               API.create_webhook(context.name, :owner, 1, attributes)
-
+      assert {:error, %Error{reason: :limit_reached}} = create_webhook(context, attributes)
       TestHost.put(context.host, {:site, 1}, nil)
-
-      assert {:error, %Error{reason: :not_found}} =
-               API.create_webhook(context.name, :owner, 1, attributes)
+      assert {:error, %Error{reason: :not_found}} = create_webhook(context, attributes)
     end
 
+    @tag start: []
     test "changes at the same time are all made", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-
       results =
         ["url", "name", "goals", "headers"]
         |> Enum.map(fn field ->
@@ -162,58 +145,50 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
             }[field]
 
           Task.async(fn ->
-            API.update_webhook(context.name, :owner, 1, webhook.id, %{field => value})
+            update_webhook(context, context.webhook.id, %{field => value})
           end)
         end)
         |> Task.await_many()
 
       assert Enum.all?(results, &match?({:ok, _}, &1))
-      {:ok, changed} = API.get_webhook(context.name, :owner, 1, webhook.id)
+      {:ok, changed} = get_webhook(context, context.webhook.id)
 
       assert %{url: "http://127.0.0.1/x", name: "n", goals: [12], headers: [{"x-a", "b"}]} =
                changed
 
-      assert changed.version == webhook.version + 4
+      assert changed.version == context.webhook.version + 4
     end
 
+    @tag start: []
     test "while the store is away nothing is claimed to be done", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
       SwitchStore.set(context.switch, :away)
 
       for call <- [
-            fn -> API.list_webhooks(context.name, :owner, 1) end,
-            fn -> API.get_webhook(context.name, :owner, 1, webhook.id) end,
-            fn -> API.update_webhook(context.name, :owner, 1, webhook.id, %{name: "x"}) end,
-            fn -> API.delete_webhook(context.name, :owner, 1, webhook.id) end,
-            fn -> API.reveal_secret(context.name, :owner, 1, webhook.id) end,
-            fn -> API.deliveries(context.name, :owner, 1, %{}, %{}) end,
-            fn -> API.recover(context.name, :owner, 1, webhook.id, 0) end
+            fn -> list_webhooks(context) end,
+            fn -> get_webhook(context, context.webhook.id) end,
+            fn -> update_webhook(context, context.webhook.id, %{name: "x"}) end,
+            fn -> delete_webhook(context, context.webhook.id) end,
+            fn -> reveal_secret(context, context.webhook.id) end,
+            fn -> deliveries(context, %{}, %{}) end,
+            fn -> recover(context, context.webhook.id, 0) end
           ] do
         assert {:error, %Error{reason: :away}} = call.()
       end
 
       SwitchStore.set(context.switch, :exit)
-
-      assert {:error, %Error{reason: :store_unavailable}} =
-               API.list_webhooks(context.name, :owner, 1)
-
+      assert {:error, %Error{reason: :store_unavailable}} = list_webhooks(context)
       SwitchStore.set(context.switch, :on)
     end
 
+    @tag start: []
     test "a rotation with an overlap that is not allowed changes nothing", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook")
-
       for wrong <- [-1, 8 * 86_400_000, "1", nil] do
         assert {:error, %Error{reason: :invalid_overlap}} =
-                 API.rotate_secret(context.name, :owner, 1, webhook.id, wrong)
+                 rotate_secret(context, context.webhook.id, wrong)
       end
 
-      assert {:ok, [_only]} = API.reveal_secret(context.name, :owner, 1, webhook.id)
-
-      assert {:ok, %{secrets: [%{key: nil}]}} =
-               API.rotate_secret(context.name, :owner, 1, webhook.id, 0)
+      assert {:ok, [_only]} = reveal_secret(context, context.webhook.id)
+      assert {:ok, %{secrets: [%{key: nil}]}} = rotate_secret(context, context.webhook.id, 0)
     end
   end
 
@@ -228,7 +203,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       API.events_buffered(other.name, [event()])
       HttpReceiver.await(context.receiver, "/two", 1)
       assert HttpReceiver.count(context.receiver, "/one") == 0
-      assert {:ok, [_]} = API.list_webhooks(context.name, :owner, 1)
+      assert {:ok, [_]} = list_webhooks(context)
       stop!(other)
       assert Instance.get(other.name) == nil
       API.events_buffered(context.name, [event()])
@@ -249,7 +224,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
         coming = Task.async(fn -> Process.sleep(700) && SwitchStore.set(context.switch, :on) end)
         context = start!(context)
         Task.await(coming)
-        assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
+        assert {:ok, []} = list_webhooks(context)
         stop!(context)
       end
     end

@@ -5,28 +5,35 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
   #
   #     use Plausible.Webhooks.Test.InstanceCase
   #
-  #     test "...", context do
-  #       start!(context, retry_delays_ms: [10])
+  #     @tag start: [retry_delays_ms: [10]]
+  #     test "...", %{webhook: webhook} = context do
+  #
+  # The tag starts the instance with these options, and makes a webhook at the path /hook.
 
   use ExUnit.CaseTemplate
 
+  import Plausible.Webhooks.Test.AsUser, except: [attempts: 2, delivery: 2]
+  import Plausible.Webhooks.Test.Eventually
+
   alias Plausible.Webhooks.{Delivery, Id}
+  alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Runtime.Instance
-  alias Plausible.Webhooks.Test.{HttpReceiver, SwitchStore, TestHost}
+  alias Plausible.Webhooks.Test.{AsUser, HttpReceiver, SwitchStore, TestHost}
 
   using do
     quote do
-      import Plausible.Webhooks.Test.InstanceCase
+      import Plausible.Webhooks.Test.AsUser, except: [attempts: 2, delivery: 2]
+      import Plausible.Webhooks.Test.{Eventually, InstanceCase}
 
       alias Plausible.Webhooks.{Attempt, Delivery, Error, Store, Webhook}
       alias Plausible.Webhooks.Accept.Outbox
       alias Plausible.Webhooks.Deliver.{Endpoints, Engine, Handover, Owners, Recorder, Sweeper}
       alias Plausible.Webhooks.Runtime.Instance
-      alias Plausible.Webhooks.Test.{HttpReceiver, SwitchStore, TestHost}
+      alias Plausible.Webhooks.Test.{HttpReceiver, Observer, SwitchStore, TestHost}
     end
   end
 
-  setup do
+  setup context do
     dir =
       Path.join(
         System.tmp_dir!(),
@@ -42,13 +49,22 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
     keeper = start_supervised!({Agent, fn -> {TestHost.new(test), SwitchStore.new()} end})
     {host, switch} = Agent.get(keeper, & &1)
 
-    %{
+    given = %{
       dir: dir,
       name: :"webhooks_#{System.unique_integer([:positive])}",
+      user: :owner,
+      site: %{id: 1},
       receiver: HttpReceiver.of(start_supervised!({HttpReceiver, []})),
       host: host,
       switch: switch
     }
+
+    if options = context[:start], do: start_with_webhook!(given, options), else: given
+  end
+
+  defp start_with_webhook!(context, options) do
+    context = start!(context, options)
+    Map.put(context, :webhook, webhook!(context, "/hook"))
   end
 
   @doc "The options of the test's instance."
@@ -94,8 +110,8 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
         attributes
       )
 
-    {:ok, webhook} = Plausible.Webhooks.create_webhook(context.name, :owner, 1, attributes)
-    {:ok, secrets} = Plausible.Webhooks.reveal_secret(context.name, :owner, 1, webhook.id)
+    {:ok, webhook} = create_webhook(context, attributes)
+    {:ok, secrets} = reveal_secret(context, webhook.id)
     HttpReceiver.secrets(context.receiver, path, Enum.map(secrets, & &1.key))
     webhook
   end
@@ -119,6 +135,18 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
 
   def deliveries(webhook, count), do: for(_ <- 1..count, do: delivery(webhook))
 
+  @doc "Pushes deliveries to the outbox and returns their ids."
+  def push(context, deliveries) do
+    :ok = Outbox.push(context.instance, deliveries)
+    Enum.map(deliveries, & &1.id)
+  end
+
+  @doc "Whether the deliveries of these ids have been delivered."
+  def done?(context, ids) do
+    states = Map.new(all_deliveries(context), &{&1.id, &1.state})
+    Enum.all?(ids, &(states[&1] == :delivered))
+  end
+
   @doc "An ingestion event that completes the goal of its site."
   def event(site_id \\ 1, attributes \\ %{}) do
     %{
@@ -141,14 +169,14 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
 
   @doc "What the log says of a delivery; one without a state while it says nothing."
   def logged(context, id) do
-    case Plausible.Webhooks.delivery(context.name, :owner, 1, id) do
+    case AsUser.delivery(context, id) do
       {:ok, delivery} -> delivery
       {:error, %{reason: :not_found}} -> %Delivery{state: nil}
     end
   end
 
   def attempts(context, id) do
-    case Plausible.Webhooks.attempts(context.name, :owner, 1, id) do
+    case AsUser.attempts(context, id) do
       {:ok, attempts} -> attempts
       {:error, %{reason: :not_found}} -> []
     end
@@ -156,35 +184,9 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
 
   @doc "Every delivery of site 1 that is in the log, newest first."
   def all_deliveries(context, after_cursor \\ nil) do
-    {:ok, page} =
-      Plausible.Webhooks.deliveries(context.name, :owner, 1, %{}, %{
-        after: after_cursor,
-        limit: 200
-      })
+    {:ok, page} = deliveries(context, %{}, %{after: after_cursor, limit: 200})
 
     if page.next, do: page.entries ++ all_deliveries(context, page.next), else: page.entries
-  end
-
-  @doc "Tries until `fun` is true."
-  def eventually(fun, timeout_ms \\ 15_000) do
-    deadline = System.monotonic_time(:millisecond) + timeout_ms
-    try_until(fun, deadline)
-  end
-
-  defp try_until(fun, deadline) do
-    result = fun.()
-
-    cond do
-      result ->
-        result
-
-      System.monotonic_time(:millisecond) >= deadline ->
-        raise ExUnit.AssertionError, message: "did not become true in time"
-
-      true ->
-        Process.sleep(10)
-        try_until(fun, deadline)
-    end
   end
 
   @doc "Kills a process of the instance and waits for its successor."

@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.Scenarios.Host do
   what of a body depends on the host.
   """
   @callback start!(context(), argument :: term()) :: %{
-              instance: Plausible.Webhooks.instance(),
+              name: Plausible.Webhooks.instance(),
               site: map(),
               user: term(),
               dashboard_url: Regex.t(),

@@ -23,11 +23,11 @@ defmodule Plausible.Webhooks.Scenarios.SmallHost do
 
   @impl true
   def start!(context, store) do
-    instance = :"scenario_#{System.unique_integer([:positive])}"
-    sites = :"#{instance}_sites"
+    name = :"scenario_#{System.unique_integer([:positive])}"
+    sites = :"#{name}_sites"
 
     options = [
-      name: instance,
+      name: name,
       store: store.(context),
       host: {Demo.Host, sites},
       vault: [:binary.copy(<<7>>, 32)],
@@ -38,10 +38,10 @@ defmodule Plausible.Webhooks.Scenarios.SmallHost do
 
     start_supervised!({Demo.Host, name: sites, sites: [@site, @other_site]})
     start_supervised!({Webhooks, options ++ Scenarios.options()})
-    ingestion = start_supervised!({Demo.Ingestion, host: sites, webhooks: instance})
+    ingestion = start_supervised!({Demo.Ingestion, host: sites, webhooks: name})
 
     %{
-      instance: instance,
+      name: name,
       site: @site,
       user: "owner",
       dashboard_url: ~r"^https://plausible.test/example.com$",
@@ -59,7 +59,7 @@ defmodule Plausible.Webhooks.Scenarios.SmallHost do
     goal = if name, do: Map.put(goal, :name, name), else: goal
     goal = Map.put(goal, :id, System.unique_integer([:positive]))
     Demo.Host.update_site(context.sites, 1, &%{&1 | goals: &1.goals ++ [goal]})
-    :ok = Webhooks.goals_changed(context.instance, 1)
+    :ok = Webhooks.goals_changed(context.name, 1)
     goal
   end
 
@@ -121,7 +121,7 @@ defmodule Plausible.Webhooks.Scenarios.SmallHost do
     change =
       Map.put(change, :sources, [%{name: "Hacker News", visitors: change.current_visitors}])
 
-    Webhooks.traffic_change(context.instance, kind, 1, change)
+    Webhooks.traffic_change(context.name, kind, 1, change)
   end
 
   @impl true

@@ -1,9 +1,9 @@
 defmodule Plausible.Webhooks.Scenarios.World do
   @moduledoc false
-  # What a scenario calls. It imports the tests' steps and the functions of
-  # Plausible.Webhooks, which are called as the context's user for its site.
+  # The steps of the scenarios.
 
   import ExUnit.Assertions
+  import Plausible.Webhooks.Test.{AsUser, Eventually}
 
   alias Plausible.Webhooks
   alias Plausible.Webhooks.Native
@@ -12,35 +12,11 @@ defmodule Plausible.Webhooks.Scenarios.World do
   defmacro __using__(_options) do
     quote do
       import Plausible.Webhooks.Scenarios.World
+      import Plausible.Webhooks.Test.{AsUser, Eventually}
 
       alias Plausible.Webhooks
       alias Plausible.Webhooks.Test.HttpReceiver
     end
-  end
-
-  # --- the API
-
-  for {name, arity} <- [
-        create_webhook: 1,
-        list_webhooks: 0,
-        get_webhook: 1,
-        update_webhook: 2,
-        delete_webhook: 1,
-        enable_webhook: 1,
-        disable_webhook: 1,
-        reveal_secret: 1,
-        rotate_secret: 2,
-        send_test: 2,
-        deliveries: 2,
-        delivery: 1,
-        attempts: 1,
-        redeliver: 1,
-        recover: 2
-      ] do
-    arguments = Macro.generate_arguments(arity, __MODULE__)
-
-    def unquote(name)(%{instance: instance, user: user, site: site}, unquote_splicing(arguments)),
-      do: Webhooks.unquote(name)(instance, user, site.id, unquote_splicing(arguments))
   end
 
   # --- the host
@@ -68,7 +44,7 @@ defmodule Plausible.Webhooks.Scenarios.World do
   @doc "Evaluates the traffic now, as happens each minute."
   def evaluate!(context, now_ms \\ now_ms()) do
     :ok = context.host.flush!(context)
-    {:ok, summary} = Webhooks.Ingest.Traffic.evaluate(context.instance, now_ms)
+    {:ok, summary} = Webhooks.Ingest.Traffic.evaluate(context.name, now_ms)
     summary
   end
 
@@ -126,7 +102,7 @@ defmodule Plausible.Webhooks.Scenarios.World do
   @doc "The deliveries of the site, newest first."
   def log(context, filters \\ %{}) do
     # An event is in the outbox before it is in the store.
-    eventually(fn -> Webhooks.stats(context.instance).outbox == 0 end)
+    eventually(fn -> Webhooks.stats(context.name).outbox == 0 end)
     {:ok, %{entries: entries}} = deliveries(context, filters, %{limit: 200})
     entries
   end
@@ -137,21 +113,6 @@ defmodule Plausible.Webhooks.Scenarios.World do
       deliveries = log(context, %{states: [state]})
       length(deliveries) == count && deliveries
     end)
-  end
-
-  @doc "Waits until the function returns a value that is neither nil nor false."
-  def eventually(fun, deadline_ms \\ System.monotonic_time(:millisecond) + 60_000) do
-    cond do
-      result = fun.() ->
-        result
-
-      System.monotonic_time(:millisecond) > deadline_ms ->
-        flunk("the state that this test waits for did not come")
-
-      true ->
-        receive after: (20 -> :ok)
-        eventually(fun, deadline_ms)
-    end
   end
 
   @doc "Has npm's standardwebhooks verify messages of `Peer.message/2`."

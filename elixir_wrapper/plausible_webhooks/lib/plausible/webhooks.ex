@@ -193,8 +193,8 @@ defmodule Plausible.Webhooks do
           {:ok, %{atom() => non_neg_integer()}} | error()
   def queue(instance \\ __MODULE__) do
     if_running(instance, fn instance ->
-      with {:ok, counts} <- Store.counts(instance),
-           now_ms = Store.now_ms(instance) do
+      with {:ok, counts} <- Store.counts(instance) do
+        now_ms = Store.now_ms(instance)
         {due_ms, counts} = Map.pop(counts, :oldest_due_ms)
         {:ok, Map.put(counts, :overdue_ms, max(now_ms - (due_ms || now_ms), 0))}
       end

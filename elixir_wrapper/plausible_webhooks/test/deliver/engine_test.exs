@@ -59,12 +59,8 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     HttpReceiver.script(context.receiver, "/busy", [503, 200])
     [id] = push(context, [delivery(webhook)])
 
-    parked =
-      eventually(fn ->
-        with %{state: :parked} = d <- logged(context, id), do: d, else: (_ -> nil)
-      end)
-
-    assert parked.owner == nil
+    eventually(fn -> state(context, id) == :parked end)
+    assert logged(context, id).owner == nil
     assert eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
 
     [first, second] = HttpReceiver.await(context.receiver, "/busy", 2)

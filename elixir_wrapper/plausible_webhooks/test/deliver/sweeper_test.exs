@@ -1,8 +1,6 @@
 defmodule Plausible.Webhooks.Deliver.SweeperTest do
   use Plausible.Webhooks.Test.InstanceCase, async: true
 
-  alias Plausible.Webhooks, as: API
-
   @moduletag :capture_log
 
   # No goodbye: nothing is flushed, no lease is ended.

@@ -2,7 +2,6 @@ defmodule Plausible.Webhooks.Ingest.TrafficResumeTest do
   # A webhook that was switched off, or did not want to know, begins anew.
   use Plausible.Webhooks.Test.InstanceCase, async: true
 
-  alias Plausible.Webhooks, as: API
   alias Plausible.Webhooks.Ingest.Traffic
 
   @minute_ms 60_000

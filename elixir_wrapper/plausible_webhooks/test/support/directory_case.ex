@@ -11,6 +11,7 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
   # Store and host in one: an Agent whose state answers, and counts who asked.
   # A function as an answer is called (to raise, to hang).
   defmodule World do
+    @moduledoc false
     use Agent
 
     def start_link(state), do: Agent.start_link(fn -> Map.put_new(state, :asked, []) end)

@@ -202,15 +202,15 @@ defmodule Plausible.Webhooks.Test.HttpReceiver do
   end
 
   defp serve(socket, receiver, connection, buffer) do
-    with {:ok, request, rest} <- read(socket, buffer) do
-      request = remember(receiver, Map.put(request, :connection, connection))
+    case read(socket, buffer) do
+      {:ok, request, rest} ->
+        request = remember(receiver, Map.put(request, :connection, connection))
 
-      case answer(socket, next_answer(receiver, request), request) do
-        :keep -> serve(socket, receiver, connection, rest)
-        :closed -> :ok
-      end
-    else
-      _closed -> :gen_tcp.close(socket)
+        if answer(socket, next_answer(receiver, request), request) == :keep,
+          do: serve(socket, receiver, connection, rest)
+
+      _closed ->
+        :gen_tcp.close(socket)
     end
   end
 

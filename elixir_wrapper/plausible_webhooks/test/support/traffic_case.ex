@@ -13,6 +13,7 @@ defmodule Plausible.Webhooks.TrafficCase do
   # Store, host and receiver in one. `fail` holds functions that are called instead
   # of what they are named after; the log says what was done, in order.
   defmodule World do
+    @moduledoc false
     use Agent
 
     def start_link(_opts),

@@ -196,8 +196,7 @@ defmodule Plausible.Webhooks.Test.Postgres do
     end
 
     with {:ok, text} <- File.read(postmaster_pid(cluster)),
-         [pid | _] = String.split(text, "\n"),
-         do: wait_until_gone(pid)
+         do: text |> String.split("\n") |> hd() |> wait_until_gone()
 
     :ok
   end

@@ -35,19 +35,13 @@ Logger.configure(level: :error)
 
 {:ok, webhooks} = Webhooks.list_webhooks(:system, 1)
 
-webhook =
-  with [] <- webhooks do
-    {:ok, webhook} =
-      Webhooks.create_webhook(:system, 1, %{
-        url: url,
-        events: ["goal.completed"],
-        secret: File.read!(Path.join(dir, "secret"))
-      })
+if webhooks == [] do
+  secret = File.read!(Path.join(dir, "secret"))
+  attributes = %{url: url, events: ["goal.completed"], secret: secret}
+  {:ok, _webhook} = Webhooks.create_webhook(:system, 1, attributes)
+end
 
-    webhook
-  else
-    [webhook] -> webhook
-  end
+{:ok, [webhook]} = Webhooks.list_webhooks(:system, 1)
 
 # Also what no caller was told of is in the log once it is committed.
 event = fn number ->

@@ -357,19 +357,19 @@ defmodule Plausible.Webhooks.StoreContract.Record do
   end
 
   defp model(attempt, delivery) do
-    new? = attempt.number == 0 or attempt.number > delivery.attempts
-
-    moves? =
-      if delivery.state in @waiting,
-        do: new? or attempt.state == :delivered,
-        else: attempt.state == :delivered and delivery.state != :delivered
-
+    moves? = moves?(delivery, attempt)
     delivery = if moves?, do: moved(delivery, attempt), else: delivery
 
     if attempt.number > delivery.attempts,
       do: noted(delivery, attempt, moves? or delivery.state != :delivered),
       else: if(moves? and attempt.number > 0, do: last(delivery, attempt), else: delivery)
   end
+
+  defp moves?(%{state: state} = delivery, attempt) when state in @waiting,
+    do: attempt.state == :delivered or attempt.number == 0 or attempt.number > delivery.attempts
+
+  defp moves?(delivery, attempt),
+    do: attempt.state == :delivered and delivery.state != :delivered
 
   defp moved(delivery, attempt) do
     error = attempt.error && Atom.to_string(attempt.error)

@@ -73,7 +73,10 @@ defmodule Plausible.Webhooks.Installer do
   end
 
   defp dependency(mix) do
-    with {:ok, source} <- Source.elixir(mix), do: Dependency.found(source), else: (_ -> nil)
+    case Source.elixir(mix) do
+      {:ok, source} -> Dependency.found(source)
+      _not_readable -> nil
+    end
   end
 
   defp read(root, path) do

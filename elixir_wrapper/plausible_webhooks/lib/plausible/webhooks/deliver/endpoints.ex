@@ -156,9 +156,10 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
 
   defp to_native(engine, webhook) do
     if Webhook.active?(webhook) do
-      with :ok <- native_put(engine, webhook),
-           do: :live,
-           else: ({:error, reason} -> {:refused, reason})
+      case native_put(engine, webhook) do
+        :ok -> :live
+        {:error, reason} -> {:refused, reason}
+      end
     else
       _ = Native.delete_endpoint(engine.ref, webhook.id)
       :disabled

@@ -66,7 +66,13 @@ defmodule Plausible.Webhooks.Deliver.Engine do
     process = Instance.process(instance, :engine)
     :ok = GenServer.call(process, :watch, 5_000)
     result = fun.()
-    found = with {:ok, deliveries} <- result, do: deliveries, else: (_error -> [])
+
+    found =
+      case result do
+        {:ok, deliveries} -> deliveries
+        {:error, _reason} -> []
+      end
+
     # Reads from the store here and not in the engine's process: see renew_owner/1.
     Handover.look_up(instance, Owners.engine(instance), found)
 

@@ -306,16 +306,18 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
       engine ->
         ids
         |> Enum.chunk_every(@redeliver_max)
-        |> Enum.reduce_while({:ok, []}, fn slice, {:ok, sent} ->
-          case Store.redeliver(instance, engine.owner, slice) do
-            {:ok, deliveries} ->
-              Handover.submit_or_release(instance, engine, deliveries)
-              {:cont, {:ok, sent ++ Enum.map(deliveries, & &1.id)}}
+        |> Enum.reduce_while({:ok, []}, &redeliver_slice(instance, engine, &1, &2))
+    end
+  end
 
-            {:error, _reason} = error ->
-              {:halt, error}
-          end
-        end)
+  defp redeliver_slice(instance, engine, ids, {:ok, sent}) do
+    case Store.redeliver(instance, engine.owner, ids) do
+      {:ok, deliveries} ->
+        Handover.submit_or_release(instance, engine, deliveries)
+        {:cont, {:ok, sent ++ Enum.map(deliveries, & &1.id)}}
+
+      {:error, _reason} = error ->
+        {:halt, error}
     end
   end
 

@@ -81,11 +81,7 @@ defmodule Plausible.Webhooks.Runtime.Isolated do
     # In Erlang's term order an atom is greater than any number.
     deadline_ms = Keyword.get(options, :deadline_ms, :never)
 
-    one = fn item ->
-      if System.monotonic_time(:millisecond) < deadline_ms,
-        do: run_for(caller, callers, fn -> fun.(item) end),
-        else: {:error, :no_time_left}
-    end
+    one = fn item -> run_before(deadline_ms, caller, callers, fn -> fun.(item) end) end
 
     stream_options = [
       max_concurrency: options[:concurrency],
@@ -97,6 +93,12 @@ defmodule Plausible.Webhooks.Runtime.Isolated do
     |> Instance.process(:tasks)
     |> Task.Supervisor.async_stream_nolink(items, one, stream_options)
     |> Enum.zip_with(items, fn result, item -> {item, result(result)} end)
+  end
+
+  defp run_before(deadline_ms, caller, callers, fun) do
+    if System.monotonic_time(:millisecond) < deadline_ms,
+      do: run_for(caller, callers, fun),
+      else: {:error, :no_time_left}
   end
 
   defp result({:ok, result}), do: result

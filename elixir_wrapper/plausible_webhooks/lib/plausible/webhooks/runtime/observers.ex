@@ -65,7 +65,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   def store_called(instance, function, native, result) do
     measurements = %{duration_us: System.convert_time_unit(native, :native, :microsecond)}
-    error = with {:error, reason} <- result, do: reason, else: (_ok -> nil)
+    error = if match?({:error, _reason}, result), do: elem(result, 1)
     metadata = %{operation: function, error: error}
     notice(instance, 1, {:event, :store_call, measurements, metadata})
   end

@@ -83,8 +83,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.LogFilters do
     end
   end
 
-  defp time(text, zone),
-    do: with({:ok, ms} <- Format.from_local(text, zone), do: ms, else: (_ -> nil))
+  defp time(text, zone) do
+    case Format.from_local(text, zone) do
+      {:ok, ms} -> ms
+      _no_time -> nil
+    end
+  end
 
   @spec states() :: [atom()]
   def states, do: @states

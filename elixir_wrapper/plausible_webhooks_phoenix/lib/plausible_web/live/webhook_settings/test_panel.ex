@@ -61,12 +61,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.TestPanel do
   def loaded({:test, _id}, {:error, :forbidden}, socket), do: Assigns.lost(socket)
 
   def loaded({:test, id}, result, %{assigns: %{webhook: %{id: id} = state}} = socket) do
-    wait_until_ms =
-      with {:error, {:rate_limited, ms}} <- result,
-           do: socket.assigns.now_ms + ms,
-           else: (_ -> nil)
+    {attempt, wait_until_ms} =
+      case result do
+        {:ok, attempt} -> {attempt, nil}
+        {:error, {:rate_limited, ms}} -> {nil, socket.assigns.now_ms + ms}
+        {:error, _reason} -> {nil, nil}
+      end
 
-    attempt = with {:ok, attempt} <- result, do: attempt, else: (_ -> nil)
     good? = match?({:ok, %{error: nil}}, result)
 
     socket

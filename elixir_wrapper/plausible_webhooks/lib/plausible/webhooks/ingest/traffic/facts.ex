@@ -112,14 +112,15 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
 
   defp baseline(instance, site, kind, current, at_ms) do
     case windows(kind, site, at_ms) do
-      [] ->
-        {:ok, nil}
+      [] -> {:ok, nil}
+      windows -> compare(instance, site, current, windows)
+    end
+  end
 
-      windows ->
-        case Isolated.guard(fn -> visitors(instance, site.id, windows) end) do
-          {:ok, [_ | _] = samples} -> {:ok, Rules.compare(current, samples)}
-          other -> {:error, other}
-        end
+  defp compare(instance, site, current, windows) do
+    case Isolated.guard(fn -> visitors(instance, site.id, windows) end) do
+      {:ok, [_ | _] = samples} -> {:ok, Rules.compare(current, samples)}
+      other -> {:error, other}
     end
   end
 

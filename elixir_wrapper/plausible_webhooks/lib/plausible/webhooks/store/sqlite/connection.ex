@@ -105,11 +105,13 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     if System.monotonic_time(:millisecond) - asked_at_ms >= @timeout_ms do
       {:reply, {:error, :timeout}, state}
     else
-      with {:ok, state} <- opened(state) do
-        {answer, state} = perform(request, state)
-        {:reply, answer, state}
-      else
-        {:error, reason} -> {:reply, {:error, reason}, state}
+      case opened(state) do
+        {:ok, state} ->
+          {answer, state} = perform(request, state)
+          {:reply, answer, state}
+
+        {:error, reason} ->
+          {:reply, {:error, reason}, state}
       end
     end
   end

@@ -61,11 +61,11 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   # --- for the path of a request
 
   @doc "The site's compiled subscriptions, or `nil`. One ETS read; never raises."
-  @spec lookup(instance(), integer()) :: Subscriptions.t() | nil
+  @spec lookup(Instance.t() | instance(), integer()) :: Subscriptions.t() | nil
   defdelegate lookup(instance, site_id), to: Table
 
   @doc "The memory that keeps scroll goals from completing twice."
-  @spec dedup(instance()) :: Dedup.t() | nil
+  @spec dedup(Instance.t() | instance()) :: Dedup.t() | nil
   defdelegate dedup(instance), to: Table
 
   # --- for everyone else

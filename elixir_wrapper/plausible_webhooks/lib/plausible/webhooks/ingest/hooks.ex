@@ -32,9 +32,9 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
 
   defp event(instance, %{clickhouse_event: %{site_id: site_id}} = event)
        when is_integer(site_id) do
-    with %Subscriptions{} = subscriptions <- Directory.lookup(instance.name, site_id) do
+    with %Subscriptions{} = subscriptions <- Directory.lookup(instance, site_id) do
       subscriptions
-      |> Goals.completed(event, Directory.dedup(instance.name))
+      |> Goals.completed(event, Directory.dedup(instance))
       |> completed(instance, subscriptions, event)
     end
   end

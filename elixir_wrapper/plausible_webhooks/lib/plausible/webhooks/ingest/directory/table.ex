@@ -10,10 +10,12 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   #   traffic  site_id                  => its webhooks for traffic alerts
   #
   # They belong to the supervisor, which opens them, and are found by persistent_term: to read
-  # it copies nothing and takes no lock. The term is put once per start and never erased,
-  # because each change of a term makes the VM scan all processes.
+  # it copies nothing and takes no lock. Its key is the name of the directory's process,
+  # because an atom is found in half the time of a tuple. The term is put once per start and
+  # never erased, because each change of a term makes the VM scan all processes.
 
   alias Plausible.Webhooks.Ingest.{Dedup, Subscriptions}
+  alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Webhook
 
   @facts [:domain, :events, :props, :revenue]
@@ -36,7 +38,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
 
   @doc false
   # The tables that the calling process has already, or new ones.
-  @spec open(atom(), pos_integer()) :: tables()
+  @spec open(Instance.name(), pos_integer()) :: tables()
   def open(instance, dedup_entries_max) do
     with %{table: table} = tables <- tables(instance),
          true <- :ets.info(table, :owner) == self() do
@@ -51,7 +53,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
           dedup: Dedup.new(dedup_entries_max)
         }
 
-        :persistent_term.put({__MODULE__, instance}, tables)
+        :persistent_term.put(key(instance), tables)
         tables
     end
   end
@@ -83,14 +85,15 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
     |> Map.merge(%{events: true, fingerprint: nil, webhooks: nil, read: 0})
   end
 
-  defp tables(instance), do: :persistent_term.get({__MODULE__, instance}, nil)
+  defp tables(instance), do: :persistent_term.get(key(instance), nil)
+  defp key(instance), do: Instance.process(instance, :directory)
 
   # --- reading: an instance that does not run has nothing
 
   @doc false
-  @spec lookup(atom(), integer()) :: Subscriptions.t() | nil
+  @spec lookup(Instance.t() | Instance.name(), integer()) :: Subscriptions.t() | nil
   def lookup(instance, site_id) do
-    case :ets.lookup(:persistent_term.get({__MODULE__, instance}).table, site_id) do
+    case :ets.lookup(:persistent_term.get(key(instance)).table, site_id) do
       [] -> nil
       [{_site_id, subscriptions}] -> subscriptions
     end
@@ -99,23 +102,23 @@ defmodule Plausible.Webhooks.Ingest.Directory.Table do
   end
 
   @doc false
-  @spec dedup(atom()) :: Dedup.t() | nil
+  @spec dedup(Instance.t() | Instance.name()) :: Dedup.t() | nil
   def dedup(instance) do
     with %{dedup: dedup} <- tables(instance), do: dedup
   end
 
   @doc false
-  @spec traffic(atom()) :: [{integer(), [traffic_webhook()]}]
+  @spec traffic(Instance.name()) :: [{integer(), [traffic_webhook()]}]
   def traffic(instance) do
-    :ets.tab2list(:persistent_term.get({__MODULE__, instance}).traffic)
+    :ets.tab2list(:persistent_term.get(key(instance)).traffic)
   rescue
     ArgumentError -> []
   end
 
   @doc false
-  @spec traffic(atom(), integer()) :: [traffic_webhook()]
+  @spec traffic(Instance.name(), integer()) :: [traffic_webhook()]
   def traffic(instance, site_id) do
-    case :ets.lookup(:persistent_term.get({__MODULE__, instance}).traffic, site_id) do
+    case :ets.lookup(:persistent_term.get(key(instance)).traffic, site_id) do
       [{_site_id, webhooks}] -> webhooks
       [] -> []
     end

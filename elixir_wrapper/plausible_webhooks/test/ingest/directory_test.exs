@@ -184,6 +184,23 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
       assert completed(i, 2, "Other") == [{2, [{"w2", :active}]}]
     end
 
+    @tag :capture_log
+    test "many readings that fail leave one try on its way", %{instance: i} = context do
+      start(context)
+      World.put(context.world, {:goals, 1}, fn -> raise "away" end)
+      for _ <- 1..20, do: assert({:error, _} = Directory.refresh(i, 1))
+      directory = Plausible.Webhooks.Runtime.Instance.process(i, :directory)
+      %{failures: %{1 => {tries, timer}}} = :sys.get_state(directory)
+      assert tries >= 20
+      # One timer for each of them would have read the site by now.
+      assert Process.read_timer(timer) > 30_000
+      test = self()
+      World.put(context.world, {:goals, 1}, fn -> send(test, :read) && [] end)
+      refute_receive :read, 1_500
+      assert Directory.refresh(i, 1) == :ok
+      assert Process.read_timer(timer) == false
+    end
+
     test "a host that is away fills no log", %{instance: i} = context do
       sites = 5_001..5_030
       World.put(context.world, :webhooks, for(s <- sites, do: webhook("w#{s}", s)))

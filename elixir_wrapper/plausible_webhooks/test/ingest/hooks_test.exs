@@ -156,6 +156,29 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       end
     end
 
+    test "that was dropped leaves its scroll goal to the next event of the visit", context do
+      scroll = %{TestHost.event_goal(13, "Read") | event_name: nil, page_path: "/post"}
+      TestHost.put(context.host, {:goals, 1}, [%{scroll | scroll_threshold: 50}])
+      context = start!(context, outbox_max: 2)
+      for path <- ["/a", "/b"], do: webhook!(context, path)
+      engagement = %{name: "engagement", pathname: "/post", scroll_depth: 70, session_id: 9}
+      reads = fn -> API.events_buffered(context.name, [event(1, engagement)]) end
+
+      outbox = Process.whereis(Instance.process(context.instance, :outbox))
+      :sys.suspend(outbox)
+      full = for _ <- 1..2, do: delivery(%{id: "wh_none", site_id: 2}, manual: true)
+      Outbox.push(context.instance, full)
+      reads.()
+      assert API.stats(context.name).dropped == 2
+      :sys.resume(outbox)
+      eventually(fn -> Outbox.size(context.instance) == 0 end)
+      reads.()
+      for path <- ["/a", "/b"], do: HttpReceiver.await(context.receiver, path, 1)
+      # Once for the visit.
+      reads.()
+      assert %{dropped: 2, pushed: 4} = API.stats(context.name)
+    end
+
     test "is not made into bodies that there is no room for", context do
       context = start!(context, outbox_max: 1)
       webhook!(context, "/hook")

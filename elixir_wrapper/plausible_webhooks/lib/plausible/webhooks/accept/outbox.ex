@@ -44,26 +44,36 @@ defmodule Plausible.Webhooks.Accept.Outbox do
   counted as dropped. A `manual` delivery passes a full table.
   """
   @spec push(instance(), [Delivery.t()]) :: :ok
-  def push(_instance, []), do: :ok
+  def push(instance, deliveries) do
+    _dropped = offer(instance, deliveries)
+    :ok
+  end
 
-  def push(%Instance{} = instance, deliveries) do
+  @doc "As `push/2`. Returns the deliveries that were dropped."
+  @spec offer(instance(), [Delivery.t()]) :: [Delivery.t()]
+  def offer(_instance, []), do: []
+
+  def offer(%Instance{} = instance, deliveries) do
     deliveries = for %Delivery{} = delivery <- deliveries, do: delivery
 
     if Instance.flag?(instance, :closed) do
       Observers.dropped(instance, :stopping, length(deliveries))
+      deliveries
     else
       # Mostly they are of one site.
-      deliveries |> Enum.chunk_by(& &1.site_id) |> Enum.each(&push_some(instance, &1))
+      deliveries |> Enum.chunk_by(& &1.site_id) |> Enum.flat_map(&offer_some(instance, &1))
     end
   catch
     # Mostly that the tables are gone: the instance has just been stopped.
-    _kind, _reason -> Observers.dropped(instance, :hook_error, 1)
+    _kind, _reason ->
+      Observers.dropped(instance, :hook_error, 1)
+      deliveries
   end
 
-  def push(name, deliveries) do
+  def offer(name, deliveries) do
     case Instance.get(name) do
-      nil -> :ok
-      instance -> push(instance, deliveries)
+      nil -> []
+      instance -> offer(instance, deliveries)
     end
   end
 
@@ -115,11 +125,12 @@ defmodule Plausible.Webhooks.Accept.Outbox do
 
   # --- in the caller's process
 
-  defp push_some(instance, [%Delivery{site_id: site_id} | _] = deliveries) do
+  defp offer_some(instance, [%Delivery{site_id: site_id} | _] = deliveries) do
     {kept, dropped} = fitting(deliveries, room(instance, site_id))
     enqueue(instance, Enum.map(kept, &{key(), &1, nil, false}))
     Instance.count(instance, :pushed, length(kept))
-    if dropped > 0, do: Observers.dropped(instance, why_full(instance), dropped)
+    if dropped != [], do: Observers.dropped(instance, why_full(instance), length(dropped))
+    dropped
   end
 
   # How many more deliveries a site may have in the table. The sizes are read, not
@@ -148,12 +159,12 @@ defmodule Plausible.Webhooks.Accept.Outbox do
        else: :site_share
   end
 
-  defp fitting(deliveries, room) when length(deliveries) <= room, do: {deliveries, 0}
+  defp fitting(deliveries, room) when length(deliveries) <= room, do: {deliveries, []}
 
   defp fitting(deliveries, room) do
     {manual, others} = Enum.split_with(deliveries, & &1.manual)
-    kept = Enum.take(others, max(room - length(manual), 0))
-    {manual ++ kept, length(others) - length(kept)}
+    {kept, dropped} = Enum.split(others, max(room - length(manual), 0))
+    {manual ++ kept, dropped}
   end
 
   defp key, do: :erlang.unique_integer([:monotonic])

@@ -85,6 +85,16 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
   defp room?(%{state: state, entries_max: entries_max}),
     do: :atomics.get(state, @entries) < entries_max + div(entries_max, 4)
 
+  @doc "Makes the key new again: what was to be done the first time has not been done."
+  @spec forget(t(), tuple()) :: :ok
+  def forget(%__MODULE__{tables: tables, state: state}, key) do
+    key = shorten(key)
+    current = :atomics.get(state, @current)
+    if :ets.take(elem(tables, current), key) != [], do: :atomics.sub(state, @entries, 1)
+    :ets.delete(elem(tables, 1 - current), key)
+    :ok
+  end
+
   @doc "Whether the current table is full and `rotate/1` is due before its time."
   @spec full?(t()) :: boolean()
   def full?(%__MODULE__{state: state, entries_max: entries_max}),

@@ -140,6 +140,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   # wanted: sites to read, with the callers who wait; queue: in which order; running: the
   #   readings under way, by their task. A site's reading has a generation; that of all
   #   webhooks says in its place which sites are to be read besides those that have changed.
+  # failures: how often a site's reading has failed in a row, and the timer of the next try.
   # rereads: the later readings after a change, see Rereads.
   # sweeps: callers of refresh_all, and the sites they still wait for.
   @impl true
@@ -156,6 +157,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
        running: %{},
        failures: %{},
        rereads: %{},
+       read_all_timer: nil,
        sweeps: [],
        log_at_ms: now_ms(),
        rotate_at_ms: now_ms() + Dedup.window_ms()
@@ -199,7 +201,8 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     {:noreply, if(known?, do: state |> want(site_id, [], :urgent) |> pump(), else: state)}
   end
 
-  def handle_info(:read_all, state), do: {:noreply, read_all(state, [])}
+  def handle_info(:read_all, state),
+    do: {:noreply, read_all(%{state | read_all_timer: nil}, [])}
 
   def handle_info({:sweep, site_id, generation}, state) do
     Table.delete_rows(state.table, site_id, generation)
@@ -346,11 +349,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     Table.delete(state, site_id)
     sweep_later(state, site_id)
 
-    %{
-      state
-      | sites: Map.delete(state.sites, site_id),
-        failures: Map.delete(state.failures, site_id)
-    }
+    succeeded(%{state | sites: Map.delete(state.sites, site_id)}, site_id)
   end
 
   defp in_force(state, %{what: site_id} = job, {:ok, loaded}) do
@@ -363,11 +362,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
       |> Map.put_new_lazy(:index, fn -> get_in(state.sites, [site_id, :index]) end)
       |> Map.merge(%{generation: generation, webhooks: loaded.digest, read: job.generation})
 
-    %{
-      state
-      | sites: Map.put(state.sites, site_id, site),
-        failures: Map.delete(state.failures, site_id)
-    }
+    succeeded(%{state | sites: Map.put(state.sites, site_id, site)}, site_id)
   end
 
   # The host is away but the store answered: a webhook that is gone or paused must not get
@@ -385,12 +380,19 @@ defmodule Plausible.Webhooks.Ingest.Directory do
 
   defp failed(state, %{what: site_id} = job, reason) do
     Table.delete_rows(state.table, site_id, job.generation)
-    failures = Map.get(state.failures, site_id, 0) + 1
-    wait_ms = retry_ms(failures)
-    Process.send_after(self(), {:retry, site_id}, wait_ms)
+    {failures, timer} = Map.get(state.failures, site_id, {0, nil})
+    # One try is on its way, however many readings have failed.
+    if timer, do: Process.cancel_timer(timer)
+    timer = Process.send_after(self(), {:retry, site_id}, retry_ms(failures + 1))
 
-    state = put_in(state.failures[site_id], failures)
+    state = put_in(state.failures[site_id], {failures + 1, timer})
     log_failure(state, site_id, reason)
+  end
+
+  defp succeeded(state, site_id) do
+    {failed, failures} = Map.pop(state.failures, site_id)
+    with {_count, timer} <- failed, do: Process.cancel_timer(timer)
+    %{state | failures: failures}
   end
 
   # A host that is away fails for every site: one line for all of them is enough.
@@ -462,8 +464,9 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     Enum.each(job.waiters, &GenServer.reply(&1, {:error, reason}))
 
     # With nothing in force yet, a whole period is too long to wait.
-    if state.sites == %{}, do: Process.send_after(self(), :read_all, 1_000)
-    state
+    if state.sites == %{} and state.read_all_timer == nil,
+      do: %{state | read_all_timer: Process.send_after(self(), :read_all, 1_000)},
+      else: state
   end
 
   defp changed?(state, site_id, digest),

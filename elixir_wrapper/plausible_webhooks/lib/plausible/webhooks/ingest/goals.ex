@@ -54,8 +54,16 @@ defmodule Plausible.Webhooks.Ingest.Goals do
           type: String.t(),
           currency: String.t() | nil
         }
-  @typedoc "A goal that an event completes, and the webhooks that want to know."
-  @type completion :: %{goal: goal(), webhooks: [Subscriptions.subscriber()]}
+  @typedoc """
+  A goal that an event completes, and the webhooks that want to know. `once` is the key of a
+  scroll goal in the memory: if the completion cannot be told, it is to be forgotten
+  (`Plausible.Webhooks.Ingest.Dedup.forget/2`).
+  """
+  @type completion :: %{
+          required(:goal) => goal(),
+          required(:webhooks) => [Subscriptions.subscriber()],
+          optional(:once) => tuple()
+        }
 
   @typedoc "A row of the index."
   @type row :: {{integer(), pos_integer(), atom(), term()}, [term()]}
@@ -276,8 +284,11 @@ defmodule Plausible.Webhooks.Ingest.Goals do
     with [_ | _] = webhooks <- subscribers(ids, subscriptions.webhooks),
          true <- type != "scroll" or deep_enough?(event, threshold),
          true <- wanted == [] or props_hold?(wanted, props),
-         true <- type != "scroll" or first_time?(dedup, subscriptions.site_id, id, event) do
-      [%{goal: %{id: id, name: name, type: type, currency: currency}, webhooks: webhooks}]
+         once = if(type == "scroll" and dedup != nil, do: once(subscriptions.site_id, id, event)),
+         true <- once == nil or Dedup.first_time?(dedup, once) do
+      goal = %{id: id, name: name, type: type, currency: currency}
+      completion = %{goal: goal, webhooks: webhooks}
+      [if(once, do: Map.put(completion, :once, once), else: completion)]
     else
       _no -> []
     end
@@ -297,18 +308,12 @@ defmodule Plausible.Webhooks.Ingest.Goals do
   defp props_hold?(wanted, props),
     do: Enum.all?(wanted, fn {key, value} -> Map.get(props, key, "") == value end)
 
-  defp first_time?(nil, _site_id, _goal_id, _event), do: true
+  defp once(site_id, goal_id, %{session_id: session, pathname: path})
+       when session not in [nil, 0],
+       do: {site_id, goal_id, session, path}
 
-  defp first_time?(dedup, site_id, goal_id, event) do
-    case event do
-      # Without a session nothing says that two events are the same visit.
-      %{session_id: session, pathname: path} when session not in [nil, 0] ->
-        Dedup.first_time?(dedup, {site_id, goal_id, session, path})
-
-      _no_session ->
-        true
-    end
-  end
+  # Without a session nothing says that two events are the same visit.
+  defp once(_site_id, _goal_id, _event), do: nil
 
   @doc """
   The event's custom properties: the parallel lists `:"meta.key"` and

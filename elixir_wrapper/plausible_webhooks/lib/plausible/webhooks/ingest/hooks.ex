@@ -5,7 +5,7 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
 
   alias Plausible.Webhooks.{Delivery, Id, Store}
   alias Plausible.Webhooks.Accept.Outbox
-  alias Plausible.Webhooks.Ingest.{Directory, Goals, Payload, Subscriptions, Traffic}
+  alias Plausible.Webhooks.Ingest.{Dedup, Directory, Goals, Payload, Subscriptions, Traffic}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
   require Logger
@@ -73,7 +73,7 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
 
   defp in_slices(all, instance, event, size) do
     {slice, rest} = Enum.split(all, size)
-    [{%{site_id: site_id}, _} | _] = events = Enum.map(slice, &{event.(&1.goal), &1.webhooks})
+    [{%{site_id: site_id}, _} | _] = events = Enum.map(slice, &{event.(&1.goal), &1})
     push(instance, events)
 
     unless rest == [] or full?(instance, site_id, rest),
@@ -91,7 +91,12 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
   defp dropped(instance, why, completions) do
     count = completions |> Enum.map(&length(&1.webhooks)) |> Enum.sum()
     Observers.dropped(instance, why, count)
+    Enum.each(completions, &untold(instance, &1))
   end
+
+  # The next event of the visit tells it.
+  defp untold(instance, %{once: once}), do: Dedup.forget(Directory.dedup(instance.name), once)
+  defp untold(_instance, _any_event_completes_it), do: :ok
 
   # An event's body is made once, for the deliveries to all webhooks. A webhook that we have
   # disabled gets a cancelled delivery, which can be recovered.
@@ -99,18 +104,21 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
     now_ms = Instance.now_ms()
 
     deliveries =
-      Enum.flat_map(events, fn {event, webhooks} ->
+      Enum.flat_map(events, fn {event, completion} ->
         case Payload.encode(event) do
           {:ok, body} ->
-            Enum.map(webhooks, &delivery(event, body, now_ms, &1))
+            Enum.map(completion.webhooks, &delivery(event, body, now_ms, &1))
 
           {:error, _reason} ->
-            Observers.dropped(instance, :payload, length(webhooks))
+            dropped(instance, :payload, [completion])
             []
         end
       end)
 
-    Outbox.push(instance, deliveries)
+    with [_ | _] = dropped <- Outbox.offer(instance, deliveries) do
+      goals = MapSet.new(dropped, & &1.goal_id)
+      for {_event, %{goal: %{id: id}} = told} <- events, id in goals, do: untold(instance, told)
+    end
   end
 
   defp delivery(event, body, now_ms, {webhook_id, status}) do

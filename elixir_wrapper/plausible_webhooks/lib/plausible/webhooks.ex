@@ -259,7 +259,10 @@ defmodule Plausible.Webhooks do
       {:ok, webhook} =
         Plausible.Webhooks.update_webhook(user, site.id, webhook.id, %{name: "CRM"})
 
-  Its own reason: `:stale`, others kept changing it at the same time.
+  With the attribute `version` nothing is saved over what somebody else has changed since that
+  version.
+
+  Its own reason: `:stale`, others have changed it since, or kept changing it at the same time.
   """
   @spec update_webhook(instance(), Host.actor(), site_id(), Webhook.id(), map()) ::
           {:ok, Webhook.t()} | error()

@@ -159,6 +159,26 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       assert changed.version == context.webhook.version + 4
     end
 
+    test "a form that was filled in before another change overwrites nothing", context do
+      context = start!(context)
+      %{id: id, version: version} = webhook!(context, "/hook")
+      change = &API.update_webhook(context.name, :owner, 1, id, &1)
+
+      # Whoever is first, of all who have read the same version.
+      results =
+        1..8
+        |> Enum.map(fn n -> Task.async(fn -> change.(%{name: "n#{n}", version: version}) end) end)
+        |> Task.await_many(20_000)
+
+      assert [{:ok, %{name: name} = saved}] = Enum.filter(results, &match?({:ok, _}, &1))
+      assert Enum.count(results, &match?({:error, %Error{reason: :stale}}, &1)) == 7
+      assert {:ok, ^saved} = API.get_webhook(context.name, :owner, 1, id)
+
+      assert {:error, %Error{reason: {:invalid, %{version: _}}}} = change.(%{"version" => "x"})
+      newest = to_string(saved.version)
+      assert {:ok, %{name: ^name}} = change.(%{"version" => newest, "enabled" => "true"})
+    end
+
     @tag start: []
     test "while the store is away nothing is claimed to be done", context do
       SwitchStore.set(context.switch, :away)

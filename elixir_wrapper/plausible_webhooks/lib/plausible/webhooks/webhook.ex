@@ -141,16 +141,19 @@ defmodule Plausible.Webhooks.Webhook do
   @doc """
   The webhook with some attributes changed; those not given stay. Attributes,
   errors and options as for `new/3`, except `secret` (see `rotate_secret/4`) and
-  `:id`. `version` is the store's to count.
+  `:id`. The attribute `version` says which version was changed, for example by somebody who
+  filled in a form. If the webhook has another one by now, the error is `:stale`.
   """
-  @spec change(t(), map() | keyword(), keyword()) :: {:ok, t()} | {:error, errors()}
+  @spec change(t(), map() | keyword(), keyword()) :: {:ok, t()} | {:error, errors() | :stale}
   def change(webhook, attrs, opts \\ [])
 
   def change(%Webhook{} = webhook, attrs, opts) do
     opts = Keyword.validate!(opts, policy: %{}, now_ms: System.system_time(:millisecond))
 
-    with {:ok, changes} <- Attributes.cast(webhook, attrs, opts[:policy], [], []) do
-      {:ok, struct!(webhook, Map.put(changes, :updated_at_ms, opts[:now_ms]))}
+    with {:ok, changes} <- Attributes.cast(webhook, attrs, opts[:policy], [], [:version]) do
+      if Map.get(changes, :version, webhook.version) == webhook.version,
+        do: {:ok, struct!(webhook, Map.put(changes, :updated_at_ms, opts[:now_ms]))},
+        else: {:error, :stale}
     end
   end
 

@@ -107,6 +107,7 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
   defp policy(instance), do: [policy: instance.options.policy]
 
   defp valid({:ok, webhook}), do: {:ok, webhook}
+  defp valid({:error, :stale}), do: {:error, :stale}
   defp valid({:error, errors}), do: {:error, {:invalid, errors}}
 
   defp site_exists(instance, site_id) do

@@ -10,7 +10,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   @type errors :: %{(atom() | String.t()) => String.t()}
 
   @names ~w(name url enabled events goals spike_threshold drop_threshold
-            traffic_min_interval_s headers secret)a
+            traffic_min_interval_s headers secret version)a
   @by_string Map.new(@names, &{Atom.to_string(&1), &1})
 
   @name_characters_max 100
@@ -70,7 +70,9 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
     with {:ok, known} <- Map.fetch(@by_string, name), do: known(known, extra)
   end
 
-  defp known(:secret, extra), do: if(:secret in extra, do: {:ok, :secret}, else: :error)
+  defp known(name, extra) when name in [:secret, :version],
+    do: if(name in extra, do: {:ok, name}, else: :error)
+
   defp known(name, _extra) when name in @names, do: {:ok, name}
   defp known(name, _extra) when is_atom(name), do: :error
 
@@ -87,6 +89,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
   defp cast_one(:headers, value, _policy), do: headers(value)
 
   defp cast_one(:traffic_min_interval_s, value, _policy), do: integer(value, 0, @interval_s_max)
+  defp cast_one(:version, value, _policy), do: integer(value, 0, @integer_max)
 
   defp cast_one(kind, value, _policy) when kind in [:spike_threshold, :drop_threshold],
     do: threshold(value)

@@ -80,7 +80,15 @@ defmodule Plausible.Webhooks.StoreEctoClockTest do
       opposite = wrong(right, -skew)
       assert {:ok, [claimed]} = Store.claim(opposite, "c", 10)
       assert_close(claimed.next_at_ms, now(opposite) + 30_000)
-      assert {:ok, [again]} = Store.redeliver(opposite, "c", [delivery.id])
+
+      assert {:ok, %{taken: [again]}} =
+               Store.redeliver(opposite, "c", [delivery.id], [
+                 :parked,
+                 :pending,
+                 :failed,
+                 :cancelled
+               ])
+
       assert again.next_at_ms == nil
 
       :ok =

@@ -43,7 +43,7 @@ defmodule Plausible.Webhooks.StoreEctoDurableTest do
       fn -> Store.reclaim(store, "c", "b", 1) end,
       fn -> Store.release(store, "c", [first.id], 9) end,
       fn -> Store.record(store, [failed(second, 1), failed(second, 2), an_attempt(third)]) end,
-      fn -> Store.redeliver(store, "d", [second.id, first.id]) end,
+      fn -> Store.redeliver(store, "d", [second.id, first.id], [:pending, :failed]) end,
       fn -> Store.insert_webhook(store, webhook) end,
       fn -> Store.update_webhook(store, %{webhook | name: "New"}) end,
       fn -> Store.accept(store, [fourth, fifth]) end,

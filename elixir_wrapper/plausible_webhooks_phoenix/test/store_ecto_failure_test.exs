@@ -28,7 +28,9 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       take_lease: ["prune", 60_000, nil],
       release: ["a", [delivery.id], 1],
       heartbeat: ["a", 60_000],
-      redeliver: ["a", [delivery.id]],
+      redeliver: ["a", [delivery.id], [:pending]],
+      requested: ["a", 10],
+      get_webhooks: [[webhook.id]],
       recoverable: [webhook.id, 0, 10],
       cancel_waiting: ["wh_none", "over"],
       deliveries: [1, %{}, %{}],
@@ -195,7 +197,7 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       before = Store.deliveries(store, 1, %{}, %{})
 
       for call <- [
-            fn -> Store.redeliver(store, "b", ids(deliveries)) end,
+            fn -> Store.redeliver(store, "b", ids(deliveries), [:pending, :parked]) end,
             fn -> Store.release(store, "a", ids(deliveries), 1) end,
             fn -> Store.cancel_waiting(store, "wh_1", "over") end
           ] do
@@ -204,7 +206,9 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
         assert Store.deliveries(store, 1, %{}, %{}) == before
       end
 
-      assert {:ok, [_ | _]} = Store.redeliver(store, "b", ids(deliveries))
+      assert {:ok, %{taken: [_ | _]}} =
+               Store.redeliver(store, "b", ids(deliveries), [:pending, :parked])
+
       assert Store.cancel_waiting(store, "wh_1", "over") == {:ok, 20}
     end
   end

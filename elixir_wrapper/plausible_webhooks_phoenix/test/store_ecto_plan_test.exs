@@ -38,9 +38,9 @@ defmodule Plausible.Webhooks.StoreEctoPlanTest do
       WHERE webhook_id = 'wh_x'")
 
     sql!(store, """
-    INSERT INTO PREFIX.webhook_attempts (seq, number, state, started_at_ms, response_body,
+    INSERT INTO PREFIX.webhook_attempts (seq, number, maker, state, started_at_ms, response_body,
       response_truncated, gone)
-    SELECT seq, 1, 2, 0, '', false, false FROM PREFIX.webhook_deliveries WHERE webhook_id = 'wh_x'
+    SELECT seq, 1, 0, 2, 0, '', false, false FROM PREFIX.webhook_deliveries WHERE webhook_id = 'wh_x'
     """)
 
     # What looks along a log goes by statistics as well, and those are a minute old
@@ -68,10 +68,13 @@ defmodule Plausible.Webhooks.StoreEctoPlanTest do
         :ok = Store.record(store, Enum.map(tl(deliveries), &failed(&1, 1)))
       end,
       attempts: fn -> {:ok, [_]} = Store.attempts(store, second.id) end,
-      redeliver: fn -> {:ok, [_]} = Store.redeliver(store, "a", [second.id]) end,
+      redeliver: fn ->
+        {:ok, %{taken: [_]}} = Store.redeliver(store, "a", [second.id], [:failed])
+      end,
+      requested: fn -> {:ok, []} = Store.requested(store, "a", 5) end,
       claim: fn -> {:ok, [_ | _]} = Store.claim(store, "b", 5) end,
       heartbeat: fn -> :ok = Store.heartbeat(store, "a", 60_000) end,
-      cancel_waiting: fn -> {:ok, 2} = Store.cancel_waiting(store, webhook.id, "over") end,
+      cancel_waiting: fn -> {:ok, _} = Store.cancel_waiting(store, webhook.id, "over") end,
       recoverable: fn -> {:ok, [_ | _]} = Store.recoverable(store, webhook.id, 0, 5) end,
       deliveries: fn -> {:ok, _} = Store.deliveries(store, 1, %{goal_id: 3}, %{limit: 5}) end,
       counts: fn -> {:ok, _} = Store.counts(store) end,

@@ -107,7 +107,11 @@ defmodule Plausible.Webhooks.StoreEctoValueTest do
         :ok = Store.heartbeat(store, claimer, 60_000)
         assert {:ok, [claimed]} = Store.claim(store, claimer, 100)
         assert claimed == %{delivery | owner: claimer}
-        assert {:ok, [again]} = Store.redeliver(store, "r " <> bytes, [delivery.id])
+        end_lease!(store, claimer)
+
+        assert {:ok, %{taken: [again]}} =
+                 Store.redeliver(store, "r " <> bytes, [delivery.id], [:failed, :pending])
+
         assert {again.id, again.owner, again.body} == {delivery.id, "r " <> bytes, bytes}
         :ok = Store.release(store, "r " <> bytes, [delivery.id], 9_000_000_000_000)
 

@@ -33,6 +33,24 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     assert %{pushed: 1_200, accepted: 1_200, dropped: 0} = Plausible.Webhooks.stats(context.name)
   end
 
+  test "a batch to many webhooks costs one reading of them, and later none", context do
+    context = start!(context, webhooks_per_site_max: 100)
+    webhooks = for n <- 1..60, do: webhook!(context, "/hook#{n}")
+    # An engine that knows none of them.
+    kill!(context, :engine)
+    before = SwitchStore.calls(context.switch, :get_webhook)
+    push_to_all = fn -> Outbox.push(context.instance, Enum.map(webhooks, &delivery/1)) end
+    push_to_all.()
+    eventually(fn -> HttpReceiver.count(context.receiver) == 60 end)
+    assert SwitchStore.calls(context.switch, :get_webhook) == before
+    assert SwitchStore.calls(context.switch, :get_webhooks) in 1..2
+
+    readings = SwitchStore.calls(context.switch, :get_webhooks)
+    push_to_all.()
+    eventually(fn -> HttpReceiver.count(context.receiver) == 120 end)
+    assert SwitchStore.calls(context.switch, :get_webhooks) == readings
+  end
+
   @tag start: []
   test "a batch has at most 500 deliveries and 8 MiB", context do
     test = self()

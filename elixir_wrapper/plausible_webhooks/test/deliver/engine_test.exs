@@ -143,9 +143,9 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     end
 
     test "that switches it off cancels what waits, and says why", context do
-      {:ok, _} = disable_webhook(context, context.webhook.id)
-      assert %{state: :cancelled, reason: "webhook_disabled"} = logged(context, context.id)
-      eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
+      {:ok, _} = API.disable_webhook(context.name, :owner, 1, context.webhook.id)
+      eventually(fn -> logged(context, context.id).state == :cancelled end)
+      assert Engine.stats(context.instance).waiting == 0
       assert HttpReceiver.count(context.receiver) == 1
       assert %{state: :cancelled, reason: "webhook_disabled"} = logged(context, context.id)
 

@@ -122,9 +122,10 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
                {:error, %Error{reason: :not_found}}
 
       # It says what happens.
-      {:ok, _webhook} = disable_webhook(context, webhook.id)
-      assert {:ok, %{count: 0}} = waiting(context, webhook.id)
-      {:ok, activity} = activity(context)
+      {:ok, _webhook} = API.disable_webhook(context.name, :owner, 1, webhook.id)
+      none? = &match?({:ok, %{count: 0}}, &1)
+      eventually(fn -> none?.(API.waiting(context.name, :owner, 1, webhook.id)) end)
+      {:ok, activity} = API.activity(context.name, :owner, 1)
       assert %{waiting: 0, cancelled: 8} = activity[webhook.id]
     end
   end

@@ -24,6 +24,8 @@ defmodule Plausible.Webhooks.StoreContract do
     StoreContract.Acceptance,
     StoreContract.Record,
     StoreContract.Owners,
+    StoreContract.Nodes,
+    StoreContract.TwoNodes,
     StoreContract.Endings,
     StoreContract.Log,
     StoreContract.Activity
@@ -38,6 +40,7 @@ defmodule Plausible.Webhooks.StoreContract do
       for part <- parts, {description, function} <- part.shared_tests() do
         @contract_part part
         @contract_function function
+        @tag contract: part.about()
 
         test "#{part.about()}: #{description}", context do
           {module, function} = @contract_setup

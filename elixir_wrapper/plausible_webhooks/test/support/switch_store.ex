@@ -15,7 +15,9 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
   # `{:clock, ms}` (the store's clock is that far from ours);
   # `{:only, [function], mode}`.
 
-  @behaviour Plausible.Webhooks.Store
+  alias Plausible.Webhooks.Store
+
+  @behaviour Store
 
   def new do
     table = :ets.new(__MODULE__, [:public])
@@ -73,37 +75,10 @@ defmodule Plausible.Webhooks.Test.SwitchStore do
     end
   end
 
-  functions = [
-    insert_webhook: 1,
-    update_webhook: 1,
-    delete_webhook: 2,
-    get_webhook: 1,
-    list_webhooks: 1,
-    all_webhooks: 0,
-    put_health: 2,
-    accept: 1,
-    record: 1,
-    claim: 2,
-    reclaim: 3,
-    release: 3,
-    heartbeat: 2,
-    take_lease: 3,
-    redeliver: 2,
-    recoverable: 3,
-    cancel_waiting: 2,
-    deliveries: 3,
-    get_delivery: 1,
-    attempts: 1,
-    counts: 0,
-    activity: 3,
-    waiting: 1,
-    prune: 2,
-    alert_states: 1,
-    put_alert_state: 1
-  ]
+  functions = Store.behaviour_info(:callbacks) -- [init: 1, child_spec: 1, now_ms: 1]
 
   for {function, arity} <- functions do
-    arguments = Macro.generate_arguments(arity, __MODULE__)
+    arguments = Macro.generate_arguments(arity - 1, __MODULE__)
 
     @impl true
     def unquote(function)({switch, module, handle}, unquote_splicing(arguments)) do

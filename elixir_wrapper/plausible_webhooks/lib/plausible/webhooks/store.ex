@@ -21,7 +21,7 @@ defmodule Plausible.Webhooks.Store do
 
     * After an error for which `outcome_unknown?/1` is true, the write may have happened, or
       may still happen. `accept/2` and `record/2` may be repeated. After
-      `claim/3`, `reclaim/4` and `redeliver/3` the owner may own deliveries that it does
+      `claim/3`, `reclaim/4` and `redeliver/4` the owner may own deliveries that it does
       not know of.
     * `delete_webhook/3`, `cancel_waiting/3` and `prune/3` work in slices, so that other
       callers need not wait. A part may be done. Repeating the call does the rest.
@@ -184,6 +184,9 @@ defmodule Plausible.Webhooks.Store do
   operation get_webhook(id :: Webhook.id()) ::
               {:ok, Webhook.t()} | {:error, :not_found} | error()
 
+  @doc "Those of the webhooks that are there, in any order."
+  operation get_webhooks(ids :: [Webhook.id()]) :: {:ok, [Webhook.t()]} | error()
+
   @doc "The site's webhooks, oldest first."
   operation list_webhooks(site_id :: site_id()) :: {:ok, [Webhook.t()]} | error()
   operation all_webhooks() :: {:ok, [Webhook.t()]} | error()
@@ -207,8 +210,10 @@ defmodule Plausible.Webhooks.Store do
   Writes attempts and moves their deliveries, in the given order and in one transaction.
   An attempt of an unknown delivery is skipped.
 
-    * An attempt with `number` 0 is not stored. It only moves the delivery.
-    * Of several attempts with the same number, the first one stays.
+    * An attempt with `number` 0 is not stored. It only moves the delivery, and only if
+      nobody but its `owner` owns that.
+    * An attempt's key is its number and its `owner`: two engines that made one with the same
+      number are both on record. Of several with the same key, the first one stays.
     * The delivery moves to the attempt's state if it is not terminal yet and the
       attempt is new (its number is 0 or greater than the delivery's `attempts`).
       Otherwise it stays, except that `:delivered` always wins. So recording something
@@ -222,7 +227,8 @@ defmodule Plausible.Webhooks.Store do
     * An engine lets go of a delivery with an attempt that is neither `:delivered` nor
       `:pending`. When such an attempt is not new and was not recorded before (another
       engine had taken the delivery over and was faster), and its `owner` owns the pending
-      delivery, the delivery loses its owner and can be claimed.
+      delivery, the delivery loses its owner and can be claimed. The same happens, in place of
+      the attempt's state, when another node has requested to send it again (`redeliver/4`).
   """
   operation record(attempts :: [Attempt.t()]) :: :ok | error()
 
@@ -264,16 +270,23 @@ defmodule Plausible.Webhooks.Store do
               {:ok, token()} | {:error, :taken} | error()
 
   @doc """
-  Makes `failed` and `cancelled` deliveries `:pending` again for `owner`, under the same
-  id. Sets `schedule_from` to `attempts` and `manual` to true, and clears `next_at_ms`,
+  Makes those of the deliveries that are in one of the states `:pending` again, under the
+  same id. Sets `schedule_from` to `attempts` and `manual` to true, and clears `next_at_ms`,
   `finished_at_ms` and `reason`.
 
-  A parked or pending delivery is taken over too: a manual redelivery replaces the
-  pending retry. A delivered one is taken only if its id is the only one given: in a
-  recovery it has arrived in the meantime. Unknown ids are skipped. Returns the
-  deliveries with body, in the order of the ids.
+  They become those of `owner` and are returned with body, in the order of the ids
+  (`taken`). A pending one of another owner with a lease stays with that owner, whose
+  engine has it: two engines must not send the same delivery. It is marked as `requested`,
+  and its owner finds it by `requested/3`. The others are skipped.
   """
-  operation redeliver(owner :: owner(), ids :: [String.t()]) :: {:ok, [Delivery.t()]} | error()
+  operation redeliver(owner :: owner(), ids :: [String.t()], states :: [Delivery.state()]) ::
+              {:ok, %{taken: [Delivery.t()], requested: [String.t()]}} | error()
+
+  @doc """
+  The ids of at most `limit` pending deliveries of this owner that another node wants sent
+  again.
+  """
+  operation requested(owner :: owner(), limit :: pos_integer()) :: {:ok, [String.t()]} | error()
 
   @doc """
   The ids of at most `limit` of the webhook's `failed` and `cancelled` deliveries created
@@ -282,7 +295,10 @@ defmodule Plausible.Webhooks.Store do
   operation recoverable(webhook_id :: Webhook.id(), since_ms :: integer(), limit :: pos_integer()) ::
               {:ok, [String.t()]} | error()
 
-  @doc "Cancels the webhook's pending and parked deliveries; returns their number."
+  @doc """
+  Cancels the webhook's deliveries that are in no engine: the parked ones, and pending ones
+  of no owner with a lease. Returns their number. The engines cancel the others.
+  """
   operation cancel_waiting(webhook_id :: Webhook.id(), reason :: String.t()) ::
               {:ok, non_neg_integer()} | error()
 

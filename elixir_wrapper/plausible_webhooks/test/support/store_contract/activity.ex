@@ -94,15 +94,15 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
 
     :ok = record(store, [an_attempt(new)])
     assert totals(store, since_ms) == %{delivered: 1}
-    {:ok, [_]} = redeliver(store, "b", [old.id])
+    [_] = redeliver!(store, "b", [old.id])
     assert waiting(store, ["wh_1"]) == {:ok, %{"wh_1" => %{count: 2, more?: false}}}
     :ok = record(store, [an_attempt(old, number: 2)])
     assert totals(store, since_ms) == %{delivered: 2}
-    {:ok, [_]} = redeliver(store, "b", [parked.id])
+    [_] = redeliver!(store, "b", [parked.id])
     :ok = record(store, [failed(parked, 1)])
     assert totals(store, since_ms) == %{delivered: 2, failed: 1}
     # Sent again, it has not finished any more.
-    {:ok, [_]} = redeliver(store, "b", [parked.id])
+    [_] = redeliver!(store, "b", [parked.id])
     assert totals(store, since_ms) == %{delivered: 2}
     assert cancel_waiting(store, "wh_1", "x") == {:ok, 1}
     assert totals(store, since_ms) == %{delivered: 2, cancelled: 1}

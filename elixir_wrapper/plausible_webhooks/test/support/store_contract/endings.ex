@@ -10,7 +10,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     for ending <- [:failed, :cancelled] do
       delivery = accept!(store)
       :ok = record(store, [failed(delivery, 3, state: ending)])
-      assert {:ok, [again]} = redeliver(store, "b", [delivery.id])
+      assert [again] = redeliver!(store, "b", [delivery.id])
 
       assert again == %{
                delivery
@@ -29,42 +29,47 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     end
   end
 
-  shared_test "redelivery takes over what waits", %{store: store} do
-    pending = accept!(store, owner: "a", next_at_ms: 5, attempts: 1)
-    parked = accept!(store, state: :parked, next_at_ms: 5, attempts: 2)
-    :ok = heartbeat(store, "a", 60_000)
-    assert {:ok, [first, second]} = redeliver(store, "b", [parked.id, pending.id])
-    assert %{state: :pending, owner: "b", manual: true, next_at_ms: nil, schedule_from: 2} = first
+  shared_test "redelivery takes over what waits and no other node has", %{store: store} do
+    dead = accept!(store, owner: "dead", next_at_ms: 5, attempts: 1)
+    nobodys = accept!(store, owner: nil, next_at_ms: 5, attempts: 1)
+    mine = accept!(store, owner: "b", next_at_ms: 5, attempts: 1)
+    parked = accept!(store, state: :parked, next_at_ms: 5, attempts: 1)
+    :ok = heartbeat(store, "dead", 1)
+    :ok = heartbeat(store, "b", 60_000)
+    Process.sleep(20)
+    wanted = ids([parked, mine, nobodys, dead])
+    assert taken = redeliver!(store, "b", wanted)
+    assert ids(taken) == wanted
 
-    assert %{state: :pending, owner: "b", manual: true, next_at_ms: nil, schedule_from: 1} =
-             second
-
-    assert ids([first, second]) == ids([parked, pending])
+    for delivery <- taken do
+      assert %{state: :pending, owner: "b", manual: true, next_at_ms: nil, schedule_from: 1} =
+               delivery
+    end
   end
 
-  shared_test "what has arrived is sent again only when asked for alone", %{store: store} do
-    delivered = accept!(store)
-    failed = accept!(store)
-    :ok = record(store, [an_attempt(delivered), failed(failed, 1)])
-    assert {:ok, [only]} = redeliver(store, "b", [delivered.id, failed.id])
-    assert only.id == failed.id
-    assert state(store, delivered) == :delivered
+  shared_test "redelivery asks only for the states that are given", %{store: store} do
+    [delivered, failed, parked] =
+      for state <- [:delivered, :failed, :parked], do: accept!(store, state: state, owner: nil)
+
+    all = ids([delivered, failed, parked])
+    assert ids(redeliver!(store, "b", all, [:failed, :cancelled])) == [failed.id]
+    assert [:delivered, :parked] == Enum.map([delivered, parked], &state(store, &1))
     # The same id twice is still one.
-    assert {:ok, [again]} = redeliver(store, "b", [delivered.id, delivered.id])
-    assert %{state: :pending, attempts: 1, schedule_from: 1, finished_at_ms: nil} = again
+    assert [again] = redeliver!(store, "b", [delivered.id, delivered.id], [:delivered])
+    assert %{state: :pending, attempts: 0, schedule_from: 0, finished_at_ms: nil} = again
   end
 
   shared_test "unknown ids are skipped, the others keep their order, a thousand at once", %{
     store: store
   } do
-    assert redeliver(store, "b", []) == {:ok, []}
-    assert redeliver(store, "b", ["none"]) == {:ok, []}
-    assert redeliver(store, "b", odd_bytes()) == {:ok, []}
+    assert redeliver!(store, "b", []) == []
+    assert redeliver!(store, "b", ["none"]) == []
+    assert redeliver!(store, "b", odd_bytes()) == []
 
     deliveries = for _ <- 1..1_000, do: a_delivery(state: :failed, reason: "timeout")
     :ok = accept(store, deliveries)
     wanted = deliveries |> ids() |> Enum.shuffle()
-    assert {:ok, again} = redeliver(store, "b", ["none" | wanted] ++ ["nor this"])
+    again = redeliver!(store, "b", ["none" | wanted] ++ ["nor this"])
     assert ids(again) == wanted
     assert {:ok, %{pending: 1_000, failed: 0}} = counts(store)
   end
@@ -91,7 +96,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert recoverable(store, webhook.id, 31, 10) == {:ok, []}
     assert recoverable(store, "wh_none", 0, 10) == {:ok, []}
 
-    {:ok, _} = redeliver(store, "b", [second.id])
+    [_] = redeliver!(store, "b", [second.id])
     assert recoverable(store, webhook.id, 0, 10) == {:ok, ids([first, third])}
   end
 
@@ -181,7 +186,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
 
   shared_test "a redelivered one is not pruned while it waits", %{store: store} do
     delivery = accept!(store, state: :failed, finished_at_ms: 1)
-    {:ok, [_]} = redeliver(store, "b", [delivery.id])
+    [_] = redeliver!(store, "b", [delivery.id])
     assert prune(store, 9_000_000_000_000, 10) == {:ok, 0}
     assert state(store, delivery) == :pending
   end
@@ -221,7 +226,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     check_counts(store, deliveries)
     :ok = release(store, "c", deliveries |> ids() |> Enum.take_random(50), now_ms - 1_000)
     check_counts(store, deliveries)
-    {:ok, _} = redeliver(store, "c", deliveries |> ids() |> Enum.take_random(50))
+    redeliver!(store, "c", deliveries |> ids() |> Enum.take_random(50))
     check_counts(store, deliveries)
     {:ok, _} = cancel_waiting(store, "wh_1", "x")
     check_counts(store, deliveries)

@@ -75,7 +75,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
     {:ok, %{next: next}} = deliveries(store, 1, %{}, %{limit: 5})
     # The oldest five, and the last one of the page by a change of state.
     {:ok, 5} = prune(store, 6, 10)
-    {:ok, [_]} = redeliver(store, "b", [Enum.at(whole, 4).id])
+    [_] = redeliver!(store, "b", [Enum.at(whole, 4).id])
     {:ok, %{entries: entries, next: nil}} = deliveries(store, 1, %{}, %{limit: 50, after: next})
     assert ids(entries) == whole |> ids() |> Enum.slice(5, 10)
   end

@@ -108,6 +108,14 @@ defmodule Plausible.Webhooks.StoreContract.Promise do
 
   def state(store, delivery), do: get!(store, delivery).state
 
+  @states [:pending, :parked, :delivered, :failed, :cancelled]
+
+  @doc "The deliveries that are the owner's now; no other node had one."
+  def redeliver!(store, owner, ids, states \\ @states) do
+    {:ok, %{taken: taken, requested: []}} = redeliver(store, owner, ids, states)
+    taken
+  end
+
   def ids(deliveries), do: Enum.map(deliveries, & &1.id)
 
   @doc "Runs the functions at the same time; their results in order."

@@ -130,7 +130,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
              state: :cancelled,
              last_status: nil,
              last_error: "cancelled",
-             reason: "cancelled",
+             reason: "webhook_disabled",
              owner: nil
            }},
           # A terminal state has no next time, whatever the attempt says.
@@ -192,7 +192,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
         assert %{state: :delivered, reason: nil, next_at_ms: nil, owner: nil} = stored
       else
         assert {stored.state, stored.reason, stored.finished_at_ms, stored.next_at_ms} ==
-                 {ended, ended_reason(), first.finished_at_ms, nil}
+                 {ended, first.reason, first.finished_at_ms, nil}
       end
     end
 
@@ -204,8 +204,6 @@ defmodule Plausible.Webhooks.StoreContract.Record do
       assert get!(store, delivery) == %{first | attempts: max(number, 1)}
     end
   end
-
-  defp ended_reason, do: "http_status"
 
   shared_test "an attempt after the end is still on record", %{store: store} do
     delivery = accept!(store)
@@ -230,9 +228,10 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert {get!(store, delivery), attempts(store, delivery.id)} == once
   end
 
-  shared_test "of two attempts with one number the first stays, but an arrival counts", %{
-    store: store
-  } do
+  shared_test "of two attempts of one maker with one number the first stays, but an arrival counts",
+              %{
+                store: store
+              } do
     delivery = accept!(store)
     first = failed(delivery, 1, state: :pending, next_at_ms: 5)
     :ok = record(store, [first])
@@ -240,7 +239,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert attempts(store, delivery.id) == {:ok, [first]}
     assert state(store, delivery) == :pending
 
-    # Two engines made it, and the one that was slower to report got through.
+    # The report of the same engine that got through.
     :ok = record(store, [an_attempt(delivery, number: 1)])
     assert attempts(store, delivery.id) == {:ok, [first]}
     assert state(store, delivery) == :delivered
@@ -249,7 +248,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
   shared_test "what was recorded before a redelivery does not end it afterwards", %{store: store} do
     delivery = accept!(store)
     :ok = record(store, [failed(delivery, 1)])
-    {:ok, [again]} = redeliver(store, "b", [delivery.id])
+    [again] = redeliver!(store, "b", [delivery.id])
     :ok = record(store, [failed(delivery, 1)])
     assert get_delivery(store, delivery.id) == {:ok, again}
     :ok = record(store, [failed(delivery, 2, status: 404)])
@@ -377,11 +376,16 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     %{
       delivery
       | state: attempt.state,
-        reason: if(attempt.state in [:failed, :cancelled], do: error),
+        reason: reason(attempt, error),
         next_at_ms: if(attempt.state in @waiting, do: attempt.next_at_ms),
         owner: if(attempt.state == :pending, do: delivery.owner)
     }
   end
+
+  defp reason(%{state: :cancelled, number: number}, _error) when number > 0,
+    do: "webhook_disabled"
+
+  defp reason(%{state: state}, error), do: if(state in [:failed, :cancelled], do: error)
 
   defp noted(delivery, attempt, true), do: %{last(delivery, attempt) | attempts: attempt.number}
   defp noted(delivery, attempt, false), do: %{delivery | attempts: attempt.number}
@@ -414,9 +418,47 @@ defmodule Plausible.Webhooks.StoreContract.Record do
       :ok = record(store, [an_attempt(delivery, [owner: "b"] ++ leaves)])
       assert %{state: :pending, owner: nil, attempts: 1} = get!(store, delivery)
       assert {:ok, [%{attempts: 1, owner: "c"}]} = claim(store, "c", 10)
-      assert {:ok, [%{error: :timeout}]} = attempts(store, delivery.id)
+      assert {:ok, [_by_a, _by_other, _by_nobody, _by_b]} = attempts(store, delivery.id)
       :ok = record(store, [an_attempt(delivery, number: 2)])
     end
+  end
+
+  shared_test "attempts of two engines with one number are both on record", %{store: store} do
+    delivery = accept!(store, owner: "a")
+
+    for {owner, at} <- [{"a", 1}, {"b", 2}, {"a", 3}, {"c", 4}] do
+      attempt = [owner: owner, started_at_ms: at, state: :pending, next_at_ms: 1]
+      :ok = record(store, [failed(delivery, 1, attempt), failed(delivery, 2, attempt)])
+    end
+
+    {:ok, attempts} = attempts(store, delivery.id)
+
+    assert Enum.map(attempts, &{&1.number, &1.started_at_ms}) ==
+             for(n <- 1..2, at <- [1, 2, 4], do: {n, at})
+
+    assert %{attempts: 2} = get!(store, delivery)
+  end
+
+  shared_test "one number of a great many engines harms no other number", %{store: store} do
+    delivery = accept!(store, owner: "a")
+    many = for n <- 1..40, do: failed(delivery, 1, owner: "o#{n}", state: :pending)
+    :ok = record(store, many ++ [an_attempt(delivery, number: 2, owner: "a")])
+    {:ok, attempts} = attempts(store, delivery.id)
+    assert Enum.count(attempts, &(&1.number == 1)) >= 16
+    assert %{number: 2, state: :delivered} = List.last(attempts)
+  end
+
+  shared_test "an engine that no longer owns a delivery cannot cancel or put it off", %{
+    store: store
+  } do
+    delivery = accept!(store, owner: "b")
+
+    for state <- [:cancelled, :parked, :failed],
+        do: :ok = record(store, [failed(delivery, 0, owner: "a", state: state, next_at_ms: 9)])
+
+    assert get!(store, delivery) == delivery
+    :ok = record(store, [failed(delivery, 0, owner: "b", state: :cancelled)])
+    assert state(store, delivery) == :cancelled
   end
 
   shared_test "also when the others left a gap", %{store: store} do

@@ -21,9 +21,9 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
 
   @type status :: :live | :disabled | :missing | {:refused, atom()}
 
-  # Another node may have changed the webhook. Usually it tells us (Cluster); this is for
-  # when it cannot.
-  @fresh_ms 60_000
+  # Another node may have changed the webhook. It tells us (Cluster), and the Directory
+  # compares all webhooks every minute. This is for when neither works.
+  @fresh_ms 150_000
   # A store that answers with an old version (a lagging replica) must not keep us here.
   @rereads_max 3
 
@@ -48,6 +48,15 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
     end
   catch
     :stopped -> place(nil, webhook_id)
+  end
+
+  @doc "The reason of a delivery that the engine has cancelled, since it lost the endpoint."
+  @spec why_cancelled(:ets.table(), Webhook.id()) :: String.t()
+  def why_cancelled(endpoints, webhook_id) do
+    case :ets.lookup(endpoints, webhook_id) do
+      [{_id, :deleted, _status, _checked, _site, _destination}] -> "webhook_deleted"
+      _other -> "webhook_disabled"
+    end
   end
 
   # --- changes
@@ -82,7 +91,7 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
             changed(instance, webhook)
 
           %{^id => _same} ->
-            :ok
+            :ets.update_element(engine.endpoints, id, {4, System.monotonic_time(:millisecond)})
 
           _missing ->
             read(instance, engine, id, [], @rereads_max)
@@ -114,23 +123,54 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
 
   # --- reading
 
-  @doc "What is to become of a delivery to this webhook. `:unknown` when the store is away."
-  @spec status(Instance.t(), Owners.engine(), Webhook.id()) :: status() | :unknown
-  def status(instance, engine, webhook_id) do
-    now_ms = System.monotonic_time(:millisecond)
+  @doc """
+  What is to become of deliveries to these webhooks. `:unknown` when the store is away. What
+  has to be read is read by one call of the store.
+  """
+  @spec statuses(Instance.t(), Owners.engine(), [Webhook.id()]) ::
+          %{Webhook.id() => status() | :unknown}
+  def statuses(instance, engine, webhook_ids) do
+    since_ms = System.monotonic_time(:millisecond) - @fresh_ms
+    rows = Map.new(webhook_ids, &{&1, row(engine, &1)})
+    {fresh, others} = Enum.split_with(rows, fn {_id, row} -> fresh?(row, since_ms) end)
+    known = Map.new(fresh, fn {id, [row]} -> {id, elem(row, 2)} end)
+    Map.merge(known, read_some(instance, engine, others))
+  end
 
-    case row(engine, webhook_id) do
-      [{_id, _version, status, checked_at_ms, _site, _destination}]
-      when checked_at_ms > now_ms - @fresh_ms ->
-        status
+  defp fresh?([row], since_ms), do: elem(row, 3) > since_ms
+  defp fresh?([], _since_ms), do: false
 
-      rows ->
-        read(instance, engine, webhook_id, rows, @rereads_max)
+  defp read_some(_instance, _engine, []), do: %{}
+
+  defp read_some(instance, engine, rows) do
+    case Store.get_webhooks(instance, Enum.map(rows, &elem(&1, 0))) do
+      {:ok, webhooks} ->
+        found = Map.new(webhooks, &{&1.id, {:ok, &1}})
+
+        Map.new(rows, fn {id, row} ->
+          read = Map.get(found, id, {:error, :not_found})
+          {id, take(read, instance, engine, id, row, @rereads_max)}
+        end)
+
+      {:error, reason} = error ->
+        # One of them may be what cannot be read.
+        read =
+          if Store.away?(reason), do: fn _id -> error end, else: &Store.get_webhook(instance, &1)
+
+        Map.new(rows, fn {id, row} ->
+          {id, take(read.(id), instance, engine, id, row, @rereads_max)}
+        end)
     end
   end
 
   defp read(instance, engine, webhook_id, rows, rereads) do
-    case {Store.get_webhook(instance, webhook_id), rows} do
+    instance
+    |> Store.get_webhook(webhook_id)
+    |> take(instance, engine, webhook_id, rows, rereads)
+  end
+
+  defp take(read, instance, engine, webhook_id, rows, rereads) do
+    case {read, rows} do
       {{:ok, webhook}, _rows} ->
         put(instance, engine, webhook, rereads)
 

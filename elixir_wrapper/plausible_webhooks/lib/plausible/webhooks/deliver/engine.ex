@@ -23,8 +23,8 @@ defmodule Plausible.Webhooks.Deliver.Engine do
 
   use GenServer
 
-  alias Plausible.Webhooks.{Delivery, Native}
-  alias Plausible.Webhooks.Deliver.{Handover, Owners, Recorder}
+  alias Plausible.Webhooks.{Attempt, Delivery, Native}
+  alias Plausible.Webhooks.Deliver.{Endpoints, Handover, Owners, Recorder}
   alias Plausible.Webhooks.Runtime.Instance
 
   require Logger
@@ -55,34 +55,50 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   end
 
   @doc """
-  Submits what `fun` finds in the store and the engine may hold already, except what the
-  engine has finished while `fun` was looking: in the store that looks unfinished. `fun`
-  first waits until everything reported before is on record. After an error of `fun`, or
-  `:timeout`, it is not known who has what `fun` found.
+  Submits what `fun` has taken in the store and the engine may hold already, except what the
+  engine has finished while `fun` was at it: in the store that looks unfinished. `fun` is
+  called once everything reported before is on record. After an error of the store it is not
+  known who has what `fun` has taken.
+
+  Returns what `fun` returns, with the ids that were `finished` meanwhile.
   """
-  @spec submit_again(Instance.t(), (() -> {:ok, [Delivery.t()]} | {:error, term()})) ::
-          {:ok, [Delivery.t()]} | {:error, term()}
+  @spec submit_again(Instance.t(), (() -> {:ok, found} | {:error, term()})) ::
+          {:ok, found} | {:error, term()}
+        when found: %{
+               required(:taken) => [Delivery.t()],
+               optional(:requested | :finished) => [String.t()]
+             }
   def submit_again(instance, fun) do
     process = Instance.process(instance, :engine)
     :ok = GenServer.call(process, :watch, 5_000)
-    result = fun.()
-
-    found =
-      case result do
-        {:ok, deliveries} -> deliveries
-        {:error, _reason} -> []
-      end
-
+    result = with :ok <- recorded(instance), do: fun.()
+    taken = taken(result)
     # Reads from the store here and not in the engine's process: see renew_owner/1.
-    Handover.look_up(instance, Owners.engine(instance), found)
-
-    with {:ok, owner, [_ | _] = left_over} <-
-           GenServer.call(process, {:submit_again, found}, 30_000),
-         do: Handover.release(instance, owner, Enum.map(left_over, & &1.id))
-
-    result
+    Handover.look_up(instance, Owners.engine(instance), taken)
+    finished = submit_unfinished(instance, process, taken)
+    with {:ok, found} <- result, do: {:ok, Map.put(found, :finished, finished)}
   catch
     :exit, _reason -> {:error, :timeout}
+  end
+
+  defp taken({:ok, found}), do: found.taken
+  defp taken({:error, _reason}), do: []
+
+  # Nothing was taken: this is no unknown outcome of the store.
+  defp recorded(instance) do
+    with {:error, _reason} <- Recorder.flush(instance, 2_000), do: {:error, {:away, :recorder}}
+  end
+
+  defp submit_unfinished(instance, process, taken) do
+    case GenServer.call(process, {:submit_again, taken}, 30_000) do
+      {:ok, owner, left_over, finished} ->
+        if left_over != [], do: Handover.release(instance, owner, Enum.map(left_over, & &1.id))
+        finished
+
+      # What a stopped engine owns comes back by itself.
+      {:error, :stopped} ->
+        []
+    end
   end
 
   @doc "Counters and gauges of the native engine; empty while there is none."
@@ -160,9 +176,13 @@ defmodule Plausible.Webhooks.Deliver.Engine do
 
   def handle_call({:submit_again, deliveries}, _from, state) do
     instance = Instance.fetch!(state.name)
-    again = Enum.reject(deliveries, &MapSet.member?(state.finished, &1.id))
+    {finished, again} = Enum.split_with(deliveries, &MapSet.member?(state.finished, &1.id))
     result = Handover.submit(instance, Owners.engine(instance), again)
-    result = with {:ok, left_over} <- result, do: {:ok, state.owner, left_over}
+
+    result =
+      with {:ok, left_over} <- result,
+           do: {:ok, state.owner, left_over, Enum.map(finished, & &1.id)}
+
     {:reply, result, %{state | finished: nil}}
   end
 
@@ -263,7 +283,17 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   end
 
   defp report(instance, state, attempts) do
-    attempts = Enum.map(attempts, &Map.put(&1, :owner, state.owner))
+    attempts =
+      for attempt <- attempts do
+        Map.merge(attempt, %{owner: state.owner, detail: detail(attempt, state.endpoints)})
+      end
+
     Recorder.put(instance, attempts, state.time_offset_ms)
   end
+
+  # What waited for a webhook that was switched off or deleted.
+  defp detail(%Attempt{number: 0, state: :cancelled, detail: nil} = attempt, endpoints),
+    do: Endpoints.why_cancelled(endpoints, attempt.webhook_id)
+
+  defp detail(attempt, _endpoints), do: attempt.detail
 end

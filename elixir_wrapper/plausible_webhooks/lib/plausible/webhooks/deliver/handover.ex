@@ -30,9 +30,8 @@ defmodule Plausible.Webhooks.Deliver.Handover do
   end
 
   defp statuses(instance, engine, deliveries) do
-    deliveries
-    |> Enum.uniq_by(& &1.webhook_id)
-    |> Map.new(&{&1.webhook_id, Endpoints.status(instance, engine, &1.webhook_id)})
+    ids = deliveries |> Enum.map(& &1.webhook_id) |> Enum.uniq()
+    Endpoints.statuses(instance, engine, ids)
   end
 
   @doc "Reads from the store what `submit/3` of these deliveries would have to read."
@@ -142,6 +141,7 @@ defmodule Plausible.Webhooks.Deliver.Handover do
       delivery_id: delivery.id,
       webhook_id: delivery.webhook_id,
       number: 0,
+      owner: delivery.owner,
       state: state,
       error: error,
       detail: detail,

@@ -10,7 +10,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
       has room.
 
   Redeliveries and recoveries go this way too, so that only one process moves rows from the
-  store to the engine. When that process dies in the middle, or the store's answer is lost,
+  store to the engine. A delivery that another node's engine has stays there: that node's
+  Sweeper finds the request in the store, and sends it again. When that process dies in the middle, or the store's answer is lost,
   a living owner may own rows that its engine does not have. The engine then gets a new
   owner, and everything in the former one's name is taken back and submitted; the engine
   ignores what it holds already. The former lease is kept until that is done, so that no
@@ -22,7 +23,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
 
   use GenServer
 
-  alias Plausible.Webhooks.{Native, Store}
+  alias Plausible.Webhooks.{Delivery, Native, Store}
   alias Plausible.Webhooks.Deliver.{Engine, Handover, Owners, Recorder}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
   alias Plausible.Webhooks.Store.PeriodicLease
@@ -31,15 +32,20 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   # Bodies come along: a slice must not fill the memory.
   @redeliver_max 100
   @prune_max 500
+  @undelivered [:pending, :parked, :failed, :cancelled]
   # New events must find room too.
   @fill_percent 80
   @call_ms 15_000
   @lease "retention"
   @lease_ms_max 600_000
 
-  @doc "Sends deliveries again; returns the ids that are on their way."
-  @spec redeliver(Instance.t(), [String.t()]) :: {:ok, [String.t()]} | {:error, term()}
-  def redeliver(instance, ids), do: call(instance, {:redeliver, ids})
+  @doc """
+  Sends those of the deliveries again that are in one of the states. Returns the ids that are
+  on their way.
+  """
+  @spec redeliver(Instance.t(), [String.t()], [Delivery.state()]) ::
+          {:ok, [String.t()]} | {:error, term()}
+  def redeliver(instance, ids, states), do: call(instance, {:redeliver, ids, states})
 
   @doc "Sweeps now; returns when done."
   @spec sweep(Instance.t()) :: :ok | {:error, term()}
@@ -88,9 +94,9 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   end
 
   @impl true
-  def handle_call({:redeliver, ids}, _from, state) do
+  def handle_call({:redeliver, ids, states}, _from, state) do
     instance = Instance.fetch!(state.name)
-    result = redeliver_now(instance, ids)
+    result = redeliver_now(instance, ids, states)
     if lost?(result), do: send(self(), :sweep)
     {:reply, result, %{state | unsure: state.unsure or lost?(result)}}
   end
@@ -237,6 +243,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     with engine when engine != nil <- Owners.engine(instance),
          true <- engine.owner == state.leased_owner do
       lost? = take_back(instance, engine, Owners.former(instance))
+      lost? = send_requested(instance, engine) or lost?
 
       # While rows are owned by a former owner nothing is claimed: if its lease ended now,
       # they would be claimed as a dead owner's and sent beside the engine that has them.
@@ -259,11 +266,11 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     result =
       limit > 0 and
         Engine.submit_again(instance, fn ->
-          with :ok <- Recorder.flush(instance, 2_000),
-               do: Store.reclaim(instance, engine.owner, former, limit)
+          with {:ok, deliveries} <- Store.reclaim(instance, engine.owner, former, limit),
+               do: {:ok, %{taken: deliveries}}
         end)
 
-    with {:ok, deliveries} <- result do
+    with {:ok, %{taken: deliveries}} <- result do
       if length(deliveries) == limit,
         do: send(self(), :more),
         else: Owners.end_lease(instance, former)
@@ -298,26 +305,36 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
 
   # --- sending again
 
-  defp redeliver_now(instance, ids) do
-    case Owners.engine(instance) do
-      nil ->
-        {:error, :unavailable}
+  defp redeliver_now(instance, ids, states) do
+    ids
+    |> Enum.chunk_every(@redeliver_max)
+    |> Enum.reduce_while({:ok, []}, fn slice, {:ok, sent} ->
+      case redeliver_slice(instance, slice, states) do
+        {:ok, more} -> {:cont, {:ok, sent ++ more}}
+        {:error, _reason} = error -> {:halt, error}
+      end
+    end)
+  end
 
-      engine ->
-        ids
-        |> Enum.chunk_every(@redeliver_max)
-        |> Enum.reduce_while({:ok, []}, &redeliver_slice(instance, engine, &1, &2))
+  # The engine may have ended an attempt while the store made the delivery pending again. When
+  # that attempt is on record it has ended the redelivery, which then begins once more.
+  defp redeliver_slice(instance, ids, states) do
+    with %{owner: owner} <- Owners.engine(instance),
+         {:ok, %{taken: taken, requested: requested, finished: finished}} <-
+           Engine.submit_again(instance, fn -> Store.redeliver(instance, owner, ids, states) end),
+         {:ok, _sent} <- redeliver_now(instance, finished, states -- [:delivered]) do
+      {:ok, Enum.map(taken, & &1.id) ++ requested}
+    else
+      nil -> {:error, :unavailable}
+      {:error, _reason} = error -> error
     end
   end
 
-  defp redeliver_slice(instance, engine, ids, {:ok, sent}) do
-    case Store.redeliver(instance, engine.owner, ids) do
-      {:ok, deliveries} ->
-        Handover.submit_or_release(instance, engine, deliveries)
-        {:cont, {:ok, sent ++ Enum.map(deliveries, & &1.id)}}
-
-      {:error, _reason} = error ->
-        {:halt, error}
+  # What another node wants sent again of what our engine has.
+  defp send_requested(instance, engine) do
+    case Store.requested(instance, engine.owner, @redeliver_max) do
+      {:ok, [_ | _] = ids} -> lost?(redeliver_now(instance, ids, @undelivered))
+      _none_or_error -> false
     end
   end
 

@@ -45,6 +45,7 @@ defmodule Plausible.Webhooks.Manage.Changes do
           after_update(instance, before, stored, kind)
           {:ok, stored}
 
+        # The store writes only over the version that was read, in one statement.
         {:error, :stale} when tries > 1 ->
           update(instance, id, fun, kind, tries - 1)
 
@@ -55,8 +56,9 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   defp after_update(instance, before, stored, kind) do
-    # Before the engine ends them, so that the log says why. What is missed here, because the
-    # store is away again, ends when the engine comes to it.
+    # Only what is in no engine. What is in one is cancelled there, here or on another node,
+    # when that learns of the change: whoever has a delivery may be sending it. What is missed
+    # here, because the store is away again, ends when an engine comes to it.
     if Webhook.active?(before) and not Webhook.active?(stored),
       do: Store.cancel_waiting(instance, stored.id, @waiting_reason)
 

@@ -33,7 +33,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
     with :ok <- Access.check(instance, actor, :manage, site_id),
          {:ok, delivery} <- Access.delivery(instance, site_id, id),
          {:ok, webhook} <- active(instance, site_id, delivery.webhook_id),
-         {:ok, sent} <- Sweeper.redeliver(instance, [id]) do
+         {:ok, sent} <- Sweeper.redeliver(instance, [id], @states) do
       Webhooks.audit(instance, actor, :webhook_redelivered, webhook)
       if sent == [id], do: :ok, else: {:error, :not_found}
     end
@@ -72,7 +72,8 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
     ids
     |> Enum.chunk_every(@slice)
     |> Enum.reduce_while({:ok, 0}, fn slice, {:ok, count} ->
-      case Sweeper.redeliver(instance, slice) do
+      # Another recovery may have been faster.
+      case Sweeper.redeliver(instance, slice, [:failed, :cancelled]) do
         {:ok, sent} -> {:cont, {:ok, count + length(sent)}}
         {:error, _reason} = error -> {:halt, error}
       end

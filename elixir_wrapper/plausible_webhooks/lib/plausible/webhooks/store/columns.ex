@@ -75,19 +75,47 @@ defmodule Plausible.Webhooks.Store.Columns do
     %{delivery | manual: true?(manual), retry: true?(retry), state: state_name(state)}
   end
 
+  @doc """
+  What `redeliver` returns of the rows that it has changed: the deliveries that are the
+  owner's now, in the order of the ids, and the ids of those that stay with another one.
+  """
+  @spec taken([Delivery.t()], Plausible.Webhooks.Store.owner(), [String.t()]) ::
+          %{taken: [Delivery.t()], requested: [String.t()]}
+  def taken(deliveries, owner, ids) do
+    changed = Map.new(deliveries, &{&1.id, &1})
+    in_order = for id <- Enum.uniq(ids), delivery = changed[id], do: delivery
+    {taken, others} = Enum.split_with(in_order, &(&1.owner == owner))
+    %{taken: taken, requested: Enum.map(others, & &1.id)}
+  end
+
   # --- attempts
 
   @attempt ~w(state status error detail started_at_ms dns_us connect_us tls_us first_byte_us
               total_us remote_ip response_content_type response_body response_truncated
               next_at_ms gone)a
+  @number_max 65_535
+  @makers 2_147_483_648
 
   @doc "The columns of an attempt, without delivery and number."
   @spec attempt() :: [String.t()]
   def attempt, do: Enum.map(@attempt, &Atom.to_string/1)
 
+  @doc "Attempts are counted up to this, which is more than an engine ever reaches."
+  @spec number_max() :: pos_integer()
+  def number_max, do: @number_max
+
+  @doc "Whether the store can hold these numbers."
+  @spec numbered([Attempt.t()]) :: :ok | {:error, :invalid_attempt_number}
+  def numbered(attempts) do
+    if Enum.all?(attempts, &(&1.number in 0..@number_max)),
+      do: :ok,
+      else: {:error, :invalid_attempt_number}
+  end
+
   @doc """
   The delivery's id, the number, the values of `attempt/0`, the reason of a delivery that
-  ends with this attempt, and the owner whose engine reports it.
+  ends with this attempt, the owner whose engine reports it, and a number that stands for
+  that owner in the attempt's key.
   """
   @spec from_attempt(Attempt.t()) :: [term()]
   def from_attempt(%Attempt{} = attempt) do
@@ -112,10 +140,16 @@ defmodule Plausible.Webhooks.Store.Columns do
       attempt.response_truncated,
       attempt.next_at_ms,
       attempt.gone,
-      if(attempt.number == 0, do: attempt.detail || error, else: error),
-      attempt.owner
+      reason(attempt, error),
+      attempt.owner,
+      :erlang.phash2(attempt.owner, @makers)
     ]
   end
+
+  defp reason(%Attempt{number: 0} = attempt, error), do: attempt.detail || error
+  # The attempt was under way when its webhook was switched off.
+  defp reason(%Attempt{state: :cancelled}, _error), do: "webhook_disabled"
+  defp reason(_attempt, error), do: error
 
   @doc "The attempt of a row of webhook id, number and the values of `attempt/0`."
   @spec to_attempt([term()], String.t()) :: Attempt.t()

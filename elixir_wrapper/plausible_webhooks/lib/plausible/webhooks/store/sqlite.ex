@@ -159,6 +159,8 @@ defmodule Plausible.Webhooks.Store.SQLite do
   @impl true
   defdelegate get_webhook(handle, id), to: Webhooks, as: :get
   @impl true
+  defdelegate get_webhooks(handle, ids), to: Webhooks, as: :some
+  @impl true
   defdelegate list_webhooks(handle, site_id), to: Webhooks, as: :list
   @impl true
   defdelegate all_webhooks(handle), to: Webhooks, as: :all
@@ -182,7 +184,9 @@ defmodule Plausible.Webhooks.Store.SQLite do
   @impl true
   defdelegate take_lease(handle, name, lease_ms, token), to: Deliveries
   @impl true
-  defdelegate redeliver(handle, owner, ids), to: Deliveries
+  defdelegate redeliver(handle, owner, ids, states), to: Deliveries
+  @impl true
+  defdelegate requested(handle, owner, limit), to: Deliveries
   @impl true
   defdelegate recoverable(handle, webhook_id, since_ms, limit), to: Log
   @impl true

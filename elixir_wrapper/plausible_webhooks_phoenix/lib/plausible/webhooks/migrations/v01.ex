@@ -118,7 +118,8 @@ defmodule Plausible.Webhooks.Migrations.V01 do
       last_status integer,
       last_error text,
       manual boolean NOT NULL,
-      retry boolean NOT NULL
+      retry boolean NOT NULL,
+      requested boolean NOT NULL DEFAULT false CHECK (NOT requested OR state = 0)
     )
     """)
 
@@ -133,6 +134,11 @@ defmodule Plausible.Webhooks.Migrations.V01 do
       "COLUMN #{prefix}.webhook_deliveries.state",
       "0 pending, 1 parked, 2 delivered, 3 failed, 4 cancelled"
     )
+
+    comment(
+      "COLUMN #{prefix}.webhook_deliveries.requested",
+      "another node asks the owner to send it again"
+    )
   end
 
   defp attempts(%{prefix: prefix}) do
@@ -140,6 +146,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     CREATE TABLE #{prefix}.webhook_attempts (
       seq bigint NOT NULL,
       number integer NOT NULL,
+      maker integer NOT NULL,
       state smallint NOT NULL,
       status integer,
       error text,
@@ -156,9 +163,11 @@ defmodule Plausible.Webhooks.Migrations.V01 do
       response_truncated boolean NOT NULL,
       next_at_ms bigint,
       gone boolean NOT NULL,
-      PRIMARY KEY (seq, number)
+      PRIMARY KEY (seq, number, maker)
     )
     """)
+
+    comment("COLUMN #{prefix}.webhook_attempts.maker", "a hash of the owner that made it")
 
     # Tables that grow at one end and shrink at the other are vacuumed long before a fifth
     # of them is dead.
@@ -221,6 +230,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
           {"webhook_late", "webhook_id, (finished_at_ms / 3600000)", @late},
           {"pending", "owner, (#{@due})", "state = 0"},
           {"parked", "(#{@due})", "state = 1"},
+          {"requested", "owner", "requested"},
           {"finished", "finished_at_ms", "finished_at_ms IS NOT NULL"}
         ] do
       where = if condition, do: " WHERE #{condition}"

@@ -151,6 +151,8 @@ defmodule Plausible.Webhooks.Store.Ecto do
   @impl true
   defdelegate get_webhook(store, id), to: Webhooks, as: :get
   @impl true
+  defdelegate get_webhooks(store, ids), to: Webhooks, as: :some
+  @impl true
   defdelegate list_webhooks(store, site_id), to: Webhooks, as: :list
   @impl true
   defdelegate all_webhooks(store), to: Webhooks, as: :all
@@ -174,7 +176,9 @@ defmodule Plausible.Webhooks.Store.Ecto do
   @impl true
   defdelegate take_lease(store, name, lease_ms, token), to: Claims
   @impl true
-  defdelegate redeliver(store, owner, ids), to: Claims
+  defdelegate redeliver(store, owner, ids, states), to: Claims
+  @impl true
+  defdelegate requested(store, owner, limit), to: Claims
   @impl true
   defdelegate recoverable(store, webhook_id, since_ms, limit), to: Log
   @impl true

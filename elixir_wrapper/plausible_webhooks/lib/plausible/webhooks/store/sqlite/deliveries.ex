@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @recorded Enum.zip(
               Schema.recorded(),
               [:text, :int, :int, :int, :text, :blob, :int, :int, :int, :int, :int, :int] ++
-                [:text, :blob, :blob, :int, :int, :int, :blob, :text, :int]
+                [:text, :blob, :blob, :int, :int, :int, :blob, :text, :int, :int]
             )
   @id [{"id", :text}]
 
@@ -22,7 +22,6 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @body "(SELECT body FROM bodies WHERE delivery = seq)"
   @due "coalesce(next_at_ms, created_at_ms)"
 
-  @number_max Schema.number_max()
   # Deliveries that one statement cancels: some ten milliseconds.
   @cancel_slice 1_000
 
@@ -44,11 +43,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     now_ms = System.system_time(:millisecond)
     statement = "INSERT INTO recorded (#{Rows.names(@recorded)}) #{Rows.select(@recorded)}"
 
-    if Enum.all?(attempts, &(&1.number in 0..@number_max)) do
+    with :ok <- Columns.numbered(attempts) do
       rows = Enum.map(attempts, &(Columns.from_attempt(&1) ++ [now_ms]))
       write_all(handle, statement, rows, @recorded)
-    else
-      {:error, :invalid_attempt_number}
     end
   end
 
@@ -76,6 +73,11 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   """
 
   @live "EXISTS (SELECT 1 FROM owners WHERE owners.owner = ?1 AND until_ms > ?2)"
+
+  # What another node has requested to be sent again begins its schedule anew.
+  @take "state = 0, owner = ?1, requested = 0, " <>
+          "schedule_from = CASE WHEN requested THEN attempts ELSE schedule_from END, " <>
+          "next_at_ms = CASE WHEN NOT requested THEN next_at_ms END"
 
   def claim(handle, owner, limit) do
     now_ms = System.system_time(:millisecond)
@@ -108,7 +110,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
 
   defp take do
     """
-    UPDATE deliveries SET state = 0, owner = ?1 WHERE seq IN (
+    UPDATE deliveries SET #{@take} WHERE seq IN (
       SELECT seq FROM (
         SELECT * FROM (
           SELECT seq, #{@due} AS due FROM deliveries
@@ -126,7 +128,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
 
   def reclaim(handle, owner, from, limit) do
     statement = """
-    UPDATE deliveries SET owner = ?1 WHERE seq IN (
+    UPDATE deliveries SET #{@take} WHERE seq IN (
       SELECT seq FROM deliveries WHERE owner = ?2 AND state = 0 AND state <= 1
       ORDER BY #{@due} LIMIT ?3)
     RETURNING #{@delivery}, #{@body}
@@ -142,7 +144,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
 
   def release(handle, owner, ids, next_at_ms) do
     statement = """
-    UPDATE deliveries SET state = 1, owner = NULL, next_at_ms = ?4
+    UPDATE deliveries SET state = 1, owner = NULL, requested = 0, next_at_ms = ?4
     WHERE id IN (#{Rows.select(@id)}) AND state = 0 AND owner = ?3
     """
 
@@ -178,23 +180,36 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
 
   # --- redelivering and cancelling
 
-  def redeliver(handle, owner, ids) do
-    ids = Enum.uniq(ids)
+  # An expression is about the row as it was before the statement.
+  @others """
+  (state = 0 AND owner <> ?3 AND EXISTS (
+    SELECT 1 FROM owners WHERE owners.owner = deliveries.owner AND until_ms > ?4))
+  """
 
+  def redeliver(handle, owner, ids, states) do
     statement = """
     UPDATE deliveries SET
-      state = 0, owner = ?3, schedule_from = attempts, manual = 1,
+      state = 0, owner = CASE WHEN #{@others} THEN owner ELSE ?3 END, requested = #{@others},
+      schedule_from = attempts, manual = 1,
       next_at_ms = NULL, finished_at_ms = NULL, reason = NULL
-    WHERE id IN (#{Rows.select(@id)}) AND (state <> 2 OR ?4)
+    WHERE id IN (#{Rows.select(@id)}) AND state IN (#{codes(states)})
     RETURNING #{@delivery}, #{@body}
     """
 
-    delivered_too = if match?([_only], ids), do: 1, else: 0
+    params = [owner, System.system_time(:millisecond)]
 
-    with {:ok, results} <- write_some(handle, by_ids(statement, ids, [owner, delivered_too])) do
-      found = for row <- Enum.concat(results), into: %{}, do: {elem(row, 0), with_body(row)}
-      {:ok, for(id <- ids, delivery = found[id], do: delivery)}
-    end
+    with {:ok, results} <- write_some(handle, by_ids(statement, Enum.uniq(ids), params)),
+         do:
+           {:ok, results |> Enum.concat() |> Enum.map(&with_body/1) |> Columns.taken(owner, ids)}
+  end
+
+  defp codes(states), do: Enum.map_join(states, ", ", &elem(Columns.state_code(&1), 1))
+
+  def requested(handle, owner, limit) do
+    statement = "SELECT id FROM deliveries WHERE requested AND owner = ?1 LIMIT ?2"
+
+    with {:ok, [rows]} <- Connection.read(handle.connection, [{statement, [owner, limit]}]),
+         do: {:ok, Enum.map(rows, &elem(&1, 0))}
   end
 
   defp by_ids(statement, ids, more) do
@@ -207,10 +222,12 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   def cancel_waiting(handle, webhook_id, reason) do
     statement = """
     UPDATE deliveries SET
-      state = 4, reason = ?2, owner = NULL, next_at_ms = NULL, finished_at_ms = ?3
+      state = 4, reason = ?2, owner = NULL, requested = 0, next_at_ms = NULL, finished_at_ms = ?3
     WHERE seq IN (
       SELECT seq FROM deliveries INDEXED BY deliveries_waiting
-      WHERE state <= 1 AND webhook_id = ?1 LIMIT #{@cancel_slice})
+      WHERE state <= 1 AND webhook_id = ?1 AND NOT EXISTS (
+        SELECT 1 FROM owners WHERE owners.owner = deliveries.owner AND until_ms > ?3)
+      LIMIT #{@cancel_slice})
     RETURNING 1
     """
 
@@ -236,7 +253,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     statement = """
     SELECT deliveries.webhook_id, #{Schema.number_of("key")}, #{columns}
     FROM deliveries JOIN attempts ON attempts.#{Schema.attempts_of("deliveries.seq")}
-    WHERE deliveries.id = ?1 ORDER BY key
+    WHERE deliveries.id = ?1 ORDER BY key >> 4, started_at_ms
     """
 
     with {:ok, [rows]} <- Connection.read(handle.connection, [{statement, [id]}]),

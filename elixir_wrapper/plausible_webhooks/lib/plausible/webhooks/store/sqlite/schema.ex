@@ -6,8 +6,10 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   #   deliveries.state    0 pending, 1 parked, 2 delivered, 3 failed, 4 cancelled
   #   bodies, attempts    apart from deliveries, so that neither the log nor a
   #                       change of state reads or rewrites them
-  #   attempts.key        seq * 2^20 + number: the attempts of a delivery lie side by
-  #                       side in one tree
+  #   deliveries.requested  another node asks the owner to send it again
+  #   attempts.key        seq * 2^20 + number * 2^4 + one digit: the attempts of a delivery lie
+  #                       side by side in one tree, and so do those that several nodes
+  #                       (`maker`) have made under the same number
   #   webhooks.sealed     URL, headers and secrets, encrypted
   #   state_counts        kept by triggers: counting a million rows takes too long
   #   deleted_webhooks    whose log is still to be deleted
@@ -25,23 +27,22 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   alias Plausible.Webhooks.Store.Columns
 
   @application_id 0x504C5748
-  @number_bits 20
+  @key_bits 20
+  @maker_bits 4
 
   @type run :: (iodata() -> {:ok, [tuple()]} | {:error, term()})
   @type migration :: {pos_integer(), [String.t()]}
 
-  @doc "Attempts are counted up to this."
-  @spec number_max() :: pos_integer()
-  def number_max, do: Bitwise.bsl(1, @number_bits) - 1
-
   @doc "The key range of a delivery's attempts, as SQL over its `seq`."
   @spec attempts_of(String.t()) :: String.t()
-  def attempts_of(seq),
-    do: "key BETWEEN #{seq} << #{@number_bits} AND (#{seq} << #{@number_bits}) + #{number_max()}"
+  def attempts_of(seq) do
+    last = Bitwise.bsl(1, @key_bits) - 1
+    "key BETWEEN #{seq} << #{@key_bits} AND (#{seq} << #{@key_bits}) + #{last}"
+  end
 
   @doc "The number in an attempt's key, as SQL."
   @spec number_of(String.t()) :: String.t()
-  def number_of(key), do: "#{key} & #{number_max()}"
+  def number_of(key), do: "(#{key} >> #{@maker_bits}) & #{Columns.number_max()}"
 
   @doc """
   Makes a connection ready: looks at what the file is before anything is written
@@ -189,9 +190,11 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
         last_status INTEGER,
         last_error TEXT,
         manual INTEGER NOT NULL,
-        retry INTEGER NOT NULL
+        retry INTEGER NOT NULL,
+        requested INTEGER NOT NULL DEFAULT 0 CHECK (requested = 0 OR state = 0)
       )
       """,
+      "CREATE INDEX deliveries_requested ON deliveries (owner) WHERE requested",
       "CREATE INDEX deliveries_site ON deliveries (site_id, created_at_ms)",
       """
       CREATE INDEX deliveries_failed ON deliveries (site_id, created_at_ms) WHERE state >= 3
@@ -214,6 +217,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
       """
       CREATE TABLE attempts (
         key INTEGER PRIMARY KEY,
+        maker INTEGER NOT NULL,
         state INTEGER NOT NULL,
         status INTEGER,
         error TEXT,
@@ -277,12 +281,15 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
     ]
   end
 
+  # The engine has let go of a delivery that another node wants sent again.
+  @again "(requested AND NEW.state IN (1, 3, 4))"
   @delivery_columns Columns.delivery()
   @attempt_columns Columns.attempt()
 
   @doc "The columns of the view `recorded`."
   @spec recorded() :: [String.t()]
-  def recorded, do: ["id", "number"] ++ @attempt_columns ++ ["reason", "reporter", "now_ms"]
+  def recorded,
+    do: ["id", "number"] ++ @attempt_columns ++ ["reason", "reporter", "maker", "now_ms"]
 
   # changes() is what the statement before it in the same trigger has done.
   # The updates of `recorded` are the rule of the record callback: the first leaves
@@ -303,31 +310,34 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
       view("recorded", recorded()),
       """
       CREATE TEMP TRIGGER recorded_insert INSTEAD OF INSERT ON recorded BEGIN
-        INSERT INTO attempts (key, #{Enum.join(@attempt_columns, ", ")})
-        SELECT (seq << #{@number_bits}) + NEW.number, #{new(@attempt_columns)}
-        FROM deliveries WHERE id = NEW.id AND NEW.number > 0
-        ON CONFLICT (key) DO NOTHING;
+        INSERT INTO attempts (key, maker, #{Enum.join(@attempt_columns, ", ")})
+        SELECT first + taken, NEW.maker, #{new(@attempt_columns)}
+        FROM (SELECT first, #{made("count(*)", "TRUE")} AS taken FROM (
+          SELECT (seq << #{@key_bits}) + (NEW.number << #{@maker_bits}) AS first
+          FROM deliveries WHERE id = NEW.id AND NEW.number > 0))
+        WHERE taken < #{Bitwise.bsl(1, @maker_bits)}
+          AND NOT EXISTS #{made("1", "maker = NEW.maker")};
 
         UPDATE deliveries SET owner = NULL
         WHERE id = NEW.id AND state = 0 AND owner = NEW.reporter
-          AND NEW.state IN (1, 3, 4) AND NEW.number BETWEEN 1 AND attempts
-          AND (changes() = 1 OR NOT EXISTS (
-            SELECT 1 FROM attempts AS recorded WHERE key = (seq << #{@number_bits}) + NEW.number
-              AND recorded.state = NEW.state AND recorded.total_us IS NEW.total_us
-              AND recorded.started_at_ms = NEW.started_at_ms));
+          AND NEW.state IN (1, 3, 4) AND NEW.number BETWEEN 1 AND attempts AND changes() = 1;
 
         UPDATE deliveries SET
-          state = NEW.state,
-          reason = CASE WHEN NEW.state >= 3 THEN NEW.reason END,
+          state = CASE WHEN #{@again} THEN 0 ELSE NEW.state END,
+          reason = CASE WHEN NEW.state >= 3 AND NOT #{@again} THEN NEW.reason END,
           attempts = max(attempts, NEW.number),
+          schedule_from = CASE WHEN #{@again} THEN max(attempts, NEW.number) ELSE schedule_from END,
           last_status = CASE WHEN NEW.number > 0 THEN NEW.status ELSE last_status END,
           last_error = CASE WHEN NEW.number > 0 THEN NEW.error ELSE last_error END,
-          next_at_ms = CASE WHEN NEW.state <= 1 THEN NEW.next_at_ms END,
-          finished_at_ms = CASE WHEN NEW.state >= 2 THEN NEW.now_ms END,
-          owner = CASE WHEN NEW.state = 0 THEN owner END
+          next_at_ms = CASE WHEN NEW.state <= 1 AND NOT #{@again} THEN NEW.next_at_ms END,
+          finished_at_ms = CASE WHEN NEW.state >= 2 AND NOT #{@again} THEN NEW.now_ms END,
+          owner = CASE WHEN NEW.state = 0 THEN owner END,
+          requested = requested AND NEW.state = 0
         WHERE id = NEW.id AND CASE
-          WHEN state <= 1 THEN NEW.state = 2 OR NEW.number = 0 OR NEW.number > attempts
-          ELSE NEW.state = 2 AND state <> 2
+          WHEN state > 1 THEN NEW.state = 2 AND state <> 2
+          WHEN NEW.number = 0
+            THEN NEW.reporter IS NULL OR owner IS NULL OR owner = NEW.reporter
+          ELSE NEW.state = 2 OR NEW.number > attempts
         END;
 
         UPDATE deliveries SET
@@ -338,6 +348,11 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
       END
       """
     ]
+  end
+
+  defp made(what, condition) do
+    last = Bitwise.bsl(1, @maker_bits) - 1
+    "(SELECT #{what} FROM attempts WHERE key BETWEEN first AND first + #{last} AND #{condition})"
   end
 
   defp view(name, columns) do

@@ -99,6 +99,16 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
     end
   end
 
+  @id [{"id", :text}]
+
+  def some(handle, ids) do
+    select = "SELECT #{@names} FROM webhooks WHERE id IN (#{Rows.select(@id)})"
+    statements = for params <- ids |> Enum.map(&[&1]) |> Rows.pack(@id), do: {select, params}
+
+    with {:ok, results} <- Connection.read(handle.connection, statements),
+         do: results |> Enum.concat() |> decode(handle.vault)
+  end
+
   def list(handle, site_id) do
     statement = "SELECT #{@names} FROM webhooks WHERE site_id = ?1 ORDER BY inserted_at_ms, rowid"
 

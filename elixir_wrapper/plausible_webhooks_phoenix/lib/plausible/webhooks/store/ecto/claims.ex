@@ -3,6 +3,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   # Leases, and the owners of deliveries: claimed, reclaimed, released and redelivered.
 
   alias Plausible.Webhooks.{Delivery, Store}
+  alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
 
   @type store :: Store.Ecto.handle()
@@ -13,17 +14,21 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
            end)
   @due "coalesce(candidate.next_at_ms, candidate.created_at_ms)"
 
-  # Makes parameter 2 the owner of the rows `chosen`, and registers that owner.
+  # Makes parameter 2 the owner of the rows `chosen`, and registers that owner. What another
+  # node has requested to be sent again begins its schedule anew.
   @take """
   known AS (
     INSERT INTO PREFIX.webhook_owners (owner, until_ms)
     SELECT $2, 0 WHERE EXISTS (SELECT 1 FROM chosen) ON CONFLICT DO NOTHING),
   delivery AS (
-    UPDATE PREFIX.webhook_deliveries AS taken SET state = 0, owner = $2 MORE
+    UPDATE PREFIX.webhook_deliveries AS taken SET state = 0, FIELDS
     FROM chosen WHERE taken.id = chosen.id RETURNING taken.*)
   SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
   """
-  @take_oldest String.replace(@take, "MORE", "") <>
+  @anew "owner = $2, requested = false, " <>
+          "schedule_from = CASE WHEN requested THEN attempts ELSE schedule_from END, " <>
+          "next_at_ms = CASE WHEN NOT requested THEN next_at_ms END"
+  @take_oldest String.replace(@take, "FIELDS", @anew) <>
                  "ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id"
 
   # --- leases
@@ -129,7 +134,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   WITH #{SQL.clock(1)},
   #{SQL.locked("locked", 2, "state + 0 = 0 AND owner = $3")}
   UPDATE PREFIX.webhook_deliveries AS delivery SET
-    state = 1, owner = NULL, next_at_ms = #{SQL.to_database("$4::bigint")}
+    state = 1, owner = NULL, requested = false, next_at_ms = #{SQL.to_database("$4::bigint")}
   FROM locked WHERE delivery.id = locked.id
   """
 
@@ -143,28 +148,40 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   # --- redeliver
 
-  @restart ", schedule_from = attempts, manual = true, next_at_ms = NULL, " <>
+  @restart "owner = CASE WHEN others THEN taken.owner ELSE $2 END, requested = others, " <>
+             "schedule_from = attempts, manual = true, next_at_ms = NULL, " <>
              "finished_at_ms = NULL, reason = NULL"
 
   @redeliver """
   WITH #{SQL.clock(1)},
-  #{SQL.locked("chosen", 3, "state + 0 <> 2 OR $4::boolean")},
-  #{String.replace(@take, "MORE", @restart)}
+  #{SQL.locked("locked", 3, "state + 0 = ANY($4::smallint[])")},
+  chosen AS MATERIALIZED (
+    SELECT id, EXISTS (
+      SELECT 1 FROM PREFIX.webhook_owners AS other
+      WHERE other.owner = locked.owner AND other.owner <> $2
+        AND until_ms > (SELECT now_ms FROM clock)) AS others
+    FROM locked),
+  #{String.replace(@take, "FIELDS", @restart)}
   """
 
-  @spec redeliver(store(), Store.owner(), [String.t()]) ::
-          {:ok, [Delivery.t()]} | {:error, term()}
-  def redeliver(_store, _owner, []), do: {:ok, []}
+  @spec redeliver(store(), Store.owner(), [String.t()], [Delivery.state()]) ::
+          {:ok, %{taken: [Delivery.t()], requested: [String.t()]}} | {:error, term()}
+  def redeliver(_store, _owner, [], _states), do: {:ok, Columns.taken([], nil, [])}
 
-  def redeliver(store, owner, ids) do
-    ids = Enum.uniq(ids)
-    params = [store.clock.(), Text.encode(owner), in_order(ids), match?([_only], ids)]
+  def redeliver(store, owner, ids, states) do
+    codes = Enum.map(states, &elem(Columns.state_code(&1), 1))
+    params = [store.clock.(), Text.encode(owner), in_order(ids), codes]
 
     with {:ok, deliveries} <-
-           Database.all(store, @redeliver, params, &Rows.to_delivery_with_body/1) do
-      found = Map.new(deliveries, &{&1.id, &1})
-      {:ok, for(id <- ids, delivery = found[id], do: delivery)}
-    end
+           Database.all(store, @redeliver, params, &Rows.to_delivery_with_body/1),
+         do: {:ok, Columns.taken(deliveries, owner, ids)}
+  end
+
+  @requested "SELECT id FROM PREFIX.webhook_deliveries WHERE requested AND owner = $1 LIMIT $2"
+
+  @spec requested(store(), Store.owner(), pos_integer()) :: {:ok, [String.t()]} | {:error, term()}
+  def requested(store, owner, limit) do
+    Database.all(store, @requested, [Text.encode(owner), limit], fn [id] -> Text.decode(id) end)
   end
 
   defp in_order(ids), do: ids |> Enum.map(&Text.encode/1) |> Enum.uniq() |> Enum.sort()

@@ -89,7 +89,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   WITH #{SQL.clock(3)},
   chosen AS MATERIALIZED (
     SELECT id FROM PREFIX.webhook_deliveries
-    WHERE webhook_id = $1 AND state <= 1 AND #{SQL.open()}
+    WHERE webhook_id = $1 AND state <= 1 AND #{SQL.open()} AND NOT EXISTS (
+      SELECT 1 FROM PREFIX.webhook_owners
+      WHERE webhook_owners.owner = webhook_deliveries.owner
+        AND until_ms > (SELECT now_ms FROM clock))
     LIMIT #{@cancel_slice}),
   locked AS MATERIALIZED (
     SELECT delivery.id FROM (SELECT id FROM chosen ORDER BY id) AS chosen
@@ -98,7 +101,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
       WHERE candidate.id = chosen.id AND candidate.state + 0 <= 1 FOR UPDATE) AS delivery),
   cancelled AS (
     UPDATE PREFIX.webhook_deliveries AS delivery SET
-      state = 4, reason = $2, owner = NULL, next_at_ms = NULL, finished_at_ms = #{SQL.now_ms()}
+      state = 4, reason = $2, owner = NULL, requested = false, next_at_ms = NULL,
+      finished_at_ms = #{SQL.now_ms()}
     FROM locked WHERE delivery.id = locked.id AND #{SQL.durably()} RETURNING 1)
   SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM cancelled)
   """
@@ -136,7 +140,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   @attempts """
   SELECT delivery.webhook_id, #{Enum.map_join(Rows.attempt(), ", ", &"attempt.#{elem(&1, 0)}")}
   FROM PREFIX.webhook_deliveries AS delivery JOIN PREFIX.webhook_attempts AS attempt USING (seq)
-  WHERE delivery.id = $1 ORDER BY attempt.number
+  WHERE delivery.id = $1 ORDER BY attempt.number, attempt.started_at_ms
   """
 
   @spec attempts(store(), String.t()) :: {:ok, [Attempt.t()]} | {:error, term()}

@@ -8,10 +8,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
   # every delivery of the batch.
 
   alias Plausible.Webhooks.{Attempt, Store}
+  alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.Ecto.{Database, Deliveries, Rows, SQL}
 
-  # More than an engine ever reaches, and within the column's range.
-  @number_max 1_048_575
   @rows_max 1_000
   @bytes_max 16 * 1_048_576
 
@@ -19,54 +18,52 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
   @given Rows.recorded()
 
   # `was_*` is the locked delivery, the rest is the attempt. The lateral subquery looks each
-  # delivery up by its id: see SQL.locked/2. `recorded` are the attempts of before this
-  # statement.
+  # delivery up by its id: see SQL.locked/2. `written` are the attempts that were not on
+  # record. `again`: the engine has let go of a delivery that another node wants sent again.
   @record """
   WITH #{SQL.clock(1)},
   pair AS MATERIALIZED (
     SELECT given.*, was.* FROM #{SQL.given(@given, 2)}
     CROSS JOIN LATERAL (
-      SELECT seq, state AS was_state, attempts AS was_attempts, owner AS was_owner
+      SELECT seq, state AS was_state, attempts AS was_attempts, owner AS was_owner, requested
       FROM PREFIX.webhook_deliveries AS candidate
       WHERE candidate.id = given.id AND #{SQL.durably()}
       FOR UPDATE) AS was),
-  judged AS (
-    SELECT pair.*, CASE WHEN was_state <= 1
-      THEN state = 2 OR number = 0 OR number > was_attempts
-      ELSE state = 2 AND was_state <> 2 END AS moves,
-      CASE WHEN was_state = 0 AND state IN (1, 3, 4) AND number BETWEEN 1 AND was_attempts
-          AND was_owner = reporter
-        THEN NOT EXISTS (
-          SELECT 1 FROM PREFIX.webhook_attempts AS recorded
-          WHERE recorded.seq = pair.seq AND recorded.number = pair.number
-            AND recorded.state = pair.state
-            AND recorded.total_us IS NOT DISTINCT FROM pair.total_us)
-        ELSE false END AS lets_go
-    FROM pair),
   written AS (
-    INSERT INTO PREFIX.webhook_attempts (seq, #{SQL.names(@columns)})
-    SELECT seq, #{SQL.written(@columns)} FROM pair WHERE number > 0
-    ON CONFLICT (seq, number) DO NOTHING)
+    INSERT INTO PREFIX.webhook_attempts (seq, maker, #{SQL.names(@columns)})
+    SELECT seq, maker, #{SQL.written(@columns)} FROM pair WHERE number > 0
+    ON CONFLICT (seq, number, maker) DO NOTHING RETURNING seq),
+  judged AS (
+    SELECT pair.*, requested AND state IN (1, 3, 4) AS again,
+      CASE WHEN was_state > 1 THEN state = 2 AND was_state <> 2
+        WHEN number = 0 THEN coalesce(was_owner = reporter, true)
+        ELSE state = 2 OR number > was_attempts END AS moves,
+      was_state = 0 AND state IN (1, 3, 4) AND number BETWEEN 1 AND was_attempts
+        AND coalesce(was_owner = reporter, false) AND seq IN (SELECT seq FROM written) AS lets_go
+    FROM pair)
   UPDATE PREFIX.webhook_deliveries AS delivery SET
-    state = CASE WHEN moves THEN judged.state ELSE delivery.state END,
+    state = CASE WHEN NOT moves THEN delivery.state WHEN NOT again THEN judged.state ELSE 0 END,
     reason = CASE WHEN NOT moves THEN delivery.reason
-      WHEN judged.state >= 3 THEN judged.reason END,
+      WHEN judged.state >= 3 AND NOT again THEN judged.reason END,
     attempts = greatest(delivery.attempts, number),
+    schedule_from = CASE WHEN moves AND again THEN greatest(delivery.attempts, number)
+      ELSE delivery.schedule_from END,
+    requested = delivery.requested AND NOT (moves AND judged.state <> 0),
     last_status = CASE WHEN number > 0 AND (moves OR was_state <> 2)
       THEN judged.status ELSE delivery.last_status END,
     last_error = CASE WHEN number > 0 AND (moves OR was_state <> 2)
       THEN judged.error ELSE delivery.last_error END,
     next_at_ms = CASE WHEN NOT moves THEN delivery.next_at_ms
-      WHEN judged.state <= 1 THEN #{SQL.to_database("judged.next_at_ms")} END,
+      WHEN judged.state <= 1 AND NOT again THEN #{SQL.to_database("judged.next_at_ms")} END,
     finished_at_ms = CASE WHEN NOT moves THEN delivery.finished_at_ms
-      WHEN judged.state >= 2 THEN (SELECT now_ms FROM clock) END,
+      WHEN judged.state >= 2 AND NOT again THEN (SELECT now_ms FROM clock) END,
     owner = CASE WHEN lets_go THEN NULL WHEN NOT moves OR judged.state = 0 THEN delivery.owner END
   FROM judged WHERE delivery.id = judged.id AND (moves OR lets_go OR number > was_attempts)
   """
 
   @spec record(Store.Ecto.handle(), [Attempt.t()]) :: :ok | {:error, term()}
   def record(store, attempts) do
-    with :ok <- numbered(attempts),
+    with :ok <- Columns.numbered(attempts),
          {:ok, rows} <- Database.encode(attempts, &Rows.from_attempt/1) do
       rows
       |> rounds()
@@ -74,12 +71,6 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
       |> Enum.map(&{nil, @record, [store.clock.() | SQL.columns(&1, length(@given))]})
       |> Deliveries.write(store)
     end
-  end
-
-  defp numbered(attempts) do
-    if Enum.all?(attempts, &(&1.number in 0..@number_max)),
-      do: :ok,
-      else: {:error, :invalid_attempt_number}
   end
 
   @body_at Enum.find_index(@given, &(elem(&1, 0) == "response_body"))

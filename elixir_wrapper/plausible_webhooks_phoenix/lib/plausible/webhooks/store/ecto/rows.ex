@@ -21,7 +21,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Rows do
            boolean bigint boolean)
       )
   ]
-  @recorded [{"id", "text"}] ++ @attempt ++ [{"reason", "text"}, {"reporter", "text"}]
+  @recorded [{"id", "text"}] ++
+              @attempt ++ [{"reason", "text"}, {"reporter", "text"}, {"maker", "integer"}]
 
   @webhook Enum.zip(
              Columns.webhook(),

@@ -106,8 +106,9 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
   def names(columns), do: Enum.map_join(columns, ", ", &elem(&1, 0))
 
   @doc """
-  The deliveries with the ids in parameter `at`, which are in order, that meet the condition;
-  locked one after the other in that order. A table expression of that name; needs `clock/1`.
+  Id and owner of the deliveries with the ids in parameter `at`, which are in order, that meet
+  the condition; locked one after the other in that order. A table expression of that name;
+  needs `clock/1`.
 
   The planner never turns a lateral subquery with a lock into another kind of join, so each
   row is looked up by its id, however little the planner knows about the table.
@@ -120,9 +121,9 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
   def locked(name, at, condition) do
     """
     #{name} AS MATERIALIZED (
-      SELECT delivery.id FROM unnest($#{at}::text[]) AS given (id)
+      SELECT delivery.id, delivery.owner FROM unnest($#{at}::text[]) AS given (id)
       CROSS JOIN LATERAL (
-        SELECT id FROM PREFIX.webhook_deliveries AS candidate
+        SELECT id, owner FROM PREFIX.webhook_deliveries AS candidate
         WHERE candidate.id = given.id AND (#{condition}) AND #{durably()}
         FOR UPDATE) AS delivery)
     """

@@ -121,6 +121,11 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
          do: if(webhooks == [], do: {:error, :not_found}, else: {:ok, hd(webhooks)})
   end
 
+  @some @select <> " WHERE id = ANY($2::text[])"
+
+  @spec some(store(), [Webhook.id()]) :: {:ok, [Webhook.t()]} | {:error, term()}
+  def some(store, ids), do: select(store, @some, [Enum.map(ids, &Text.encode/1)])
+
   @list @select <> " WHERE site_id = $2 ORDER BY webhooks.inserted_at_ms, id"
 
   @spec list(store(), integer()) :: {:ok, [Webhook.t()]} | {:error, term()}

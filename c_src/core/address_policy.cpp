@@ -9,11 +9,11 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <utility>
 
 #include "core/address_table.hpp"
+#include "core/ascii.hpp"
 
 namespace webhooks {
 namespace {
@@ -141,19 +141,15 @@ Result<Cidr> Cidr::parse(std::string_view text) {
   }
 
   const std::string_view digits = text.substr(slash + 1);
-  unsigned prefix_bits = 0;
-  const auto [end, status] = std::from_chars(
-      digits.data(), digits.data() + digits.size(), prefix_bits);
-  if (digits.empty() || status != std::errc{} ||
-      end != digits.data() + digits.size() ||
-      (digits.size() > 1 && digits.front() == '0') ||
-      prefix_bits > cidr.prefix_bits) {
+  const auto prefix_bits = to_integer<std::uint8_t>(digits);
+  if (!prefix_bits || *prefix_bits > cidr.prefix_bits ||
+      (digits.size() > 1 && digits.front() == '0')) {
     return invalid;
   }
-  cidr.prefix_bits = static_cast<std::uint8_t>(prefix_bits);
+  cidr.prefix_bits = *prefix_bits;
 
   const Bits bits = bits_of(cidr.network);
-  const unsigned kept = prefix_bits + (v4 ? kMappedBits : 0U);
+  const unsigned kept = *prefix_bits + (v4 ? kMappedBits : 0U);
   const std::uint64_t beyond_high = ~upper_mask(std::min(kept, 64U));
   const std::uint64_t beyond_low =
       kept > 64 ? ~upper_mask(kept - 64) : ~std::uint64_t{0};

@@ -65,8 +65,25 @@ bool is_value(std::string_view value) noexcept {
                              [](char c) { return c == ' ' || is_visible(c); });
 }
 
-template <class Header>
-std::optional<HeaderProblem> check_all(std::span<const Header> headers) {
+}  // namespace
+
+Status check_header(std::string_view name, std::string_view value) {
+  if (name.empty() || name.size() > kHeaderNameBytesMax ||
+      !std::ranges::all_of(name, is_token_character)) {
+    return Error{"invalid_header_name", "1 to 128 token characters"};
+  }
+  if (is_reserved(name)) {
+    return Error{"reserved_header", ""};
+  }
+  if (!is_value(value)) {
+    return Error{"invalid_header_value",
+                 "1 to 4096 visible ASCII characters, spaces inside"};
+  }
+  return Ok{};
+}
+
+std::optional<HeaderProblem> check_headers(
+    std::span<const HeaderView> headers) {
   std::size_t bytes = 0;
   for (std::size_t i = 0; i < headers.size(); ++i) {
     if (i == kHeadersMax) {
@@ -88,33 +105,6 @@ std::optional<HeaderProblem> check_all(std::span<const Header> headers) {
     }
   }
   return std::nullopt;
-}
-
-}  // namespace
-
-Status check_header(std::string_view name, std::string_view value) {
-  if (name.empty() || name.size() > kHeaderNameBytesMax ||
-      !std::ranges::all_of(name, is_token_character)) {
-    return Error{"invalid_header_name", "1 to 128 token characters"};
-  }
-  if (is_reserved(name)) {
-    return Error{"reserved_header", ""};
-  }
-  if (!is_value(value)) {
-    return Error{"invalid_header_value",
-                 "1 to 4096 visible ASCII characters, spaces inside"};
-  }
-  return Ok{};
-}
-
-std::optional<HeaderProblem> check_headers(
-    std::span<const HeaderView> headers) {
-  return check_all(headers);
-}
-
-std::optional<HeaderProblem> check_headers(
-    std::span<const std::pair<std::string, std::string>> headers) {
-  return check_all(headers);
 }
 
 }  // namespace webhooks

@@ -3,7 +3,6 @@
 // Thread: any.
 #include "core/json_fault.hpp"
 
-#include <bitset>
 #include <charconv>
 
 #include "core/ascii.hpp"
@@ -16,31 +15,15 @@ constexpr bool is_control(char c) noexcept {
   return static_cast<unsigned char>(c) < 0x20;
 }
 
-std::size_t digits_end(std::string_view text, std::size_t at) noexcept {
-  while (at < text.size() && is_digit(text[at])) {
-    ++at;
-  }
-  return at;
-}
-
 // The code unit of four hexadecimal digits; nullopt: there are none.
-std::optional<unsigned> hex4(std::string_view text) noexcept {
-  unsigned value = 0;
-  const char* const end = text.data() + text.size();
-  if (text.size() != 4 ||
-      std::from_chars(text.data(), end, value, 16).ptr != end) {
-    return std::nullopt;
-  }
-  return value;
+std::optional<std::uint16_t> hex4(std::string_view text) noexcept {
+  return text.size() == 4 ? to_integer<std::uint16_t>(text, 16) : std::nullopt;
 }
 
 // Length of the escape at the front of `text`, which starts with a backslash.
 // 0: no such escape, or half a surrogate pair.
 std::size_t escape_length(std::string_view text) noexcept {
-  if (text.size() < 2) {
-    return 0;
-  }
-  if (text[1] != 'u') {
+  if (!text.starts_with("\\u")) {
     constexpr std::string_view kLetters = "\"\\/bfnrt";
     return kLetters.find(text[1]) == std::string_view::npos ? 0 : 2;
   }
@@ -51,224 +34,217 @@ std::size_t escape_length(std::string_view text) noexcept {
   if (*first < 0xD800 || *first > 0xDFFF) {
     return 6;
   }
-  if (text.substr(6, 2) != "\\u") {
-    return 0;
-  }
-  const auto second = hex4(text.substr(8, 4));
+  const auto second =
+      text.substr(6, 2) == "\\u" ? hex4(text.substr(8, 4)) : std::nullopt;
   return second && *second >= 0xDC00 && *second <= 0xDFFF ? 12 : 0;
 }
 
+// Every method but the constructor returns false after a fault.
 class Scan {
  public:
   explicit Scan(std::string_view json) noexcept : json_(json) {}
 
-  std::optional<JsonFault> run() noexcept {
-    while (!fault_ && !done_) {
-      step();
+  bool document() noexcept {
+    if (!more("empty") || !value(0)) {
+      return false;
     }
-    return fault_;
+    skip_blanks();
+    return at_ == json_.size() || fail("trailing_content");
   }
+  const JsonFault& fault() const noexcept { return fault_; }
 
  private:
-  // What may come next. The first element or key of a container may be missing.
-  enum class Due { kValue, kElement, kKey, kMember, kColon, kSeparator };
-
-  void fail(std::string_view reason, std::size_t offset) noexcept {
-    fault_ = JsonFault{reason, offset};
+  bool fail(std::string_view reason, std::size_t offset) noexcept {
+    fault_ = {reason, offset};
+    return false;
   }
-  bool in_object() const noexcept { return is_object_[depth_ - 1]; }
+  bool fail(std::string_view reason) noexcept { return fail(reason, at_); }
+  void skip_blanks() noexcept {
+    at_ = std::min(json_.find_first_not_of(" \t\r\n", at_), json_.size());
+  }
+  // Goes to the next token.
+  bool more(std::string_view reason = "unexpected_end") noexcept {
+    skip_blanks();
+    return at_ < json_.size() || fail(reason);
+  }
 
-  void step() noexcept;
-  void value(char first) noexcept;
-  void open(bool object) noexcept;
-  void close() noexcept;
-  void separator(char c) noexcept;
-  void string() noexcept;
-  void scalar() noexcept;
+  bool value(std::size_t depth) noexcept;
+  bool container(std::size_t depth, char close) noexcept;
+  bool key() noexcept;
+  bool string() noexcept;
+  bool scalar() noexcept;
 
   std::string_view json_;
   std::size_t at_ = 0;
-  Due due_ = Due::kValue;
-  std::size_t depth_ = 0;
-  std::bitset<kJsonDepthMax> is_object_;
-  bool done_ = false;
-  std::optional<JsonFault> fault_;
+  JsonFault fault_;
 };
 
-void Scan::step() noexcept {
-  at_ = std::min(json_.find_first_not_of(" \t\r\n", at_), json_.size());
-  if (at_ == json_.size()) {
-    if (depth_ == 0 && due_ == Due::kSeparator) {
-      done_ = true;
-    } else {
-      fail(depth_ == 0 ? "empty" : "unexpected_end", at_);
+// As deep as the reader's recursion.
+// NOLINTNEXTLINE(misc-no-recursion)
+bool Scan::value(std::size_t depth) noexcept {
+  switch (json_[at_]) {
+    case '[':
+      return container(depth, ']');
+    case '{':
+      return container(depth, '}');
+    case '"':
+      return string();
+    default:
+      return scalar();
+  }
+}
+
+// NOLINTNEXTLINE(misc-no-recursion)
+bool Scan::container(std::size_t depth, char close) noexcept {
+  if (depth == kJsonDepthMax) {
+    return fail("too_deep");
+  }
+  ++at_;
+  if (!more()) {
+    return false;
+  }
+  char c = ',';
+  if (json_[at_] == close) {
+    c = json_[at_++];
+  }
+  while (c != close) {
+    if (!more() || (close == '}' && !key()) || !value(depth + 1) || !more()) {
+      return false;
     }
-    return;
-  }
-  const char c = json_[at_];
-  switch (due_) {
-    case Due::kElement:
-      return c == ']' ? close() : value(c);
-    case Due::kValue:
-      return value(c);
-    case Due::kMember:
-      if (c == '}') {
-        return close();
-      }
-      [[fallthrough]];
-    case Due::kKey:
-      if (c != '"') {
-        return fail("unexpected_token", at_);
-      }
-      string();
-      due_ = Due::kColon;
-      return;
-    case Due::kColon:
-      if (c != ':') {
-        return fail("unexpected_token", at_);
-      }
-      ++at_;
-      due_ = Due::kValue;
-      return;
-    case Due::kSeparator:
-      return separator(c);
-  }
-}
-
-void Scan::separator(char c) noexcept {
-  if (depth_ == 0) {
-    return fail("trailing_content", at_);
-  }
-  if (c == ',') {
+    c = json_[at_];
+    if (c != ',' && c != close) {
+      return fail("unexpected_token");
+    }
     ++at_;
-    due_ = in_object() ? Due::kKey : Due::kValue;
-  } else if (c == (in_object() ? '}' : ']')) {
-    close();
-  } else {
-    fail("unexpected_token", at_);
   }
+  return true;
 }
 
-void Scan::value(char first) noexcept {
-  if (first == '[' || first == '{') {
-    return open(first == '{');
+bool Scan::key() noexcept {
+  if (json_[at_] != '"') {
+    return fail("unexpected_token");
   }
-  due_ = Due::kSeparator;
-  return first == '"' ? string() : scalar();
-}
-
-void Scan::open(bool object) noexcept {
-  if (depth_ == kJsonDepthMax) {
-    return fail("too_deep", at_);
+  if (!string() || !more()) {
+    return false;
   }
-  is_object_[depth_++] = object;
-  due_ = object ? Due::kMember : Due::kElement;
+  if (json_[at_] != ':') {
+    return fail("unexpected_token");
+  }
   ++at_;
+  return more();
 }
 
-void Scan::close() noexcept {
-  --depth_;
-  ++at_;
-  due_ = Due::kSeparator;
-}
-
-void Scan::string() noexcept {
+bool Scan::string() noexcept {
   const std::size_t quote = at_++;
   while (at_ < json_.size()) {
     const char c = json_[at_];
     if (c == '"') {
       ++at_;
-      return;
+      return true;
     }
     if (is_control(c)) {
-      return fail("control_character", at_);
+      return fail("control_character");
     }
     std::size_t length = 1;
-    if (c == '\\') {
-      const std::string_view rest = json_.substr(at_);
-      if (rest.size() > 1 && is_control(rest[1])) {
+    if (c == '\\' && at_ + 1 < json_.size()) {
+      if (is_control(json_[at_ + 1])) {
         return fail("control_character", at_ + 1);
       }
-      length = rest.size() > 1 ? escape_length(rest) : 1;
+      length = escape_length(json_.substr(at_));
       if (length == 0) {
-        return fail("invalid_escape", at_);
+        return fail("invalid_escape");
       }
     }
     at_ += length;
   }
-  fail("unclosed_string", quote);
+  return fail("unclosed_string", quote);
 }
 
 // A literal or a number. It ends at white space, a control character or a
 // structural character.
-void Scan::scalar() noexcept {
+bool Scan::scalar() noexcept {
   const std::size_t start = at_;
   while (at_ < json_.size() && !is_control(json_[at_]) &&
          std::string_view(" ,:[]{}").find(json_[at_]) ==
              std::string_view::npos) {
     ++at_;
   }
-  const std::string_view token = json_.substr(start, at_ - start);
-  if (token == "null" || token == "true" || token == "false") {
-    return;
+  const auto read = read_json_scalar(json_.substr(start, at_ - start));
+  const auto* fault = std::get_if<JsonFault>(&read);
+  return fault == nullptr || fail(fault->reason, start);
+}
+
+// Takes one digit or more off the front.
+bool take_digits(std::string_view& rest) noexcept {
+  const std::size_t size = rest.size();
+  while (!rest.empty() && is_digit(rest.front())) {
+    rest.remove_prefix(1);
   }
-  if (token.empty() ||
-      (token[0] != '-' && !is_digit(token[0]) && !is_letter(token[0]))) {
-    return fail("unexpected_token", start);
-  }
-  if (is_letter(token[0])) {
-    return fail("invalid_literal", start);
-  }
-  const NumberKind kind = number_kind(token);
-  std::int64_t integer = 0;
-  double real = 0;
-  const char* const end = token.data() + token.size();
-  if (kind == NumberKind::kInvalid) {
-    fail("invalid_number", start);
-  } else if ((kind == NumberKind::kInteger
-                  ? std::from_chars(token.data(), end, integer)
-                  : std::from_chars(token.data(), end, real))
-                 .ec != std::errc{}) {
-    fail("number_out_of_range", start);
-  }
+  return rest.size() < size;
 }
 
 }  // namespace
 
-NumberKind number_kind(std::string_view token) noexcept {
-  NumberKind kind = NumberKind::kInteger;
-  std::size_t at = token.starts_with('-') ? 1 : 0;
-  std::size_t end = digits_end(token, at);
-  if (end == at || (token[at] == '0' && end > at + 1)) {
-    return NumberKind::kInvalid;
+JsonScalar read_json_scalar(std::string_view token) noexcept {
+  if (token == "null") {
+    return nullptr;
   }
-  if (end < token.size() && token[end] == '.') {
-    kind = NumberKind::kReal;
-    at = end + 1;
-    end = digits_end(token, at);
-    if (end == at) {
-      return NumberKind::kInvalid;
+  if (token == "true" || token == "false") {
+    return token == "true";
+  }
+  const char first = token.empty() ? ' ' : token.front();
+  if (is_letter(first)) {
+    return JsonFault{"invalid_literal", 0};
+  }
+  if (first != '-' && !is_digit(first)) {
+    return JsonFault{"unexpected_token", 0};
+  }
+  const JsonFault invalid{"invalid_number", 0};
+  std::string_view rest = token;
+  rest.remove_prefix(first == '-' ? 1 : 0);
+  const bool leading_zero = rest.starts_with('0');
+  const std::size_t whole = rest.size();
+  if (!take_digits(rest) || (leading_zero && whole - rest.size() > 1)) {
+    return invalid;
+  }
+  const bool integer = rest.empty();
+  if (rest.starts_with('.')) {
+    rest.remove_prefix(1);
+    if (!take_digits(rest)) {
+      return invalid;
     }
   }
-  if (end < token.size() && to_lower(token[end]) == 'e') {
-    kind = NumberKind::kReal;
-    at = end + 1;
-    if (at < token.size() && (token[at] == '+' || token[at] == '-')) {
-      ++at;
+  if (!rest.empty() && to_lower(rest.front()) == 'e') {
+    rest.remove_prefix(1);
+    if (rest.starts_with('+') || rest.starts_with('-')) {
+      rest.remove_prefix(1);
     }
-    end = digits_end(token, at);
-    if (end == at) {
-      return NumberKind::kInvalid;
+    if (!take_digits(rest)) {
+      return invalid;
     }
   }
-  return end == token.size() ? kind : NumberKind::kInvalid;
+  if (!rest.empty()) {
+    return invalid;
+  }
+  const auto converted = [token](auto number) -> JsonScalar {
+    if (std::from_chars(token.data(), token.data() + token.size(), number).ec !=
+        std::errc{}) {
+      return JsonFault{"number_out_of_range", 0};
+    }
+    return number;
+  };
+  return integer ? converted(std::int64_t{}) : converted(double{});
 }
 
 std::optional<JsonFault> find_json_fault(std::string_view json) noexcept {
   if (const auto at = utf8_error_offset(json)) {
     return JsonFault{"invalid_utf8", *at};
   }
-  return Scan(json).run();
+  Scan scan(json);
+  if (scan.document()) {
+    return std::nullopt;
+  }
+  return scan.fault();
 }
 
 }  // namespace webhooks

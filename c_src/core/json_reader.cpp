@@ -6,7 +6,6 @@
 
 #include <simdjson.h>
 
-#include <charconv>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -156,31 +155,15 @@ bool Reader::string(od::value& value) {
 // Numbers are not converted by simdjson: before 3.6.4 it reads
 // 0.95000000000000000000 as 0.0276628 (simdjson/simdjson#2093).
 bool Reader::scalar(std::string_view token) {
-  if (token == "null") {
-    events_.null();
-    return true;
-  }
-  if (token == "true" || token == "false") {
-    events_.boolean(token == "true");
-    return true;
-  }
-  const NumberKind kind = number_kind(token);
-  const char* const end = token.data() + token.size();
-  if (kind == NumberKind::kInteger) {
-    std::int64_t integer = 0;
-    if (std::from_chars(token.data(), end, integer).ec != std::errc{}) {
-      return false;
-    }
-    events_.integer(integer);
-    return true;
-  }
-  double real = 0;
-  if (kind == NumberKind::kInvalid ||
-      std::from_chars(token.data(), end, real).ec != std::errc{}) {
-    return false;
-  }
-  events_.number(real);
-  return true;
+  struct Emit {
+    JsonEvents& events;
+    bool operator()(const JsonFault& /*fault*/) { return false; }
+    bool operator()(std::nullptr_t) { return events.null(), true; }
+    bool operator()(bool value) { return events.boolean(value), true; }
+    bool operator()(std::int64_t value) { return events.integer(value), true; }
+    bool operator()(double value) { return events.number(value), true; }
+  };
+  return std::visit(Emit{events_}, read_json_scalar(token));
 }
 
 }  // namespace

@@ -27,7 +27,6 @@ constexpr std::size_t kSecretBytesMax = 64;
 constexpr std::size_t kSecretBytesMade = 32;
 constexpr std::string_view kVersion = "v1,";
 constexpr std::size_t kMacBytes = 32;
-constexpr std::size_t kIdBytesMax = 255;
 
 constexpr std::size_t base64_size(std::size_t bytes) noexcept {
   return (bytes + 2) / 3 * 4;
@@ -35,24 +34,21 @@ constexpr std::size_t base64_size(std::size_t bytes) noexcept {
 constexpr std::size_t kSignatureBytes =
     kVersion.size() + base64_size(kMacBytes);
 
-template <std::size_t Size>
+// Room for a secret, or for its base64 and the NUL that OpenSSL adds.
 class SecretBytes {
  public:
   SecretBytes() = default;
   SecretBytes(const SecretBytes&) = delete;
   SecretBytes& operator=(const SecretBytes&) = delete;
-  ~SecretBytes() { OPENSSL_cleanse(bytes_.data(), Size); }
+  ~SecretBytes() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
 
   unsigned char* data() noexcept { return bytes_.data(); }
-  std::span<const unsigned char> first(std::size_t size) const noexcept {
-    return std::span(bytes_).first(size);
-  }
   std::string_view text(std::size_t size) const noexcept {
     return {reinterpret_cast<const char*>(bytes_.data()), size};
   }
 
  private:
-  std::array<unsigned char, Size> bytes_;
+  std::array<unsigned char, base64_size(kSecretBytesMax) + 1> bytes_;
 };
 
 Error crypto_error() { return Error{"crypto", "OpenSSL failed"}; }
@@ -64,9 +60,8 @@ const unsigned char* octets(std::string_view text) noexcept {
 // Decodes a secret. Returns its size, or nullopt if `base64` is not canonical
 // or the size is out of range. OpenSSL's decoder also takes white space and
 // leftover bits, so the result is encoded again and compared.
-std::optional<std::size_t> decode_secret(
-    std::string_view base64,
-    SecretBytes<base64_size(kSecretBytesMax)>& secret) noexcept {
+std::optional<std::size_t> decode_secret(std::string_view base64,
+                                         SecretBytes& secret) noexcept {
   if (base64.size() % 4 != 0 || base64.size() < base64_size(kSecretBytesMin) ||
       base64.size() > base64_size(kSecretBytesMax)) {
     return std::nullopt;
@@ -78,12 +73,10 @@ std::optional<std::size_t> decode_secret(
     return std::nullopt;
   }
   const std::size_t size = static_cast<std::size_t>(decoded) - padding;
-  if (size < kSecretBytesMin || size > kSecretBytesMax) {
-    return std::nullopt;
-  }
-  SecretBytes<base64_size(kSecretBytesMax) + 1> again;  // and a NUL
+  SecretBytes again;
   EVP_EncodeBlock(again.data(), secret.data(), static_cast<int>(size));
-  if (again.text(base64.size()) != base64) {
+  if (size < kSecretBytesMin || size > kSecretBytesMax ||
+      again.text(base64.size()) != base64) {
     return std::nullopt;
   }
   return size;
@@ -120,30 +113,9 @@ const EVP_MAC_CTX* hmac_template() noexcept {
   return earlier;
 }
 
-// `id.timestamp.`, which is signed in front of the body.
-class Preamble {
- public:
-  Preamble(std::string_view id, std::int64_t unix_seconds) noexcept {
-    char* at = std::copy(id.begin(), id.end(), text_.data());
-    *at++ = '.';
-    at = std::to_chars(at, text_.data() + text_.size() - 1, unix_seconds).ptr;
-    *at++ = '.';
-    size_ = static_cast<std::size_t>(at - text_.data());
-  }
-  std::string_view text() const noexcept { return {text_.data(), size_}; }
-
- private:
-  static constexpr std::size_t kTimestampBytesMax = 20;
-  std::array<char, kIdBytesMax + kTimestampBytesMax + 2> text_;
-  std::size_t size_ = 0;
-};
-
 std::optional<Error> check_message(std::string_view id,
                                    std::int64_t unix_seconds) {
-  // The dot separates the parts of the signed text.
-  const auto allowed = [](char c) { return c > ' ' && c <= '~' && c != '.'; };
-  if (id.empty() || id.size() > kIdBytesMax ||
-      !std::ranges::all_of(id, allowed)) {
+  if (!is_message_id(id)) {
     return Error{"invalid_id", "1 to 255 visible ASCII characters and no dot"};
   }
   if (unix_seconds < 0) {
@@ -152,28 +124,18 @@ std::optional<Error> check_message(std::string_view id,
   return std::nullopt;
 }
 
-std::optional<Error> check_key_count(std::size_t count) {
-  if (count == 0) {
-    return Error{"no_keys", ""};
-  }
-  if (count > kSigningKeysMax) {
-    return Error{"too_many_keys", "at most 10"};
-  }
-  return std::nullopt;
-}
-
 std::optional<Error> check_clock(std::int64_t unix_seconds, std::int64_t now,
                                  std::int64_t tolerance_s) {
-  const bool old = unix_seconds < now;
   const auto [earlier, later] = std::minmax(unix_seconds, now);
   // The difference may need 64 bits without a sign.
   const auto distance =
       static_cast<std::uint64_t>(later) - static_cast<std::uint64_t>(earlier);
-  if (distance >
+  if (distance <=
       static_cast<std::uint64_t>(std::max<std::int64_t>(tolerance_s, 0))) {
-    return Error{old ? "timestamp_too_old" : "timestamp_too_new", ""};
+    return std::nullopt;
   }
-  return std::nullopt;
+  return Error{unix_seconds < now ? "timestamp_too_old" : "timestamp_too_new",
+               ""};
 }
 
 // Calls `visit` with each space-separated entry until it returns true. Returns
@@ -200,6 +162,13 @@ bool may_be_signature(std::string_view entry) noexcept {
 
 }  // namespace
 
+// The dot separates the parts of the signed text.
+bool is_message_id(std::string_view id) noexcept {
+  return !id.empty() && id.size() <= kMessageIdBytesMax &&
+         std::ranges::all_of(
+             id, [](char c) { return c > ' ' && c <= '~' && c != '.'; });
+}
+
 void SigningKey::ContextFree::operator()(
     evp_mac_ctx_st* context) const noexcept {
   EVP_MAC_CTX_free(context);
@@ -208,28 +177,19 @@ void SigningKey::ContextFree::operator()(
 SigningKey::SigningKey(Context context) noexcept
     : context_(std::move(context)) {}
 
-SigningKey::Context SigningKey::keyed_context(
-    std::span<const unsigned char> secret) noexcept {
-  const EVP_MAC_CTX* blank = hmac_template();
-  Context context(blank == nullptr ? nullptr : EVP_MAC_CTX_dup(blank));
-  if (context &&
-      EVP_MAC_init(context.get(), secret.data(), secret.size(), nullptr) != 1) {
-    context.reset();
-  }
-  return context;
-}
-
 Result<SigningKey> SigningKey::parse(std::string_view encoded) {
   std::optional<std::size_t> size;
-  SecretBytes<base64_size(kSecretBytesMax)> secret;
+  SecretBytes secret;
   if (encoded.starts_with(kSecretPrefix)) {
     size = decode_secret(encoded.substr(kSecretPrefix.size()), secret);
   }
   if (!size) {
     return Error{"invalid_key", "whsec_ and base64 of 24 to 64 bytes"};
   }
-  Context context = keyed_context(secret.first(*size));
-  if (!context) {
+  const EVP_MAC_CTX* blank = hmac_template();
+  Context context(blank == nullptr ? nullptr : EVP_MAC_CTX_dup(blank));
+  if (!context ||
+      EVP_MAC_init(context.get(), secret.data(), *size, nullptr) != 1) {
     return crypto_error();
   }
   return SigningKey(std::move(context));
@@ -241,15 +201,22 @@ Status SigningKey::append_signature(std::string_view id,
   if (auto error = check_message(id, unix_seconds)) {
     return *std::move(error);
   }
-  const Preamble preamble(id, unix_seconds);
-  const std::string_view front = preamble.text();
+  // `id.timestamp.`, which is signed in front of the body.
+  constexpr std::size_t kTimestampBytesMax = 20;
+  std::array<char, kMessageIdBytesMax + kTimestampBytesMax + 2> front;
+  char* end = std::ranges::copy(id, front.data()).out;
+  *end++ = '.';
+  end = std::to_chars(end, front.data() + front.size() - 1, unix_seconds).ptr;
+  *end++ = '.';
+  const auto front_bytes = static_cast<std::size_t>(end - front.data());
   std::array<unsigned char, kMacBytes> mac;
   std::size_t written = 0;
   EVP_MAC_CTX* context = context_.get();
   // EVP_MAC_init without a key keeps the key and restores the hash states of
   // its two pads.
   if (EVP_MAC_init(context, nullptr, 0, nullptr) != 1 ||
-      EVP_MAC_update(context, octets(front), front.size()) != 1 ||
+      EVP_MAC_update(context, octets({front.data(), front_bytes}),
+                     front_bytes) != 1 ||
       EVP_MAC_update(context, octets(body), body.size()) != 1 ||
       EVP_MAC_final(context, mac.data(), &written, mac.size()) != 1 ||
       written != mac.size()) {
@@ -267,8 +234,11 @@ bool prepare_signing() noexcept { return hmac_template() != nullptr; }
 Result<std::string> sign(std::span<const std::string_view> keys,
                          std::string_view id, std::int64_t unix_seconds,
                          std::string_view body) {
-  if (auto error = check_key_count(keys.size())) {
-    return *std::move(error);
+  if (keys.empty()) {
+    return Error{"no_keys", ""};
+  }
+  if (keys.size() > kSigningKeysMax) {
+    return Error{"too_many_keys", "at most 10"};
   }
   std::string header;
   header.reserve(keys.size() * (kSignatureBytes + 1));
@@ -293,9 +263,6 @@ Status verify(std::span<const std::string_view> keys, std::string_view id,
               std::int64_t unix_seconds, std::string_view header,
               std::string_view body, std::int64_t now_unix_seconds,
               std::int64_t tolerance_s) {
-  if (auto error = check_key_count(keys.size())) {
-    return *std::move(error);
-  }
   if (auto error = check_message(id, unix_seconds)) {
     return *std::move(error);
   }
@@ -324,11 +291,11 @@ Status verify(std::span<const std::string_view> keys, std::string_view id,
 }
 
 Result<std::string> generate_secret() {
-  SecretBytes<kSecretBytesMade> secret;
+  SecretBytes secret;
   if (RAND_priv_bytes(secret.data(), kSecretBytesMade) != 1) {
     return crypto_error();
   }
-  SecretBytes<base64_size(kSecretBytesMade) + 1> base64;  // and a NUL
+  SecretBytes base64;
   EVP_EncodeBlock(base64.data(), secret.data(), kSecretBytesMade);
   return std::string(kSecretPrefix)
       .append(base64.text(base64_size(kSecretBytesMade)));

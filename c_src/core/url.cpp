@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <memory>
 #include <utility>
 
@@ -86,38 +85,28 @@ struct HostAndPort {
 };
 
 Result<HostAndPort> split_authority(std::string_view authority) {
-  std::size_t host_end = 0;
+  std::size_t host_end = std::min(authority.find(':'), authority.size());
   if (authority.front() == '[') {
-    host_end = authority.find(']');
-    if (host_end == std::string_view::npos) {
+    host_end = authority.find(']') + 1;  // 0: none
+    if (host_end == 0) {
       return Error{"invalid_host", "an unclosed bracket"};
     }
-    ++host_end;
-  } else {
-    host_end = std::min(authority.find(':'), authority.size());
   }
   HostAndPort result{authority.substr(0, host_end), std::nullopt};
   if (result.host.empty()) {
     return Error{"missing_host", ""};
   }
   std::string_view port = authority.substr(host_end);
-  if (port.empty()) {
+  if (port.empty() || port == ":") {  // by RFC 3986 the same
     return result;
   }
   if (port.front() != ':') {
     return Error{"malformed", "text after the closing bracket"};
   }
-  port.remove_prefix(1);
-  if (port.empty()) {
-    return result;  // by RFC 3986 the same as no port
-  }
-  std::uint16_t number = 0;
-  const char* last = port.data() + port.size();
-  const auto [end, status] = std::from_chars(port.data(), last, number);
-  if (status != std::errc{} || end != last) {
+  result.port = to_integer<std::uint16_t>(port.substr(1));
+  if (!result.port) {
     return Error{"malformed", "a port must be a number up to 65535"};
   }
-  result.port = number;
   return result;
 }
 
@@ -155,30 +144,26 @@ std::optional<Url> ask_curl(const std::string& text) {
       curl_url_set(handle.get(), CURLUPART_URL, text.c_str(), 0) != CURLUE_OK) {
     return std::nullopt;
   }
-  const auto part = [&](CURLUPart which,
-                        unsigned flags) -> std::optional<std::string> {
+  bool complete = true;
+  const auto part = [&](CURLUPart which, unsigned flags) {
     char* raw = nullptr;
     const CURLUcode status = curl_url_get(handle.get(), which, &raw, flags);
     const CurlText owned(raw);
-    if (status != CURLUE_OK || raw == nullptr) {
-      return std::nullopt;
-    }
-    return std::string(raw);
+    complete = complete && status == CURLUE_OK && raw != nullptr;
+    return std::string(complete ? raw : "");
   };
-  const auto whole = part(CURLUPART_URL, CURLU_NO_DEFAULT_PORT);
-  const auto scheme = part(CURLUPART_SCHEME, 0);
-  auto host = part(CURLUPART_HOST, 0);
-  const auto port = part(CURLUPART_PORT, CURLU_DEFAULT_PORT);
-  if (!whole || !scheme || !host || !port) {
+  Url url;
+  url.text = part(CURLUPART_URL, CURLU_NO_DEFAULT_PORT);
+  url.scheme = part(CURLUPART_SCHEME, 0);
+  url.host = part(CURLUPART_HOST, 0);
+  const auto port =
+      to_integer<std::uint16_t>(part(CURLUPART_PORT, CURLU_DEFAULT_PORT));
+  if (!complete || !port) {
     return std::nullopt;
   }
-  if (host->starts_with('[') && host->ends_with(']')) {
-    *host = host->substr(1, host->size() - 2);
-  }
-  Url url{*whole, *scheme, *std::move(host), {}, 0, std::nullopt};
-  const char* last = port->data() + port->size();
-  if (std::from_chars(port->data(), last, url.port).ptr != last) {
-    return std::nullopt;
+  url.port = *port;
+  if (url.host.starts_with('[') && url.host.ends_with(']')) {
+    url.host = url.host.substr(1, url.host.size() - 2);
   }
   url.literal = IpAddress::parse(url.host);
   return url;
@@ -197,34 +182,21 @@ Result<Url> normalize(const Parts& parts, const CanonicalHost& host,
   if (text.size() > kUrlBytesMax) {
     return Error{"too_long", "when normalized"};
   }
-
-  const Error malformed{"malformed", "curl refuses it or reads it differently"};
-  auto first = ask_curl(text);
-  if (!first) {
-    return malformed;
+  auto url = ask_curl(text);
+  if (!url || ask_curl(url->text) != url || url->scheme != parts.scheme ||
+      url->port != port ||
+      (url->literal && url->literal->to_string() != url->host) ||
+      (!host.numeric &&
+       (url->host != host.text ||
+        url->literal.has_value() != host.literal.has_value()))) {
+    return Error{"malformed", "curl refuses it or reads it differently"};
   }
-  const auto second = ask_curl(first->text);
-  if (!second || second->text != first->text || second->host != first->host ||
-      second->port != first->port || second->scheme != first->scheme) {
-    return malformed;
+  if (host.numeric && !url->literal) {
+    return Error{"invalid_host",
+                 "it ends in a number but is not an IPv4 address"};
   }
-  if (first->scheme != parts.scheme || first->port != port) {
-    return malformed;
-  }
-  if (first->literal && first->literal->to_string() != first->host) {
-    return malformed;
-  }
-  if (host.numeric) {
-    if (!first->literal) {
-      return Error{"invalid_host",
-                   "it ends in a number but is not an IPv4 address"};
-    }
-  } else if (first->host != host.text ||
-             first->literal.has_value() != host.literal.has_value()) {
-    return malformed;
-  }
-  first->host_unicode = host.unicode;
-  return *std::move(first);
+  url->host_unicode = host.unicode;
+  return *std::move(url);
 }
 
 std::optional<Error> refuse_by_policy(const Url& url, bool international,

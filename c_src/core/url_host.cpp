@@ -9,7 +9,7 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
+#include <cstdint>
 #include <memory>
 
 #include "core/ascii.hpp"
@@ -34,10 +34,6 @@ using IdnText = std::unique_ptr<char, IdnFree>;
 
 Error invalid_host(const char* why) { return Error{"invalid_host", why}; }
 
-bool is_ascii(char c) noexcept { return static_cast<unsigned char>(c) < 0x80; }
-bool is_hex(char c) noexcept {
-  return is_digit(c) || (to_lower(c) >= 'a' && to_lower(c) <= 'f');
-}
 // The underscore is not for host names, but names with one resolve and answer.
 bool is_name_character(char c) noexcept {
   return is_letter(c) || is_digit(c) || c == '-' || c == '_';
@@ -51,12 +47,12 @@ std::optional<std::string> percent_decode(std::string_view text) {
       decoded.push_back(text[i]);
       continue;
     }
-    if (i + 2 >= text.size() || !is_hex(text[i + 1]) || !is_hex(text[i + 2])) {
+    const std::string_view digits = text.substr(i + 1, 2);
+    const auto byte = to_integer<std::uint8_t>(digits, 16);
+    if (digits.size() != 2 || !byte) {
       return std::nullopt;
     }
-    unsigned byte = 0;
-    std::from_chars(&text[i + 1], &text[i] + 3, byte, 16);
-    decoded.push_back(static_cast<char>(byte));
+    decoded.push_back(static_cast<char>(*byte));
     i += 2;
   }
   return decoded;
@@ -120,7 +116,7 @@ bool is_number(std::string_view label) noexcept {
     return true;
   }
   return label.starts_with("0x") &&
-         std::ranges::all_of(label.substr(2), is_hex);
+         std::ranges::all_of(label.substr(2), is_hex_digit);
 }
 
 Result<CanonicalHost> ipv6_literal(std::string_view bracketed) {

@@ -18,14 +18,24 @@ namespace webhooks::nif {
 // clang-format on
 
 namespace atoms {
-#define X(name) extern ERL_NIF_TERM name;
+#define X(name) inline ERL_NIF_TERM name;
 WEBHOOKS_ATOMS(X)
 #undef X
-extern ERL_NIF_TERM struct_key;      // __struct__
-extern ERL_NIF_TERM attempt_module;  // Plausible.Webhooks.Attempt
+inline ERL_NIF_TERM struct_key;      // __struct__
+inline ERL_NIF_TERM attempt_module;  // Plausible.Webhooks.Attempt
 }  // namespace atoms
 
 // Only the first call writes, as in create_basic_atoms.
-void create_atoms(ErlNifEnv* env) noexcept;
+inline void create_atoms(ErlNifEnv* env) noexcept {
+  [[maybe_unused]] static const bool created = [env] {
+#define X(name) atoms::name = enif_make_atom(env, #name);
+    WEBHOOKS_ATOMS(X)
+#undef X
+    atoms::struct_key = enif_make_atom(env, "__struct__");
+    atoms::attempt_module =
+        enif_make_atom(env, "Elixir.Plausible.Webhooks.Attempt");
+    return true;
+  }();
+}
 
 }  // namespace webhooks::nif

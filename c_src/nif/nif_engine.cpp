@@ -6,7 +6,6 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <vector>
 
 #include "nif/nif_atoms.hpp"
@@ -14,20 +13,19 @@
 #include "nif/nif_engine_reports.hpp"
 #include "nif/nif_exit_gate.hpp"
 #include "nif/nif_functions.hpp"
+#include "nif/nif_resource.hpp"
 #include "webhooks/engine.hpp"
 
 namespace webhooks::nif {
 namespace {
 
-struct EngineResource {
-  std::unique_ptr<Engine> engine;
-  UrlPolicy policy;  // of put_endpoint; never changes
-  std::size_t body_bytes_max = 0;
-  std::atomic<bool> torn_down{false};
-};
+// What a normal scheduler may submit; more moves to a dirty one.
+constexpr std::size_t kSubmitMax = 256;
+constexpr std::size_t kSubmitBytesMax = std::size_t{256} * 1024;
+constexpr std::int64_t kMaxWaitMs = 100;
+constexpr std::int64_t kDrainMsMax = 600'000;
 
-// Atomic: an upgrade writes it while dirty schedulers read it.
-std::atomic<ErlNifResourceType*> engine_type{nullptr};
+struct EngineResource;
 
 // All live engines, for the exit of the process. It leaks: a static destructor
 // would run while other threads still use it.
@@ -40,19 +38,25 @@ Registry& registry() {
   return *instance;
 }
 
-// What a normal scheduler may submit; more moves to a dirty one.
-constexpr std::size_t kSubmitMax = 256;
-constexpr std::size_t kSubmitBytesMax = std::size_t{256} * 1024;
-constexpr std::int64_t kMaxWaitMs = 100;
-constexpr std::int64_t kDrainMsMax = 600'000;
+struct EngineResource {
+  static constexpr char kName[] = "plausible_webhooks_engine";
 
-EngineResource* resource_of(ErlNifEnv* env, ERL_NIF_TERM term) {
-  void* object = nullptr;
-  if (enif_get_resource(env, term, engine_type.load(), &object) == 0) {
-    return nullptr;
-  }
-  return static_cast<EngineResource*>(object);
-}
+  EngineResource(std::unique_ptr<Engine> started, UrlPolicy its_policy,
+                 std::size_t its_body_bytes_max) noexcept
+      : engine(std::move(started)),
+        policy(std::move(its_policy)),
+        body_bytes_max(its_body_bytes_max) {}
+  ~EngineResource();
+  EngineResource(const EngineResource&) = delete;
+  EngineResource& operator=(const EngineResource&) = delete;
+
+  void owner_down() noexcept { engine->request_stop(); }
+
+  std::unique_ptr<Engine> engine;
+  const UrlPolicy policy;  // of put_endpoint
+  const std::size_t body_bytes_max;
+  std::atomic<bool> torn_down{false};
+};
 
 void* close_engine(void* argument) {
   const GatePass pass;  // outlives the engine
@@ -66,64 +70,27 @@ void* close_engine(void* argument) {
 
 // Closing thousands of connections takes longer than a destructor may, which
 // runs on whatever scheduler drops the last reference.
-void close_elsewhere(std::unique_ptr<Engine> engine) noexcept {
-  engine->request_stop();
-  run_detached(close_engine, engine.release());
-}
-
-void destroy(ErlNifEnv* /*env*/, void* object) noexcept {
-  auto* resource = static_cast<EngineResource*>(object);
+EngineResource::~EngineResource() {
   try {
     const std::lock_guard<std::mutex> lock(registry().mutex);
-    std::erase(registry().engines, resource);
+    std::erase(registry().engines, this);
   } catch (...) {  // NOLINT(bugprone-empty-catch): nobody to tell
   }
-  if (resource->engine && !resource->torn_down.load()) {
-    close_elsewhere(std::move(resource->engine));
-  }
-  resource->~EngineResource();
-}
-
-void owner_down(ErlNifEnv* /*env*/, void* object, ErlNifPid* /*pid*/,
-                ErlNifMonitor* /*monitor*/) noexcept {
-  auto* resource = static_cast<EngineResource*>(object);
-  if (resource->engine) {
-    resource->engine->request_stop();
+  if (!torn_down.load()) {
+    engine->request_stop();
+    run_detached(close_engine, engine.release());
   }
 }
 
-ERL_NIF_TERM start_engine(ErlNifEnv* env, EngineOptions options) {
-  const UrlPolicy policy = options.policy;
-  const std::size_t body_bytes_max = options.body_bytes_max;
-  auto engine = Engine::create(std::move(options));
-  if (!engine.ok()) {
-    const Error& error = engine.error();
-    return error.reason == "invalid_option"
-               ? error_term(env, invalid_option(error.detail))
-               : make_error(env, error.reason);
-  }
-  void* memory =
-      enif_alloc_resource(engine_type.load(), sizeof(EngineResource));
-  if (memory == nullptr) {
-    return make_error(env, "system_limit");
-  }
-  auto* resource = new (memory) EngineResource();
-  const ERL_NIF_TERM term = enif_make_resource(env, resource);
-  enif_release_resource(resource);
-  resource->engine = std::move(engine).value();
-  resource->policy = policy;
-  resource->body_bytes_max = body_bytes_max;
-  {
-    const std::lock_guard<std::mutex> lock(registry().mutex);
-    registry().engines.push_back(resource);
-  }
-  ErlNifPid self;
-  // Not zero: the caller is dead already.
-  if (enif_self(env, &self) == nullptr ||
-      enif_monitor_process(env, resource, &self, nullptr) != 0) {
-    resource->engine->request_stop();
-  }
-  return make_ok(env, term);
+EngineResource& resource_of(ErlNifEnv* env, ERL_NIF_TERM term) {
+  return Resource<EngineResource>::get(env, term);
+}
+
+// A wait in milliseconds, cut to `max`.
+std::uint32_t wait_ms(ErlNifEnv* env, ERL_NIF_TERM term, std::int64_t max) {
+  const auto wait = expected(as_int64(env, term));
+  expect(wait >= 0);
+  return static_cast<std::uint32_t>(std::min(wait, max));
 }
 
 bool is_long_work(ErlNifEnv* env, ERL_NIF_TERM list) {
@@ -133,9 +100,7 @@ bool is_long_work(ErlNifEnv* env, ERL_NIF_TERM list) {
   while (enif_get_list_cell(env, list, &head, &list) != 0) {
     ERL_NIF_TERM body;
     if (enif_get_map_value(env, head, atoms::body, &body) != 0) {
-      if (const auto binary = as_binary(env, body)) {
-        bytes += binary->size();
-      }
+      bytes += as_binary(env, body).value_or(std::string_view()).size();
     }
     if (++count > kSubmitMax || bytes > kSubmitBytesMax) {
       return true;
@@ -146,44 +111,24 @@ bool is_long_work(ErlNifEnv* env, ERL_NIF_TERM list) {
 
 WEBHOOKS_NIF(submit_list) {
   return guard(env, [&] {
-    EngineResource* resource = resource_of(env, argv[0]);
-    if (resource == nullptr) {
-      return enif_make_badarg(env);
-    }
+    EngineResource& resource = resource_of(env, argv[0]);
     std::vector<Delivery> deliveries;
-    const ReadStatus status = read_list(env, argv[1], [&](ERL_NIF_TERM item) {
-      const Delivery* previous =
-          deliveries.empty() ? nullptr : &deliveries.back();
-      Delivery delivery;
-      const ReadStatus read = read_delivery(env, item, resource->body_bytes_max,
-                                            previous, &delivery);
-      deliveries.push_back(std::move(delivery));
-      return read;
+    for_each_element(env, argv[1], [&](ERL_NIF_TERM item) {
+      deliveries.push_back(
+          read_delivery(env, item, resource.body_bytes_max,
+                        deliveries.empty() ? nullptr : &deliveries.back()));
+      return true;
     });
-    if (!status.ok()) {
-      return error_term(env, status);
-    }
-    const auto taken = resource->engine->submit(deliveries);
-    return taken.ok() ? make_ok(env, enif_make_uint64(env, taken.value()))
-                      : make_error(env, taken.error().reason);
+    return make_ok(
+        env,
+        enif_make_uint64(env, value_of(resource.engine->submit(deliveries))));
   });
-}
-
-ERL_NIF_TERM ok_list(ErlNifEnv* env, const std::vector<ERL_NIF_TERM>& terms) {
-  return make_ok(
-      env, enif_make_list_from_array(env, terms.data(),
-                                     static_cast<unsigned>(terms.size())));
 }
 
 }  // namespace
 
-bool open_engine_resource(ErlNifEnv* env, ErlNifResourceFlags flags) noexcept {
-  ErlNifResourceTypeInit init{};
-  init.dtor = destroy;
-  init.down = owner_down;
-  engine_type = enif_open_resource_type_x(env, "plausible_webhooks_engine",
-                                          &init, flags, nullptr);
-  return engine_type.load() != nullptr;
+bool open_engine_resource(ErlNifEnv* env) noexcept {
+  return Resource<EngineResource>::open_type(env);
 }
 
 void park_engines() noexcept {
@@ -198,44 +143,37 @@ void park_engines() noexcept {
 
 WEBHOOKS_NIF(nif_engine_start) {
   return guard_gated(env, [&] {
-    EngineOptions options;
-    const ReadStatus status = read_engine_options(env, argv[0], &options);
-    return status.ok() ? start_engine(env, std::move(options))
-                       : error_term(env, status);
+    EngineOptions options = read_engine_options(env, argv[0]);
+    UrlPolicy policy = options.policy;
+    const std::size_t body_bytes_max = options.body_bytes_max;
+    auto engine = Engine::create(std::move(options));
+    if (!engine.ok() && engine.error().reason == "invalid_option") {
+      return make_error(env, "invalid_option",
+                        static_atom(env, engine.error().detail));
+    }
+    const auto [resource, term] = Resource<EngineResource>::make(
+        env, value_of(std::move(engine)), std::move(policy), body_bytes_max);
+    const std::lock_guard<std::mutex> lock(registry().mutex);
+    registry().engines.push_back(&resource);
+    return make_ok(env, term);
   });
 }
 
 WEBHOOKS_NIF(nif_put_endpoint) {
   return guard_gated(env, [&] {
-    EngineResource* resource = resource_of(env, argv[0]);
-    if (resource == nullptr) {
-      return enif_make_badarg(env);
-    }
+    EngineResource& resource = resource_of(env, argv[0]);
     consume_us(env, 100);
-    Endpoint endpoint;
-    const ReadStatus read =
-        read_endpoint(env, argv[1], resource->policy, &endpoint);
-    if (!read.ok()) {
-      return error_term(env, read);
-    }
-    const Status put = resource->engine->put_endpoint(std::move(endpoint));
-    return put.ok() ? atoms::ok : make_error(env, put.error().reason);
+    value_of(resource.engine->put_endpoint(
+        read_endpoint(env, argv[1], resource.policy)));
+    return atoms::ok;
   });
 }
 
 WEBHOOKS_NIF(nif_delete_endpoint) {
   return guard(env, [&] {
-    EngineResource* resource = resource_of(env, argv[0]);
-    const auto id = as_binary(env, argv[1]);
-    if (resource == nullptr || !id) {
-      return enif_make_badarg(env);
-    }
-    // No endpoint has such an id, and copying it could take long.
-    if (id->size() > kWebhookIdBytesMax) {
-      return make_error(env, "invalid_webhook_id");
-    }
-    const Status status = resource->engine->delete_endpoint(std::string(*id));
-    return status.ok() ? atoms::ok : make_error(env, status.error().reason);
+    EngineResource& resource = resource_of(env, argv[0]);
+    value_of(resource.engine->delete_endpoint(read_webhook_id(env, argv[1])));
+    return atoms::ok;
   });
 }
 
@@ -252,52 +190,36 @@ WEBHOOKS_NIF(nif_submit) {
 
 WEBHOOKS_NIF(nif_run_once) {
   return guard_gated(env, [&] {
-    EngineResource* resource = resource_of(env, argv[0]);
-    const auto wait_ms = as_int64(env, argv[1]);
-    if (resource == nullptr || !wait_ms || *wait_ms < 0) {
-      return enif_make_badarg(env);
-    }
+    EngineResource& resource = resource_of(env, argv[0]);
     std::vector<Attempt> finished;
-    const Status status = resource->engine->run_once(
-        static_cast<std::uint32_t>(std::min(*wait_ms, kMaxWaitMs)), finished);
-    if (!status.ok()) {
-      return make_error(env, status.error().reason);
-    }
+    value_of(
+        resource.engine->run_once(wait_ms(env, argv[1], kMaxWaitMs), finished));
     std::vector<ERL_NIF_TERM> terms;
     terms.reserve(finished.size());
     for (const Attempt& attempt : finished) {
       terms.push_back(attempt_term(env, attempt));
     }
-    return ok_list(env, terms);
+    return make_ok(env, make_list(env, terms));
   });
 }
 
 WEBHOOKS_NIF(nif_stats) {
   return guard(env, [&] {
-    EngineResource* resource = resource_of(env, argv[0]);
-    return resource == nullptr ? enif_make_badarg(env)
-                               : stats_term(env, resource->engine->stats());
+    return stats_term(env, resource_of(env, argv[0]).engine->stats());
   });
 }
 
 WEBHOOKS_NIF(nif_engine_stop) {
   return guard_gated(env, [&] {
-    EngineResource* resource = resource_of(env, argv[0]);
-    const auto drain_ms = as_int64(env, argv[1]);
-    if (resource == nullptr || !drain_ms || *drain_ms < 0) {
-      return enif_make_badarg(env);
-    }
-    const auto unfinished = resource->engine->stop(
-        static_cast<std::uint32_t>(std::min(*drain_ms, kDrainMsMax)));
-    if (!unfinished.ok()) {
-      return make_error(env, unfinished.error().reason);
-    }
-    resource->torn_down.store(true);
+    EngineResource& resource = resource_of(env, argv[0]);
+    const auto unfinished =
+        value_of(resource.engine->stop(wait_ms(env, argv[1], kDrainMsMax)));
+    resource.torn_down.store(true);
     std::vector<ERL_NIF_TERM> ids;
-    for (const std::string& id : unfinished.value()) {
+    for (const std::string& id : unfinished) {
       ids.push_back(make_binary(env, id));
     }
-    return ok_list(env, ids);
+    return make_ok(env, make_list(env, ids));
   });
 }
 

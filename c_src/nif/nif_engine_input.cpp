@@ -1,12 +1,11 @@
-// Purpose: what the engine is given: options, endpoints and deliveries.
+// Purpose: what the engine is given: options, endpoints and deliveries. Sizes
+// are judged before anything is copied.
 // Ownership: results are plain values. No term is kept.
 // Thread: any scheduler.
 #include "nif/nif_engine_input.hpp"
 
 #include <algorithm>
-#include <array>
 #include <memory>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -18,334 +17,218 @@
 namespace webhooks::nif {
 namespace {
 
-template <class Struct>
-struct NumberField {
+constexpr std::size_t kWebhookIdBytesMax = 255;
+
+struct EndpointLimit {
   std::string_view name;
-  std::uint32_t Struct::*field;
+  std::uint32_t Endpoint::*limit;
 };
-using NumberOption = NumberField<EngineOptions>;
-using EndpointLimit = NumberField<Endpoint>;
-
-constexpr std::array kNumberOptions = {
-    NumberOption{"jitter_percent", &EngineOptions::jitter_percent},
-    NumberOption{"park_after_ms", &EngineOptions::park_after_ms},
-    NumberOption{"retry_after_max_ms", &EngineOptions::retry_after_max_ms},
-    NumberOption{"timeout_ms", &EngineOptions::timeout_ms},
-    NumberOption{"connect_timeout_ms", &EngineOptions::connect_timeout_ms},
-    NumberOption{"lane_in_flight_max", &EngineOptions::lane_in_flight_max},
-    NumberOption{"lane_rate_per_s", &EngineOptions::lane_rate_per_s},
-    NumberOption{"destination_in_flight_max",
-                 &EngineOptions::destination_in_flight_max},
-    NumberOption{"destination_rate_per_s",
-                 &EngineOptions::destination_rate_per_s},
-    NumberOption{"in_flight_max", &EngineOptions::in_flight_max},
-    NumberOption{"descriptors_max", &EngineOptions::descriptors_max},
-    NumberOption{"waiting_max", &EngineOptions::waiting_max},
-    NumberOption{"circuit_failures", &EngineOptions::circuit_failures},
-    NumberOption{"body_bytes_max", &EngineOptions::body_bytes_max},
-    NumberOption{"response_body_bytes_max",
-                 &EngineOptions::response_body_bytes_max},
-    NumberOption{"response_header_bytes_max",
-                 &EngineOptions::response_header_bytes_max},
-    NumberOption{"resolver_threads_max", &EngineOptions::resolver_threads_max},
-    NumberOption{"dns_timeout_ms", &EngineOptions::dns_timeout_ms},
-    NumberOption{"dns_cache_ms", &EngineOptions::dns_cache_ms},
-    NumberOption{"multi_handles", &EngineOptions::multi_handles},
+constexpr EndpointLimit kEndpointLimits[] = {
+    {"timeout_ms", &Endpoint::timeout_ms},
+    {"connect_timeout_ms", &Endpoint::connect_timeout_ms},
+    {"in_flight_max", &Endpoint::in_flight_max},
+    {"rate_per_s", &Endpoint::rate_per_s},
 };
 
-constexpr std::array kEndpointLimits = {
-    EndpointLimit{"timeout_ms", &Endpoint::timeout_ms},
-    EndpointLimit{"connect_timeout_ms", &Endpoint::connect_timeout_ms},
-    EndpointLimit{"in_flight_max", &Endpoint::in_flight_max},
-    EndpointLimit{"rate_per_s", &Endpoint::rate_per_s},
-};
-
-template <class Fields>
-auto find_field(const Fields& fields, std::string_view name) noexcept {
-  return std::ranges::find(fields, name,
-                           [](const auto& field) { return field.name; });
+// The entry of a table by its name. An unknown name is a wrong argument.
+template <class Table>
+const auto& entry_of(const Table& table, std::string_view name) {
+  const auto found = std::ranges::find_if(
+      table, [name](const auto& entry) { return entry.name == name; });
+  expect(found != std::ranges::end(table));
+  return *found;
 }
 
-// `refused`: an integer that is out of range.
-ReadStatus read_number(ErlNifEnv* env, ERL_NIF_TERM term, std::uint32_t* number,
-                       const ReadStatus& refused = kBadarg) {
-  const auto value = as_uint32(env, term);
-  if (value) {
-    *number = *value;
-    return kRead;
-  }
-  return enif_term_type(env, term) == ERL_NIF_TERM_TYPE_INTEGER ? refused
-                                                                : kBadarg;
+Refused invalid_option(std::string_view option) {
+  return {"invalid_option", option};
 }
 
-ReadStatus read_delays(ErlNifEnv* env, ERL_NIF_TERM list,
-                       EngineOptions* options) {
-  const ReadStatus refused = invalid_option("retry_delays_ms");
+std::vector<std::uint32_t> read_delays(ErlNifEnv* env, ERL_NIF_TERM list) {
+  const Refused refused = invalid_option("retry_delays_ms");
   std::vector<std::uint32_t> delays;
-  const ReadStatus status = read_list(env, list, [&](ERL_NIF_TERM item) {
-    std::uint32_t delay = 0;
-    const ReadStatus number = read_number(env, item, &delay, refused);
-    if (number.ok() && delays.size() > kRetryStepsMax) {
-      return refused;
-    }
-    delays.push_back(delay);
-    return number;
+  for_each_element(env, list, [&](ERL_NIF_TERM item) {
+    delays.push_back(to_uint32(env, item, refused));
+    return delays.size() <= kRetryStepsMax;  // check_options refuses one more
   });
-  options->retry_delays_ms = std::move(delays);
-  return status;
+  return delays;
 }
 
 // The engine's clock is Erlang's monotonic time with a fixed offset, which does
 // not leap when the VM corrects its own offset. A scheduler drives the engine,
 // so it may ask for that time.
-ReadStatus read_time_offset(ErlNifEnv* env, ERL_NIF_TERM term,
-                            EngineOptions* options) {
-  const auto offset_ms = as_int64(env, term);
-  if (!offset_ms) {
-    return kBadarg;
-  }
-  options->now_ms = [offset = *offset_ms] {
-    return std::int64_t{enif_monotonic_time(ERL_NIF_MSEC)} + offset;
+std::function<std::int64_t()> clock_with_offset(std::int64_t offset_ms) {
+  return [offset_ms] {
+    return std::int64_t{enif_monotonic_time(ERL_NIF_MSEC)} + offset_ms;
   };
-  return kRead;
 }
 
-ReadStatus read_text_option(ErlNifEnv* env, ERL_NIF_TERM term,
-                            std::string_view name, std::string* text) {
+// Empty: nil.
+std::string read_text_option(ErlNifEnv* env, ERL_NIF_TERM term,
+                             std::string_view name) {
   constexpr std::size_t kTextBytesMax = 4096;
-  if (enif_is_identical(term, atoms::nil) != 0) {
-    return kRead;
+  if (is_nil(term)) {
+    return {};
   }
-  const auto value = as_binary(env, term);
-  if (!value) {
-    return kBadarg;
+  const auto text = expected(as_binary(env, term));
+  if (text.empty() || text.size() > kTextBytesMax ||
+      text.find('\0') != std::string_view::npos) {
+    throw invalid_option(name);
   }
-  if (value->empty() || value->size() > kTextBytesMax ||
-      value->find('\0') != std::string_view::npos) {
-    return invalid_option(name);
-  }
-  *text = *value;
-  return kRead;
+  return std::string(text);
 }
 
 // `key`, or `{key, expires_at_ms | nil}`.
-ReadStatus read_key(ErlNifEnv* env, ERL_NIF_TERM term, Endpoint* endpoint) {
+EndpointKey read_key(ErlNifEnv* env, ERL_NIF_TERM term) {
   std::optional<std::int64_t> expires_at_ms;
   if (const ERL_NIF_TERM* pair = as_pair(env, term)) {
     term = pair[0];
     expires_at_ms = as_int64(env, pair[1]);
-    if (!expires_at_ms && enif_is_identical(pair[1], atoms::nil) == 0) {
-      return kBadarg;
+    expect(expires_at_ms || is_nil(pair[1]));
+  }
+  return {value_of(SigningKey::parse(expected(as_binary(env, term)))),
+          expires_at_ms};
+}
+
+std::vector<EndpointKey> read_keys(ErlNifEnv* env, ERL_NIF_TERM list) {
+  std::vector<EndpointKey> keys;
+  for_each_element(env, list, [&](ERL_NIF_TERM item) {
+    if (keys.size() == kSigningKeysMax) {
+      throw Refused{"too_many_keys"};
     }
-  }
-  const auto text = as_binary(env, term);
-  if (!text) {
-    return kBadarg;
-  }
-  if (endpoint->keys.size() == kSigningKeysMax) {
-    return failed("too_many_keys");
-  }
-  auto key = SigningKey::parse(*text);
-  if (!key.ok()) {
-    return failed(key.error().reason);
-  }
-  endpoint->keys.push_back({std::move(key).value(), expires_at_ms});
-  return kRead;
-}
-
-ReadStatus read_keys(ErlNifEnv* env, ERL_NIF_TERM list, Endpoint* endpoint) {
-  const ReadStatus status = read_list(env, list, [&](ERL_NIF_TERM item) {
-    return read_key(env, item, endpoint);
+    keys.push_back(read_key(env, item));
+    return true;
   });
-  return status.ok() && endpoint->keys.empty() ? failed("no_keys") : status;
+  if (keys.empty()) {
+    throw Refused{"no_keys"};
+  }
+  return keys;
 }
 
-// Judges the headers before it copies them: they may be of any size.
-ReadStatus read_headers(ErlNifEnv* env, ERL_NIF_TERM list, Endpoint* endpoint) {
-  std::vector<HeaderView> headers;
-  const ReadStatus status = read_header_list(env, list, &headers);
-  if (!status.ok()) {
-    return status;
+std::vector<std::pair<std::string, std::string>> read_request_headers(
+    ErlNifEnv* env, ERL_NIF_TERM list) {
+  const std::vector<HeaderView> headers = read_headers(env, list);
+  if (const auto problem = check_headers(headers)) {
+    throw Refused{problem->reason};
   }
-  if (const auto problem =
-          check_headers(std::span<const HeaderView>(headers))) {
-    return failed(problem->reason);
-  }
-  endpoint->headers.assign(headers.begin(), headers.end());
-  return kRead;
+  return {headers.begin(), headers.end()};
 }
 
-ReadStatus read_webhook_id(ErlNifEnv* env, ERL_NIF_TERM term, std::string* id) {
-  const auto text = as_binary(env, term);
-  if (!text) {
-    return kBadarg;
+// A fan-out passes the same body again and again. Comparing it costs less than
+// another copy, which would be kept as long as the delivery waits.
+std::shared_ptr<const std::string> read_body(ErlNifEnv* env, ERL_NIF_TERM term,
+                                             std::size_t bytes_max,
+                                             const Delivery* previous) {
+  const auto body = expected(as_binary(env, term));
+  if (body.size() > bytes_max) {
+    throw Refused{"body_too_large"};
   }
-  if (text->size() > kWebhookIdBytesMax) {
-    return failed("invalid_webhook_id");
-  }
-  *id = *text;
-  return kRead;
+  return previous != nullptr && *previous->body == body
+             ? previous->body
+             : std::make_shared<const std::string>(body);
 }
 
-ReadStatus read_url(ErlNifEnv* env, ERL_NIF_TERM term, const UrlPolicy& policy,
-                    Url* checked) {
-  const auto text = as_binary(env, term);
-  if (!text) {
-    return kBadarg;
+std::string read_delivery_id(ErlNifEnv* env, ERL_NIF_TERM term) {
+  const auto id = expected(as_binary(env, term));
+  if (!is_message_id(id)) {
+    throw Refused{"invalid_id"};
   }
-  auto url = check_url(*text, policy);
-  if (!url.ok()) {
-    return failed(url.error().reason);
-  }
-  *checked = std::move(url).value();
-  return kRead;
-}
-
-// Printable ASCII without '.' (the signed text separates by it) and space.
-ReadStatus read_delivery_id(ErlNifEnv* env, ERL_NIF_TERM term,
-                            std::string* id) {
-  const auto text = as_binary(env, term);
-  if (!text) {
-    return kBadarg;
-  }
-  if (text->empty() || text->size() > kDeliveryIdBytesMax ||
-      !std::ranges::all_of(
-          *text, [](char c) { return c > ' ' && c <= '~' && c != '.'; })) {
-    return failed("invalid_id");
-  }
-  *id = *text;
-  return kRead;
-}
-
-ReadStatus read_body(ErlNifEnv* env, ERL_NIF_TERM term, std::size_t bytes_max,
-                     const Delivery* previous, Delivery* delivery) {
-  const auto body = as_binary(env, term);
-  if (!body) {
-    return kBadarg;
-  }
-  if (body->size() > bytes_max) {
-    return failed("body_too_large");
-  }
-  // A fan-out passes the same body again and again. Comparing it costs less
-  // than another copy, which would be kept as long as the delivery waits.
-  if (previous != nullptr && previous->body && *previous->body == *body) {
-    delivery->body = previous->body;
-  } else {
-    delivery->body = std::make_shared<const std::string>(*body);
-  }
-  return kRead;
-}
-
-ReadStatus read_due(ErlNifEnv* env, ERL_NIF_TERM term, Delivery* delivery) {
-  const auto due_at_ms = as_int64(env, term);
-  delivery->due_at_ms = due_at_ms.value_or(0);
-  return due_at_ms || enif_is_identical(term, atoms::nil) != 0 ? kRead
-                                                               : kBadarg;
+  return std::string(id);
 }
 
 }  // namespace
 
-ReadStatus read_engine_options(ErlNifEnv* env, ERL_NIF_TERM map,
-                               EngineOptions* options) {
-  return read_map(env, map, [&](std::string_view name, ERL_NIF_TERM value) {
+std::string read_webhook_id(ErlNifEnv* env, ERL_NIF_TERM term) {
+  const auto id = expected(as_binary(env, term));
+  if (id.size() > kWebhookIdBytesMax) {
+    throw Refused{"invalid_webhook_id"};
+  }
+  return std::string(id);
+}
+
+EngineOptions read_engine_options(ErlNifEnv* env, ERL_NIF_TERM map) {
+  EngineOptions options;
+  for_each_entry(env, map, [&](std::string_view name, ERL_NIF_TERM value) {
     if (name == "policy") {
-      const ReadStatus status = read_policy(env, value, &options->policy);
-      return status.ok() || status.badarg ? status : invalid_option("policy");
+      try {
+        options.policy = read_policy(env, value);
+      } catch (const Refused&) {
+        throw invalid_option(name);
+      }
+    } else if (name == "retry_delays_ms") {
+      options.retry_delays_ms = read_delays(env, value);
+    } else if (name == "ca_file") {
+      options.ca_file = read_text_option(env, value, "ca_file");
+    } else if (name == "user_agent") {
+      options.user_agent = read_text_option(env, value, "user_agent");
+    } else if (name == "time_offset_ms") {
+      options.now_ms = clock_with_offset(expected(as_int64(env, value)));
+    } else {
+      const NumberOption& number = entry_of(number_options(), name);
+      options.*number.option =
+          to_uint32(env, value, invalid_option(number.name));
     }
-    if (name == "retry_delays_ms") {
-      return read_delays(env, value, options);
-    }
-    if (name == "ca_file") {
-      return read_text_option(env, value, "ca_file", &options->ca_file);
-    }
-    if (name == "user_agent") {
-      return read_text_option(env, value, "user_agent", &options->user_agent);
-    }
-    if (name == "time_offset_ms") {
-      return read_time_offset(env, value, options);
-    }
-    const auto option = find_field(kNumberOptions, name);
-    return option == kNumberOptions.end()
-               ? kBadarg
-               : read_number(env, value, &(options->*option->field),
-                             invalid_option(option->name));
   });
+  return options;
 }
 
-ReadStatus read_endpoint(ErlNifEnv* env, ERL_NIF_TERM map,
-                         const UrlPolicy& policy, Endpoint* endpoint) {
-  bool has_keys = false;
-  const ReadStatus status =
-      read_map(env, map, [&](std::string_view name, ERL_NIF_TERM value) {
-        if (name == "webhook_id") {
-          const ReadStatus id =
-              read_webhook_id(env, value, &endpoint->webhook_id);
-          return id.ok() && endpoint->webhook_id.empty()
-                     ? failed("invalid_webhook_id")
-                     : id;
-        }
-        if (name == "url") {
-          return read_url(env, value, policy, &endpoint->url);
-        }
-        if (name == "keys") {
-          has_keys = true;
-          return read_keys(env, value, endpoint);
-        }
-        if (name == "headers") {
-          return read_headers(env, value, endpoint);
-        }
-        const auto limit = find_field(kEndpointLimits, name);
-        if (limit == kEndpointLimits.end()) {
-          return kBadarg;
-        }
-        return enif_is_identical(value, atoms::nil) != 0
-                   ? kRead
-                   : read_number(env, value, &(endpoint->*limit->field),
-                                 failed("invalid_limit"));
-      });
-  const bool complete =
-      has_keys && !endpoint->webhook_id.empty() && !endpoint->url.text.empty();
-  return status.ok() && !complete ? kBadarg : status;
+Endpoint read_endpoint(ErlNifEnv* env, ERL_NIF_TERM map,
+                       const UrlPolicy& policy) {
+  Endpoint endpoint;
+  for_each_entry(env, map, [&](std::string_view name, ERL_NIF_TERM value) {
+    if (name == "webhook_id") {
+      endpoint.webhook_id = read_webhook_id(env, value);
+      if (endpoint.webhook_id.empty()) {
+        throw Refused{"invalid_webhook_id"};
+      }
+    } else if (name == "url") {
+      endpoint.url =
+          value_of(check_url(expected(as_binary(env, value)), policy));
+    } else if (name == "keys") {
+      endpoint.keys = read_keys(env, value);
+    } else if (name == "headers") {
+      endpoint.headers = read_request_headers(env, value);
+    } else {
+      const EndpointLimit& limit = entry_of(kEndpointLimits, name);
+      if (!is_nil(value)) {
+        endpoint.*limit.limit = to_uint32(env, value, Refused{"invalid_limit"});
+      }
+    }
+  });
+  expect(!endpoint.keys.empty() && !endpoint.webhook_id.empty() &&
+         !endpoint.url.text.empty());
+  return endpoint;
 }
 
-ReadStatus read_delivery(ErlNifEnv* env, ERL_NIF_TERM map,
-                         std::size_t body_bytes_max, const Delivery* previous,
-                         Delivery* delivery) {
-  enum class Presence { kRequired, kOptional };
-  ReadStatus status;
-  const auto member = [&](Presence presence, ERL_NIF_TERM key, auto&& read) {
+Delivery read_delivery(ErlNifEnv* env, ERL_NIF_TERM map,
+                       std::size_t body_bytes_max, const Delivery* previous) {
+  const auto find = [&](ERL_NIF_TERM key) -> std::optional<ERL_NIF_TERM> {
     ERL_NIF_TERM value;
-    if (!status.ok()) {
-      return;
+    if (enif_get_map_value(env, map, key, &value) == 0) {
+      return std::nullopt;
     }
-    if (enif_get_map_value(env, map, key, &value) != 0) {
-      status = read(value);
-    } else if (presence == Presence::kRequired) {
-      status = kBadarg;
-    }
+    return value;
   };
-  member(Presence::kRequired, atoms::id, [&](ERL_NIF_TERM id) {
-    return read_delivery_id(env, id, &delivery->id);
-  });
-  member(Presence::kRequired, atoms::webhook_id, [&](ERL_NIF_TERM id) {
-    return read_webhook_id(env, id, &delivery->webhook_id);
-  });
-  member(Presence::kRequired, atoms::body, [&](ERL_NIF_TERM body) {
-    return read_body(env, body, body_bytes_max, previous, delivery);
-  });
-  member(Presence::kOptional, atoms::attempts, [&](ERL_NIF_TERM count) {
-    return read_number(env, count, &delivery->attempts);
-  });
-  member(Presence::kOptional, atoms::schedule_from, [&](ERL_NIF_TERM count) {
-    return read_number(env, count, &delivery->schedule_from);
-  });
-  member(Presence::kOptional, atoms::next_at_ms,
-         [&](ERL_NIF_TERM due) { return read_due(env, due, delivery); });
-  member(Presence::kOptional, atoms::manual,
-         [&](ERL_NIF_TERM flag) { return read_flag(flag, &delivery->manual); });
-  member(Presence::kOptional, atoms::retry,
-         [&](ERL_NIF_TERM flag) { return read_flag(flag, &delivery->retry); });
-  return status;
+  Delivery delivery;
+  delivery.id = read_delivery_id(env, expected(find(atoms::id)));
+  delivery.webhook_id = read_webhook_id(env, expected(find(atoms::webhook_id)));
+  delivery.body =
+      read_body(env, expected(find(atoms::body)), body_bytes_max, previous);
+  if (const auto count = find(atoms::attempts)) {
+    delivery.attempts = to_uint32(env, *count, BadArgument());
+  }
+  if (const auto count = find(atoms::schedule_from)) {
+    delivery.schedule_from = to_uint32(env, *count, BadArgument());
+  }
+  if (const auto due = find(atoms::next_at_ms); due && !is_nil(*due)) {
+    delivery.due_at_ms = expected(as_int64(env, *due));
+  }
+  if (const auto flag = find(atoms::manual)) {
+    delivery.manual = expected(as_bool(*flag));
+  }
+  if (const auto flag = find(atoms::retry)) {
+    delivery.retry = expected(as_bool(*flag));
+  }
+  return delivery;
 }
 
 }  // namespace webhooks::nif

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "nif/nif_read.hpp"
 #include "webhooks/delivery.hpp"
@@ -11,16 +12,12 @@
 
 namespace webhooks::nif {
 
-inline constexpr std::size_t kWebhookIdBytesMax = 255;
-inline constexpr std::size_t kDeliveryIdBytesMax = 255;
-
-ReadStatus read_engine_options(ErlNifEnv* env, ERL_NIF_TERM map,
-                               EngineOptions* options);
-ReadStatus read_endpoint(ErlNifEnv* env, ERL_NIF_TERM map,
-                         const UrlPolicy& policy, Endpoint* endpoint);
+EngineOptions read_engine_options(ErlNifEnv* env, ERL_NIF_TERM map);
+Endpoint read_endpoint(ErlNifEnv* env, ERL_NIF_TERM map,
+                       const UrlPolicy& policy);
 // `previous` is the delivery read before. An equal body is shared with it.
-ReadStatus read_delivery(ErlNifEnv* env, ERL_NIF_TERM map,
-                         std::size_t body_bytes_max, const Delivery* previous,
-                         Delivery* delivery);
+Delivery read_delivery(ErlNifEnv* env, ERL_NIF_TERM map,
+                       std::size_t body_bytes_max, const Delivery* previous);
+std::string read_webhook_id(ErlNifEnv* env, ERL_NIF_TERM term);
 
 }  // namespace webhooks::nif

@@ -1,8 +1,6 @@
 #include "nif/nif_engine_reports.hpp"
 
-#include <array>
 #include <cstdint>
-#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -46,7 +44,7 @@ ERL_NIF_TERM attempt_term(ErlNifEnv* env, const Attempt& attempt) {
   const ERL_NIF_TERM next = attempt.next_at_ms
                                 ? enif_make_int64(env, *attempt.next_at_ms)
                                 : atoms::nil;
-  const std::pair<ERL_NIF_TERM, ERL_NIF_TERM> pairs[] = {
+  const Pair pairs[] = {
       {atoms::struct_key, atoms::attempt_module},
       {atoms::delivery_id, make_binary(env, attempt.delivery_id)},
       {atoms::webhook_id, make_binary(env, attempt.webhook_id)},
@@ -72,16 +70,7 @@ ERL_NIF_TERM attempt_term(ErlNifEnv* env, const Attempt& attempt) {
       {atoms::next_at_ms, next},
       {atoms::gone, boolean(attempt.gone)},
   };
-  constexpr std::size_t kCount = std::size(pairs);
-  std::array<ERL_NIF_TERM, kCount> keys;
-  std::array<ERL_NIF_TERM, kCount> values;
-  for (std::size_t i = 0; i < kCount; ++i) {
-    keys[i] = pairs[i].first;
-    values[i] = pairs[i].second;
-  }
-  ERL_NIF_TERM map = atoms::nil;
-  enif_make_map_from_arrays(env, keys.data(), values.data(), kCount, &map);
-  return map;
+  return make_map(env, pairs);
 }
 
 ERL_NIF_TERM stats_term(ErlNifEnv* env, const EngineStats& stats) {

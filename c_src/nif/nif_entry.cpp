@@ -10,15 +10,12 @@
 #include "nif/nif_atoms.hpp"
 #include "nif/nif_exit_gate.hpp"
 #include "nif/nif_functions.hpp"
-#include "nif/nif_support.hpp"
+#include "nif/nif_resource.hpp"
 #include "webhooks/signature.hpp"
 
 namespace webhooks::nif {
 namespace {
 
-// Raised whenever resource layouts or the load_info contract change: the
-// upgrade is then refused instead of reinterpreting live memory.
-constexpr int kAbi = 1;
 constexpr int kExitWaitMs = 2000;
 
 void at_exit() noexcept {
@@ -42,13 +39,7 @@ bool curl_is_usable() noexcept {
          (info->features & CURL_VERSION_THREADSAFE) != 0;
 }
 
-// The result is in load_nif's error text.
-int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
-                  ErlNifResourceFlags flags) noexcept {
-  int abi = 0;
-  if (enif_get_int(env, load_info, &abi) == 0 || abi != kAbi) {
-    return 1;
-  }
+int open_library(ErlNifEnv* env) noexcept {
   if (!curl_is_usable()) {
     return 2;
   }
@@ -61,18 +52,7 @@ int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
   if (!pass || !prepare_signing()) {
     return 4;
   }
-  return open_engine_resource(env, flags) ? 0 : 5;
-}
-
-int load(ErlNifEnv* env, void** /*priv*/, ERL_NIF_TERM info) noexcept {
-  return open_instance(env, info, ERL_NIF_RT_CREATE);
-}
-
-int upgrade(ErlNifEnv* env, void** /*priv*/, void** /*old_priv*/,
-            ERL_NIF_TERM info) noexcept {
-  return open_instance(env, info,
-                       static_cast<ErlNifResourceFlags>(ERL_NIF_RT_CREATE |
-                                                        ERL_NIF_RT_TAKEOVER));
+  return open_engine_resource(env) ? 0 : 5;
 }
 
 // The new instance uses the same globals, so nothing is taken down.
@@ -99,5 +79,6 @@ ErlNifFunc functions[] = {
 }  // namespace webhooks::nif
 
 ERL_NIF_INIT(Elixir.Plausible.Webhooks.Native, webhooks::nif::functions,
-             webhooks::nif::load, nullptr, webhooks::nif::upgrade,
+             webhooks::nif::load<webhooks::nif::open_library>, nullptr,
+             webhooks::nif::upgrade<webhooks::nif::open_library>,
              webhooks::nif::unload)

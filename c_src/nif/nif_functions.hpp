@@ -29,7 +29,7 @@ WEBHOOKS_NIF(nif_submit);
 WEBHOOKS_NIF(nif_run_once);
 WEBHOOKS_NIF(nif_stats);
 WEBHOOKS_NIF(nif_engine_stop);
-bool open_engine_resource(ErlNifEnv* env, ErlNifResourceFlags flags) noexcept;
+bool open_engine_resource(ErlNifEnv* env) noexcept;
 // At exit: stops and wakes every loop.
 void park_engines() noexcept;
 

@@ -12,8 +12,7 @@
 namespace webhooks::nif {
 
 // Reads views, so that sizes are judged before anything is copied, and at most
-// one header too many.
-ReadStatus read_header_list(ErlNifEnv* env, ERL_NIF_TERM list,
-                            std::vector<HeaderView>* headers);
+// one header too many, which check_headers refuses.
+std::vector<HeaderView> read_headers(ErlNifEnv* env, ERL_NIF_TERM list);
 
 }  // namespace webhooks::nif

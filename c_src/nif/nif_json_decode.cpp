@@ -76,8 +76,7 @@ class TermBuilder final : public JsonEvents {
 
 void TermBuilder::end_array() {
   const auto values = std::span(values_).subspan(marks_.back().values);
-  end(enif_make_list_from_array(env_, values.data(),
-                                static_cast<unsigned>(values.size())));
+  end(make_list(env_, values));
 }
 
 void TermBuilder::end_object() {
@@ -124,19 +123,16 @@ ERL_NIF_TERM TermBuilder::last_of_each(std::span<ERL_NIF_TERM> keys,
 
 WEBHOOKS_NIF(nif_decode) {
   return guard(env, [&] {
-    const auto json = as_binary(env, argv[0]);
-    if (!json) {
-      return enif_make_badarg(env);
-    }
-    if (json->size() > kNormalBytesMax &&
+    const auto json = expected(as_binary(env, argv[0]));
+    if (json.size() > kNormalBytesMax &&
         enif_thread_type() == ERL_NIF_THR_NORMAL_SCHEDULER) {
       return enif_schedule_nif(env, "decode", ERL_NIF_DIRTY_JOB_CPU_BOUND,
                                nif_decode, argc, argv);
     }
-    consume_us(env, json->size() / kBytesPerUs);
+    consume_us(env, json.size() / kBytesPerUs);
     try {
       TermBuilder builder(env);
-      const auto fault = read_json(*json, builder);
+      const auto fault = read_json(json, builder);
       return fault ? make_error(env, fault->reason,
                                 enif_make_uint64(env, fault->offset))
                    : make_ok(env, builder.term());

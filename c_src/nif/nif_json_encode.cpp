@@ -7,6 +7,7 @@
 #include <array>
 #include <limits>
 
+#include "core/ascii.hpp"
 #include "nif/nif_atoms.hpp"
 #include "nif/nif_functions.hpp"
 #include "nif/nif_support.hpp"
@@ -34,23 +35,26 @@ std::string_view cut(std::string_view utf8) noexcept {
   return front.substr(0, utf8_error_offset(front).value_or(front.size()));
 }
 
+// What a walk throws.
+struct OutOfWork {};
+struct Fault {
+  std::string_view reason;
+};
+
 // Not recursive: the sender decides how deep a term is, and a dirty scheduler's
 // stack is small.
 class TermWalk {
  public:
-  enum class Outcome { kDone, kFailed, kOutOfWork };
-
   TermWalk(ErlNifEnv* env, JsonWriter& writer, std::size_t work_max) noexcept
       : env_(env), writer_(writer), work_max_(work_max) {}
   ~TermWalk();
   TermWalk(const TermWalk&) = delete;
   TermWalk& operator=(const TermWalk&) = delete;
 
-  Outcome run(ERL_NIF_TERM root);
+  void run(ERL_NIF_TERM root);
 
   std::size_t work() const noexcept { return work_; }
-  // After kFailed: why, and the path from the root.
-  std::string_view reason() const noexcept { return reason_; }
+  // After a Fault: the path to it from the root.
   ERL_NIF_TERM path();
 
  private:
@@ -65,28 +69,31 @@ class TermWalk {
   };
   using AtomText = std::array<char, 256>;
 
-  bool fail(std::string_view reason) noexcept;
-  bool written(bool ok) noexcept { return ok || fail(writer_.error()); }
-  // False: the work is used up.
-  bool spend(std::size_t units) noexcept;
+  [[noreturn]] static void fail(std::string_view reason) {
+    throw Fault{reason};
+  }
+  void written(bool ok) const {
+    if (!ok) {
+      fail(writer_.error());
+    }
+  }
+  void spend(std::size_t units);
 
-  bool value(ERL_NIF_TERM term);
-  bool atom(ERL_NIF_TERM term);
-  bool text(std::string_view utf8, bool is_key);
-  bool open_list(ERL_NIF_TERM term);
-  bool open_map(ERL_NIF_TERM term);
-  bool next_element(Frame& frame);
-  bool next_entry(Frame& frame);
-  bool close();
-  bool key(Frame& frame);
+  void value(ERL_NIF_TERM term);
+  void atom(ERL_NIF_TERM term);
+  void text(std::string_view utf8, bool is_key);
+  void open_list(ERL_NIF_TERM term);
+  void open_map(ERL_NIF_TERM term);
+  void next_element(Frame& frame);
+  void next_entry(Frame& frame);
+  void close();
+  void key(Frame& frame);
   std::optional<std::string_view> name_of(ERL_NIF_TERM term, AtomText& buffer);
 
   ErlNifEnv* env_;
   JsonWriter& writer_;
   std::size_t work_max_;
   std::size_t work_ = 0;
-  bool out_of_work_ = false;
-  std::string_view reason_;
   // Whether the path ends inside the innermost frame's entry or at the frame.
   bool at_entry_ = true;
   std::size_t depth_ = 0;
@@ -102,36 +109,23 @@ TermWalk::~TermWalk() {
   }
 }
 
-bool TermWalk::fail(std::string_view reason) noexcept {
-  reason_ = reason;
-  return false;
-}
-
-bool TermWalk::spend(std::size_t units) noexcept {
-  if (units <= work_max_ - work_) {
-    work_ += units;
-    return true;
+void TermWalk::spend(std::size_t units) {
+  if (units > work_max_ - work_) {
+    throw OutOfWork();
   }
-  out_of_work_ = true;
-  return false;
+  work_ += units;
 }
 
-TermWalk::Outcome TermWalk::run(ERL_NIF_TERM root) {
-  bool going = value(root);
-  while (going && depth_ > 0) {
+void TermWalk::run(ERL_NIF_TERM root) {
+  value(root);
+  while (depth_ > 0) {
     Frame& frame = frames_[depth_ - 1];
-    going = frame.is_map ? next_entry(frame) : next_element(frame);
+    frame.is_map ? next_entry(frame) : next_element(frame);
   }
-  if (going) {
-    return Outcome::kDone;
-  }
-  return out_of_work_ ? Outcome::kOutOfWork : Outcome::kFailed;
 }
 
-bool TermWalk::value(ERL_NIF_TERM term) {
-  if (!spend(kNodeWork)) {
-    return false;
-  }
+void TermWalk::value(ERL_NIF_TERM term) {
+  spend(kNodeWork);
   switch (enif_term_type(env_, term)) {
     case ERL_NIF_TERM_TYPE_ATOM:
       return atom(term);
@@ -146,19 +140,20 @@ bool TermWalk::value(ERL_NIF_TERM term) {
     case ERL_NIF_TERM_TYPE_FLOAT: {
       double number = 0;
       enif_get_double(env_, term, &number);
-      return spend(kFloatWork) && written(writer_.number(number));
+      spend(kFloatWork);
+      return written(writer_.number(number));
     }
     case ERL_NIF_TERM_TYPE_LIST:
       return open_list(term);
     case ERL_NIF_TERM_TYPE_MAP:
       return open_map(term);
     default:
-      return fail("unsupported_type");
+      fail("unsupported_type");
   }
 }
 
-bool TermWalk::atom(ERL_NIF_TERM term) {
-  if (enif_is_identical(term, atoms::nil) != 0) {
+void TermWalk::atom(ERL_NIF_TERM term) {
+  if (is_nil(term)) {
     return written(writer_.null());
   }
   if (const auto flag = as_bool(term)) {
@@ -169,103 +164,92 @@ bool TermWalk::atom(ERL_NIF_TERM term) {
   return name ? text(*name, false) : fail("unsupported_type");
 }
 
-bool TermWalk::text(std::string_view utf8, bool is_key) {
+void TermWalk::text(std::string_view utf8, bool is_key) {
   // The length alone decides whether the text is read, and on which scheduler.
-  if (utf8.size() > writer_.room()) {
-    return fail("too_large");
-  }
-  if (!spend(utf8.size())) {
-    return false;
-  }
   const std::size_t room = writer_.room();
-  if (!written(is_key ? writer_.key(utf8) : writer_.string(utf8))) {
-    return false;
+  if (utf8.size() > room) {
+    fail("too_large");
   }
-  return spend(room - writer_.room() - utf8.size());  // quotes and escapes
+  spend(utf8.size());
+  written(is_key ? writer_.key(utf8) : writer_.string(utf8));
+  spend(room - writer_.room() - utf8.size());  // quotes and escapes
 }
 
-bool TermWalk::open_list(ERL_NIF_TERM term) {
-  if (!written(writer_.begin_array())) {
-    return false;
-  }
+void TermWalk::open_list(ERL_NIF_TERM term) {
+  written(writer_.begin_array());
   Frame& frame = frames_[depth_++];
   frame.is_map = false;
   frame.rest = term;
   frame.taken = 0;
-  return true;
 }
 
-bool TermWalk::open_map(ERL_NIF_TERM term) {
+void TermWalk::open_map(ERL_NIF_TERM term) {
   ERL_NIF_TERM module;
   if (enif_get_map_value(env_, term, atoms::struct_key, &module) != 0) {
-    return fail("unsupported_type");
+    fail("unsupported_type");
   }
-  if (!written(writer_.begin_object())) {
-    return false;
-  }
+  written(writer_.begin_object());
   Frame& frame = frames_[depth_];
   if (enif_map_iterator_create(env_, term, &frame.entries,
                                ERL_NIF_MAP_ITERATOR_FIRST) == 0) {
-    return fail("unsupported_type");
+    fail("unsupported_type");
   }
   ++depth_;
   frame.is_map = true;
   frame.has_key = false;
-  return true;
 }
 
-bool TermWalk::next_element(Frame& frame) {
+void TermWalk::next_element(Frame& frame) {
   ERL_NIF_TERM head;
   if (enif_get_list_cell(env_, frame.rest, &head, &frame.rest) != 0) {
     ++frame.taken;
     return value(head);
   }
-  if (enif_is_empty_list(env_, frame.rest) != 0) {
-    return close();
+  if (enif_is_empty_list(env_, frame.rest) == 0) {
+    at_entry_ = false;
+    fail("improper_list");
   }
-  at_entry_ = false;
-  return fail("improper_list");
+  close();
 }
 
-bool TermWalk::next_entry(Frame& frame) {
+void TermWalk::next_entry(Frame& frame) {
   ERL_NIF_TERM value_term;
   if (enif_map_iterator_get_pair(env_, &frame.entries, &frame.key,
                                  &value_term) == 0) {
     return close();
   }
   enif_map_iterator_next(env_, &frame.entries);
-  return key(frame) && value(value_term);
+  key(frame);
+  value(value_term);
 }
 
-bool TermWalk::close() {
+void TermWalk::close() {
   Frame& frame = frames_[--depth_];
   if (frame.is_map) {
     enif_map_iterator_destroy(env_, &frame.entries);
   }
-  return written(writer_.end());
+  written(writer_.end());
 }
 
-bool TermWalk::key(Frame& frame) {
+void TermWalk::key(Frame& frame) {
   // The path cannot name a key that cannot be written.
   at_entry_ = false;
-  if (!spend(kNodeWork)) {
-    return false;
-  }
+  spend(kNodeWork);
   AtomText buffer;
   const auto name = name_of(frame.key, buffer);
   if (!name) {
-    return fail("unsupported_key");
+    fail("unsupported_key");
   }
   // :a and "a" would become the same key. Rejected: looking each of them up in
   // the other kind, for maps that no caller makes.
   const ErlNifTermType type = enif_term_type(env_, frame.key);
   if (frame.has_key && type != frame.key_type) {
-    return fail("mixed_keys");
+    fail("mixed_keys");
   }
   frame.has_key = true;
   frame.key_type = type;
-  at_entry_ = text(*name, true);
-  return at_entry_;
+  text(*name, true);
+  at_entry_ = true;
 }
 
 ERL_NIF_TERM TermWalk::path() {
@@ -295,35 +279,30 @@ std::optional<std::string_view> TermWalk::name_of(ERL_NIF_TERM term,
                     static_cast<unsigned>(buffer.size()), ERL_NIF_LATIN1);
   const std::string_view name(
       buffer.data(), size > 0 ? static_cast<std::size_t>(size) - 1 : 0);
-  if (size <= 0 || std::ranges::any_of(name, [](char c) {
-        return static_cast<unsigned char>(c) >= 0x80;
-      })) {
-    return std::nullopt;
-  }
-  return name;
+  return size > 0 && std::ranges::all_of(name, is_ascii) ? std::optional(name)
+                                                         : std::nullopt;
 }
 
-// nullopt: it takes more than `work_max`.
-std::optional<ERL_NIF_TERM> encode(ErlNifEnv* env, ERL_NIF_TERM term,
-                                   std::size_t work_max) {
+// Throws OutOfWork if it takes more than `work_max`.
+ERL_NIF_TERM encode(ErlNifEnv* env, ERL_NIF_TERM term, std::size_t work_max) {
   JsonWriter writer;
   TermWalk walk(env, writer, work_max);
-  const TermWalk::Outcome outcome = walk.run(term);
-  consume_us(env, walk.work() / kWorkPerUs);
-  switch (outcome) {
-    case TermWalk::Outcome::kDone:
-      return make_ok(env, make_binary(env, writer.text()));
-    case TermWalk::Outcome::kFailed:
-      return make_error(env, walk.reason(), walk.path());
-    case TermWalk::Outcome::kOutOfWork:
-      break;
+  struct Consume {
+    ErlNifEnv* env;
+    const TermWalk& walk;
+    ~Consume() { consume_us(env, walk.work() / kWorkPerUs); }
+  } const consume{env, walk};
+  try {
+    walk.run(term);
+    return make_ok(env, make_binary(env, writer.text()));
+  } catch (const Fault& fault) {
+    return make_error(env, fault.reason, walk.path());
   }
-  return std::nullopt;
 }
 
 WEBHOOKS_NIF(encode_dirty) {
   return guard(env, [&] {
-    return *encode(env, argv[0], std::numeric_limits<std::size_t>::max());
+    return encode(env, argv[0], std::numeric_limits<std::size_t>::max());
   });
 }
 
@@ -331,13 +310,14 @@ WEBHOOKS_NIF(encode_dirty) {
 
 WEBHOOKS_NIF(nif_encode) {
   return guard(env, [&] {
-    if (const auto result = encode(env, argv[0], kNormalWorkMax)) {
-      return *result;
+    try {
+      return encode(env, argv[0], kNormalWorkMax);
+    } catch (const OutOfWork&) {
+      // Starting over wastes less than it would take to keep a half-walked term
+      // alive over two calls.
+      return enif_schedule_nif(env, "encode", ERL_NIF_DIRTY_JOB_CPU_BOUND,
+                               encode_dirty, argc, argv);
     }
-    // Starting over wastes less than it would take to keep a half-walked term
-    // alive over two calls.
-    return enif_schedule_nif(env, "encode", ERL_NIF_DIRTY_JOB_CPU_BOUND,
-                             encode_dirty, argc, argv);
   });
 }
 

@@ -3,7 +3,6 @@
 // Thread: any scheduler.
 #include "nif/nif_policy.hpp"
 
-#include <array>
 #include <utility>
 #include <vector>
 
@@ -13,95 +12,77 @@
 namespace webhooks::nif {
 namespace {
 
-ReadStatus read_cidrs(ErlNifEnv* env, ERL_NIF_TERM list,
-                      std::vector<Cidr>* cidrs) {
-  return read_list(env, list, [&](ERL_NIF_TERM item) {
-    const auto text = as_binary(env, item);
-    if (!text) {
-      return kBadarg;
+// `read_one` reads an element of the list.
+template <class Element, class ReadOne>
+std::vector<Element> read_entries(ErlNifEnv* env, ERL_NIF_TERM list,
+                                  ReadOne&& read_one) {
+  constexpr std::size_t kEntriesMax = 256;
+  std::vector<Element> entries;
+  for_each_element(env, list, [&](ERL_NIF_TERM item) {
+    Element element = read_one(item);
+    if (entries.size() == kEntriesMax) {
+      throw Refused{"too_many_entries"};
     }
-    if (cidrs->size() == kPolicyEntriesMax) {
-      return failed("too_many_entries");
-    }
-    const auto cidr = Cidr::parse(*text);
-    if (!cidr.ok()) {
-      return failed(cidr.error().reason);
-    }
-    cidrs->push_back(cidr.value());
-    return kRead;
+    entries.push_back(std::move(element));
+    return true;
+  });
+  return entries;
+}
+
+std::vector<Cidr> read_cidrs(ErlNifEnv* env, ERL_NIF_TERM list) {
+  return read_entries<Cidr>(env, list, [env](ERL_NIF_TERM item) {
+    return value_of(Cidr::parse(expected(as_binary(env, item))));
   });
 }
 
-ReadStatus read_ports(ErlNifEnv* env, ERL_NIF_TERM list,
-                      std::vector<std::uint16_t>* ports) {
-  return read_list(env, list, [&](ERL_NIF_TERM item) {
-    const auto port = as_int64(env, item);
-    if (!port || *port < 1 || *port > 65535) {
-      return kBadarg;
-    }
-    if (ports->size() == kPolicyEntriesMax) {
-      return failed("too_many_entries");
-    }
-    ports->push_back(static_cast<std::uint16_t>(*port));
-    return kRead;
+std::vector<std::uint16_t> read_ports(ErlNifEnv* env, ERL_NIF_TERM list) {
+  return read_entries<std::uint16_t>(env, list, [env](ERL_NIF_TERM item) {
+    const auto port = expected(as_int64(env, item));
+    expect(port >= 1 && port <= 65535);
+    return static_cast<std::uint16_t>(port);
   });
 }
 
 ERL_NIF_TERM url_map(ErlNifEnv* env, const Url& url) {
-  std::array keys = {static_atom(env, "url"), static_atom(env, "scheme"),
-                     static_atom(env, "host"), static_atom(env, "host_unicode"),
-                     static_atom(env, "port")};
-  std::array values = {make_binary(env, url.text), make_binary(env, url.scheme),
-                       make_binary(env, url.host),
-                       url.host_unicode.empty()
-                           ? atoms::nil
-                           : make_binary(env, url.host_unicode),
-                       enif_make_uint(env, url.port)};
-  static_assert(keys.size() == values.size());
-  ERL_NIF_TERM map = atoms::nil;
-  enif_make_map_from_arrays(env, keys.data(), values.data(), keys.size(), &map);
-  return map;
+  return make_map(
+      env, {{static_atom(env, "url"), make_binary(env, url.text)},
+            {static_atom(env, "scheme"), make_binary(env, url.scheme)},
+            {static_atom(env, "host"), make_binary(env, url.host)},
+            {static_atom(env, "host_unicode"),
+             url.host_unicode.empty() ? atoms::nil
+                                      : make_binary(env, url.host_unicode)},
+            {static_atom(env, "port"), enif_make_uint(env, url.port)}});
 }
 
 }  // namespace
 
-ReadStatus read_policy(ErlNifEnv* env, ERL_NIF_TERM map, UrlPolicy* policy) {
+UrlPolicy read_policy(ErlNifEnv* env, ERL_NIF_TERM map) {
+  UrlPolicy policy;
   bool allow_private = false;
   std::vector<Cidr> allow;
-  const ReadStatus status =
-      read_map(env, map, [&](std::string_view key, ERL_NIF_TERM value) {
-        if (key == "https_only") {
-          return read_flag(value, &policy->https_only);
-        }
-        if (key == "allow_private") {
-          return read_flag(value, &allow_private);
-        }
-        if (key == "allow") {
-          return read_cidrs(env, value, &allow);
-        }
-        return key == "ports" ? read_ports(env, value, &policy->ports)
-                              : kBadarg;
-      });
-  policy->addresses = AddressPolicy(allow_private, std::move(allow));
-  return status;
+  for_each_entry(env, map, [&](std::string_view key, ERL_NIF_TERM value) {
+    if (key == "https_only") {
+      policy.https_only = expected(as_bool(value));
+    } else if (key == "allow_private") {
+      allow_private = expected(as_bool(value));
+    } else if (key == "allow") {
+      allow = read_cidrs(env, value);
+    } else {
+      expect(key == "ports");
+      policy.ports = read_ports(env, value);
+    }
+  });
+  policy.addresses = AddressPolicy(allow_private, std::move(allow));
+  return policy;
 }
 
 WEBHOOKS_NIF(nif_check_url) {
   return guard_gated(env, [&] {
-    const auto text = as_binary(env, argv[0]);
-    if (!text) {
-      return enif_make_badarg(env);
-    }
-    UrlPolicy policy;
-    const ReadStatus status = read_policy(env, argv[1], &policy);
-    if (!status.ok()) {
-      return error_term(env, status);
-    }
+    const auto text = expected(as_binary(env, argv[0]));
+    const UrlPolicy policy = read_policy(env, argv[1]);
     constexpr std::size_t kUs = 20;
     consume_us(env, kUs);
-    const auto url = check_url(*text, policy);
-    return url.ok() ? make_ok(env, url_map(env, url.value()))
-                    : make_error(env, url.error().reason);
+    return make_ok(env, url_map(env, value_of(check_url(text, policy))));
   });
 }
 

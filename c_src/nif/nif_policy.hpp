@@ -11,9 +11,8 @@ namespace webhooks::nif {
 
 // The keys, all optional: `https_only` (true), `allow_private` (false), `allow`
 // (a list of CIDR binaries; empty), `ports` (a list of 1 to 65535; empty: all
-// but the bad ones). Reasons: `invalid_cidr`, `too_many_entries` (more than
-// kPolicyEntriesMax blocks or ports).
-inline constexpr std::size_t kPolicyEntriesMax = 256;
-ReadStatus read_policy(ErlNifEnv* env, ERL_NIF_TERM map, UrlPolicy* policy);
+// but the bad ones). Refusals: `invalid_cidr`, `too_many_entries` (more than
+// 256 blocks or ports).
+UrlPolicy read_policy(ErlNifEnv* env, ERL_NIF_TERM map);
 
 }  // namespace webhooks::nif

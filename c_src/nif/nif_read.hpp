@@ -1,4 +1,5 @@
-// Purpose: reads lists and maps of terms with one kind of outcome.
+// Purpose: reads lists, maps and numbers of terms. A wrong type throws
+// BadArgument.
 // Ownership: no term is kept.
 // Thread: any scheduler.
 #pragma once
@@ -8,60 +9,29 @@
 #include <string_view>
 
 #include "nif/nif_support.hpp"
+#include "webhooks/result.hpp"
 
 namespace webhooks::nif {
 
-// `badarg`: a wrong type or an unknown key. Otherwise `reason` is one of a
-// fixed set, empty for success, and `option` names the option that
-// `invalid_option` is about. Both in static storage.
-struct ReadStatus {
-  bool badarg = false;
-  std::string_view reason;
-  std::string_view option;
-  bool ok() const noexcept { return !badarg && reason.empty(); }
-};
-
-inline constexpr ReadStatus kRead{};
-inline constexpr ReadStatus kBadarg{true, {}, {}};
-inline ReadStatus failed(std::string_view reason) noexcept {
-  return {false, reason, {}};
-}
-inline ReadStatus invalid_option(std::string_view option) noexcept {
-  return {false, "invalid_option", option};
-}
-
-inline ERL_NIF_TERM error_term(ErlNifEnv* env,
-                               const ReadStatus& status) noexcept {
-  if (status.badarg) {
-    return enif_make_badarg(env);
-  }
-  return status.option.empty()
-             ? make_error(env, status.reason)
-             : make_error(env, status.reason, static_atom(env, status.option));
-}
-
-// Calls `each(element)` until it fails.
+// Calls `each(element)` until it returns false.
 template <class Each>
-ReadStatus read_list(ErlNifEnv* env, ERL_NIF_TERM list, Each&& each) {
+void for_each_element(ErlNifEnv* env, ERL_NIF_TERM list, Each&& each) {
   ERL_NIF_TERM head;
   while (enif_get_list_cell(env, list, &head, &list) != 0) {
-    const ReadStatus status = each(head);
-    if (!status.ok()) {
-      return status;
+    if (!each(head)) {
+      return;
     }
   }
-  return enif_is_empty_list(env, list) != 0 ? kRead : kBadarg;
+  expect(enif_is_empty_list(env, list) != 0);
 }
 
-// Calls `each(key, value)` until it fails. `key` is empty if it is not an atom
-// of at most 63 Latin-1 characters.
+// Calls `each(key, value)`. `key` is empty if it is not an atom of at most 63
+// Latin-1 characters.
 template <class Each>
-ReadStatus read_map(ErlNifEnv* env, ERL_NIF_TERM map, Each&& each) {
+void for_each_entry(ErlNifEnv* env, ERL_NIF_TERM map, Each&& each) {
   ErlNifMapIterator iterator;
-  if (enif_map_iterator_create(env, map, &iterator,
-                               ERL_NIF_MAP_ITERATOR_FIRST) == 0) {
-    return kBadarg;
-  }
+  expect(enif_map_iterator_create(env, map, &iterator,
+                                  ERL_NIF_MAP_ITERATOR_FIRST) != 0);
   struct Destroy {
     ErlNifEnv* env;
     ErlNifMapIterator* iterator;
@@ -74,32 +44,33 @@ ReadStatus read_map(ErlNifEnv* env, ERL_NIF_TERM map, Each&& each) {
     const int size =
         enif_get_atom(env, key, name.data(), static_cast<unsigned>(name.size()),
                       ERL_NIF_LATIN1);
-    const ReadStatus status = each(
-        std::string_view(name.data(),
-                         size > 0 ? static_cast<std::size_t>(size) - 1 : 0),
-        value);
-    if (!status.ok()) {
-      return status;
-    }
+    each(std::string_view(name.data(),
+                          size > 0 ? static_cast<std::size_t>(size) - 1 : 0),
+         value);
     enif_map_iterator_next(env, &iterator);
   }
-  return kRead;
 }
 
-inline std::optional<std::uint32_t> as_uint32(ErlNifEnv* env,
-                                              ERL_NIF_TERM term) noexcept {
+// `out_of_range` is thrown for an integer that does not fit.
+template <class Exception>
+std::uint32_t to_uint32(ErlNifEnv* env, ERL_NIF_TERM term,
+                        const Exception& out_of_range) {
   const auto value = as_int64(env, term);
-  if (!value || *value < 0 ||
-      *value > std::numeric_limits<std::uint32_t>::max()) {
-    return std::nullopt;
+  if (value && *value >= 0 &&
+      *value <= std::numeric_limits<std::uint32_t>::max()) {
+    return static_cast<std::uint32_t>(*value);
   }
-  return static_cast<std::uint32_t>(*value);
+  expect(enif_term_type(env, term) == ERL_NIF_TERM_TYPE_INTEGER);
+  throw out_of_range;
 }
 
-inline ReadStatus read_flag(ERL_NIF_TERM term, bool* flag) noexcept {
-  const auto value = as_bool(term);
-  *flag = value.value_or(*flag);
-  return value ? kRead : kBadarg;
+// What the core returns, or its reason as an error of the NIF.
+template <class T>
+T value_of(Result<T> result) {
+  if (!result.ok()) {
+    throw Refused{result.error().reason};
+  }
+  return std::move(result).value();
 }
 
 }  // namespace webhooks::nif

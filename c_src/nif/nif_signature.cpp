@@ -4,7 +4,6 @@
 // that a normal one is never held for a millisecond.
 #include <openssl/crypto.h>
 
-#include <span>
 #include <vector>
 
 #include "nif/nif_exit_gate.hpp"
@@ -18,90 +17,71 @@ namespace {
 using Keys = std::vector<std::string_view>;
 
 // Reads at most one key too many, which the core refuses.
-ReadStatus read_keys(ErlNifEnv* env, ERL_NIF_TERM list, Keys* keys) {
-  return read_list(env, list, [&](ERL_NIF_TERM item) {
-    const auto key = as_binary(env, item);
-    if (!key) {
-      return kBadarg;
-    }
-    keys->push_back(*key);
-    return keys->size() > kSigningKeysMax ? failed("too_many_keys") : kRead;
+Keys read_keys(ErlNifEnv* env, ERL_NIF_TERM list) {
+  Keys keys;
+  for_each_element(env, list, [&](ERL_NIF_TERM item) {
+    keys.push_back(expected(as_binary(env, item)));
+    return keys.size() <= kSigningKeysMax;
   });
+  return keys;
 }
 
-// An upper bound for a machine without SHA instructions.
-std::size_t work_us(const Keys& keys, std::size_t body_bytes) noexcept {
+// Whether the call must move to a dirty scheduler. The time is an upper bound
+// for a machine without SHA instructions. A dirty call costs about 5 us, so
+// short work does not move: with one key a body of up to 64 KiB.
+bool is_long_work(ErlNifEnv* env, const Keys& keys, std::size_t body_bytes) {
   constexpr std::size_t kKeyUs = 2;
   constexpr std::size_t kBytesPerUs = 300;
-  return keys.size() * (kKeyUs + body_bytes / kBytesPerUs);
-}
-
-// A dirty call costs about 5 us, so short work does not move: with one key a
-// body of up to 64 KiB.
-bool must_go_dirty(std::size_t us) noexcept {
   constexpr std::size_t kNormalUsMax = 220;
-  return us > kNormalUsMax &&
-         enif_thread_type() == ERL_NIF_THR_NORMAL_SCHEDULER;
+  const std::size_t us = keys.size() * (kKeyUs + body_bytes / kBytesPerUs);
+  if (us > kNormalUsMax && enif_thread_type() == ERL_NIF_THR_NORMAL_SCHEDULER) {
+    return true;
+  }
+  consume_us(env, us);
+  return false;
 }
 
 }  // namespace
 
 WEBHOOKS_NIF(nif_sign) {
   return guard_gated(env, [&] {
-    Keys keys;
-    const ReadStatus status = read_keys(env, argv[0], &keys);
-    const auto id = as_binary(env, argv[1]);
-    const auto unix_seconds = as_int64(env, argv[2]);
-    const auto body = as_binary(env, argv[3]);
-    if (status.badarg || !id || !unix_seconds || !body) {
-      return enif_make_badarg(env);
-    }
-    const std::size_t us = work_us(keys, body->size());
-    if (must_go_dirty(us)) {
+    const Keys keys = read_keys(env, argv[0]);
+    const auto id = expected(as_binary(env, argv[1]));
+    const auto unix_seconds = expected(as_int64(env, argv[2]));
+    const auto body = expected(as_binary(env, argv[3]));
+    if (is_long_work(env, keys, body.size())) {
       return enif_schedule_nif(env, "sign", ERL_NIF_DIRTY_JOB_CPU_BOUND,
                                nif_sign, argc, argv);
     }
-    consume_us(env, us);
-    const auto header = sign(keys, *id, *unix_seconds, *body);
-    return header.ok() ? make_ok(env, make_binary(env, header.value()))
-                       : make_error(env, header.error().reason);
+    return make_ok(
+        env, make_binary(env, value_of(sign(keys, id, unix_seconds, body))));
   });
 }
 
 WEBHOOKS_NIF(nif_verify) {
   return guard_gated(env, [&] {
-    Keys keys;
-    const ReadStatus status = read_keys(env, argv[0], &keys);
-    const auto id = as_binary(env, argv[1]);
-    const auto unix_seconds = as_int64(env, argv[2]);
-    const auto header = as_binary(env, argv[3]);
-    const auto body = as_binary(env, argv[4]);
-    const auto now = as_int64(env, argv[5]);
-    const auto tolerance_s = as_int64(env, argv[6]);
-    if (status.badarg || !id || !unix_seconds || !header || !body || !now ||
-        !tolerance_s || *tolerance_s < 0) {
-      return enif_make_badarg(env);
-    }
-    const std::size_t us = work_us(keys, body->size());
-    if (must_go_dirty(us)) {
+    const Keys keys = read_keys(env, argv[0]);
+    const auto id = expected(as_binary(env, argv[1]));
+    const auto unix_seconds = expected(as_int64(env, argv[2]));
+    const auto header = expected(as_binary(env, argv[3]));
+    const auto body = expected(as_binary(env, argv[4]));
+    const auto now = expected(as_int64(env, argv[5]));
+    const auto tolerance_s = expected(as_int64(env, argv[6]));
+    expect(tolerance_s >= 0);
+    if (is_long_work(env, keys, body.size())) {
       return enif_schedule_nif(env, "verify", ERL_NIF_DIRTY_JOB_CPU_BOUND,
                                nif_verify, argc, argv);
     }
-    consume_us(env, us);
-    const Status verified =
-        verify(keys, *id, *unix_seconds, *header, *body, *now, *tolerance_s);
-    return verified.ok() ? atoms::ok : make_error(env, verified.error().reason);
+    value_of(verify(keys, id, unix_seconds, header, body, now, tolerance_s));
+    return atoms::ok;
   });
 }
 
 WEBHOOKS_NIF(nif_generate_secret) {
   return guard_gated(env, [&] {
-    auto secret = generate_secret();
-    if (!secret.ok()) {
-      return make_error(env, secret.error().reason);
-    }
-    const ERL_NIF_TERM term = make_binary(env, secret.value());
-    OPENSSL_cleanse(secret.value().data(), secret.value().size());
+    std::string secret = value_of(generate_secret());
+    const ERL_NIF_TERM term = make_binary(env, secret);
+    OPENSSL_cleanse(secret.data(), secret.size());
     return make_ok(env, term);
   });
 }

@@ -1,22 +1,16 @@
 #include "nif/nif_support.hpp"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 namespace webhooks::nif {
 
-namespace atoms {
-ERL_NIF_TERM ok;
-ERL_NIF_TERM error;
-ERL_NIF_TERM nil;
-ERL_NIF_TERM true_;
-ERL_NIF_TERM false_;
-}  // namespace atoms
-
 void create_basic_atoms(ErlNifEnv* env) noexcept {
-  static const bool created = [env] {
+  [[maybe_unused]] static const bool created = [env] {
     atoms::ok = enif_make_atom(env, "ok");
     atoms::error = enif_make_atom(env, "error");
     atoms::nil = enif_make_atom(env, "nil");
@@ -24,7 +18,23 @@ void create_basic_atoms(ErlNifEnv* env) noexcept {
     atoms::false_ = enif_make_atom(env, "false");
     return true;
   }();
-  static_cast<void>(created);
+}
+
+// Called inside a catch block.
+ERL_NIF_TERM term_of_exception(ErlNifEnv* env) noexcept {
+  try {
+    throw;
+  } catch (const BadArgument&) {
+    return enif_make_badarg(env);
+  } catch (const Refused& refused) {
+    return refused.where.empty() ? make_error(env, refused.reason)
+                                 : make_error(env, refused.reason,
+                                              static_atom(env, refused.where));
+  } catch (const std::bad_alloc&) {
+    return make_error(env, "system_limit");
+  } catch (...) {
+    return make_error(env, "internal");
+  }
 }
 
 ERL_NIF_TERM make_binary(ErlNifEnv* env, std::string_view bytes) {
@@ -52,8 +62,14 @@ void run_detached(void* (*work)(void*), void* argument) noexcept {
   // A TLS shutdown needs more than musl's default.
   constexpr std::size_t kStackBytes = 512UL * 1024;
   pthread_attr_setstacksize(&attributes, kStackBytes);
+  // The new thread inherits the mask. The VM's signals are for its own threads.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t thread;
   static_cast<void>(pthread_create(&thread, &attributes, work, argument));
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
 }
 

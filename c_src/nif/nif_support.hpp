@@ -1,4 +1,4 @@
-// Purpose: what both NIF libraries need: basic atoms, the exception wall, and
+// Purpose: what both NIF libraries need: basic atoms, the error wall, and
 // helpers between terms and C++.
 // Ownership: atoms live as long as the VM. Nothing here owns terms.
 // Thread: any scheduler.
@@ -6,26 +6,55 @@
 
 #include <erl_nif.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
-#include <new>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 namespace webhooks::nif {
 
 namespace atoms {
-extern ERL_NIF_TERM ok;
-extern ERL_NIF_TERM error;
-extern ERL_NIF_TERM nil;
-extern ERL_NIF_TERM true_;
-extern ERL_NIF_TERM false_;
+inline ERL_NIF_TERM ok;
+inline ERL_NIF_TERM error;
+inline ERL_NIF_TERM nil;
+inline ERL_NIF_TERM true_;
+inline ERL_NIF_TERM false_;
 }  // namespace atoms
 
 // Makes the basic atoms. An upgrade runs while dirty schedulers read them, so
 // only the first call writes.
 void create_basic_atoms(ErlNifEnv* env) noexcept;
+
+// What a NIF throws into its error wall. Neither reaches the core.
+struct BadArgument {};  // a wrong type: raises ArgumentError
+struct Refused {        // returns {:error, reason} or {:error, {reason, where}}
+  std::string_view reason;  // both in static storage
+  std::string_view where = {};
+};
+
+inline void expect(bool holds) {
+  if (!holds) {
+    throw BadArgument();
+  }
+}
+template <class T>
+T expected(std::optional<T> value) {
+  expect(value.has_value());
+  return *std::move(value);
+}
+
+// The error wall: an exception that leaves a NIF aborts the VM.
+ERL_NIF_TERM term_of_exception(ErlNifEnv* env) noexcept;
+template <class F>
+ERL_NIF_TERM guard(ErlNifEnv* env, F&& body) noexcept {
+  try {
+    return body();
+  } catch (...) {
+    return term_of_exception(env);
+  }
+}
 
 // Only for names out of the code's fixed sets (error reasons, keys), never for
 // outside data: the atom table is finite.
@@ -49,21 +78,32 @@ inline ERL_NIF_TERM make_error(ErlNifEnv* env, std::string_view reason,
       enif_make_tuple2(env, static_atom(env, reason), where));
 }
 
-// The exception wall: an exception that leaves a NIF aborts the VM. Bad input
-// raises none, so what arrives here is bad_alloc or a bug.
-template <class F>
-ERL_NIF_TERM guard(ErlNifEnv* env, F&& body) noexcept {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return make_error(env, "system_limit");
-  } catch (...) {
-    return make_error(env, "internal");
-  }
-}
-
 ERL_NIF_TERM make_binary(ErlNifEnv* env, std::string_view bytes);
 
+// `terms`: a std::vector, or anything with data() and size().
+template <class Terms>
+ERL_NIF_TERM make_list(ErlNifEnv* env, const Terms& terms) noexcept {
+  return enif_make_list_from_array(env, terms.data(),
+                                   static_cast<unsigned>(terms.size()));
+}
+
+using Pair = std::pair<ERL_NIF_TERM, ERL_NIF_TERM>;
+template <std::size_t Count>
+ERL_NIF_TERM make_map(ErlNifEnv* env, const Pair (&pairs)[Count]) noexcept {
+  std::array<ERL_NIF_TERM, Count> keys;
+  std::array<ERL_NIF_TERM, Count> values;
+  for (std::size_t i = 0; i < Count; ++i) {
+    keys[i] = pairs[i].first;
+    values[i] = pairs[i].second;
+  }
+  ERL_NIF_TERM map = atoms::nil;
+  enif_make_map_from_arrays(env, keys.data(), values.data(), Count, &map);
+  return map;
+}
+
+inline bool is_nil(ERL_NIF_TERM term) noexcept {
+  return enif_is_identical(term, atoms::nil) != 0;
+}
 // A view into a binary term, valid until the NIF returns.
 inline std::optional<std::string_view> as_binary(ErlNifEnv* env,
                                                  ERL_NIF_TERM term) noexcept {

@@ -1,10 +1,10 @@
 // Purpose: SQLite for the embedded store: open a file, run one statement,
-// close. Ownership: the resource owns the connection and its prepared
-// statements. The process that opened it is monitored: its death interrupts the
-// statement that runs, so that its successor need not wait, and every later
-// call is refused. Thread: open, execute and close on dirty IO schedulers, one
-// at a time per connection (a second one is refused). Death and destruction on
-// any.
+// close.
+// Ownership: the resource owns the connection and its prepared statements. The
+// process that opened it is monitored: its death interrupts the statement that
+// runs, so that its successor need not wait, and every later call is refused.
+// Thread: open, execute and close on dirty IO schedulers, one at a time per
+// connection (a second one is refused). Death and destruction on any.
 //
 // Rejected: the sqlite3 application's port driver. It frees a connection that
 // is in use when the VM halts or its process is killed. Here a running
@@ -19,12 +19,12 @@
 #include <string_view>
 #include <vector>
 
+#include "nif/nif_resource.hpp"
 #include "nif/nif_support.hpp"
 
 namespace webhooks::nif {
 namespace {
 
-constexpr int kAbi = 1;
 // The store has some forty statements and uses a few of them all the time.
 constexpr std::size_t kStatementsMax = 16;
 constexpr std::size_t kSqlBytesMax = std::size_t{64} * 1024;
@@ -36,40 +36,35 @@ struct Statement {
 };
 
 struct Connection {
+  static constexpr char kName[] = "plausible_webhooks_sqlite";
+
+  Connection() = default;
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  void owner_down() noexcept { orphaned.store(true); }
+
   sqlite3* db = nullptr;
   std::atomic<bool> busy{false};
   std::atomic<bool> orphaned{false};  // its process is dead
   std::vector<Statement> statements;  // most recently used first
 };
 
-// Atomic: an upgrade writes it while dirty schedulers read it.
-std::atomic<ErlNifResourceType*> connection_type{nullptr};
-
-Connection* connection_of(ErlNifEnv* env, ERL_NIF_TERM term) {
-  void* object = nullptr;
-  if (enif_get_resource(env, term, connection_type.load(), &object) == 0) {
-    return nullptr;
-  }
-  return static_cast<Connection*>(object);
-}
-
-// Holds the connection for one call. False: another call holds it.
+// Holds the connection for one call.
 class ConnectionLock {
  public:
-  explicit ConnectionLock(Connection& connection) noexcept
-      : connection_(connection), held_(!connection.busy.exchange(true)) {}
-  ~ConnectionLock() {
-    if (held_) {
-      connection_.busy.store(false);
+  explicit ConnectionLock(Connection& connection) : connection_(connection) {
+    if (connection_.busy.exchange(true)) {
+      throw Refused{"busy"};
     }
   }
+  ~ConnectionLock() { connection_.busy.store(false); }
   ConnectionLock(const ConnectionLock&) = delete;
   ConnectionLock& operator=(const ConnectionLock&) = delete;
-  explicit operator bool() const noexcept { return held_; }
 
  private:
   Connection& connection_;
-  bool held_;
 };
 
 // Ends a statement with the call: its parameters are bound without a copy.
@@ -116,19 +111,12 @@ void* close_elsewhere(void* argument) {
 // of megabytes and closing files takes too long for the scheduler that drops
 // the last reference. Closing rolls back an open transaction and leaves the
 // write-ahead log to the next connection.
-void destroy(ErlNifEnv* /*env*/, void* object) noexcept {
-  auto* connection = static_cast<Connection*>(object);
-  finalize_all(*connection);
-  if (connection->db != nullptr) {
-    sqlite3_progress_handler(connection->db, 0, nullptr, nullptr);
-    run_detached(close_elsewhere, connection->db);
+Connection::~Connection() {
+  finalize_all(*this);
+  if (db != nullptr) {
+    sqlite3_progress_handler(db, 0, nullptr, nullptr);
+    run_detached(close_elsewhere, db);
   }
-  connection->~Connection();
-}
-
-void owner_down(ErlNifEnv* /*env*/, void* object, ErlNifPid* /*pid*/,
-                ErlNifMonitor* /*monitor*/) noexcept {
-  static_cast<Connection*>(object)->orphaned.store(true);
 }
 
 ERL_NIF_TERM sqlite_error(ErlNifEnv* env, int code, std::string_view text) {
@@ -155,40 +143,25 @@ void harden(sqlite3* db) {
 
 ERL_NIF_TERM open(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
   return guard(env, [&] {
-    const auto path = as_binary(env, argv[0]);
-    if (!path || path->find('\0') != std::string_view::npos) {
-      return enif_make_badarg(env);
-    }
-    void* memory =
-        enif_alloc_resource(connection_type.load(), sizeof(Connection));
-    if (memory == nullptr) {
-      return make_error(env, "system_limit");
-    }
-    auto* connection = new (memory) Connection();
-    const ERL_NIF_TERM term = enif_make_resource(env, connection);
-    enif_release_resource(connection);
-    connection->statements.reserve(kStatementsMax + 1);
+    const std::string path(expected(as_binary(env, argv[0])));
+    expect(path.find('\0') == std::string::npos);
+    const auto [connection, term] = Resource<Connection>::make(env);
+    connection.statements.reserve(kStatementsMax + 1);
     // NOMUTEX: ConnectionLock admits one call at a time.
     const int code =
-        sqlite3_open_v2(std::string(*path).c_str(), &connection->db,
+        sqlite3_open_v2(path.c_str(), &connection.db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
     if (code != SQLITE_OK) {
-      const ERL_NIF_TERM error = connection->db == nullptr
+      const ERL_NIF_TERM error = connection.db == nullptr
                                      ? sqlite_error(env, code, "out of memory")
-                                     : error_of(env, connection->db, code);
-      close_database(*connection);
+                                     : error_of(env, connection.db, code);
+      close_database(connection);
       return error;
     }
-    harden(connection->db);
+    harden(connection.db);
     constexpr int kStepsBetween = 10'000;
-    sqlite3_progress_handler(connection->db, kStepsBetween, is_orphaned,
-                             connection);
-    ErlNifPid self;
-    // Not zero: the caller is dead already.
-    if (enif_self(env, &self) == nullptr ||
-        enif_monitor_process(env, connection, &self, nullptr) != 0) {
-      connection->orphaned.store(true);
-    }
+    sqlite3_progress_handler(connection.db, kStepsBetween, is_orphaned,
+                             &connection);
     return make_ok(env, term);
   });
 }
@@ -229,9 +202,8 @@ sqlite3_stmt* prepare(Connection& connection, std::string_view sql, int* code) {
 }
 
 // Binds binaries in place: the caller's terms live until the call returns.
-// nullopt: not a parameter.
-std::optional<int> bind(ErlNifEnv* env, sqlite3_stmt* statement, int index,
-                        ERL_NIF_TERM term) {
+int bind(ErlNifEnv* env, sqlite3_stmt* statement, int index,
+         ERL_NIF_TERM term) {
   if (const auto number = as_int64(env, term)) {
     return sqlite3_bind_int64(statement, index, *number);
   }
@@ -239,21 +211,16 @@ std::optional<int> bind(ErlNifEnv* env, sqlite3_stmt* statement, int index,
     return sqlite3_bind_text64(statement, index, text->data(), text->size(),
                                SQLITE_STATIC, SQLITE_UTF8);
   }
-  if (enif_is_identical(term, atoms::nil)) {
+  if (is_nil(term)) {
     return sqlite3_bind_null(statement, index);
   }
   const ERL_NIF_TERM* pair = as_pair(env, term);
-  if (pair == nullptr ||
-      enif_is_identical(pair[0], static_atom(env, "blob")) == 0) {
-    return std::nullopt;
-  }
-  const auto bytes = as_binary(env, pair[1]);
-  if (!bytes) {
-    return std::nullopt;
-  }
+  expect(pair != nullptr &&
+         enif_is_identical(pair[0], static_atom(env, "blob")) != 0);
+  const auto bytes = expected(as_binary(env, pair[1]));
   // A null pointer would bind NULL.
   return sqlite3_bind_blob64(statement, index,
-                             bytes->empty() ? "" : bytes->data(), bytes->size(),
+                             bytes.empty() ? "" : bytes.data(), bytes.size(),
                              SQLITE_STATIC);
 }
 
@@ -292,42 +259,33 @@ ERL_NIF_TERM rows_of(ErlNifEnv* env, sqlite3* db, sqlite3_stmt* statement) {
     rows.push_back(enif_make_tuple_from_array(env, row.data(),
                                               static_cast<unsigned>(columns)));
   }
-  if (code != SQLITE_DONE) {
-    return error_of(env, db, code);
-  }
-  return make_ok(env,
-                 enif_make_list_from_array(env, rows.data(),
-                                           static_cast<unsigned>(rows.size())));
+  return code == SQLITE_DONE ? make_ok(env, make_list(env, rows))
+                             : error_of(env, db, code);
 }
 
 ERL_NIF_TERM execute(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
   return guard(env, [&] {
-    Connection* connection = connection_of(env, argv[0]);
-    const auto sql = as_binary(env, argv[1]);
+    Connection& connection = Resource<Connection>::get(env, argv[0]);
+    const auto sql = expected(as_binary(env, argv[1]));
     unsigned count = 0;
-    if (connection == nullptr || !sql || sql->size() > kSqlBytesMax ||
-        sql->find('\0') != std::string_view::npos ||
-        enif_get_list_length(env, argv[2], &count) == 0 ||
-        count > kParametersMax) {
-      return enif_make_badarg(env);
-    }
-    const ConnectionLock lock(*connection);
-    if (!lock) {
-      return make_error(env, "busy");
-    }
-    if (connection->db == nullptr || connection->orphaned.load()) {
-      return make_error(env, "closed");
+    expect(sql.size() <= kSqlBytesMax &&
+           sql.find('\0') == std::string_view::npos &&
+           enif_get_list_length(env, argv[2], &count) != 0 &&
+           count <= kParametersMax);
+    const ConnectionLock lock(connection);
+    if (connection.db == nullptr || connection.orphaned.load()) {
+      throw Refused{"closed"};
     }
     int code = SQLITE_OK;
-    sqlite3_stmt* statement = prepare(*connection, *sql, &code);
+    sqlite3_stmt* statement = prepare(connection, sql, &code);
     if (code == SQLITE_MISUSE) {
       return sqlite_error(env, code, "more than one statement");
     }
     if (code != SQLITE_OK) {
-      return error_of(env, connection->db, code);
+      return error_of(env, connection.db, code);
     }
     if (statement == nullptr) {
-      return make_ok(env, enif_make_list_from_array(env, nullptr, 0));
+      return make_ok(env, enif_make_list(env, 0));
     }
     const Reset reset(statement);
     if (count !=
@@ -337,44 +295,30 @@ ERL_NIF_TERM execute(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
     ERL_NIF_TERM head;
     ERL_NIF_TERM list = argv[2];
     for (int i = 1; enif_get_list_cell(env, list, &head, &list) != 0; ++i) {
-      const auto bound = bind(env, statement, i, head);
-      if (!bound) {
-        return enif_make_badarg(env);
-      }
-      if (*bound != SQLITE_OK) {
-        return error_of(env, connection->db, *bound);
+      code = bind(env, statement, i, head);
+      if (code != SQLITE_OK) {
+        return error_of(env, connection.db, code);
       }
     }
-    return rows_of(env, connection->db, statement);
+    return rows_of(env, connection.db, statement);
   });
 }
 
 ERL_NIF_TERM close(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
   return guard(env, [&] {
-    Connection* connection = connection_of(env, argv[0]);
-    if (connection == nullptr) {
-      return enif_make_badarg(env);
-    }
-    const ConnectionLock lock(*connection);
-    if (!lock) {
-      return make_error(env, "busy");
-    }
-    if (connection->db != nullptr) {
+    Connection& connection = Resource<Connection>::get(env, argv[0]);
+    const ConnectionLock lock(connection);
+    if (connection.db != nullptr) {
       // An orderly close has the time to write the log into the file.
-      sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0,
+      sqlite3_db_config(connection.db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0,
                         nullptr);
     }
-    close_database(*connection);
+    close_database(connection);
     return atoms::ok;
   });
 }
 
-int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
-                  ErlNifResourceFlags flags) noexcept {
-  int abi = 0;
-  if (enif_get_int(env, load_info, &abi) == 0 || abi != kAbi) {
-    return 1;
-  }
+int open_library(ErlNifEnv* env) noexcept {
   // Without threads SQLite does not guard its globals.
   if (sqlite3_threadsafe() == 0) {
     return 2;
@@ -383,23 +327,7 @@ int open_instance(ErlNifEnv* env, ERL_NIF_TERM load_info,
     return 3;
   }
   create_basic_atoms(env);
-  ErlNifResourceTypeInit init{};
-  init.dtor = destroy;
-  init.down = owner_down;
-  connection_type = enif_open_resource_type_x(env, "plausible_webhooks_sqlite",
-                                              &init, flags, nullptr);
-  return connection_type.load() != nullptr ? 0 : 4;
-}
-
-int load(ErlNifEnv* env, void** /*priv*/, ERL_NIF_TERM info) noexcept {
-  return open_instance(env, info, ERL_NIF_RT_CREATE);
-}
-
-int upgrade(ErlNifEnv* env, void** /*priv*/, void** /*old_priv*/,
-            ERL_NIF_TERM info) noexcept {
-  return open_instance(env, info,
-                       static_cast<ErlNifResourceFlags>(ERL_NIF_RT_CREATE |
-                                                        ERL_NIF_RT_TAKEOVER));
+  return Resource<Connection>::open_type(env) ? 0 : 4;
 }
 
 ErlNifFunc functions[] = {
@@ -412,5 +340,6 @@ ErlNifFunc functions[] = {
 }  // namespace webhooks::nif
 
 ERL_NIF_INIT(Elixir.Plausible.Webhooks.Store.SQLite.Native,
-             webhooks::nif::functions, webhooks::nif::load, nullptr,
-             webhooks::nif::upgrade, nullptr)
+             webhooks::nif::functions,
+             webhooks::nif::load<webhooks::nif::open_library>, nullptr,
+             webhooks::nif::upgrade<webhooks::nif::open_library>, nullptr)

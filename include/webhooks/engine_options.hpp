@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "webhooks/resolver.hpp"
@@ -48,6 +50,15 @@ struct EngineOptions {
   // caller that has a clock without leaps gives it here.
   std::function<std::int64_t()> now_ms;
 };
+
+// The options that are numbers, by their public names.
+struct NumberOption {
+  std::string_view name;
+  std::uint32_t EngineOptions::*option;
+  std::uint32_t min;
+  std::uint32_t max;
+};
+std::span<const NumberOption> number_options() noexcept;
 
 // Error: `invalid_option`; its detail is the option's public name.
 Status check_options(const EngineOptions& options);

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <optional>
 #include <span>
-#include <string>
 #include <string_view>
 #include <utility>
 
@@ -46,7 +45,5 @@ struct HeaderProblem {
 // 20), `duplicate_header` (names equal by the rule above), `headers_too_large`
 // (12 KiB of names and values). nullopt: fine.
 std::optional<HeaderProblem> check_headers(std::span<const HeaderView> headers);
-std::optional<HeaderProblem> check_headers(
-    std::span<const std::pair<std::string, std::string>> headers);
 
 }  // namespace webhooks

@@ -20,6 +20,10 @@ struct evp_mac_ctx_st;  // OpenSSL's EVP_MAC_CTX
 
 namespace webhooks {
 
+// 1 to 255 visible ASCII characters and no dot.
+inline constexpr std::size_t kMessageIdBytesMax = 255;
+bool is_message_id(std::string_view id) noexcept;
+
 // A secret of 24 to 64 bytes, ready to sign.
 class SigningKey {
  public:
@@ -27,8 +31,7 @@ class SigningKey {
   // disagree on url-safe and unpadded text. Errors: `invalid_key`, `crypto`.
   static Result<SigningKey> parse(std::string_view encoded);
 
-  // Appends `v1,<base64>` to `out`. Errors: `invalid_id` (empty, longer than
-  // 255 bytes, or holding a '.', a space or a byte that is not visible ASCII),
+  // Appends `v1,<base64>` to `out`. Errors: `invalid_id` (no message id),
   // `invalid_timestamp` (negative), `crypto` (OpenSSL failed).
   Status append_signature(std::string_view id, std::int64_t unix_seconds,
                           std::string_view body, std::string& out);
@@ -40,7 +43,6 @@ class SigningKey {
   using Context = std::unique_ptr<evp_mac_ctx_st, ContextFree>;
 
   explicit SigningKey(Context context) noexcept;
-  static Context keyed_context(std::span<const unsigned char> secret) noexcept;
 
   Context context_;
 };
@@ -63,10 +65,10 @@ Result<std::string> sign(std::span<const std::string_view> keys,
 // space-separated header is enough. Entries of other versions are skipped. The
 // comparison takes constant time. The timestamp may differ from
 // `now_unix_seconds` by `tolerance_s` in both directions; a negative tolerance
-// counts as 0. Errors, in this order: `no_keys`, `too_many_keys`, `invalid_id`,
-// `invalid_timestamp`, `invalid_header` (longer than 4096 bytes, or without an
-// entry that could be a signature), `timestamp_too_old`, `timestamp_too_new`,
-// `invalid_key`, `crypto`, `no_match`.
+// counts as 0. Errors, in this order: `invalid_id`, `invalid_timestamp`,
+// `invalid_header` (longer than 4096 bytes, or without an entry that could be a
+// signature), `timestamp_too_old`, `timestamp_too_new`, those of sign,
+// `no_match`.
 Status verify(std::span<const std::string_view> keys, std::string_view id,
               std::int64_t unix_seconds, std::string_view header,
               std::string_view body, std::int64_t now_unix_seconds,

@@ -32,6 +32,7 @@ struct Url {
   std::string host_unicode;  // of a host with xn-- labels; otherwise empty
   std::uint16_t port = 0;
   std::optional<IpAddress> literal;  // set when the host is an address
+  friend bool operator==(const Url&, const Url&) = default;
 };
 
 // Returns `scheme://host[:port]/path[?query]`: at most 2048 bytes of visible

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "words.hpp"
 
 using webhooks::check_header;
 using webhooks::check_headers;
@@ -12,6 +13,7 @@ using webhooks::kHeaderNameBytesMax;
 using webhooks::kHeadersMax;
 using webhooks::kHeaderTotalBytesMax;
 using webhooks::kHeaderValueBytesMax;
+using webhooks_test::words;
 using std::string_literals::operator""s;
 
 namespace {
@@ -25,24 +27,20 @@ std::string verdict(std::string_view name, std::string_view value = "x") {
 
 // "ok", or the reason and the index.
 std::string verdict_of(const std::vector<Header>& headers) {
-  const auto problem = check_headers(headers);
-  std::vector<HeaderView> views(headers.begin(), headers.end());
-  const auto again = check_headers(std::span<const HeaderView>(views));
-  REQUIRE(problem.has_value() == again.has_value());
+  const std::vector<HeaderView> views(headers.begin(), headers.end());
+  const auto problem = check_headers(views);
   if (!problem) return "ok";
-  CHECK(problem->reason == again->reason);
-  CHECK(problem->index == again->index);
   return std::string(problem->reason) + " " + std::to_string(problem->index);
 }
 
 }  // namespace
 
 TEST_CASE("headers: what people add") {
-  for (const std::string name :
-       {"Authorization", "X-Api-Key", "x", "X-Site", "Accept",
-        "Idempotency-Key", "X-Request-Id", "api_key", "X-Functions-Key",
-        "X-Webhook-Source", "Hostname", "X-Host", "Contents", "Securely",
-        "Date-Of-Birth", "X-Forward", "Proxy", "!#$%&'*+-.^_`|~0aZ"}) {
+  for (const std::string_view name :
+       words("Authorization X-Api-Key x X-Site Accept Idempotency-Key "
+             "X-Request-Id api_key X-Functions-Key X-Webhook-Source Hostname "
+             "X-Host Contents Securely Date-Of-Birth X-Forward Proxy "
+             "!#$%&'*+-.^_`|~0aZ")) {
     INFO(name);
     CHECK(verdict(name) == "ok");
   }
@@ -81,63 +79,22 @@ TEST_CASE("headers: names are tokens") {
 }
 
 TEST_CASE("headers: reserved names, in any case and with underscores") {
-  for (const std::string name : {"host",
-                                 "Host",
-                                 "HOST",
-                                 "content-length",
-                                 "Content-Length",
-                                 "transfer-encoding",
-                                 "connection",
-                                 "te",
-                                 "trailer",
-                                 "upgrade",
-                                 "expect",
-                                 "keep-alive",
-                                 "proxy-authorization",
-                                 "proxy-connection",
-                                 "content-type",
-                                 "content-encoding",
-                                 "content-md5",
-                                 "content-range",
-                                 "user-agent",
-                                 "accept-encoding",
-                                 "webhook-id",
-                                 "webhook-timestamp",
-                                 "Webhook-Signature",
-                                 "webhook-anything",
-                                 "svix-id",
-                                 "x-svix-x",
-                                 "cookie",
-                                 "set-cookie",
-                                 "x-forwarded-for",
-                                 "X-Forwarded-Host",
-                                 "forwarded",
-                                 "via",
-                                 "date",
-                                 "x-real-ip",
-                                 "true-client-ip",
-                                 "cf-connecting-ip",
-                                 "x-amz-date",
-                                 "x-amzn-trace-id",
-                                 "x-goog-x",
-                                 "x-google-metadata-request",
-                                 "x-azure-ref",
-                                 "x-aws-ec2-metadata-token",
-                                 "x-envoy-original-path",
-                                 "x-original-url",
-                                 "x-rewrite-url",
-                                 "x-http-method-override",
-                                 "metadata",
-                                 "metadata-flavor",
-                                 "http2-settings",
-                                 "sec-websocket-key",
-                                 "content_length",
-                                 "CONTENT_TYPE",
-                                 "transfer_encoding",
-                                 "webhook_signature",
-                                 "x_forwarded_for",
-                                 "User_Agent",
-                                 "proxy_authorization"}) {
+  for (
+      const std::string_view name : words(
+          "host Host HOST content-length Content-Length transfer-encoding "
+          "connection te trailer upgrade expect keep-alive proxy-authorization "
+          "proxy-connection content-type content-encoding content-md5 "
+          "content-range "
+          "user-agent accept-encoding webhook-id webhook-timestamp "
+          "Webhook-Signature webhook-anything svix-id x-svix-x cookie "
+          "set-cookie "
+          "x-forwarded-for X-Forwarded-Host forwarded via date x-real-ip "
+          "true-client-ip cf-connecting-ip x-amz-date x-amzn-trace-id x-goog-x "
+          "x-google-metadata-request x-azure-ref x-aws-ec2-metadata-token "
+          "x-envoy-original-path x-original-url x-rewrite-url "
+          "x-http-method-override metadata metadata-flavor http2-settings "
+          "sec-websocket-key content_length CONTENT_TYPE transfer_encoding "
+          "webhook_signature x_forwarded_for User_Agent proxy_authorization")) {
     INFO(name);
     CHECK(verdict(name) == "reserved_header");
   }

@@ -9,30 +9,13 @@
 
 #include "catch.hpp"
 #include "core/json_fault.hpp"
-#include "webhooks/json_writer.hpp"
+#include "json_echo.hpp"
 
 using webhooks::JsonFault;
-using webhooks::JsonWriter;
 using webhooks::read_json;
+using webhooks_test::Echo;
 
 namespace {
-
-// Writes what it is told: a document read and written is the same document.
-class Echo final : public webhooks::JsonEvents {
- public:
-  void null() override { writer.null(); }
-  void boolean(bool value) override { writer.boolean(value); }
-  void integer(std::int64_t value) override { writer.integer(value); }
-  void number(double value) override { writer.number(value); }
-  void string(std::string_view utf8) override { writer.string(utf8); }
-  void key(std::string_view utf8) override { writer.key(utf8); }
-  void begin_array() override { writer.begin_array(); }
-  void end_array() override { writer.end(); }
-  void begin_object() override { writer.begin_object(); }
-  void end_object() override { writer.end(); }
-
-  JsonWriter writer;
-};
 
 std::optional<JsonFault> check_json(std::string_view json) {
   webhooks::JsonEvents ignored;

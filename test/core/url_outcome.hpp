@@ -9,6 +9,7 @@
 
 #include "catch.hpp"
 #include "webhooks/url.hpp"
+#include "words.hpp"
 
 namespace webhooks_test {
 
@@ -44,6 +45,15 @@ inline void expect_all(const std::vector<Expected>& cases,
     INFO(text);
     CHECK(outcome(text, policy) == expected);
     if (expected.front() != '(') CHECK(outcome(expected, policy) == expected);
+  }
+}
+
+// Each of the words is refused for this reason.
+inline void expect_refused(std::string_view reason, std::string_view texts,
+                           const webhooks::UrlPolicy& policy = any_scheme()) {
+  for (const std::string_view text : words(texts)) {
+    INFO(text);
+    CHECK(outcome(text, policy) == "(" + std::string(reason) + ")");
   }
 }
 

@@ -12,8 +12,8 @@
 
 using webhooks::check_url;
 using webhooks::IpAddress;
+using webhooks_test::address_cases;
 using webhooks_test::any_scheme;
-using webhooks_test::kAddressCases;
 using webhooks_test::kReachable;
 
 namespace {
@@ -39,7 +39,7 @@ std::string percent(char c) {
 
 // U+FF10.. for digits, U+3002 for the dot.
 std::string full_width(char c) {
-  if (c == '.') return "\xe3\x80\x82";
+  if (c == '.') return "\u3002";
   return std::string("\xef\xbc") + static_cast<char>(0x90 + (c - '0'));
 }
 
@@ -82,7 +82,7 @@ std::vector<std::string> international_spellings(std::uint32_t address) {
              (address >> 8) & 255, address & 255);
   std::vector<std::string> spellings = {
       each(dotted, full_width), each(each(dotted, full_width), percent),
-      dotted + "\xe3\x80\x82", "\xc2\xad" + dotted, dotted + "\xe2\x80\x8b"};
+      dotted + "\u3002", "\u00ad" + dotted, dotted + "\u200b"};
   if (each(dotted, circled) != dotted) {
     spellings.push_back(each(dotted, circled));
   }
@@ -121,7 +121,7 @@ TEST_CASE("url: an address is judged alike in every spelling") {
     ++spellings;
     if (!right) wrong.push_back(spelling + " -> " + dialled(spelling));
   };
-  for (const auto& [text, reason] : kAddressCases) {
+  for (const auto& [text, reason] : address_cases()) {
     const bool reachable = reason == kReachable;
     const auto literal = IpAddress::parse(text);
     REQUIRE(literal.has_value());

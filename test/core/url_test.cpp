@@ -15,9 +15,11 @@ using webhooks::kUrlBytesMax;
 using webhooks::UrlPolicy;
 using webhooks_test::any_scheme;
 using webhooks_test::expect_all;
+using webhooks_test::expect_refused;
 using webhooks_test::outcome;
 using webhooks_test::repeated;
 using webhooks_test::with_private;
+using webhooks_test::words;
 using std::string_literals::operator""s;
 
 TEST_CASE("url: one normalized form") {
@@ -48,7 +50,7 @@ TEST_CASE("url: one normalized form") {
        "https://example.com/?u=http://10.0.0.1/"},
       {"https://example.com/\"<>^`{|}",
        "https://example.com/%22%3C%3E%5E%60%7B%7C%7D"},
-      {"https://example.com/\xc3\xa4?\xc3\xb6",
+      {"https://example.com/\u00e4?\u00f6",
        "https://example.com/%C3%A4?%C3%B6"},
       {"https://example.com/%FF", "https://example.com/%FF"},
       {"https://8.8.8.8/", "https://8.8.8.8/"},
@@ -96,33 +98,21 @@ TEST_CASE("url: its parts") {
 }
 
 TEST_CASE("url: schemes") {
-  for (const std::string scheme :
-       {"file", "ftp", "ftps", "gopher", "dict", "ldap", "smb", "tftp",
-        "telnet", "mqtt", "imap", "rtsp", "sftp", "ws", "javascript", "data",
-        "httpx", "https+x", "ttp"}) {
+  for (const std::string_view scheme :
+       words("file ftp ftps gopher dict ldap smb tftp telnet mqtt imap rtsp "
+             "sftp ws javascript data httpx https+x ttp")) {
     INFO(scheme);
-    CHECK(outcome(scheme + "://example.com/") == "(scheme)");
+    CHECK(outcome(std::string(scheme) + "://example.com/") == "(scheme)");
   }
-  expect_all({
-      {"", "(scheme)"},
-      {"example.com", "(scheme)"},
-      {"example.com:443/x", "(scheme)"},
-      {"//example.com/", "(scheme)"},
-      {"/x", "(scheme)"},
-      {"://example.com/", "(scheme)"},
-      {"1http://example.com/", "(scheme)"},
-      {"\xef\xbb\xbfhttps://example.com/", "(scheme)"},
-      {"ht\xc5\xa7ps://example.com/", "(scheme)"},
-      {"https:example.com/", "(malformed)"},
-      {"https:/example.com/", "(malformed)"},
-      {"https:", "(malformed)"},
-      {"https://", "(missing_host)"},
-      {"https:///", "(missing_host)"},
-      {"https:///example.com/", "(missing_host)"},
-      {"https:////example.com/", "(missing_host)"},
-      {"https://?x", "(missing_host)"},
-      {"https://:443/", "(missing_host)"},
-  });
+  CHECK(outcome("") == "(scheme)");
+  expect_refused("scheme",
+                 "example.com example.com:443/x //example.com/ /x "
+                 "://example.com/ 1http://example.com/ "
+                 "\ufeffhttps://example.com/ ht\u0167ps://example.com/");
+  expect_refused("malformed", "https:example.com/ https:/example.com/ https:");
+  expect_refused("missing_host",
+                 "https:// https:/// https:///example.com/ "
+                 "https:////example.com/ https://?x https://:443/");
   CHECK(outcome("http://example.com/", UrlPolicy{}) == "(https_required)");
   CHECK(outcome("https://example.com/", UrlPolicy{}) == "https://example.com/");
   CHECK(outcome("ftp://example.com/", UrlPolicy{}) == "(scheme)");
@@ -153,42 +143,28 @@ TEST_CASE("url: whitespace, control characters and backslashes anywhere") {
 }
 
 TEST_CASE("url: user info and fragments") {
-  expect_all({
-      {"https://user@example.com/", "(user_info)"},
-      {"https://user:secret@example.com/", "(user_info)"},
-      {"https://@example.com/", "(user_info)"},
-      {"https://:@example.com/", "(user_info)"},
-      {"https://a@b@example.com/", "(user_info)"},
-      {"https://example.com:443@10.0.0.1/", "(user_info)"},
-      {"https://example.com@", "(user_info)"},
-      {"https://[::1]@example.com/", "(user_info)"},
-      {"https://user%40example.com/", "(invalid_host)"},
-      {"https://user\xef\xbc\xa0"
-       "example.com/",
-       "(invalid_host)"},
-      {"https://example.com/#top", "(fragment)"},
-      {"https://example.com#", "(fragment)"},
-      {"https://example.com?x#y", "(fragment)"},
-      {"https://example.com#@10.0.0.1/", "(fragment)"},
-      {"https://example.com/%23x", "https://example.com/%23x"},
-  });
+  CHECK(outcome("https://example.com/%23x") == "https://example.com/%23x");
+  expect_refused("user_info",
+                 "https://user@example.com/ https://user:secret@example.com/ "
+                 "https://@example.com/ https://:@example.com/ "
+                 "https://a@b@example.com/ https://example.com:443@10.0.0.1/ "
+                 "https://example.com@ https://[::1]@example.com/");
+  expect_refused("invalid_host",
+                 "https://user%40example.com/ https://user\uff20example.com/");
+  expect_refused("fragment",
+                 "https://example.com/#top https://example.com# "
+                 "https://example.com?x#y https://example.com#@10.0.0.1/");
 }
 
 TEST_CASE("url: ports") {
-  expect_all({
-      {"https://example.com:65536/", "(malformed)"},
-      {"https://example.com:99999999999999999999/", "(malformed)"},
-      {"https://example.com:-1/", "(malformed)"},
-      {"https://example.com:+443/", "(malformed)"},
-      {"https://example.com:4a/", "(malformed)"},
-      {"https://example.com:0x1bb/", "(malformed)"},
-      {"https://example.com:443:443/", "(malformed)"},
-      {"https://example.com:%34%34%33/", "(malformed)"},
-      {"https://example.com:\xef\xbc\x94/", "(malformed)"},
-      {"https://[2606:4700::1]x/", "(malformed)"},
-      {"https://[2606:4700::1]443/", "(malformed)"},
-      {"https://2606:4700::1111/", "(malformed)"},
-  });
+  expect_refused("malformed",
+                 "https://example.com:65536/ "
+                 "https://example.com:99999999999999999999/ "
+                 "https://example.com:-1/ https://example.com:+443/ "
+                 "https://example.com:4a/ https://example.com:0x1bb/ "
+                 "https://example.com:443:443/ https://example.com:%34%34%33/ "
+                 "https://example.com:\uff14/ https://[2606:4700::1]x/ "
+                 "https://[2606:4700::1]443/ https://2606:4700::1111/");
   // All of the Fetch standard's, each with its neighbours' fate left open.
   for (const int bad :
        {0,    1,    7,    9,    11,   13,   15,   17,   19,   20,   21,   22,
@@ -237,65 +213,34 @@ TEST_CASE("url: host names") {
       {"https://" + longest + "b/", "(invalid_host)"},
       {"https://" + label + ".com/", "https://" + label + ".com/"},
       {"https://" + label + "a.com/", "(invalid_host)"},
-      {"https://./", "(invalid_host)"},
-      {"https://../", "(invalid_host)"},
-      {"https://.example.com/", "(invalid_host)"},
-      {"https://example..com/", "(invalid_host)"},
-      {"https://example.com../", "(invalid_host)"},
-      {"https://-example.com/", "(invalid_host)"},
-      {"https://example-.com/", "(invalid_host)"},
-      {"https://example.-com/", "(invalid_host)"},
-      {"https://example.c_m/", "(invalid_host)"},
-      {"https://exa%mple.com/", "(invalid_host)"},
-      {"https://exa%6/", "(invalid_host)"},
-      {"https://exa%/", "(invalid_host)"},
-      {"https://example.com%/", "(invalid_host)"},
-      {"https://example.com%2e%2e/", "(invalid_host)"},
-      {"https://example.com%2f.evil.org/", "(invalid_host)"},
-      {"https://example.com%3a80/", "(invalid_host)"},
-      {"https://example.com%20/", "(invalid_host)"},
-      {"https://example.com%0d%0a/", "(invalid_host)"},
-      {"https://example.com%00.evil.org/", "(invalid_host)"},
-      {"https://%2531.1.1.1/", "(invalid_host)"},
-      {"https://exam!ple.com/", "(invalid_host)"},
-      {"https://(example).com/", "(invalid_host)"},
-      {"https://$HOME.com/", "(invalid_host)"},
-      {"https://*.example.com/", "(invalid_host)"},
-      {"https://{a,b}.example.com/", "(invalid_host)"},
-      {"https://a,b.example.com/", "(invalid_host)"},
-      {"https://<x>.com/", "(invalid_host)"},
-      {"https://foo.123/", "(invalid_host)"},
-      {"https://foo.0x1f/", "(invalid_host)"},
-      {"https://foo.0x/", "(invalid_host)"},
-      {"https://foo.0X1/", "(invalid_host)"},
-      {"https://1.2.3.4.5/", "(invalid_host)"},
-      {"https://1.2.3.256/", "(invalid_host)"},
-      {"https://256.2.3.4/", "(invalid_host)"},
-      {"https://1.2.65536/", "(invalid_host)"},
-      {"https://1.16777216/", "(invalid_host)"},
-      {"https://4294967296/", "(invalid_host)"},
-      {"https://99999999999999999999/", "(invalid_host)"},
-      {"https://0x100000000/", "(invalid_host)"},
-      {"https://08.8.8.8/", "(invalid_host)"},
-      {"https://8.8.8.08/", "(invalid_host)"},
-      {"https://1..2/", "(invalid_host)"},
-      {"https://8.8.8.8../", "(invalid_host)"},
-      {"https://8.8.8.8%20/", "(invalid_host)"},
-      {"https://[::1/", "(invalid_host)"},
-      {"https://[]/", "(invalid_host)"},
-      {"https://[/", "(invalid_host)"},
-      {"https://]/", "(invalid_host)"},
-      {"https://[8.8.8.8]/", "(invalid_host)"},
-      {"https://[example.com]/", "(invalid_host)"},
-      {"https://[v1.fe80::a]/", "(invalid_host)"},
-      {"https://[1:2:3:4:5:6:7]/", "(invalid_host)"},
-      {"https://[::1::]/", "(invalid_host)"},
-      {"https://[::ffff:256.1.1.1]/", "(invalid_host)"},
-      {"https://[::ffff:010.1.1.1]/", "(invalid_host)"},
-      {"https://[fe80::1%25eth0]/", "(zone_id)"},
-      {"https://[fe80::1%eth0]/", "(zone_id)"},
-      {"https://[::%25example.com]/", "(zone_id)"},
   });
+  expect_refused("invalid_host",
+                 "https://./ https://../ https://.example.com/ "
+                 "https://example..com/ https://example.com../ "
+                 "https://-example.com/ https://example-.com/ "
+                 "https://example.-com/ https://example.c_m/ "
+                 "https://exa%mple.com/ https://exa%6/ https://exa%/ "
+                 "https://example.com%/ https://example.com%2e%2e/ "
+                 "https://example.com%2f.evil.org/ https://example.com%3a80/ "
+                 "https://example.com%20/ https://example.com%0d%0a/ "
+                 "https://example.com%00.evil.org/ https://%2531.1.1.1/ "
+                 "https://exam!ple.com/ https://(example).com/ "
+                 "https://$HOME.com/ https://*.example.com/ "
+                 "https://{a,b}.example.com/ https://a,b.example.com/ "
+                 "https://<x>.com/ https://foo.123/ https://foo.0x1f/ "
+                 "https://foo.0x/ https://foo.0X1/ https://1.2.3.4.5/ "
+                 "https://1.2.3.256/ https://256.2.3.4/ https://1.2.65536/ "
+                 "https://1.16777216/ https://4294967296/ "
+                 "https://99999999999999999999/ https://0x100000000/ "
+                 "https://08.8.8.8/ https://8.8.8.08/ https://1..2/ "
+                 "https://8.8.8.8../ https://8.8.8.8%20/ https://[::1/ "
+                 "https://[]/ https://[/ https://]/ https://[8.8.8.8]/ "
+                 "https://[example.com]/ https://[v1.fe80::a]/ "
+                 "https://[1:2:3:4:5:6:7]/ https://[::1::]/ "
+                 "https://[::ffff:256.1.1.1]/ https://[::ffff:010.1.1.1]/");
+  expect_refused("zone_id",
+                 "https://[fe80::1%25eth0]/ https://[fe80::1%eth0]/ "
+                 "https://[::%25example.com]/");
 }
 
 TEST_CASE("url: bytes that are not UTF-8, wherever they are") {
@@ -310,41 +255,23 @@ TEST_CASE("url: bytes that are not UTF-8, wherever they are") {
 }
 
 TEST_CASE("url: local names") {
-  const std::vector<std::string> local = {
-      "localhost",
-      "LOCALHOST",
-      "localhost.",
-      "foo.localhost",
-      "a.b.localhost.",
-      "printer.local",
-      "local",
-      "x.internal",
-      "metadata.google.internal",
-      "router.home.arpa",
-      "home.arpa",
-      "x.onion",
-      "n8n",
-      "plausible",
-      "metadata",
-      "x.localdomain",
-      "nas.lan",
-      "nas.home",
-      "intra.corp",
-      "wiki.intranet",
-      "x.private",
-      "%6cocalhost",
-      "loc%61l",
-  };
-  for (const std::string& host : local) {
+  for (const std::string_view name :
+       words("localhost LOCALHOST localhost. foo.localhost a.b.localhost. "
+             "printer.local local x.internal metadata.google.internal "
+             "router.home.arpa home.arpa x.onion n8n plausible metadata "
+             "x.localdomain nas.lan nas.home intra.corp wiki.intranet "
+             "x.private %6cocalhost loc%61l")) {
+    const std::string host(name);
     INFO(host);
     CHECK(outcome("http://" + host + "/") == "(local_name)");
     CHECK(check_url("http://" + host + ":4000/", with_private()).ok());
   }
-  for (const std::string host :
-       {"notlocalhost.com", "localhost.example.com", "mylocal.example",
-        "local.example", "internal.example", "arpa.example", "home.arpa.com",
-        "1.in-addr.arpa", "onion.example", "example.mylan", "x.notlocal",
-        "x.smith-home.arpa"}) {
+  for (const std::string_view name :
+       words("notlocalhost.com localhost.example.com mylocal.example "
+             "local.example internal.example arpa.example home.arpa.com "
+             "1.in-addr.arpa onion.example example.mylan x.notlocal "
+             "x.smith-home.arpa")) {
+    const std::string host(name);
     INFO(host);
     CHECK(check_url("http://" + host + "/", any_scheme()).ok());
   }
@@ -373,16 +300,14 @@ TEST_CASE("url: length is limited before and after normalizing") {
       start + std::string(kUrlBytesMax - start.size(), 'a');
   CHECK(outcome(longest) == longest);
   CHECK(outcome(longest + "a") == "(too_long)");
-  CHECK(outcome(start + repeated("\xc3\xa4", 400)) == "(too_long)");
+  CHECK(outcome(start + repeated("\u00e4", 400)) == "(too_long)");
   CHECK(outcome(std::string(1 << 20, 'a')) == "(too_long)");
 }
 
 TEST_CASE("url: what is returned is what curl dials") {
   for (const std::string text :
        {"https://EXAMPLE.com.:8443/a/../b?c", "http://134744072:8080",
-        "https://[2606:4700:0::1111]/",
-        "https://b\xc3\xbc"
-        "cher.example",
+        "https://[2606:4700:0::1111]/", "https://b\u00fccher.example",
         "https://example.com/%2e%2e/x", "https://example.com/?"}) {
     INFO(text);
     const auto url = check_url(text, any_scheme());

@@ -29,15 +29,25 @@ defmodule Plausible.Webhooks.NativeJsonDecodeTest do
     assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
   end
 
-  test "of equal keys the last one wins, in maps of every size" do
+  test "of equal keys the last one wins" do
     assert term(~S({"a":1,"b":2,"a":3})) == %{"a" => 3, "b" => 2}
     assert term(~S({"a":1,"\u0061":2})) == %{"a" => 2}
     assert term(~S({"a":{"x":1,"x":2},"a":[{"y":1,"y":2}]})) == %{"a" => [%{"y" => 2}]}
+  end
 
-    for size <- [2, 31, 32, 33, 34, 100, 5000] do
-      pairs = for i <- 1..size, do: {"k#{rem(i * 7, div(size, 2) + 1)}", i}
-      json = "{" <> Enum.map_join(pairs, ",", fn {k, v} -> ~s("#{k}":#{v}) end) <> "}"
-      assert term(json) == Map.new(pairs)
+  # OTP makes maps of more than 32 pairs another way than smaller ones.
+  test "however many pairs and however many equal keys, a map is a map" do
+    for pairs <- [2, 31, 32, 33, 34, 40, 64, 65, 100, 5_000],
+        distinct <- Enum.uniq([1, 2, 16, 31, 32, 33, div(pairs, 2), pairs - 1, pairs]),
+        distinct in 1..pairs//1 do
+      entries = for i <- 1..pairs, do: {"k#{rem(i * 7, distinct)}", i}
+      json = "{" <> Enum.map_join(entries, ",", fn {k, v} -> ~s("#{k}":#{v}) end) <> "}"
+      expected = Map.new(entries)
+      decoded = term(json)
+      assert Enum.sort(Map.keys(decoded)) == Enum.sort(Map.keys(expected))
+      assert decoded === expected and expected === decoded
+      assert Map.put(decoded, "new", 1) === Map.put(expected, "new", 1)
+      assert :erlang.binary_to_term(:erlang.term_to_binary(decoded)) === expected
     end
   end
 
@@ -66,23 +76,6 @@ defmodule Plausible.Webhooks.NativeJsonDecodeTest do
     assert Native.decode("1e400") == {:error, {:number_out_of_range, 0}}
     assert Native.decode("1e-400") == {:error, {:number_out_of_range, 0}}
     assert Native.decode(~S({"a":[1,-1.8e308]})) == {:error, {:number_out_of_range, 8}}
-  end
-
-  # OTP makes maps of more than 32 pairs another way than smaller ones.
-  test "however many pairs and however many equal keys, a map is a map" do
-    for pairs <- [31, 32, 33, 34, 40, 64, 65, 100, 1_000],
-        distinct <- Enum.uniq([1, 2, 16, 31, 32, 33, div(pairs, 2), pairs - 1, pairs]),
-        distinct in 1..pairs//1 do
-      entries = for i <- 1..pairs, do: {"k#{rem(i * 7, distinct)}", i}
-      json = "{" <> Enum.map_join(entries, ",", fn {k, v} -> ~s("#{k}":#{v}) end) <> "}"
-      expected = Map.new(entries)
-      decoded = term(json)
-      assert map_size(decoded) == map_size(expected)
-      assert Enum.sort(Map.keys(decoded)) == Enum.sort(Map.keys(expected))
-      assert decoded === expected and expected === decoded
-      assert Map.put(decoded, "new", 1) === Map.put(expected, "new", 1)
-      assert :erlang.binary_to_term(:erlang.term_to_binary(decoded)) === expected
-    end
   end
 
   test "what is refused, and where" do

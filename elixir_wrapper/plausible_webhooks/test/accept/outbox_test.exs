@@ -377,7 +377,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     test "a delivery that is there already is not changed", context do
       delivery = delivery(context.webhook)
       assert :ok = Outbox.accept(context.instance, [delivery])
-      eventually(fn -> logged(context, delivery.id).state == :delivered end)
+      await_state(context, delivery.id, :delivered)
       assert :ok = Outbox.accept(context.instance, [%{delivery | body: "{}"}])
       assert logged(context, delivery.id).body == delivery.body
     end

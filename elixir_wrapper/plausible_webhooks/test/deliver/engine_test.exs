@@ -21,7 +21,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     assert first.headers["webhook-timestamp"] != second.headers["webhook-timestamp"]
     assert second.at_ms - first.at_ms >= 1_090
 
-    eventually(fn -> state(context, id) == :delivered end)
+    await_state(context, id, :delivered)
 
     assert [
              %Attempt{number: 1, state: :pending, status: nil, error: :connection_reset},
@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     webhook = webhook!(context, "/broken")
     HttpReceiver.script(context.receiver, "/broken", [{500, [], "no"}])
     [id] = push(context, [delivery(webhook)])
-    eventually(fn -> state(context, id) == :failed end)
+    await_state(context, id, :failed)
     assert %{attempts: 3, last_status: 500} = logged(context, id)
     assert [_, _, %Attempt{response_body: "no"}] = attempts(context, id)
     Process.sleep(100)
@@ -48,7 +48,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     to = HttpReceiver.url(context.receiver, "/to")
     HttpReceiver.script(context.receiver, "/from", [{307, [{"location", to}], ""}])
     [id] = push(context, [delivery(webhook)])
-    eventually(fn -> state(context, id) == :failed end)
+    await_state(context, id, :failed)
     assert [%Attempt{error: :redirect}] = attempts(context, id)
     assert HttpReceiver.count(context.receiver, "/to") == 0
   end
@@ -59,13 +59,13 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     HttpReceiver.script(context.receiver, "/busy", [503, 200])
     [id] = push(context, [delivery(webhook)])
 
-    eventually(fn -> state(context, id) == :parked end)
+    await_state(context, id, :parked)
     assert logged(context, id).owner == nil
     assert eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
 
     [first, second] = HttpReceiver.await(context.receiver, "/busy", 2)
     assert second.at_ms - first.at_ms >= 300
-    eventually(fn -> state(context, id) == :delivered end)
+    await_state(context, id, :delivered)
     assert [%Attempt{number: 1, state: :parked}, %Attempt{number: 2}] = attempts(context, id)
   end
 
@@ -104,7 +104,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       HttpReceiver.release(context.request, 500)
       assert [request] = HttpReceiver.await(context.receiver, "/new", 1)
       assert request.headers["webhook-id"] == context.id
-      eventually(fn -> state(context, context.id) == :delivered end)
+      await_state(context, context.id, :delivered)
       assert HttpReceiver.count(context.receiver, "/old") == 1
     end
 
@@ -152,7 +152,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       # Switched on again it takes new ones.
       {:ok, _} = enable_webhook(context, context.webhook.id)
       [id] = push(context, [delivery(context.webhook)])
-      eventually(fn -> state(context, id) == :delivered end)
+      await_state(context, id, :delivered)
     end
 
     test "that deletes it: nothing of it is sent any more", context do
@@ -174,14 +174,14 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
   test "what comes too late for a webhook that was switched off ends as cancelled", context do
     {:ok, _} = disable_webhook(context, context.webhook.id)
     [id] = push(context, [delivery(context.webhook)])
-    eventually(fn -> logged(context, id).state == :cancelled end)
+    await_state(context, id, :cancelled)
     assert HttpReceiver.count(context.receiver) == 0
   end
 
   @tag start: []
   test "a webhook that was changed behind our back is read again", context do
     [id] = push(context, [delivery(context.webhook)])
-    eventually(fn -> state(context, id) == :delivered end)
+    await_state(context, id, :delivered)
 
     # As another node would do it.
     {:ok, stored} = Store.get_webhook(context.instance, context.webhook.id)
@@ -201,7 +201,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
 
     API.webhook_changed(context.name, 1, context.webhook.id)
     [id] = push(context, [delivery(context.webhook)])
-    eventually(fn -> state(context, id) == :failed end)
+    await_state(context, id, :failed)
     assert %{attempts: 0, reason: "refused: blocked_address"} = logged(context, id)
   end
 
@@ -213,7 +213,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     push(context, Enum.shuffle([bad | good]))
     :sys.resume(Instance.process(context.instance, :outbox))
     eventually(fn -> done?(context, Enum.map(good, & &1.id)) end)
-    eventually(fn -> state(context, bad.id) == :failed end)
+    await_state(context, bad.id, :failed)
     assert logged(context, bad.id).reason == "refused: body_too_large"
     assert HttpReceiver.count(context.receiver) == 5
   end

@@ -155,7 +155,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       }
 
       :ok = Recorder.put(context.instance, [before], System.time_offset(:millisecond) - hour_ms)
-      eventually(fn -> logged(context, id).state == :parked end)
+      await_state(context, id, :parked)
       assert_in_delta logged(context, id).next_at_ms, now_ms + 70_000, 100
       assert [%{started_at_ms: started_at_ms}] = attempts(context, id)
       assert_in_delta started_at_ms, now_ms, 100
@@ -300,7 +300,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       {:ok, disabled} = get_webhook(context, webhook_id)
       assert %{enabled: true, disabled_reason: :gone} = disabled
       assert is_integer(disabled.disabled_at_ms)
-      eventually(fn -> logged(context, id).state == :failed end)
+      await_state(context, id, :failed)
 
       for id <- waiting do
         eventually(fn -> logged(context, id).state in [:cancelled, :failed] end)
@@ -378,7 +378,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
 
     defp fail_once(%{webhook: webhook} = context) do
       [id] = push(context, [delivery(webhook)])
-      eventually(fn -> logged(context, id).state == :failed end)
+      await_state(context, id, :failed)
     end
 
     test "failing is counted by the store's clock: a node that is days ahead switches nothing off",
@@ -428,7 +428,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
     test "is not disabled if another node has delivered since", context do
       HttpReceiver.script(context.receiver, "/fails", [200, 500])
       [id] = push(context, [delivery(context.webhook)])
-      eventually(fn -> logged(context, id).state == :delivered end)
+      await_state(context, id, :delivered)
       # What another node would have left behind: a success that we know nothing of.
       failing_since(context, 120_000)
       fail_once(context)

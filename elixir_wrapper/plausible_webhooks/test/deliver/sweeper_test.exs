@@ -125,7 +125,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       assert logged(context, id).owner == former
       SwitchStore.set(context.switch, :on)
       eventually(fn -> Owners.former(context.instance) == [] end)
-      eventually(fn -> logged(context, id).state == :delivered end)
+      await_state(context, id, :delivered)
       assert HttpReceiver.count(context.receiver) == 1
     end
 
@@ -260,9 +260,9 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     test "of what waits in the store replaces the retry", context do
       HttpReceiver.script(context.receiver, "/hook", [500, 200])
       [id] = push(context, [delivery(context.webhook)])
-      eventually(fn -> logged(context, id).state == :parked end)
+      await_state(context, id, :parked)
       assert :ok = redeliver(context, id)
-      eventually(fn -> logged(context, id).state == :delivered end)
+      await_state(context, id, :delivered)
       assert [%{number: 1}, %{number: 2, state: :delivered}] = attempts(context, id)
 
       assert [id, id] ==
@@ -271,7 +271,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
 
     test "of what was delivered sends it once more, and attempts go on counting", context do
       [id] = push(context, [delivery(context.webhook)])
-      eventually(fn -> logged(context, id).state == :delivered end)
+      await_state(context, id, :delivered)
       assert :ok = redeliver(context, id)
       HttpReceiver.await(context.receiver, "/hook", 2)
       eventually(fn -> length(attempts(context, id)) == 2 end)
@@ -283,7 +283,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       context = start!(context, retry_delays_ms: [10, 10])
       HttpReceiver.script(context.receiver, "/hook", [500])
       [id] = push(context, [delivery(context.webhook)])
-      eventually(fn -> logged(context, id).state == :failed end)
+      await_state(context, id, :failed)
       assert logged(context, id).attempts == 3
       assert :ok = redeliver(context, id)
 
@@ -308,7 +308,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       push(context, [delivery(stuck)])
       eventually(fn -> Engine.stats(context.instance).waiting == 10 end)
       assert :ok = redeliver(context, done.id)
-      eventually(fn -> logged(context, done.id).state == :delivered end)
+      await_state(context, done.id, :delivered)
     end
   end
 
@@ -319,7 +319,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     [id] = push(context, [delivery(context.webhook)])
     eventually(fn -> length(attempts(context, id)) == 1 end)
     assert :ok = redeliver(context, id)
-    eventually(fn -> logged(context, id).state == :delivered end)
+    await_state(context, id, :delivered)
     # Nothing waits that could be sent.
     assert %{waiting: 0, in_flight: 0} = Engine.stats(context.instance)
     assert HttpReceiver.count(context.receiver) == 2

@@ -18,8 +18,8 @@ defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
 
       assert Directory.changed(i, 1) == :ok
       assert completed(i, 1, "Register") == []
-      assert eventually(fn -> completed(i, 1, "Register") != [] end)
-      assert eventually(fn -> settled?(pid) end)
+      eventually(fn -> completed(i, 1, "Register") != [] end)
+      eventually(fn -> settled?(pid) end)
       assert Enum.count(World.asked(context.world), &match?({:list, 1}, &1)) == 3
     end
 
@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
       pid = start(context, reread_ms: [20])
       for site_id <- 100..200, do: :ok = Directory.changed(i, site_id)
       World.asked(context.world)
-      assert eventually(fn -> settled?(pid) end)
+      eventually(fn -> settled?(pid) end)
       assert World.asked(context.world) == []
     end
 
@@ -118,7 +118,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
       pid = start(context)
       World.put(context.world, {:site, 1}, fn -> raise "away" end)
       Process.exit(pid, :kill)
-      assert eventually(fn -> match?({:error, {:raised, _}}, Directory.refresh(i, 1)) end)
+      eventually(fn -> match?({:error, {:raised, _}}, Directory.refresh(i, 1)) end)
       assert told(i, 1) == %{props: %{"plan" => true}, revenue: false}
     end
 

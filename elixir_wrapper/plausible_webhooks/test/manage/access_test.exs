@@ -5,20 +5,13 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
 
   @moduletag :capture_log
 
-  defp delivered(context, id) do
-    eventually(fn ->
-      delivery = logged(context, id)
-      if delivery.state == :delivered, do: delivery
-    end)
-  end
-
   describe "permissions" do
     setup context do
       context = start!(context)
       webhook = webhook!(context, "/hook?token=tok", %{headers: %{"x-key" => "key"}})
       delivery = delivery(webhook)
       :ok = Outbox.accept(context.instance, [delivery])
-      delivered(context, delivery.id)
+      await_state(context, delivery.id, :delivered)
       Map.merge(context, %{webhook: webhook, delivery: delivery})
     end
 

@@ -145,7 +145,7 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
       knows!(context, webhook, changed.version)
       HttpReceiver.release(request, 503)
       HttpReceiver.await(context.receiver, "/new", 1)
-      eventually(fn -> logged(context, delivery.id).state == :delivered end)
+      await_state(context, delivery.id, :delivered)
       assert HttpReceiver.count(context.receiver, "/old") == 1
     end
 

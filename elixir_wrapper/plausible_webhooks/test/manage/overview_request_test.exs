@@ -7,13 +7,6 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
 
   @moduletag :capture_log
 
-  defp recorded(context, delivery) do
-    eventually(fn ->
-      delivery = logged(context, delivery.id)
-      if delivery.state in [:delivered, :failed, :cancelled], do: delivery
-    end)
-  end
-
   describe "a URL" do
     test "is judged as saving it would", context do
       context = start!(context)
@@ -101,7 +94,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
         before = System.system_time(:second)
         sent = delivery(webhook, body: ~s({"type":"goal.completed","ü":1}))
         :ok = Outbox.accept(context.instance, [sent])
-        recorded(context, sent)
+        await_state(context, sent.id, :delivered)
         received = List.last(HttpReceiver.requests(context.receiver, "/hook"))
 
         {:ok, shown} = request(context, sent.id)
@@ -134,7 +127,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       webhook = webhook!(context, "/hook")
       sent = delivery(webhook)
       :ok = Outbox.accept(context.instance, [sent])
-      recorded(context, sent)
+      await_state(context, sent.id, :delivered)
 
       assert API.request(context.name, :viewer, 1, sent.id) ==
                {:error, %Error{reason: :forbidden}}

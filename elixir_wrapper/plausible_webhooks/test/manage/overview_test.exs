@@ -13,13 +13,6 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
     delivery(webhook, [state: state, finished_at_ms: at_ms] ++ fields)
   end
 
-  defp recorded(context, delivery) do
-    eventually(fn ->
-      delivery = logged(context, delivery.id)
-      if delivery.state in [:delivered, :failed, :cancelled], do: delivery
-    end)
-  end
-
   describe "activity" do
     test "is of 24 whole hours, of every webhook of the site", context do
       context = start!(context)
@@ -39,7 +32,7 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
 
       sent = delivery(busy)
       :ok = Outbox.accept(context.instance, [sent])
-      recorded(context, sent)
+      await_state(context, sent.id, :delivered)
       {:ok, activity} = API.activity(context.name, :viewer, 1)
       assert Enum.sort(Map.keys(activity)) == Enum.sort([busy.id, idle.id])
 

@@ -102,7 +102,7 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       # And nothing else gets through by that.
       late = delivery(webhook)
       Outbox.push(context.instance, [late])
-      eventually(fn -> logged(context, late.id).state == :cancelled end)
+      await_state(context, late.id, :cancelled)
       assert HttpReceiver.count(context.receiver) == 1
     end
 

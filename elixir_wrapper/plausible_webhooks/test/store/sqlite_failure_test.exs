@@ -4,6 +4,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
 
   alias Plausible.Webhooks.{Attempt, Webhook}
   alias Plausible.Webhooks.Store.SQLite.{Connection, Native}
+  alias Plausible.Webhooks.StoreContract.Promise
 
   describe "a long log" do
     test "is searched so far and no further, and from there on the next time", %{path: path} do
@@ -58,7 +59,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
 
       asking = Task.async(fn -> Connection.write(store.connection, [{endless, []}]) end)
 
-      wait_until(fn ->
+      eventually(fn ->
         match?(
           {:current_function, {Native, :execute, 3}},
           Process.info(old, :current_function)
@@ -67,7 +68,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
 
       Process.exit(old, :kill)
       assert Task.await(asking) == {:error, :connection_lost}
-      wait_until(fn -> SQLite.get_delivery(store, delivery.id) == {:ok, delivery} end)
+      eventually(fn -> SQLite.get_delivery(store, delivery.id) == {:ok, delivery} end)
       assert sql!(store, "SELECT * FROM owners") == []
       assert sql!(store, "PRAGMA integrity_check") == [{"ok"}]
       assert SQLite.accept(store, [delivery()]) == :ok
@@ -80,10 +81,10 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       :ok = SQLite.accept(store, [delivery(owner: "a")])
       old = Process.whereis(store.connection)
       Process.exit(old, :kill)
-      wait_until(fn -> Process.whereis(store.connection) not in [nil, old] end)
+      eventually(fn -> Process.whereis(store.connection) not in [nil, old] end)
 
       # The engine of before may go on: what is its own it does not get twice.
-      assert {:ok, []} = eventually(fn -> SQLite.claim(store, "a", 10) end)
+      eventually(fn -> SQLite.claim(store, "a", 10) == {:ok, []} end)
       :ok = SQLite.heartbeat(store, "a", 60_000)
       assert SQLite.claim(store, "b", 10) == {:ok, []}
     end
@@ -118,19 +119,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
             delete_webhook: [1, "x"],
             put_health: ["x", %{failing_since_ms: 1}],
             alert_states: [["x"]],
-            put_alert_state: [
-              %{
-                webhook_id: "x",
-                kind: :drop,
-                state: :armed,
-                alert_id: nil,
-                visitors: 512,
-                threshold: 300,
-                seen_at_ms: nil,
-                changed_at_ms: 1,
-                notified_at_ms: nil
-              }
-            ]
+            put_alert_state: [Promise.an_alert(webhook_id: "x", kind: :drop)]
           ] do
         assert apply(SQLite, call, [store | arguments]) == {:error, :not_started}
       end
@@ -259,10 +248,4 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       assert sql!(store, "SELECT * FROM deleted_webhooks") == []
     end
   end
-
-  defp eventually(fun),
-    do:
-      Enum.find_value(1..100, fn _ ->
-        with({:error, _} <- fun.(), do: Process.sleep(20) && nil)
-      end)
 end

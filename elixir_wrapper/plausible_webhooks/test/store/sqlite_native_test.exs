@@ -3,12 +3,13 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
   # way of ending it hurts anybody.
   use ExUnit.Case, async: true
 
+  import Plausible.Webhooks.Test.Eventually
+
   alias Plausible.Webhooks.Store.SQLite.Native
 
-  setup do
-    folder = Path.join(System.tmp_dir!(), "webhooks_native_#{System.unique_integer([:positive])}")
-    File.mkdir_p!(folder)
-    on_exit(fn -> File.rm_rf!(folder) end)
+  @moduletag :tmp_dir
+
+  setup %{tmp_dir: folder} do
     path = Path.join(folder, "a.db")
     File.touch!(path)
     %{path: path}
@@ -164,11 +165,11 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
         end)
 
       assert_receive {:db, db}
-      wait_until(fn -> Native.execute(db, "SELECT 1", []) == {:error, :busy} end)
+      eventually(fn -> Native.execute(db, "SELECT 1", []) == {:error, :busy} end)
       assert Native.close(db) == {:error, :busy}
       Process.exit(owner, :kill)
       # Its death is the end of what it ran, and of the connection.
-      wait_until(fn -> Native.execute(db, "SELECT 1", []) == {:error, :closed} end)
+      eventually(fn -> Native.execute(db, "SELECT 1", []) == {:error, :closed} end)
       assert Native.close(db) == :ok
     end
   end
@@ -206,7 +207,7 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
       assert {:error, {5, _}} = Native.execute(other, "SELECT * FROM t", [])
       Process.exit(owner, :kill)
       assert_receive {:DOWN, ^monitor, _, _, _}
-      wait_until(fn -> Native.execute(other, "SELECT * FROM t", []) == {:ok, []} end)
+      eventually(fn -> Native.execute(other, "SELECT * FROM t", []) == {:ok, []} end)
     end
 
     test "of many connections at once, with work under way", %{path: path} do
@@ -232,18 +233,10 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
       for n <- 1..8 do
         file = "#{path}.#{n}"
 
-        wait_until(fn ->
+        eventually(fn ->
           Native.execute(open!(file), "PRAGMA integrity_check", []) == {:ok, [{"ok"}]}
         end)
       end
-    end
-  end
-
-  defp wait_until(fun, left \\ 500) do
-    cond do
-      fun.() -> :ok
-      left == 0 -> flunk("it did not happen")
-      true -> Process.sleep(10) && wait_until(fun, left - 1)
     end
   end
 end

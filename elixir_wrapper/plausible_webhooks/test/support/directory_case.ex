@@ -5,7 +5,7 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
   use ExUnit.CaseTemplate
 
   alias Plausible.Webhooks.Ingest.{Directory, Goals}
-  alias Plausible.Webhooks.Test.InstanceStub
+  alias Plausible.Webhooks.Test.{InstanceStub, TestHost}
   alias Plausible.Webhooks.Webhook
 
   # Store and host in one: an Agent whose state answers, and counts who asked.
@@ -45,7 +45,7 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
   using do
     quote do
       import ExUnit.CaptureLog
-      import Plausible.Webhooks.Test.DirectoryCase
+      import Plausible.Webhooks.Test.{DirectoryCase, Eventually}
 
       alias Plausible.Webhooks.Ingest.{Directory, Goals, Subscriptions}
       alias Plausible.Webhooks.Test.DirectoryCase.World
@@ -53,17 +53,7 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
     end
   end
 
-  def goal(id, name) do
-    %{
-      id: id,
-      name: name,
-      event_name: name,
-      page_path: nil,
-      scroll_threshold: -1,
-      custom_props: %{},
-      currency: nil
-    }
-  end
+  defdelegate goal(id, name), to: TestHost, as: :event_goal
 
   def webhook(id, site_id, attrs \\ []) do
     struct!(
@@ -102,14 +92,6 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
         for %{goal: goal, webhooks: webhooks} <-
               Goals.completed(subscriptions, %{clickhouse_event: %{name: name}}, nil),
             do: {goal.id, webhooks}
-    end
-  end
-
-  def eventually(fun, tries \\ 200) do
-    cond do
-      fun.() -> true
-      tries == 0 -> false
-      true -> Process.sleep(10) && eventually(fun, tries - 1)
     end
   end
 end

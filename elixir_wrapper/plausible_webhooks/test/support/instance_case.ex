@@ -175,6 +175,14 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
     end
   end
 
+  @doc "The delivery, once it is in this state."
+  def await_state(context, id, state) do
+    eventually(fn ->
+      delivery = logged(context, id)
+      if delivery.state == state, do: delivery
+    end)
+  end
+
   def attempts(context, id) do
     case AsUser.attempts(context, id) do
       {:ok, attempts} -> attempts

@@ -4,13 +4,14 @@ defmodule Plausible.Webhooks.Test.SQLiteCase do
 
   use ExUnit.CaseTemplate
 
-  alias Plausible.Webhooks.{Delivery, Id, Vault, Webhook}
+  alias Plausible.Webhooks.{Id, Vault, Webhook}
   alias Plausible.Webhooks.Store.SQLite
   alias Plausible.Webhooks.Store.SQLite.Connection
+  alias Plausible.Webhooks.StoreContract.Promise
 
   using do
     quote do
-      import Plausible.Webhooks.Test.SQLiteCase
+      import Plausible.Webhooks.Test.{Eventually, SQLiteCase}
       alias Plausible.Webhooks.Store.SQLite
     end
   end
@@ -67,31 +68,10 @@ defmodule Plausible.Webhooks.Test.SQLiteCase do
     webhook
   end
 
-  def delivery(fields \\ []) do
-    struct!(
-      %Delivery{
-        id: Id.delivery(),
-        webhook_id: "wh_1",
-        site_id: 1,
-        type: "goal.completed",
-        body: "{}",
-        owner: "a",
-        created_at_ms: 1
-      },
-      fields
-    )
-  end
+  def delivery(fields \\ []), do: Promise.a_delivery([created_at_ms: 1] ++ fields)
 
   def sql!(store, sql, params \\ []) do
     assert {:ok, [rows]} = Connection.write(store.connection, [{sql, params}])
     rows
-  end
-
-  def wait_until(fun, left \\ 500) do
-    cond do
-      fun.() -> :ok
-      left == 0 -> flunk("it did not happen")
-      true -> Process.sleep(10) && wait_until(fun, left - 1)
-    end
   end
 end

@@ -103,6 +103,7 @@ defmodule Plausible.Webhooks.TrafficCase do
 
   using do
     quote do
+      import Plausible.Webhooks.Test.Eventually
       import Plausible.Webhooks.TrafficCase
 
       alias Plausible.Webhooks.Ingest.Traffic
@@ -205,13 +206,5 @@ defmodule Plausible.Webhooks.TrafficCase do
       },
       attrs
     )
-  end
-
-  def eventually(fun, tries \\ 200) do
-    cond do
-      fun.() -> true
-      tries == 0 -> false
-      true -> Process.sleep(10) && eventually(fun, tries - 1)
-    end
   end
 end

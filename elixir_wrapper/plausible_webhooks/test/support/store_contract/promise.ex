@@ -92,6 +92,24 @@ defmodule Plausible.Webhooks.StoreContract.Promise do
     )
   end
 
+  @doc "The state of an armed alert for spikes."
+  def an_alert(fields) do
+    Map.merge(
+      %{
+        webhook_id: "wh_1",
+        kind: :spike,
+        state: :armed,
+        alert_id: nil,
+        visitors: 512,
+        threshold: 300,
+        seen_at_ms: nil,
+        changed_at_ms: 1,
+        notified_at_ms: nil
+      },
+      Map.new(fields)
+    )
+  end
+
   def failed(delivery, number, fields \\ []) do
     fields =
       Keyword.merge([number: number, state: :failed, status: 500, error: :http_status], fields)

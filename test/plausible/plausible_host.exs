@@ -102,8 +102,10 @@ defmodule Plausible.Webhooks.Test.PlausibleHost do
   end
 
   @impl true
-  def dismiss!(_context, user) do
-    {1, _rows} = Plausible.Repo.delete_all(from(m in Plausible.Teams.Membership, where: m.user_id == ^user.id))
+  def dismiss!(%{site: site}, user) do
+    team_id = team_of(site).id
+    membership = from(m in Plausible.Teams.Membership, where: m.user_id == ^user.id and m.team_id == ^team_id)
+    {1, _rows} = Plausible.Repo.delete_all(membership)
     :ok
   end
 

@@ -148,11 +148,15 @@ defmodule Plausible.Webhooks.BackpressureTest do
           assert stats.dropped > 0
           assert stats.pushed + stats.dropped == 100 + @events
           assert dropped_events() == stats.dropped
-          assert_receive {[:plausible, :webhooks, :store, :failed], %{count: 1}, failed}, 20_000
+          assert_receive {[:plausible, :webhooks, :store, :failed], %{count: 1}, failed}
           assert failed.operation in [:accept, :claim, :record]
           assert failed.reason in [:timeout, :connection_lost, :queue_timeout]
           # The process of the observers logs after it has told them.
-          :sys.get_state(Plausible.Webhooks.Runtime.Instance.process(context.name, :observers))
+          :sys.get_state(
+            Plausible.Webhooks.Runtime.Instance.process(context.name, :observers),
+            60_000
+          )
+
           times
         end)
 

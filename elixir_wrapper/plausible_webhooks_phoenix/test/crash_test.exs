@@ -56,7 +56,7 @@ defmodule Plausible.Webhooks.CrashTest do
       rounds(world, World.boot!(world), fn vm ->
         killing = Task.async(fn -> VM.kill(vm) end)
         over_ms = restart_server(world, 0)
-        Task.await(killing)
+        Task.await(killing, 60_000)
         vm = World.boot!(world)
         load(vm)
         {vm, over_ms}

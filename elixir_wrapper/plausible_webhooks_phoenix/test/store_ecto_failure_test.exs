@@ -119,7 +119,7 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       assert_receive :held
       every_callback_answers(store, {:error, :queue_timeout})
       send(holder.pid, :let_go)
-      Task.await(holder)
+      Task.await(holder, 60_000)
 
       assert Store.accept(store, [a_delivery()]) == :ok
       # Nothing of all that was written.

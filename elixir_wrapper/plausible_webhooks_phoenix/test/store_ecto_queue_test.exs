@@ -151,7 +151,7 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
           renewal
         end)
 
-      assert Task.await(renewal) == :ok
+      assert Task.await(renewal, 60_000) == :ok
       assert %{owner: "b"} = hd(elem(Store.deliveries(store, 1, %{}, %{}), 1).entries)
     end
 

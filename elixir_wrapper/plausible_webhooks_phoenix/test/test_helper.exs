@@ -34,4 +34,4 @@ actors = Map.new(~w(owner viewer other nobody)a, &{Atom.to_string(&1), &1})
 Process.unlink(page)
 
 # Some tests fill large tables, which takes its time on a busy machine.
-ExUnit.start(timeout: 300_000)
+ExUnit.start(timeout: 300_000, assert_receive_timeout: 30_000)

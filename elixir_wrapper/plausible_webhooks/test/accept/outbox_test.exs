@@ -62,7 +62,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       before = SwitchStore.calls(context.switch, :accept)
       Outbox.push(context.instance, pushed)
       :sys.resume(Instance.process(context.instance, :outbox))
-      for _ <- 1..count, do: assert_receive({:row, _body}, 5_000)
+      for _ <- 1..count, do: assert_receive({:row, _body})
       eventually(fn -> Outbox.size(context.instance) == 0 end)
       SwitchStore.calls(context.switch, :accept) - before
     end
@@ -103,7 +103,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
         Outbox.push(context.instance, [manual])
         assert Outbox.size(context.instance) == 11
 
-        assert_receive {:deliveries_dropped, %{count: 4}, %{reason: :outbox_full}}, 3_000
+        assert_receive {:deliveries_dropped, %{count: 4}, %{reason: :outbox_full}}
         refute_received {:deliveries_dropped, _, _}
       end)
 
@@ -137,7 +137,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
         assert Outbox.size(context.instance) == 980
         # What is dropped is reported once a second.
         observers = Instance.process(context.instance, :observers)
-        eventually(fn -> :sys.get_state(observers).reported != %{} end)
+        eventually(fn -> :sys.get_state(observers, 60_000).reported != %{} end)
       end)
 
     dropped = 3_000 - 800 + 3_000 - 160
@@ -214,13 +214,8 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     Outbox.push(context.instance, [delivery(context.webhook)])
     assert_receive {:in_store, outbox}
 
-    {micros, :ok} =
-      :timer.tc(fn ->
-        for _ <- 1..1_000, do: Outbox.push(context.instance, [delivery(context.webhook)])
-        :ok
-      end)
-
-    assert micros < 200_000
+    # None of these returns if it waits for the store.
+    for _ <- 1..1_000, do: Outbox.push(context.instance, [delivery(context.webhook)])
     SwitchStore.set(context.switch, :on)
     send(outbox, :go)
     eventually(fn -> delivered?(context, 1_001) end)
@@ -236,7 +231,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
         SwitchStore.set(context.switch, mode)
         before = HttpReceiver.count(context.receiver)
         Outbox.push(context.instance, deliveries(webhook, 50))
-        Process.sleep(150)
+        asked!(context, :accept, 2)
         assert HttpReceiver.count(context.receiver) == before
         SwitchStore.set(context.switch, :on)
         eventually(fn -> HttpReceiver.count(context.receiver) == before + 50 end)
@@ -274,7 +269,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       eventually(fn -> HttpReceiver.count(context.receiver) == 19 end)
       assert HttpReceiver.ids(context.receiver) == MapSet.new(good, & &1.id)
 
-      assert_receive {:deliveries_dropped, %{count: 1}, %{reason: :refused_by_store}}, 3_000
+      assert_receive {:deliveries_dropped, %{count: 1}, %{reason: :refused_by_store}}
     end)
 
     assert Outbox.size(context.instance) == 0
@@ -300,10 +295,10 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
         assert Outbox.size(context.instance) == 0
         # No batch is under way that was taken before.
         outbox = Instance.process(context.instance, :outbox)
-        _ = :sys.get_state(outbox)
+        _ = :sys.get_state(outbox, 60_000)
         SwitchStore.set(context.switch, :on)
         send(outbox, :retry)
-        _ = :sys.get_state(outbox)
+        _ = :sys.get_state(outbox, 60_000)
       end)
 
       assert HttpReceiver.count(context.receiver) == 0
@@ -322,7 +317,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
         task = Task.async(fn -> Outbox.accept(context.instance, [second], 300) end)
         Process.sleep(150)
         :sys.resume(Instance.process(context.name, :outbox))
-        assert {:error, :timeout} = Task.await(task)
+        assert {:error, :timeout} = Task.await(task, 60_000)
         SwitchStore.set(context.switch, :on)
         eventually(fn -> delivered?(context, 2) end)
       end)
@@ -343,7 +338,6 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
           eventually(fn -> Outbox.size(context.instance) == 0 end)
         end
 
-        Process.sleep(200)
         assert HttpReceiver.count(context.receiver) == 200
       end)
     end
@@ -434,7 +428,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
         eventually(fn -> Outbox.size(context.instance) == 1 end)
         kill!(context, :outbox)
         SwitchStore.set(context.switch, :on)
-        assert :ok = Task.await(task)
+        assert :ok = Task.await(task, 60_000)
       end)
     end
   end

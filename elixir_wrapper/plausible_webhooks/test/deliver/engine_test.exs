@@ -30,29 +30,6 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
            ] = attempts(context, id)
   end
 
-  test "when the schedule is used up the delivery has failed, on record", context do
-    context = start!(context, retry_delays_ms: [10, 10])
-    webhook = webhook!(context, "/broken")
-    HttpReceiver.script(context.receiver, "/broken", [{500, [], "no"}])
-    [id] = push(context, [delivery(webhook)])
-    await_state(context, id, :failed)
-    assert %{attempts: 3, last_status: 500} = logged(context, id)
-    assert [_, _, %Attempt{response_body: "no"}] = attempts(context, id)
-    Process.sleep(100)
-    assert HttpReceiver.count(context.receiver) == 3
-  end
-
-  test "a redirect is a failure and is not followed", context do
-    context = start!(context, retry_delays_ms: [])
-    webhook = webhook!(context, "/from")
-    to = HttpReceiver.url(context.receiver, "/to")
-    HttpReceiver.script(context.receiver, "/from", [{307, [{"location", to}], ""}])
-    [id] = push(context, [delivery(webhook)])
-    await_state(context, id, :failed)
-    assert [%Attempt{error: :redirect}] = attempts(context, id)
-    assert HttpReceiver.count(context.receiver, "/to") == 0
-  end
-
   test "a wait that is too long for the engine is parked and comes back", context do
     context = start!(context, retry_delays_ms: [300], park_after_ms: 100)
     webhook = webhook!(context, "/busy")
@@ -73,11 +50,11 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
   test "what is due later waits as long as it should after the VM's clock leapt", context do
     engine = Owners.engine(context.instance)
     leapt = %{engine | time_offset_ms: engine.time_offset_ms - 3_600_000}
-    later = delivery(context.webhook, next_at_ms: System.system_time(:millisecond) + 3_600_500)
+    due_ms = System.system_time(:millisecond) + 500
+    later = delivery(context.webhook, next_at_ms: due_ms + 3_600_000)
     assert {:ok, []} = Handover.submit(context.instance, leapt, [later])
-    Process.sleep(300)
-    assert HttpReceiver.count(context.receiver) == 0
-    HttpReceiver.await(context.receiver, "/hook", 1)
+    [request] = HttpReceiver.await(context.receiver, "/hook", 1)
+    assert request.at_ms >= due_ms - 10
   end
 
   @tag start: []
@@ -94,7 +71,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       webhook = webhook!(context, "/old")
       HttpReceiver.script(context.receiver, "/old", [HttpReceiver.hold(self()), 200])
       [id] = push(context, [delivery(webhook)])
-      assert_receive {:held, request}, 15_000
+      assert_receive {:held, request}
       Map.merge(context, %{webhook: webhook, id: id, request: request})
     end
 
@@ -236,8 +213,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     HttpReceiver.script(context.receiver, "/slow", [{:delay, 20, 200}])
     SwitchStore.set(context.switch, {:only, [:release], :away})
     ids = push(context, deliveries(webhook, 40))
-    eventually(fn -> Outbox.size(context.instance) == 0 end)
-    Process.sleep(200)
+    eventually(fn -> SwitchStore.calls(context.switch, :release) > 0 end)
     SwitchStore.set(context.switch, :on)
     eventually(fn -> done?(context, ids) end)
   end
@@ -348,7 +324,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
 
       context = start!(context)
       assert done?(context, ids)
-      Process.sleep(200)
+      asked!(context, :claim, 4)
       assert HttpReceiver.count(context.receiver) == 10
     end
 
@@ -415,7 +391,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     end
 
     Enum.each(pushers, &send(&1, :stop))
-    for _ <- pushers, do: assert_receive(:stopped, 5_000)
+    for _ <- pushers, do: assert_receive(:stopped)
     eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
     before = HttpReceiver.count(context.receiver, "/40")
     push(context, deliveries(webhook, 5))
@@ -436,7 +412,8 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     :ok = delete_webhook(context, old.id)
     :ok = Endpoints.changed(context.instance, old)
     push(context, [delivery(old)])
-    Process.sleep(200)
+    eventually(fn -> Outbox.size(context.instance) == 0 end)
+    eventually(fn -> match?(%{waiting: 0, in_flight: 0}, Engine.stats(context.instance)) end)
     assert HttpReceiver.count(context.receiver) == 1
   end
 

@@ -51,7 +51,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       SwitchStore.set(context.switch, :on)
       eventually(fn -> done?(context, ids) end)
       # What was reported is not sent again, though the engine was killed too.
-      Process.sleep(100)
+      asked!(context, :claim, 2)
       assert HttpReceiver.count(context.receiver) == 50
     end
 
@@ -97,8 +97,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       [kept] = push(context, [delivery(large)])
       good = push(context, deliveries(context.webhook, 20))
       eventually(fn -> HttpReceiver.count(context.receiver) == 21 end)
-      # Time for some rounds.
-      Process.sleep(1_000)
+      asked!(context, :record, 5)
       SwitchStore.set(context.switch, :on)
       eventually(fn -> done?(context, [kept | good]) end)
       assert [%Attempt{status: 200, response_body: "large"}] = attempts(context, kept)
@@ -125,7 +124,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
 
       [bad] = push(context, [delivery(evil)])
       push(context, deliveries(context.webhook, 20))
-      assert_receive :shortened, 5_000
+      assert_receive :shortened
       SwitchStore.set(context.switch, {:refuse, &match?(%Attempt{response_body: "evil"}, &1)})
 
       # Alone it would be taken for a store that is away.
@@ -178,9 +177,11 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
 
       Recorder.put(context.instance, waiting)
       refute Recorder.room?(context.instance)
-      Process.sleep(150)
+      # The call of the engine that is under way ends.
+      asked!(context, :claim, 3)
       ids = push(context, deliveries(context.webhook, 10))
-      Process.sleep(300)
+      eventually(fn -> Outbox.size(context.instance) == 0 end)
+      asked!(context, :claim, 6)
       assert HttpReceiver.count(context.receiver) == 0
       SwitchStore.set(context.switch, :on)
       eventually(fn -> done?(context, ids) end)
@@ -230,7 +231,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
              } = first
 
       assert total > 0 and is_integer(first.next_at_ms)
-      assert_receive {:attempt, _, %{delivery_id: ^id, number: 2, state: :delivered}}, 5_000
+      assert_receive {:attempt, _, %{delivery_id: ^id, number: 2, state: :delivered}}
 
       assert_receive {:delivery_finished, %{attempts: 2},
                       %{delivery_id: ^id, state: :delivered} = last}
@@ -247,7 +248,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       log =
         capture_log(fn ->
           [id] = push(context, [delivery(webhook)])
-          assert_receive {:delivery_finished, _, %{delivery_id: ^id}}, 2_000
+          assert_receive {:delivery_finished, _, %{delivery_id: ^id}}
         end)
 
       assert log =~ "as always"
@@ -292,7 +293,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       HttpReceiver.script(context.receiver, "/gone", [{:delay, 50, 410}])
       webhook_id = webhook.id
       [id | waiting] = push(context, deliveries(webhook, 5))
-      assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}, 3_000
+      assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}
 
       assert_receive {:webhook_disabled, _,
                       %{reason: :gone, destination: "127.0.0.1", webhook_id: ^webhook_id}}
@@ -321,7 +322,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
         end)
 
       assert Enum.count(kept, &(&1.state == :cancelled and &1.reason == "webhook_disabled")) >= 2
-      Process.sleep(100)
+      settled!(context)
       assert HttpReceiver.count(context.receiver) == count
 
       # A redelivery has to wait until it is on again.
@@ -342,7 +343,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       log =
         capture_log(fn ->
           push(context, [delivery(webhook)])
-          assert_receive {:webhook_disabled, _, %{reason: :gone}}, 3_000
+          assert_receive {:webhook_disabled, _, %{reason: :gone}}
         end)
 
       assert log =~ "could not be told"
@@ -352,7 +353,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       other_id = other.id
       HttpReceiver.script(context.receiver, "/other", [410])
       push(context, [delivery(other)])
-      assert_receive {:host, :webhook_disabled, ^other_id, :gone}, 3_000
+      assert_receive {:host, :webhook_disabled, ^other_id, :gone}
     end
 
     test "is disabled even if the store is away when it says so", context do
@@ -364,7 +365,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       push(context, [delivery(webhook)])
       refute_receive {:host, :webhook_disabled, _, _}, 300
       SwitchStore.set(context.switch, :on)
-      assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}, 3_000
+      assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}
     end
   end
 
@@ -390,7 +391,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert_in_delta since, System.system_time(:millisecond) - 10 * day_ms, 10_000
       push(context, deliveries(context.webhook, 3))
       eventually(fn -> Enum.count(all_deliveries(context), &(&1.state == :failed)) == 4 end)
-      Process.sleep(200)
+      :sys.get_state(Instance.process(context.instance, :health), 60_000)
       assert stored(context, context.webhook).disabled_reason == nil
     end
 
@@ -421,7 +422,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       failing_since(context, 61_000)
       Plausible.Webhooks.Deliver.Health.forget(context.instance, webhook_id)
       fail_once(context)
-      assert_receive {:host, :webhook_disabled, ^webhook_id, :failing}, 3_000
+      assert_receive {:host, :webhook_disabled, ^webhook_id, :failing}
       assert %{disabled_reason: :failing} = stored(context, context.webhook)
     end
 
@@ -467,7 +468,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       webhook_id = context.webhook.id
       failing_since(context, 61_000)
       fail_once(context)
-      assert_receive {:host, :webhook_disabled, ^webhook_id, :failing}, 3_000
+      assert_receive {:host, :webhook_disabled, ^webhook_id, :failing}
       url = HttpReceiver.url(context.receiver, "/works")
       {:ok, updated} = update_webhook(context, webhook_id, %{url: url})
       assert %{disabled_reason: nil, failing_since_ms: nil, disabled_at_ms: nil} = updated

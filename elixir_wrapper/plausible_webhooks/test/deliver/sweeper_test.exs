@@ -61,17 +61,18 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     engine = Owners.engine(context.instance)
     orphan = delivery(context.webhook, owner: engine.owner)
     held = delivery(context.webhook)
-    HttpReceiver.script(context.receiver, "/hook", [{:delay, 1_500, 200}, 200])
+    HttpReceiver.script(context.receiver, "/hook", [HttpReceiver.hold(self()), 200])
     push(context, [held])
-    HttpReceiver.await(context.receiver, "/hook", 1)
+    assert_receive {:held, request}
 
     # Owned by the living engine, and not in it.
     :ok = Store.accept(context.instance, [orphan])
-    Process.sleep(200)
+    asked!(context, :claim, 4)
     assert HttpReceiver.count(context.receiver) == 1
     kill!(context, :sweeper)
     assert Owners.engine(context.instance).owner != engine.owner
     assert Owners.engine(context.instance).ref == engine.ref
+    HttpReceiver.release(request, 200)
     eventually(fn -> done?(context, [orphan.id, held.id]) end)
     # What the engine held all the while was not sent twice.
     assert HttpReceiver.count(context.receiver) == 2
@@ -80,9 +81,9 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
   describe "when the store's answer gets lost" do
     @tag start: [lease_ms: 600_000]
     test "what was claimed comes back, and nothing is sent twice", context do
-      HttpReceiver.script(context.receiver, "/hook", [{:delay, 1_000, 200}, 200])
+      HttpReceiver.script(context.receiver, "/hook", [HttpReceiver.hold(self()), 200])
       [held] = push(context, [delivery(context.webhook)])
-      HttpReceiver.await(context.receiver, "/hook", 1)
+      assert_receive {:held, request}
 
       SwitchStore.set(context.switch, {:lost, [:claim]})
       parked = for delivery <- deliveries(context.webhook, 300), do: %{delivery | state: :parked}
@@ -93,7 +94,9 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       end)
 
       SwitchStore.set(context.switch, :on)
-      eventually(fn -> done?(context, [held | Enum.map(parked, & &1.id)]) end)
+      eventually(fn -> done?(context, Enum.map(parked, & &1.id)) end)
+      HttpReceiver.release(request, 200)
+      await_state(context, held, :delivered)
       assert HttpReceiver.count(context.receiver) == 301
     end
 
@@ -110,9 +113,9 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
 
     @tag start: [lease_ms: 1_000]
     test "nor are we to claim it as a dead one's while it is not taken back", context do
-      HttpReceiver.script(context.receiver, "/hook", [{:delay, 4_000, 200}])
+      HttpReceiver.script(context.receiver, "/hook", [HttpReceiver.hold(self())])
       [id] = push(context, [delivery(context.webhook)])
-      eventually(fn -> HttpReceiver.count(context.receiver) == 1 end)
+      assert_receive {:held, request}
       former = logged(context, id).owner
 
       # An answer got lost, and no way back to the former name is open for longer
@@ -121,8 +124,9 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       Instance.tell(context.instance, :sweeper, :unsure)
       eventually(fn -> Owners.former(context.instance) == [former] end)
       :ok = Store.heartbeat(context.instance, former, 1)
-      Process.sleep(1_000)
+      asked!(context, :reclaim, 10)
       assert logged(context, id).owner == former
+      HttpReceiver.release(request, 200)
       SwitchStore.set(context.switch, :on)
       eventually(fn -> Owners.former(context.instance) == [] end)
       await_state(context, id, :delivered)
@@ -171,9 +175,8 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     before = SwitchStore.calls(context.switch, :heartbeat)
     started_ms = System.monotonic_time(:millisecond)
     renewals = fn -> SwitchStore.calls(context.switch, :heartbeat) - before end
-    Process.sleep(1_200)
     # Three in a lease; a machine that is busy elsewhere takes longer for them.
-    eventually(fn -> renewals.() >= 2 end)
+    eventually(fn -> renewals.() >= 4 end)
     assert renewals.() <= 2 + div(System.monotonic_time(:millisecond) - started_ms, 250)
     assert HttpReceiver.count(context.receiver) == 0
 
@@ -203,11 +206,12 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     context = start!(context, lease_ms: 1_000)
     before = SwitchStore.calls(context.switch, :claim)
     SwitchStore.set(context.switch, {:only, [:heartbeat], :away})
-    Process.sleep(1_500)
+    eventually(fn -> SwitchStore.calls(context.switch, :claim) > before end)
+    # A claim needs a lease of which enough is left: after some renewals there is none.
+    asked!(context, :heartbeat, 10)
     claims = SwitchStore.calls(context.switch, :claim)
-    Process.sleep(300)
+    asked!(context, :heartbeat, 4)
     assert SwitchStore.calls(context.switch, :claim) == claims
-    assert claims > before
     SwitchStore.set(context.switch, :on)
     eventually(fn -> SwitchStore.calls(context.switch, :claim) > claims end)
   end
@@ -339,7 +343,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       |> Enum.map(fn _ ->
         Task.async(fn -> recover(context, context.webhook.id, 0) end)
       end)
-      |> Task.await_many(20_000)
+      |> Task.await_many(20_000, 60_000)
 
     assert Enum.all?(results, &match?({:ok, %{more?: false}}, &1))
     eventually(fn -> done?(context, Enum.map(failed, & &1.id)) end)

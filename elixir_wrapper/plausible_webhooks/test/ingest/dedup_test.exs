@@ -48,7 +48,7 @@ defmodule Plausible.Webhooks.Ingest.DedupTest do
       answers =
         1..8
         |> Enum.map(fn _ -> Task.async(fn -> Dedup.first_time?(dedup, key(n)) end) end)
-        |> Task.await_many()
+        |> Task.await_many(60_000)
 
       assert Enum.count(answers, & &1) == 1
     end
@@ -63,7 +63,7 @@ defmodule Plausible.Webhooks.Ingest.DedupTest do
       end
 
     for _ <- 1..50, do: Dedup.rotate(dedup)
-    assert Task.await_many(askers) == [5_000, 5_000, 5_000, 5_000]
+    assert Task.await_many(askers, 60_000) == [5_000, 5_000, 5_000, 5_000]
   end
 
   test "long paths that differ at the end are different" do

@@ -49,7 +49,8 @@ defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
     end
 
     # No later reading is to come, and none is under way.
-    defp settled?(pid), do: match?(%{rereads: r, running: r} when r == %{}, :sys.get_state(pid))
+    defp settled?(pid),
+      do: match?(%{rereads: r, running: r} when r == %{}, :sys.get_state(pid, 60_000))
   end
 
   describe "what may not be told" do

@@ -87,7 +87,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
           Task.async(fn -> Directory.refresh(i, 1) end)
         end
 
-      assert Enum.uniq(Task.await_many(tasks)) == [:ok]
+      assert Enum.uniq(Task.await_many(tasks, 60_000)) == [:ok]
       assert completed(i, 1, "Signup") == [{20, [{"w1", :active}]}]
     end
 
@@ -123,7 +123,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
         send(pid, {:sweep, 1, generation})
       end
 
-      :sys.get_state(pid)
+      :sys.get_state(pid, 60_000)
       assert :ets.info(table, :size) == size
       assert completed(i, 1, "Goal 5") == [{5, [{"w1", :active}]}]
     end

@@ -6,42 +6,6 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
   @moduletag :capture_log
 
   describe "an event" do
-    test "becomes a signed request and is on record", context do
-      context = start!(context)
-      webhook = webhook!(context, "/hook", %{headers: %{"x-team" => "growth"}})
-      assert :ok = API.events_buffered(context.name, [event()])
-
-      assert [request] = HttpReceiver.await(context.receiver, "/hook", 1)
-      assert request.verified
-      assert request.method == "POST"
-      assert request.headers["content-type"] == "application/json"
-      assert request.headers["user-agent"] =~ ~r"\APlausible-Webhooks/"
-      assert request.headers["x-team"] == "growth"
-
-      id = request.headers["webhook-id"]
-      assert "msg_" <> <<_::binary-size(26)>> = id
-      delivery = await_state(context, id, :delivered)
-
-      assert %{webhook_id: webhook_id, goal_id: 12, type: "goal.completed", attempts: 1} =
-               delivery
-
-      assert webhook_id == webhook.id
-      assert delivery.body == request.body
-
-      assert {:ok, body} = Plausible.Webhooks.Native.decode(request.body)
-      assert %{"type" => "goal.completed", "data" => data} = body
-
-      assert %{
-               "goal" => %{"id" => 12, "name" => "Signup"},
-               "site" => %{"domain" => "site1.example"}
-             } = data
-
-      assert [%Attempt{number: 1, status: 200, error: nil, remote_ip: "127.0.0.1"} = attempt] =
-               attempts(context, id)
-
-      assert attempt.total_us > 0
-    end
-
     test "goes to every webhook that wants it, and to no other", context do
       context = start!(context)
       webhook!(context, "/all")
@@ -53,9 +17,8 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       for _ <- 1..3,
           do: API.events_buffered(context.name, [event(), event(2), event(1, %{name: "Other"})])
 
-      HttpReceiver.await(context.receiver, "/all", 3)
-      HttpReceiver.await(context.receiver, "/this", 3)
-      Process.sleep(100)
+      settled!(context)
+      for path <- ["/all", "/this"], do: assert(HttpReceiver.count(context.receiver, path) == 3)
       assert HttpReceiver.count(context.receiver) == 6
       # Each completion is one POST, with an id of its own.
       assert MapSet.size(HttpReceiver.ids(context.receiver)) == 6
@@ -70,7 +33,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
 
       API.events_buffered(context.name, [event(), event(2)])
       eventually(fn -> HttpReceiver.count(context.receiver) == 3 end)
-      assert_receive {:deliveries_dropped, %{count: 9}, %{reason: :fan_out}}, 3_000
+      assert_receive {:deliveries_dropped, %{count: 9}, %{reason: :fan_out}}
       assert %{pushed: 3, dropped_by: %{fan_out: 9}} = API.stats(context.name)
     end
 
@@ -131,22 +94,10 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
     end
 
     defp body_after(context, count) do
-      deadline = System.monotonic_time(:millisecond) + 500
-      body_after(context, count, deadline)
-    end
+      settled!(context)
 
-    defp body_after(context, count, deadline) do
-      cond do
-        HttpReceiver.count(context.receiver) > count ->
-          List.last(HttpReceiver.requests(context.receiver, "/hook")).body
-
-        System.monotonic_time(:millisecond) > deadline ->
-          nil
-
-        true ->
-          Process.sleep(10)
-          body_after(context, count, deadline)
-      end
+      if HttpReceiver.count(context.receiver) > count,
+        do: List.last(HttpReceiver.requests(context.receiver, "/hook")).body
     end
 
     test "that was dropped leaves its scroll goal to the next event of the visit", context do
@@ -239,7 +190,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
 
       assert :ok = API.events_buffered(context.name, [broken, event()])
       HttpReceiver.await(context.receiver, "/hook", 1)
-      assert_receive {:deliveries_dropped, %{count: 1}, %{reason: :hook_error}}, 3_000
+      assert_receive {:deliveries_dropped, %{count: 1}, %{reason: :hook_error}}
       assert API.stats(context.name).dropped == 1
     end
 
@@ -247,8 +198,10 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       context = start!(context)
       events = List.duplicate(event(2), 1_000)
       API.events_buffered(context.name, events)
-      {micros, :ok} = :timer.tc(fn -> API.events_buffered(context.name, events) end)
-      assert micros / 1_000 < 20
+      {:reductions, before} = Process.info(self(), :reductions)
+      API.events_buffered(context.name, events)
+      {:reductions, now} = Process.info(self(), :reductions)
+      assert (now - before) / 1_000 < 200
     end
   end
 
@@ -261,7 +214,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       API.events_buffered(context.name, [event(), event(1, %{name: "Purchase"})])
       [request] = HttpReceiver.await(context.receiver, "/hook", 1)
       assert request.body =~ "Purchase"
-      Process.sleep(50)
+      settled!(context)
       assert HttpReceiver.count(context.receiver) == 1
       assert :ok = API.goals_changed(:no_such_instance, 1)
       assert :ok = API.goals_changed(context.name, :garbage)
@@ -274,12 +227,12 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
     context = start!(context)
     webhook!(context, "/hook")
     :ok = API.goals_changed(context.name, 1)
-    Process.sleep(1_000)
     TestHost.put(context.host, {:goals, 1}, [TestHost.event_goal(13, "Purchase")])
-    Process.sleep(2_000)
-    API.events_buffered(context.name, [event(), event(1, %{name: "Purchase"})])
-    assert [request] = HttpReceiver.await(context.receiver, "/hook", 1)
-    assert request.body =~ "Purchase"
+
+    eventually(fn ->
+      API.events_buffered(context.name, [event(1, %{name: "Purchase"})])
+      HttpReceiver.count(context.receiver) > 0
+    end)
   end
 
   describe "traffic" do
@@ -324,7 +277,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
 
       notice = %{id: id, webhook_id: "wh_x", status: :active, event: event}
       assert :ok = Plausible.Webhooks.Ingest.Hooks.deliver_notice(context.name, notice)
-      Process.sleep(100)
+      settled!(context)
       assert HttpReceiver.count(context.receiver) == 1
     end
   end

@@ -57,7 +57,7 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
     HttpReceiver.script(context.receiver, path, [HttpReceiver.hold(self())])
     delivery = delivery(webhook)
     :ok = Outbox.push(context.instance, [delivery])
-    assert_receive {:held, request}, 15_000
+    assert_receive {:held, request}
     {delivery, request}
   end
 
@@ -100,7 +100,7 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
       assert_received {:told, _, {:webhook_changed, 1, ^id}}
       HttpReceiver.script(context.receiver, "/gone", [410])
       Outbox.push(context.instance, [delivery(webhook)])
-      assert_receive {:told, _, {:webhook_changed, 1, ^id}}, 5_000
+      assert_receive {:told, _, {:webhook_changed, 1, ^id}}
     end
 
     test "that the others could not be told is no reason to fail, but is said", context do
@@ -122,8 +122,8 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
 
             assert %{name: ""} = webhook!(context, "/hook")
             assert :ok = API.goals_changed(context.name, 1)
-            assert_receive {:cluster_failed, %{}, %{reason: _}}, 5_000
-            :sys.get_state(Instance.process(context.instance, :observers))
+            assert_receive {:cluster_failed, %{}, %{reason: _}}
+            :sys.get_state(Instance.process(context.instance, :observers), 60_000)
           end)
 
         assert log =~ "could not be told of a change"
@@ -190,12 +190,15 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
     test "goals that are to be seen later than they are told of, soon after", context do
       context = start_node!(context)
       webhook!(context, "/hook")
+      asked = SwitchStore.calls(context.switch, :list_webhooks)
       :ok = Cluster.received(context.name, {:goals_changed, 1})
-      Process.sleep(1_000)
+      eventually(fn -> SwitchStore.calls(context.switch, :list_webhooks) > asked end)
       TestHost.put(context.host, {:goals, 1}, [TestHost.event_goal(13, "Order")])
-      Process.sleep(2_000)
-      :ok = API.events_buffered(context.name, [event(1, %{name: "Order"})])
-      HttpReceiver.await(context.receiver, "/hook", 1)
+
+      eventually(fn ->
+        :ok = API.events_buffered(context.name, [event(1, %{name: "Order"})])
+        HttpReceiver.count(context.receiver, "/hook") > 0
+      end)
     end
 
     test "twice, out of order, or nonsense: no harm", context do
@@ -222,7 +225,7 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
           do: :ok = Cluster.received(context.name, message)
 
       send(inbox, :garbage)
-      eventually(fn -> :sys.get_state(inbox).job == nil end)
+      eventually(fn -> :sys.get_state(inbox, 60_000).job == nil end)
       Outbox.push(context.instance, [delivery(webhook)])
       HttpReceiver.await(context.receiver, "/new", 1)
       assert HttpReceiver.count(context.receiver, "/old") == 0
@@ -241,7 +244,7 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
       for n <- 1..5_000, do: Cluster.received(context.name, {:webhook_changed, 1, "wh_#{n}"})
       :sys.resume(inbox)
       eventually(fn -> Directory.lookup(context.name, 1) == nil end)
-      eventually(fn -> :sys.get_state(inbox).job == nil end)
+      eventually(fn -> :sys.get_state(inbox, 60_000).job == nil end)
       # The one that was begun before it was a flood.
       assert SwitchStore.calls(context.switch, :get_webhook) - before <= 2
     end
@@ -268,7 +271,7 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
       SwitchStore.set(context.switch, {:only, [:get_webhook], :away})
       :ok = Cluster.received(context.name, {:webhook_changed, 1, webhook.id})
       inbox = Process.whereis(Instance.process(context.instance, :inbox))
-      eventually(fn -> :sys.get_state(inbox).timer != nil end)
+      eventually(fn -> :sys.get_state(inbox, 60_000).timer != nil end)
       SwitchStore.set(context.switch, :on)
 
       eventually(fn ->

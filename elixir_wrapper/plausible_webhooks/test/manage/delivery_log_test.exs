@@ -112,7 +112,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
     test "what fails again is brought back once by one recover", context do
       assert {:ok, %{count: 4}} = recover(context, context.bad.id, 0)
       eventually(fn -> HttpReceiver.count(context.receiver, "/bad") == 8 end)
-      Process.sleep(100)
+      settled!(context)
       assert HttpReceiver.count(context.receiver, "/bad") == 8
     end
   end

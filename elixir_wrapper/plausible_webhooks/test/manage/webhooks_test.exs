@@ -63,13 +63,6 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       assert unchanged.version == webhook.version
     end
 
-    test "the limit of webhooks is the instance's, also above the default", context do
-      context = start!(context, webhooks_per_site_max: 25)
-      for n <- 1..25, do: webhook!(context, "/#{n}")
-      attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
-      assert {:error, %Error{reason: :limit_reached}} = create_webhook(context, attributes)
-    end
-
     @tag start: []
     test "a wrong type is an ArgumentError and hurts nobody", context do
       store = Process.whereis(Module.concat(context.name, "SQLite"))
@@ -117,16 +110,11 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
     end
 
     test "a site has at most so many, and one that is unknown has none", context do
-      context = start!(context, webhooks_per_site_max: 3)
-      for n <- 1..3, do: webhook!(context, "/#{n}")
+      context = start!(context, webhooks_per_site_max: 25)
+      for n <- 1..25, do: webhook!(context, "/#{n}")
       attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
       assert {:error, %Error{reason: :limit_reached}} = create_webhook(context, attributes)
-      assert {:ok, _} = API.create_webhook(context.name, :owner, 2, attributes)
-
-      stop!(context)
-      context = start!(context)
-      for n <- 4..20, do: webhook!(context, "/#{n}")
-      assert {:error, %Error{reason: :limit_reached}} = create_webhook(context, attributes)
+      assert {:ok, _} = create_webhook(%{context | site: %{id: 2}}, attributes)
       TestHost.put(context.host, {:site, 1}, nil)
       assert {:error, %Error{reason: :not_found}} = create_webhook(context, attributes)
     end
@@ -148,7 +136,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
             update_webhook(context, context.webhook.id, %{field => value})
           end)
         end)
-        |> Task.await_many()
+        |> Task.await_many(60_000)
 
       assert Enum.all?(results, &match?({:ok, _}, &1))
       {:ok, changed} = get_webhook(context, context.webhook.id)
@@ -243,7 +231,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
         SwitchStore.set(context.switch, {:starting, reason})
         coming = Task.async(fn -> Process.sleep(700) && SwitchStore.set(context.switch, :on) end)
         context = start!(context)
-        Task.await(coming)
+        Task.await(coming, 60_000)
         assert {:ok, []} = list_webhooks(context)
         stop!(context)
       end

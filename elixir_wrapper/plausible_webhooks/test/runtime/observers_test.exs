@@ -40,7 +40,7 @@ defmodule Plausible.Webhooks.Runtime.ObserversTest do
     :ok = Outbox.push(context.instance, deliveries(one, 3) ++ deliveries(two, 2))
     eventually(fn -> SwitchStore.calls(context.switch, :accept) > 0 end)
     SwitchStore.set(context.switch, :on)
-    assert_receive {:deliveries_accepted, :only, %{sites: %{1 => 3, 2 => 2} = sites}}, 5_000
+    assert_receive {:deliveries_accepted, :only, %{sites: %{1 => 3, 2 => 2} = sites}}
     assert map_size(sites) == 2
   end
 
@@ -63,13 +63,13 @@ defmodule Plausible.Webhooks.Runtime.ObserversTest do
     observers = [{Keeping, {self(), :broken}}, {Keeping, {self(), :sound}}]
     context = start!(context, observers: observers)
     assert_receive {:started, ^name, :sound, sound}
-    for _ <- 1..21, do: assert_receive({:started, ^name, :broken, _pid}, 5_000)
+    for _ <- 1..21, do: assert_receive({:started, ^name, :broken, _pid})
     webhook = webhook!(context, "/hook")
     :ok = Outbox.accept(context.instance, [delivery(webhook)])
     HttpReceiver.await(context.receiver, "/hook", 1)
-    assert_receive {:attempt, :sound, _metadata}, 5_000
+    assert_receive {:attempt, :sound, _metadata}
     # What it is told it is still told.
-    assert_receive {:attempt, :broken, _metadata}, 5_000
+    assert_receive {:attempt, :broken, _metadata}
     refute_received {:started, ^name, :broken, _pid}
     assert Process.alive?(sound) and Process.alive?(context.supervisor)
   end

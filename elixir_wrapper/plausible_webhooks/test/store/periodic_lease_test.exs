@@ -48,10 +48,10 @@ defmodule Plausible.Webhooks.Store.PeriodicLeaseTest do
   test "renews the lease for as long as the function runs" do
     name = instance(fn n, _token -> {:ok, n} end)
     in_background(fn test -> run(name, 60, fn -> until_told(test) end) end)
-    assert_receive {:runs, pid}, 5_000
-    for token <- [nil, 1, 2], do: assert_receive({:take, "x", 60, ^token}, 5_000)
+    assert_receive {:runs, pid}
+    for token <- [nil, 1, 2], do: assert_receive({:take, "x", 60, ^token})
     send(pid, :finish)
-    assert_receive {:result, {:ok, :done, token}} when token >= 3, 5_000
+    assert_receive {:result, {:ok, :done, token}} when token >= 3
   end
 
   test "does not run while another node holds the lease, nor when nobody knows" do
@@ -66,10 +66,10 @@ defmodule Plausible.Webhooks.Store.PeriodicLeaseTest do
   test "is killed when another node has got the lease" do
     name = instance(fn _n, token -> if token, do: {:error, :taken}, else: {:ok, 1} end)
     in_background(fn test -> run(name, 60, fn -> until_told(test) end) end)
-    assert_receive {:runs, pid}, 5_000
+    assert_receive {:runs, pid}
     ref = Process.monitor(pid)
-    assert_receive {:result, {:error, :lease_lost}}, 5_000
-    assert_receive {:DOWN, ^ref, :process, _pid, _reason}, 5_000
+    assert_receive {:result, {:error, :lease_lost}}
+    assert_receive {:DOWN, ^ref, :process, _pid, _reason}
   end
 
   test "is killed when the lease has ended, whether the store is away or hangs" do
@@ -82,11 +82,11 @@ defmodule Plausible.Webhooks.Store.PeriodicLeaseTest do
   test "goes on when the store was away for less than the lease" do
     name = instance(fn n, _token -> if n == 2, do: {:error, :away}, else: {:ok, n} end)
     in_background(fn test -> run(name, 3_000, fn -> until_told(test) end) end)
-    assert_receive {:runs, pid}, 5_000
+    assert_receive {:runs, pid}
     # The first renewal fails, the second one works.
-    for token <- [nil, 1, 1], do: assert_receive({:take, "x", 3_000, ^token}, 5_000)
+    for token <- [nil, 1, 1], do: assert_receive({:take, "x", 3_000, ^token})
     send(pid, :finish)
-    assert_receive {:result, {:ok, :done, _token}}, 5_000
+    assert_receive {:result, {:ok, :done, _token}}
   end
 
   test "a function that crashes gives the lease back" do

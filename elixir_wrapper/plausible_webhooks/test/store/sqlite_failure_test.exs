@@ -67,7 +67,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       end)
 
       Process.exit(old, :kill)
-      assert Task.await(asking) == {:error, :connection_lost}
+      assert Task.await(asking, 60_000) == {:error, :connection_lost}
       eventually(fn -> SQLite.get_delivery(store, delivery.id) == {:ok, delivery} end)
       assert sql!(store, "SELECT * FROM owners") == []
       assert sql!(store, "PRAGMA integrity_check") == [{"ok"}]

@@ -225,7 +225,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
       third = options(path, vault: vault, lock_timeout_ms: 150)
       {us, result} = :timer.tc(fn -> start(third) end)
       assert result == {:error, :locked}
-      assert us in 30_000..5_000_000
+      assert us >= 30_000
     end
 
     test "another VM is refused; one that was killed leaves no lock and loses nothing", %{
@@ -285,7 +285,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
       ])
 
     {:os_pid, os_pid} = Port.info(port, :os_pid)
-    assert_receive {^port, {:data, {:eol, "open"}}}, 30_000
+    assert_receive {^port, {:data, {:eol, "open"}}}
     %{port: port, os_pid: os_pid, vault: vault}
   end
 
@@ -297,7 +297,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
   end
 
   defp confirmed_line(port) do
-    assert_receive {^port, {:data, {:eol, line}}}, 30_000
+    assert_receive {^port, {:data, {:eol, line}}}
     String.split(line)
   end
 
@@ -429,7 +429,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
     test "are in no message and no state that could be printed", %{path: path} do
       store = start!(options(path))
       webhook!(store)
-      state = :sys.get_state(store.connection)
+      state = :sys.get_state(store.connection, 60_000)
 
       for term <- [
             store,

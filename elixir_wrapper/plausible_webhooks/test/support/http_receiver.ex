@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.Test.HttpReceiver do
   end
 
   @doc "The receiver of a process that a test supervisor started."
-  def of(pid), do: GenServer.call(pid, :receiver)
+  def of(pid), do: GenServer.call(pid, :receiver, 60_000)
 
   def start_link(opts), do: GenServer.start_link(__MODULE__, opts)
 
@@ -110,7 +110,7 @@ defmodule Plausible.Webhooks.Test.HttpReceiver do
   def connections(%__MODULE__{table: table}), do: :ets.lookup_element(table, :connections, 2)
 
   @doc "Stops listening: from now on connections are refused."
-  def stop_listening(%__MODULE__{pid: pid}), do: GenServer.call(pid, :stop_listening)
+  def stop_listening(%__MODULE__{pid: pid}), do: GenServer.call(pid, :stop_listening, 60_000)
 
   @doc "Does this request carry a signature by one of the secrets?"
   def verify(request, secrets) do

@@ -141,6 +141,20 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
     Enum.map(deliveries, & &1.id)
   end
 
+  @doc "Waits until every delivery that was pushed has ended, so that nothing more is sent."
+  def settled!(context) do
+    eventually(fn ->
+      Outbox.size(context.instance) == 0 and
+        match?({:ok, %{entries: []}}, deliveries(context, %{states: [:pending, :parked]}, %{}))
+    end)
+  end
+
+  @doc "Waits until the store was asked to do this `count` times more, whatever it answered."
+  def asked!(context, function, count) do
+    before = SwitchStore.calls(context.switch, function)
+    eventually(fn -> SwitchStore.calls(context.switch, function) >= before + count end)
+  end
+
   @doc "Whether the deliveries of these ids have been delivered."
   def done?(context, ids) do
     states = Map.new(all_deliveries(context), &{&1.id, &1.state})
@@ -211,7 +225,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
 
     # Answers when it has begun its work.
     eventually(fn -> Process.whereis(name) not in [nil, pid] end)
-    _ = :sys.get_state(name)
+    _ = :sys.get_state(name, 60_000)
     :ok
   end
 end

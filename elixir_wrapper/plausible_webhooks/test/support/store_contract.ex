@@ -45,8 +45,8 @@ defmodule Plausible.Webhooks.StoreContract do
         test "#{part.about()}: #{description}", context do
           {module, function} = @contract_setup
           {:ok, handle} = apply(module, function, [context])
-          store = {@contract_store, handle}
-          apply(@contract_part, @contract_function, [%{store: store, limit: @contract_limit}])
+          store = {@contract_store, handle, @contract_limit}
+          apply(@contract_part, @contract_function, [store])
         end
       end
     end

@@ -170,13 +170,13 @@ defmodule Plausible.Webhooks.Test.StoreCase do
         task = Task.async(call)
 
         case act.(waits_for(blocker)) do
-          :wait -> Repo.rollback({:wait, Task.await(task)})
+          :wait -> Repo.rollback({:wait, Task.await(task, 60_000)})
           :rollback -> Repo.rollback({:rollback, task})
           :commit -> {:commit, task}
         end
       end)
 
-    if end_by == :wait, do: task_or_result, else: Task.await(task_or_result)
+    if end_by == :wait, do: task_or_result, else: Task.await(task_or_result, 60_000)
   end
 
   defp waits_for(blocker, left \\ 500) do

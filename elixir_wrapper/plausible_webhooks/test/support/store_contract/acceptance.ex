@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
   @moduledoc false
   use Plausible.Webhooks.StoreContract.Promise, about: "accept"
 
-  shared_test "what was accepted comes back as it was", %{store: store} do
+  shared_test "what was accepted comes back as it was", store do
     most = 9_223_372_036_854_775_807
 
     for delivery <- [
@@ -32,14 +32,12 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     end
   end
 
-  shared_test "nothing at all is accepted too", %{store: store} do
+  shared_test "nothing at all is accepted too", store do
     assert accept(store, []) == :ok
     assert {:ok, %{pending: 0}} = counts(store)
   end
 
-  shared_test "a terminal delivery gets a time, and only a pending one keeps its owner", %{
-    store: store
-  } do
+  shared_test "a terminal delivery gets a time, and only a pending one keeps its owner", store do
     before_ms = now_ms(store)
     done = accept!(store, state: :cancelled)
     parked = accept!(store, state: :parked)
@@ -48,7 +46,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     assert %{owner: nil, finished_at_ms: nil, state: :parked} = get!(store, parked)
   end
 
-  shared_test "any bytes are kept in body, reason, type, owner and error", %{store: store} do
+  shared_test "any bytes are kept in body, reason, type, owner and error", store do
     for bytes <- odd_bytes() do
       pending = a_delivery(body: bytes, type: bytes, owner: bytes, last_error: bytes)
       cancelled = a_delivery(state: :cancelled, owner: nil, reason: bytes, finished_at_ms: 1)
@@ -58,7 +56,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     end
   end
 
-  shared_test "any bytes are kept in ids", %{store: store} do
+  shared_test "any bytes are kept in ids", store do
     deliveries = for bytes <- odd_bytes(), do: a_delivery(id: bytes, webhook_id: bytes)
     assert accept(store, deliveries) == :ok
     for delivery <- deliveries, do: assert(get_delivery(store, delivery.id) == {:ok, delivery})
@@ -73,9 +71,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     assert get_delivery(store, "none") == {:error, :not_found}
   end
 
-  shared_test "an id that is there is left as it is, in one batch and over several", %{
-    store: store
-  } do
+  shared_test "an id that is there is left as it is, in one batch and over several", store do
     first = a_delivery(body: "first")
     second = %{first | body: "second", state: :failed, site_id: 9, webhook_id: "wh_9"}
     other = a_delivery()
@@ -92,7 +88,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     assert state(store, first) == :delivered
   end
 
-  shared_test "a thousand in one batch, and bodies of many megabytes", %{store: store} do
+  shared_test "a thousand in one batch, and bodies of many megabytes", store do
     thousand = for i <- 1..1_000, do: a_delivery(body: "body #{i}", created_at_ms: i)
     assert accept(store, thousand) == :ok
     assert {:ok, %{pending: 1_000}} = counts(store)
@@ -109,7 +105,7 @@ defmodule Plausible.Webhooks.StoreContract.Acceptance do
     for delivery <- large, do: assert(get!(store, delivery) == delivery)
   end
 
-  shared_test "batches from everywhere at once are all there", %{store: store} do
+  shared_test "batches from everywhere at once are all there", store do
     batches = for _ <- 1..20, do: for(_ <- 1..50, do: a_delivery())
     # Every batch twice: the same rows at the same moment.
     results = at_once(for batch <- batches ++ batches, do: fn -> accept(store, batch) end)

@@ -19,7 +19,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     )
   end
 
-  shared_test "is an entry for each id, also of what has none", %{store: store} do
+  shared_test "is an entry for each id, also of what has none", store do
     nothing = %{finished: %{}, complete?: true, last: nil}
     assert activity(store, 1, [], 0) == {:ok, %{}}
     ids = ["wh_1", "wh_none" | odd_bytes()]
@@ -28,7 +28,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     assert waiting(store, ids) == {:ok, Map.new(ids, &{&1, %{count: 0, more?: false}})}
   end
 
-  shared_test "counts each webhook's by the hour in which they finished", %{store: store} do
+  shared_test "counts each webhook's by the hour in which they finished", store do
     for {state, hours} <- [delivered: [0, 0, 0, 5], failed: [0, 23], cancelled: [5]],
         hour <- hours,
         do: ended!(store, state, @since_ms + hour * @hour_ms)
@@ -60,7 +60,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     assert figures["wh_3"] == %{finished: %{}, complete?: true, last: nil}
   end
 
-  shared_test "counts by the end, however long ago it was created", %{store: store} do
+  shared_test "counts by the end, however long ago it was created", store do
     ages = [0, 1, @hour_ms - 1, @hour_ms, @hour_ms + 1, @hour_ms + 2, @day_ms, 29 * @day_ms]
 
     for {age, i} <- Enum.with_index(ages), at_ms = @since_ms + i * @hour_ms do
@@ -83,7 +83,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
              activity(store, 1, ["wh_1"], @since_ms)
   end
 
-  shared_test "follows what becomes of them", %{store: store} do
+  shared_test "follows what becomes of them", store do
     since_ms = div(now_ms(store), @hour_ms) * @hour_ms - 23 * @hour_ms
     long_ago_ms = since_ms - 5 * @day_ms
     old = ended!(store, :failed, long_ago_ms)
@@ -118,7 +118,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     end
   end
 
-  shared_test "names the newest of each, whatever became of it", %{store: store} do
+  shared_test "names the newest of each, whatever became of it", store do
     for {state, i} <- Enum.with_index([:pending, :parked | @states]) do
       webhook_id = "wh_#{i}"
       accept!(store, webhook_id: webhook_id, created_at_ms: 5)
@@ -138,7 +138,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     assert last.id == second.id
   end
 
-  shared_test "many of several webhooks are all counted, and the rare among them", %{store: store} do
+  shared_test "many of several webhooks are all counted, and the rare among them", store do
     many =
       for i <- 1..12_000 do
         state = Enum.at(@states, rem(i, 3))
@@ -171,9 +171,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     assert figures["wh_rare"].last.id == rare.id
   end
 
-  shared_test "an hour of more than is counted had so many at least, and hides no other", %{
-    store: store
-  } do
+  shared_test "an hour of more than is counted had so many at least, and hides no other", store do
     flood =
       for i <- 1..11_000 do
         at_ms = @since_ms + 7 * @hour_ms + i
@@ -203,7 +201,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
 
   defp in_hour?({{hour_ms, _state}, _count}, hour), do: hour_ms == @since_ms + hour * @hour_ms
 
-  shared_test "what waits is counted up to ten thousand", %{store: store} do
+  shared_test "what waits is counted up to ten thousand", store do
     for n <- [9_999, 1, 1] do
       deliveries = for i <- 1..n, do: a_delivery(state: Enum.at([:pending, :parked], rem(i, 2)))
       for batch <- Enum.chunk_every(deliveries, 1_000), do: :ok = accept(store, batch)
@@ -213,7 +211,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     end
   end
 
-  shared_test "numbers that no store holds break nothing", %{store: store} do
+  shared_test "numbers that no store holds break nothing", store do
     accept!(store)
     huge = Integer.pow(2, 80)
 

@@ -4,9 +4,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
 
   @none %{pending: 0, parked: 0, delivered: 0, failed: 0, cancelled: 0, oldest_due_ms: nil}
 
-  shared_test "redelivery makes what has failed pending again, with the whole schedule", %{
-    store: store
-  } do
+  shared_test "redelivery makes what has failed pending again, with the whole schedule", store do
     for ending <- [:failed, :cancelled] do
       delivery = accept!(store)
       :ok = record(store, [failed(delivery, 3, state: ending)])
@@ -29,7 +27,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     end
   end
 
-  shared_test "redelivery takes over what waits and no other node has", %{store: store} do
+  shared_test "redelivery takes over what waits and no other node has", store do
     dead = accept!(store, owner: "dead", next_at_ms: 5, attempts: 1)
     nobodys = accept!(store, owner: nil, next_at_ms: 5, attempts: 1)
     mine = accept!(store, owner: "b", next_at_ms: 5, attempts: 1)
@@ -47,7 +45,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     end
   end
 
-  shared_test "redelivery asks only for the states that are given", %{store: store} do
+  shared_test "redelivery asks only for the states that are given", store do
     [delivered, failed, parked] =
       for state <- [:delivered, :failed, :parked], do: accept!(store, state: state, owner: nil)
 
@@ -59,9 +57,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert %{state: :pending, attempts: 0, schedule_from: 0, finished_at_ms: nil} = again
   end
 
-  shared_test "unknown ids are skipped, the others keep their order, a thousand at once", %{
-    store: store
-  } do
+  shared_test "unknown ids are skipped, the others keep their order, a thousand at once", store do
     assert redeliver!(store, "b", []) == []
     assert redeliver!(store, "b", ["none"]) == []
     assert redeliver!(store, "b", odd_bytes()) == []
@@ -74,9 +70,8 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert {:ok, %{pending: 1_000, failed: 0}} = counts(store)
   end
 
-  shared_test "recoverable are the webhook's failed and cancelled since then, oldest first", %{
-    store: store
-  } do
+  shared_test "recoverable are the webhook's failed and cancelled since then, oldest first",
+              store do
     webhook = insert!(store)
     other = insert!(store)
 
@@ -100,7 +95,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert recoverable(store, webhook.id, 0, 10) == {:ok, ids([first, third])}
   end
 
-  shared_test "what waits for a webhook is cancelled, and nothing else", %{store: store} do
+  shared_test "what waits for a webhook is cancelled, and nothing else", store do
     before_ms = now_ms(store)
     pending = accept!(store, webhook_id: "wh_x", owner: "a", next_at_ms: 5)
     parked = accept!(store, webhook_id: "wh_x", state: :parked, next_at_ms: 5)
@@ -125,7 +120,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert claimed.id == other.id
   end
 
-  shared_test "many are cancelled, with any bytes for a reason", %{store: store} do
+  shared_test "many are cancelled, with any bytes for a reason", store do
     :ok = accept(store, for(i <- 1..2_345, do: a_delivery(webhook_id: "wh_#{rem(i, 2)}")))
     assert cancel_waiting(store, "wh_1", "it's over") == {:ok, 1_173}
     assert {:ok, %{cancelled: 1_173, pending: 1_172}} = counts(store)
@@ -138,7 +133,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     end
   end
 
-  shared_test "pruning deletes what finished before, with attempts and body", %{store: store} do
+  shared_test "pruning deletes what finished before, with attempts and body", store do
     old =
       for state <- [:delivered, :failed, :cancelled],
           do: accept!(store, state: state, finished_at_ms: 99)
@@ -168,7 +163,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     for delivery <- old, do: assert(attempts(store, delivery.id) == {:ok, []})
   end
 
-  shared_test "pruning deletes the oldest first and no more than asked for", %{store: store} do
+  shared_test "pruning deletes the oldest first and no more than asked for", store do
     deliveries = for i <- 1..555, do: a_delivery(state: :delivered, owner: nil, finished_at_ms: i)
     :ok = accept(store, Enum.shuffle(deliveries))
     assert prune(store, 1_000, 250) == {:ok, 250}
@@ -184,14 +179,14 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert prune(store, 1_000, 10) == {:ok, 0}
   end
 
-  shared_test "a redelivered one is not pruned while it waits", %{store: store} do
+  shared_test "a redelivered one is not pruned while it waits", store do
     delivery = accept!(store, state: :failed, finished_at_ms: 1)
     [_] = redeliver!(store, "b", [delivery.id])
     assert prune(store, 9_000_000_000_000, 10) == {:ok, 0}
     assert state(store, delivery) == :pending
   end
 
-  shared_test "counts say how many and since when, whatever happened", %{store: store} do
+  shared_test "counts say how many and since when, whatever happened", store do
     assert counts(store) == {:ok, @none}
     now_ms = now_ms(store)
     webhook = insert!(store)

@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
   @moduledoc false
   use Plausible.Webhooks.StoreContract.Promise, about: "log"
 
-  shared_test "is the site's, newest first, without bodies", %{store: store} do
+  shared_test "is the site's, newest first, without bodies", store do
     middle = accept!(store, created_at_ms: 20)
 
     newest =
@@ -18,7 +18,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
     assert deliveries(store, 3, %{}, %{}) == {:ok, %{entries: [], next: nil}}
   end
 
-  shared_test "pages hold everything once, whatever their size", %{store: store} do
+  shared_test "pages hold everything once, whatever their size", store do
     # Many of the same millisecond: the order must hold among them too.
     :ok = accept(store, for(i <- 1..230, do: a_delivery(created_at_ms: div(i, 40))))
     {:ok, %{entries: first_page}} = deliveries(store, 1, %{}, %{limit: 200})
@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
     for limit <- [1, 7, 23, 46, 115, 199], do: assert(pages(store, %{}, limit) == whole)
   end
 
-  shared_test "there is a next page exactly when there is more", %{store: store} do
+  shared_test "there is a next page exactly when there is more", store do
     :ok = accept(store, for(i <- 1..10, do: a_delivery(created_at_ms: i)))
     assert {:ok, %{entries: [_ | _] = nine, next: next}} = deliveries(store, 1, %{}, %{limit: 9})
     assert length(nine) == 9 and is_binary(next)
@@ -44,7 +44,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
     assert length(ten) == 10
   end
 
-  shared_test "what arrives while somebody turns pages disturbs none of them", %{store: store} do
+  shared_test "what arrives while somebody turns pages disturbs none of them", store do
     :ok = accept(store, for(i <- 1..60, do: a_delivery(created_at_ms: i)))
     whole = pages(store, %{}, 200)
 
@@ -64,7 +64,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
     assert turned |> Enum.concat() |> ids() == ids(whole)
   end
 
-  shared_test "a page stays in place when what it ended with is gone", %{store: store} do
+  shared_test "a page stays in place when what it ended with is gone", store do
     :ok =
       accept(
         store,
@@ -80,7 +80,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
     assert ids(entries) == whole |> ids() |> Enum.slice(5, 10)
   end
 
-  shared_test "filters hold alone and together", %{store: store} do
+  shared_test "filters hold alone and together", store do
     :rand.seed(:exsss, {1, 2, 3})
 
     all =
@@ -144,7 +144,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
   defp match_one?(d, {:since_ms, ms}), do: d.created_at_ms >= ms
   defp match_one?(d, {:until_ms, ms}), do: d.created_at_ms < ms
 
-  shared_test "the rare is found among the many", %{store: store} do
+  shared_test "the rare is found among the many", store do
     rare = for i <- [1, 5_555, 12_000], do: a_delivery(created_at_ms: i, webhook_id: "wh_rare")
 
     many =
@@ -164,7 +164,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
     assert deliveries(store, 1, %{webhook_id: "wh_none"}, %{}) == {:ok, %{entries: [], next: nil}}
   end
 
-  shared_test "what is no filter, no cursor, no limit is refused", %{store: store} do
+  shared_test "what is no filter, no cursor, no limit is refused", store do
     accept!(store)
 
     for {filters, key} <- [
@@ -208,7 +208,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
   defp refused_or_page?({:error, :invalid_cursor}, _cursor), do: true
   defp refused_or_page?({:ok, %{entries: _}}, cursor), do: cursor == "MTox"
 
-  shared_test "numbers that no store holds find nothing and break nothing", %{store: store} do
+  shared_test "numbers that no store holds find nothing and break nothing", store do
     delivery = accept!(store)
     huge = Integer.pow(2, 80)
 

@@ -16,7 +16,7 @@ defmodule Plausible.Webhooks.StoreContract.Nodes do
              {:ok, %{taken: [], requested: [delivery.id]}}
   end
 
-  shared_test "what another node sends is not sent again beside it, but by it", %{store: store} do
+  shared_test "what another node sends is not sent again beside it, but by it", store do
     delivery = owned!(store)
     others = owned!(store)
     request!(store, delivery)
@@ -35,9 +35,8 @@ defmodule Plausible.Webhooks.StoreContract.Nodes do
     assert requested(store, "a", 10) == {:ok, [others.id]}
   end
 
-  shared_test "what its owner lets go of after a request is anyone's, with the whole schedule", %{
-    store: store
-  } do
+  shared_test "what its owner lets go of after a request is anyone's, with the whole schedule",
+              store do
     for {state, number} <- [parked: 2, failed: 2, cancelled: 2, cancelled: 0, parked: 0] do
       delivery = owned!(store)
       request!(store, delivery)
@@ -53,9 +52,7 @@ defmodule Plausible.Webhooks.StoreContract.Nodes do
   end
 
   shared_test "what its owner delivers after a request has arrived, and a retry keeps the request",
-              %{
-                store: store
-              } do
+              store do
     delivery = owned!(store)
     request!(store, delivery)
     :ok = record(store, [failed(delivery, 2, state: :pending, owner: "a", next_at_ms: 99)])
@@ -66,7 +63,7 @@ defmodule Plausible.Webhooks.StoreContract.Nodes do
     assert requested(store, "a", 10) == {:ok, []}
   end
 
-  shared_test "a request outlives its owner", %{store: store} do
+  shared_test "a request outlives its owner", store do
     for take <- [&reclaim(store, "c", "a", &1), &claim(store, "c", &1)] do
       delivery = owned!(store)
       request!(store, delivery)
@@ -79,7 +76,7 @@ defmodule Plausible.Webhooks.StoreContract.Nodes do
     end
   end
 
-  shared_test "a request for what the engine has no room for waits in the store", %{store: store} do
+  shared_test "a request for what the engine has no room for waits in the store", store do
     delivery = owned!(store)
     request!(store, delivery)
     :ok = release(store, "a", [delivery.id], 1)
@@ -88,7 +85,7 @@ defmodule Plausible.Webhooks.StoreContract.Nodes do
     assert {:ok, [%{owner: "b"}]} = claim(store, "b", 10)
   end
 
-  shared_test "a recovery leaves alone what another one has begun to send", %{store: store} do
+  shared_test "a recovery leaves alone what another one has begun to send", store do
     delivery = owned!(store, state: :failed)
     ended = [:failed, :cancelled]
     :ok = heartbeat(store, "b", 60_000)
@@ -103,9 +100,7 @@ defmodule Plausible.Webhooks.StoreContract.Nodes do
   end
 
   shared_test "of many who ask for the same one at once, one gets it and the others hand it on",
-              %{
-                store: store
-              } do
+              store do
     owners = for n <- 1..6, do: "o#{n}"
     for owner <- owners, do: :ok = heartbeat(store, owner, 60_000)
 
@@ -120,9 +115,7 @@ defmodule Plausible.Webhooks.StoreContract.Nodes do
     end
   end
 
-  shared_test "what another node has is cancelled by its engine, not behind its back", %{
-    store: store
-  } do
+  shared_test "what another node has is cancelled by its engine, not behind its back", store do
     delivery = owned!(store, webhook_id: "wh_x")
     accept!(store, webhook_id: "wh_x", owner: "dead")
     accept!(store, webhook_id: "wh_x", owner: nil)

@@ -2,9 +2,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
   @moduledoc false
   use Plausible.Webhooks.StoreContract.Promise, about: "owners"
 
-  shared_test "parked deliveries are claimed when their time has come, oldest due first", %{
-    store: store
-  } do
+  shared_test "parked deliveries are claimed when their time has come, oldest due first", store do
     now_ms = now_ms(store)
     late = accept!(store, state: :parked, next_at_ms: now_ms - 10)
     early = accept!(store, state: :parked, next_at_ms: now_ms - 20, created_at_ms: now_ms)
@@ -26,7 +24,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert claim(store, "c", 10) == {:ok, []}
   end
 
-  shared_test "no more than asked for, the rest the next time", %{store: store} do
+  shared_test "no more than asked for, the rest the next time", store do
     now_ms = now_ms(store)
     deliveries = for i <- 1..10, do: a_delivery(state: :parked, next_at_ms: now_ms - 100 + i)
     :ok = accept(store, Enum.shuffle(deliveries))
@@ -37,16 +35,14 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert length(first) == 4 and length(third) == 2
   end
 
-  shared_test "what is pending is safe while its owner lives", %{store: store} do
+  shared_test "what is pending is safe while its owner lives", store do
     mine = accept!(store, owner: "a", next_at_ms: 1)
     :ok = heartbeat(store, "a", 60_000)
     assert claim(store, "b", 10) == {:ok, []}
     assert get!(store, mine).owner == "a"
   end
 
-  shared_test "what a dead owner, an unknown one or nobody left pending is claimed", %{
-    store: store
-  } do
+  shared_test "what a dead owner, an unknown one or nobody left pending is claimed", store do
     now_ms = now_ms(store)
     :ok = heartbeat(store, "dead", 1)
     Process.sleep(20)
@@ -63,7 +59,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert List.last(claimed).next_at_ms == now_ms + 60_000
   end
 
-  shared_test "the oldest due come first, whosever they were", %{store: store} do
+  shared_test "the oldest due come first, whosever they were", store do
     deliveries =
       for i <- 1..60 do
         {owner, state} =
@@ -78,7 +74,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert Enum.map(claims, &length/1) == [9, 9, 9, 9, 9, 9, 6]
   end
 
-  shared_test "a lease can be renewed, and can end", %{store: store} do
+  shared_test "a lease can be renewed, and can end", store do
     accept!(store, owner: "a")
     :ok = heartbeat(store, "a", 60_000)
     assert claim(store, "b", 1) == {:ok, []}
@@ -92,7 +88,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert {:ok, [%{owner: "b"}]} = claim(store, "b", 1)
   end
 
-  shared_test "what is pending for the claimer itself stays in its engine", %{store: store} do
+  shared_test "what is pending for the claimer itself stays in its engine", store do
     # With a lease, without one, and after it.
     for lease <- [60_000, 1, nil] do
       owner = "o#{lease}"
@@ -107,7 +103,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     end
   end
 
-  shared_test "owners that claim at the same time never share", %{store: store} do
+  shared_test "owners that claim at the same time never share", store do
     now_ms = now_ms(store)
 
     deliveries =
@@ -144,9 +140,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     end
   end
 
-  shared_test "what was held under a former name can be taken back, by its lease or not", %{
-    store: store
-  } do
+  shared_test "what was held under a former name can be taken back, by its lease or not", store do
     for lease_ms <- [60_000, 1] do
       former = "former#{lease_ms}"
       later = accept!(store, owner: former, next_at_ms: 20)
@@ -171,15 +165,13 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     end
   end
 
-  shared_test "who takes back becomes known: what it leaves is claimed", %{store: store} do
+  shared_test "who takes back becomes known: what it leaves is claimed", store do
     accept!(store, owner: "former")
     assert {:ok, [%{id: id}]} = reclaim(store, "now", "former", 10)
     assert {:ok, [%{id: ^id, owner: "b"}]} = claim(store, "b", 10)
   end
 
-  shared_test "released deliveries wait for their time, then come to whoever asks", %{
-    store: store
-  } do
+  shared_test "released deliveries wait for their time, then come to whoever asks", store do
     now_ms = now_ms(store)
     [soon, later, kept] = for _ <- 1..3, do: accept!(store, owner: "a")
     :ok = heartbeat(store, "a", 60_000)
@@ -192,7 +184,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert get!(store, kept) == kept
   end
 
-  shared_test "only its owner can release, and only what is pending", %{store: store} do
+  shared_test "only its owner can release, and only what is pending", store do
     others = accept!(store, owner: "other")
     nobodys = accept!(store, owner: nil)
     parked = accept!(store, state: :parked, owner: nil, next_at_ms: 5)
@@ -209,7 +201,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert release(store, "a", odd_bytes(), 9) == :ok
   end
 
-  shared_test "a thousand are released and claimed in one go", %{store: store} do
+  shared_test "a thousand are released and claimed in one go", store do
     deliveries = for _ <- 1..1_000, do: a_delivery(body: String.duplicate("x", 700))
     :ok = accept(store, deliveries)
     :ok = release(store, "a", ids(deliveries), 1)
@@ -220,9 +212,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
 
   # --- turns
 
-  shared_test "a turn is one's own until its lease is over, and then the next one's", %{
-    store: store
-  } do
+  shared_test "a turn is one's own until its lease is over, and then the next one's", store do
     assert {:ok, token} = take_lease(store, "a", 200, nil)
     assert is_integer(token)
     assert take_lease(store, "a", 200, nil) == {:error, :taken}
@@ -235,7 +225,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert take_lease(store, "a", 60_000, token) == {:error, :taken}
   end
 
-  shared_test "a turn is renewed by its token, also late, and ended by it", %{store: store} do
+  shared_test "a turn is renewed by its token, also late, and ended by it", store do
     {:ok, token} = take_lease(store, "a", 100, nil)
     {:ok, token} = take_lease(store, "a", 100, token)
     Process.sleep(150)
@@ -246,7 +236,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     assert {:ok, _token} = take_lease(store, "a", 60_000, nil)
   end
 
-  shared_test "of many who ask for a turn at the same moment one gets it", %{store: store} do
+  shared_test "of many who ask for a turn at the same moment one gets it", store do
     for turn <- 1..5 do
       answers = at_once(for _ <- 1..10, do: fn -> take_lease(store, "t#{turn}", 60_000, nil) end)
       assert Enum.count(answers, &match?({:ok, _token}, &1)) == 1
@@ -254,7 +244,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     end
   end
 
-  shared_test "a turn is no owner, and no owner has a turn", %{store: store} do
+  shared_test "a turn is no owner, and no owner has a turn", store do
     accept!(store, owner: "a")
     {:ok, _token} = take_lease(store, "a", 60_000, nil)
     assert {:ok, [%{owner: "b"}]} = claim(store, "b", 10)

@@ -19,9 +19,12 @@ defmodule Plausible.Webhooks.StoreContract.Promise do
   for {name, arity} <- Store.behaviour_info(:callbacks), name not in [:init, :child_spec] do
     arguments = Macro.generate_arguments(arity - 1, __MODULE__)
 
-    def unquote(name)({module, handle}, unquote_splicing(arguments)),
+    def unquote(name)({module, handle, _webhooks_max}, unquote_splicing(arguments)),
       do: module.unquote(name)(handle, unquote_splicing(arguments))
   end
+
+  @doc "How many webhooks the store holds per site."
+  def webhooks_max({_module, _handle, webhooks_max}), do: webhooks_max
 
   # --- what tests are made of
 

@@ -5,7 +5,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
   @waiting [:pending, :parked]
   @terminal [:delivered, :failed, :cancelled]
 
-  shared_test "attempts come back as they went in, oldest first", %{store: store} do
+  shared_test "attempts come back as they went in, oldest first", store do
     delivery = accept!(store)
     most = 9_223_372_036_854_775_807
 
@@ -48,7 +48,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert record(store, []) == :ok
   end
 
-  shared_test "every class of error comes back as its atom", %{store: store} do
+  shared_test "every class of error comes back as its atom", store do
     classes =
       ~w(http_status redirect gone dns_error dns_timeout blocked_address connection_refused
                  connection_reset network_unreachable connect_timeout tls_error tls_timeout timeout
@@ -64,7 +64,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert attempts(store, delivery.id) == {:ok, given}
   end
 
-  shared_test "any bytes are kept in answer, content type and detail", %{store: store} do
+  shared_test "any bytes are kept in answer, content type and detail", store do
     for bytes <- odd_bytes() do
       delivery = accept!(store)
 
@@ -85,7 +85,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     end
   end
 
-  shared_test "each state does what it says to the delivery", %{store: store} do
+  shared_test "each state does what it says to the delivery", store do
     before_ms = now_ms(store)
 
     for {attempt, expected} <- [
@@ -149,7 +149,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     end
   end
 
-  shared_test "number 0 moves the delivery and leaves no attempt", %{store: store} do
+  shared_test "number 0 moves the delivery and leaves no attempt", store do
     delivery = accept!(store)
     :ok = record(store, [failed(delivery, 1, state: :pending, next_at_ms: 5)])
 
@@ -180,7 +180,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{state: :parked, next_at_ms: 9, owner: nil} = get!(store, parked)
   end
 
-  shared_test "delivered wins over everything, nothing else moves what has ended", %{store: store} do
+  shared_test "delivered wins over everything, nothing else moves what has ended", store do
     for ended <- [:failed, :cancelled], later <- @waiting ++ @terminal, number <- [0, 1, 2] do
       delivery = accept!(store)
       :ok = record(store, [failed(delivery, 1, state: ended)])
@@ -205,7 +205,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     end
   end
 
-  shared_test "an attempt after the end is still on record", %{store: store} do
+  shared_test "an attempt after the end is still on record", store do
     delivery = accept!(store)
     :ok = record(store, [failed(delivery, 1)])
     :ok = record(store, [failed(delivery, 2, status: 404)])
@@ -213,7 +213,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{state: :failed, attempts: 2, last_status: 404} = get!(store, delivery)
   end
 
-  shared_test "recorded twice is recorded once", %{store: store} do
+  shared_test "recorded twice is recorded once", store do
     delivery = accept!(store)
 
     batch = [
@@ -229,9 +229,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
   end
 
   shared_test "of two attempts of one maker with one number the first stays, but an arrival counts",
-              %{
-                store: store
-              } do
+              store do
     delivery = accept!(store)
     first = failed(delivery, 1, state: :pending, next_at_ms: 5)
     :ok = record(store, [first])
@@ -245,7 +243,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert state(store, delivery) == :delivered
   end
 
-  shared_test "what was recorded before a redelivery does not end it afterwards", %{store: store} do
+  shared_test "what was recorded before a redelivery does not end it afterwards", store do
     delivery = accept!(store)
     :ok = record(store, [failed(delivery, 1)])
     [again] = redeliver!(store, "b", [delivery.id])
@@ -255,7 +253,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{state: :failed, attempts: 2, last_status: 404} = get!(store, delivery)
   end
 
-  shared_test "one batch takes its attempts one after the other", %{store: store} do
+  shared_test "one batch takes its attempts one after the other", store do
     delivery = accept!(store)
     other = accept!(store)
 
@@ -274,9 +272,8 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert {:ok, [_, _, _, _]} = attempts(store, delivery.id)
   end
 
-  shared_test "attempts of deliveries that are not there are skipped, the others are written", %{
-    store: store
-  } do
+  shared_test "attempts of deliveries that are not there are skipped, the others are written",
+              store do
     delivery = accept!(store)
     gone = a_delivery()
 
@@ -288,7 +285,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert get_delivery(store, gone.id) == {:error, :not_found}
   end
 
-  shared_test "a thousand in one batch, and answers of many megabytes", %{store: store} do
+  shared_test "a thousand in one batch, and answers of many megabytes", store do
     deliveries = for _ <- 1..1_000, do: a_delivery()
     :ok = accept(store, deliveries)
     body = :crypto.strong_rand_bytes(16_384)
@@ -300,7 +297,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     end
   end
 
-  shared_test "the same batch from two sides at once is written once", %{store: store} do
+  shared_test "the same batch from two sides at once is written once", store do
     deliveries = for _ <- 1..100, do: a_delivery()
     :ok = accept(store, deliveries)
 
@@ -317,7 +314,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
 
   # The rules once more, written down the other way: whatever the order, store and
   # model agree.
-  shared_test "any sequence of attempts ends where the rules say", %{store: store} do
+  shared_test "any sequence of attempts ends where the rules say", store do
     for _round <- 1..30 do
       delivery = accept!(store, state: Enum.random(@waiting ++ @terminal))
       first = get!(store, delivery)
@@ -399,9 +396,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
   end
 
   shared_test "what its owner lets go of by an attempt that others have made before is nobody's",
-              %{
-                store: store
-              } do
+              store do
     for {state, error} <- [parked: :http_status, failed: :http_status, cancelled: :cancelled] do
       :ok = heartbeat(store, "b", 60_000)
       delivery = accept!(store, owner: "b")
@@ -423,7 +418,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     end
   end
 
-  shared_test "attempts of two engines with one number are both on record", %{store: store} do
+  shared_test "attempts of two engines with one number are both on record", store do
     delivery = accept!(store, owner: "a")
 
     for {owner, at} <- [{"a", 1}, {"b", 2}, {"a", 3}, {"c", 4}] do
@@ -439,7 +434,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{attempts: 2} = get!(store, delivery)
   end
 
-  shared_test "one number of a great many engines harms no other number", %{store: store} do
+  shared_test "one number of a great many engines harms no other number", store do
     delivery = accept!(store, owner: "a")
     many = for n <- 1..40, do: failed(delivery, 1, owner: "o#{n}", state: :pending)
     :ok = record(store, many ++ [an_attempt(delivery, number: 2, owner: "a")])
@@ -448,9 +443,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{number: 2, state: :delivered} = List.last(attempts)
   end
 
-  shared_test "an engine that no longer owns a delivery cannot cancel or put it off", %{
-    store: store
-  } do
+  shared_test "an engine that no longer owns a delivery cannot cancel or put it off", store do
     delivery = accept!(store, owner: "b")
 
     for state <- [:cancelled, :parked, :failed],
@@ -461,7 +454,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert state(store, delivery) == :cancelled
   end
 
-  shared_test "also when the others left a gap", %{store: store} do
+  shared_test "also when the others left a gap", store do
     :ok = heartbeat(store, "b", 60_000)
     delivery = accept!(store, owner: "b")
     :ok = record(store, [failed(delivery, 2, state: :pending, next_at_ms: 1, owner: "a")])
@@ -469,7 +462,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{state: :pending, owner: nil, attempts: 2} = get!(store, delivery)
   end
 
-  shared_test "but not by an attempt that is recorded twice", %{store: store} do
+  shared_test "but not by an attempt that is recorded twice", store do
     :ok = heartbeat(store, "b", 60_000)
     delivery = accept!(store, owner: "b")
     parked = failed(delivery, 1, state: :parked, next_at_ms: 1, owner: "b", total_us: 5)

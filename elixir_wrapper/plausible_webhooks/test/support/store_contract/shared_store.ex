@@ -1,13 +1,16 @@
 defmodule Plausible.Webhooks.StoreContract.SharedStore do
   @moduledoc false
-  # An open store that several instances use: `{SharedStore, store: {module, handle}}`.
+  # An open store that several instances use: `{SharedStore, store: store}`.
 
   alias Plausible.Webhooks.Store
 
   @behaviour Store
 
   @impl true
-  def init(options), do: Keyword.fetch(options, :store)
+  def init(options) do
+    {module, handle, _webhooks_max} = Keyword.fetch!(options, :store)
+    {:ok, {module, handle}}
+  end
 
   @impl true
   def child_spec(_options), do: nil

@@ -116,7 +116,7 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
 
   defp id_of(request), do: request.headers["webhook-id"]
 
-  shared_test "a redelivery sends once what waits on the other node", %{store: store} do
+  shared_test "a redelivery sends once what waits on the other node", store do
     nodes = nodes!(store)
     [id] = waiting!(nodes)
     assert :ok = API.redeliver(nodes.b, :owner, 1, id)
@@ -124,7 +124,7 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
     assert HttpReceiver.count(nodes.receiver) == 2
   end
 
-  shared_test "a redelivery of what the other node is sending waits for its end", %{store: store} do
+  shared_test "a redelivery of what the other node is sending waits for its end", store do
     nodes = nodes!(store)
     HttpReceiver.script(nodes.receiver, "/hook", [HttpReceiver.hold(self()), 200])
     [id] = send!(nodes, 1)
@@ -135,7 +135,7 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
     assert HttpReceiver.count(nodes.receiver) == 2
   end
 
-  shared_test "a recovery on both nodes at once sends each delivery once", %{store: store} do
+  shared_test "a recovery on both nodes at once sends each delivery once", store do
     nodes = nodes!(store)
     now_ms = now_ms(store)
 
@@ -151,9 +151,8 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
     assert HttpReceiver.count(nodes.receiver) == 60
   end
 
-  shared_test "a pause cancels what waits on the other node, and a recovery sends it once", %{
-    store: store
-  } do
+  shared_test "a pause cancels what waits on the other node, and a recovery sends it once",
+              store do
     nodes = nodes!(store)
     ids = waiting!(nodes, 5)
     {:ok, _} = API.disable_webhook(nodes.b, :owner, 1, nodes.webhook.id)
@@ -165,7 +164,7 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
     assert HttpReceiver.count(nodes.receiver) == 10
   end
 
-  shared_test "a pause that the other node has not heard of loses nothing", %{store: store} do
+  shared_test "a pause that the other node has not heard of loses nothing", store do
     nodes = nodes!(store, cluster: nil)
     ids = waiting!(nodes, 3)
     {:ok, _} = API.disable_webhook(nodes.b, :owner, 1, nodes.webhook.id)
@@ -176,7 +175,7 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
     assert HttpReceiver.count(nodes.receiver) == 6
   end
 
-  shared_test "a deleted webhook's deliveries leave the other node's engine", %{store: store} do
+  shared_test "a deleted webhook's deliveries leave the other node's engine", store do
     nodes = nodes!(store)
     waiting!(nodes, 3)
     :ok = API.delete_webhook(nodes.b, :owner, 1, nodes.webhook.id)
@@ -185,9 +184,7 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
     assert {:ok, %{entries: []}} = API.deliveries(nodes.b, :owner, 1, %{}, %{})
   end
 
-  shared_test "what waits on the other node goes to the new URL with the new secret", %{
-    store: store
-  } do
+  shared_test "what waits on the other node goes to the new URL with the new secret", store do
     nodes = nodes!(store)
     [id] = waiting!(nodes)
     new = HttpReceiver.url(nodes.receiver, "/new")
@@ -200,7 +197,7 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
     assert [%{verified: true}] = HttpReceiver.requests(nodes.receiver, "/new")
   end
 
-  shared_test "whatever is asked of either node, posts and attempts agree", %{store: store} do
+  shared_test "whatever is asked of either node, posts and attempts agree", store do
     nodes = nodes!(store, retry_delays_ms: [30, 40, 50], circuit_failures: 0)
     ids = send!(nodes, 20)
     answers = for _ <- 1..400, do: Enum.random([200, 200, 500, {:delay, 20, 500}])

@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
   @moduledoc false
   use Plausible.Webhooks.StoreContract.Promise, about: "webhooks"
 
-  shared_test "come back as they went in, whatever is in them", %{store: store} do
+  shared_test "come back as they went in, whatever is in them", store do
     most = 9_223_372_036_854_775_807
 
     for {fields, index} <-
@@ -33,14 +33,14 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert length(all) == 12
   end
 
-  shared_test "an id is taken once", %{store: store} do
+  shared_test "an id is taken once", store do
     webhook = insert!(store)
     assert insert_webhook(store, %{webhook | name: "other"}) == {:error, :already_exists}
     assert insert_webhook(store, %{webhook | site_id: 2}) == {:error, :already_exists}
     assert all_webhooks(store) == {:ok, [webhook]}
   end
 
-  shared_test "are listed by site, oldest first", %{store: store} do
+  shared_test "are listed by site, oldest first", store do
     # Neither in the order of their ids nor of their arrival.
     third = insert!(store, id: "wh_a", inserted_at_ms: 30)
     first = insert!(store, id: "wh_c", inserted_at_ms: 10)
@@ -54,10 +54,8 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert Enum.sort(ids(all)) == ["wh_a", "wh_b", "wh_c", "wh_d"]
   end
 
-  shared_test "a site has as many as it may, also when they come all at once", %{
-    store: store,
-    limit: limit
-  } do
+  shared_test "a site has as many as it may, also when they come all at once", store do
+    limit = webhooks_max(store)
     results = at_once(for _ <- 1..(2 * limit), do: fn -> insert_webhook(store, a_webhook()) end)
     assert Enum.frequencies(results) == %{:ok => limit, {:error, :limit_reached} => limit}
     assert {:ok, webhooks} = list_webhooks(store, 1)
@@ -70,9 +68,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     insert!(store)
   end
 
-  shared_test "update replaces everything but site and birth, and counts the version", %{
-    store: store
-  } do
+  shared_test "update replaces everything but site and birth, and counts the version", store do
     webhook = insert!(store, version: 3)
     other = insert!(store)
 
@@ -103,7 +99,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert get_webhook(store, other.id) == {:ok, other}
   end
 
-  shared_test "an update of another version than the stored one changes nothing", %{store: store} do
+  shared_test "an update of another version than the stored one changes nothing", store do
     webhook = insert!(store)
     {:ok, second} = update_webhook(store, %{webhook | name: "second"})
     assert update_webhook(store, %{webhook | name: "late"}) == {:error, :stale}
@@ -111,7 +107,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert get_webhook(store, webhook.id) == {:ok, second}
   end
 
-  shared_test "of updates at the same moment one wins", %{store: store} do
+  shared_test "of updates at the same moment one wins", store do
     webhook = insert!(store)
 
     results =
@@ -122,7 +118,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert get_webhook(store, webhook.id) == {:ok, winner}
   end
 
-  shared_test "what is gone or another site's is not found", %{store: store} do
+  shared_test "what is gone or another site's is not found", store do
     webhook = insert!(store)
     assert update_webhook(store, %{webhook | site_id: 2}) == {:error, :not_found}
     assert update_webhook(store, a_webhook()) == {:error, :not_found}
@@ -140,7 +136,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     for odd <- odd_bytes(), do: assert(get_webhook(store, odd) == {:error, :not_found})
   end
 
-  shared_test "health is merged beside the version", %{store: store} do
+  shared_test "health is merged beside the version", store do
     webhook = insert!(store, version: 3)
     assert put_health(store, webhook.id, %{failing_since_ms: 77}) == :ok
     assert get_webhook(store, webhook.id) == {:ok, %{webhook | failing_since_ms: 77}}
@@ -150,7 +146,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert get_webhook(store, webhook.id) == {:ok, webhook}
   end
 
-  shared_test "with a webhook its log and alert states go, and nobody else's", %{store: store} do
+  shared_test "with a webhook its log and alert states go, and nobody else's", store do
     mine = insert!(store, id: "wh_mine")
     other = insert!(store, id: "wh_other")
 
@@ -189,7 +185,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert attempts(store, first.id) == {:ok, []}
   end
 
-  shared_test "alert states are put, replaced and listed", %{store: store} do
+  shared_test "alert states are put, replaced and listed", store do
     webhook = insert!(store)
     other = insert!(store)
 

@@ -22,7 +22,7 @@ defmodule Plausible.Webhooks.Test.Crash.Proxy do
   @connect_ms 5_000
 
   def start_link(options), do: GenServer.start_link(__MODULE__, options)
-  def of(pid), do: GenServer.call(pid, :proxy)
+  def of(pid), do: GenServer.call(pid, :proxy, 60_000)
 
   @doc """
   `:pass`: everything; `:break`: connections break, those that are there too;

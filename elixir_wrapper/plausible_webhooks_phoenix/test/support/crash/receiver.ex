@@ -28,7 +28,7 @@ defmodule Plausible.Webhooks.Test.Crash.Receiver do
   @late_ms 30..250
 
   def start_link(secret), do: GenServer.start_link(__MODULE__, secret)
-  def of(pid), do: GenServer.call(pid, :receiver)
+  def of(pid), do: GenServer.call(pid, :receiver, 60_000)
 
   @spec requests(t()) :: non_neg_integer()
   def requests(receiver), do: :ets.lookup_element(receiver.table, :requests, 2)

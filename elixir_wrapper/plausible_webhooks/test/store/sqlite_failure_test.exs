@@ -11,12 +11,18 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       store = start!(options(path))
 
       # A search that finds nothing until its end: three times what one call looks at.
-      sql!(store, """
-      INSERT INTO deliveries (id, webhook_id, site_id, type, goal_id, state, attempts,
-        schedule_from, created_at_ms, finished_at_ms, manual, retry)
-      WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 250000)
-      SELECT 'msg_' || i, 'wh_1', 1, 'goal.completed', i <= 2, 2, 1, 0, i, i, 0, 1 FROM n
-      """)
+      for first <- 1..250_000//10_000 do
+        sql!(
+          store,
+          """
+          INSERT INTO deliveries (id, webhook_id, site_id, type, goal_id, state, attempts,
+            schedule_from, created_at_ms, finished_at_ms, manual, retry)
+          WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1 + 9999)
+          SELECT 'msg_' || i, 'wh_1', 1, 'goal.completed', i <= 2, 2, 1, 0, i, i, 0, 1 FROM n
+          """,
+          [first]
+        )
+      end
 
       assert {:ok, %{entries: [], next: next}} = SQLite.deliveries(store, 1, %{goal_id: 1}, %{})
       assert is_binary(next)

@@ -29,6 +29,10 @@ defmodule Plausible.Webhooks.Ingest.PayloadSampleTest do
         assert {:ok, json} = type |> Payload.sample(site, nil, @now_ms) |> Payload.encode()
         assert JsonSchema.errors(type, json) == []
         assert json =~ "example.com"
+        # Nobody takes it for the real thing, or the real thing for it.
+        assert json =~ ~r/^{"type":"#{type}","timestamp":"[^"]+","data":{.*},"test":true}$/
+        {:ok, real} = Payload.encode(%{Payload.sample(type, site, nil, @now_ms) | test: false})
+        assert String.replace(json, ~s(,"test":true}), "}") == real
       end
     end
 

@@ -7,18 +7,19 @@ defmodule Plausible.Webhooks.Event do
 
   @typedoc "One of `types/0`."
   @type type :: String.t()
-  @typedoc "An event; `data` is the body's member of that name."
+  @typedoc "An event; `data` is the body's member of that name. `test`: somebody has asked for it."
   @type t :: %__MODULE__{
           type: type(),
           site_id: integer(),
           occurred_at_ms: integer(),
           goal_id: integer() | nil,
-          data: map()
+          data: map(),
+          test: boolean()
         }
 
   # `data` is the `data` member of the JSON body, as `Plausible.Webhooks.Ingest.Payload.encode/1`
   # takes it.
-  defstruct [:type, :site_id, :occurred_at_ms, :goal_id, data: %{}]
+  defstruct [:type, :site_id, :occurred_at_ms, :goal_id, data: %{}, test: false]
 
   @doc "Every event type there is."
   @spec types() :: [type()]

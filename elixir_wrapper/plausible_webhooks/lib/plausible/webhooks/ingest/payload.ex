@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Ingest.Payload do
   @moduledoc """
   The JSON bodies that receivers get: `{"type", "timestamp", "data"}`, described by a JSON
-  Schema per type under `docs/schemas/`.
+  Schema per type under `docs/schemas/`. The body of a test also has `"test": true`.
 
   A function per event type makes the `Plausible.Webhooks.Event`; `encode/1` makes its body. A
   completed goal has one body for every webhook that wants it. A traffic alert has one per
@@ -211,7 +211,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   The event of the test button: `webhook.test`, or a sample of any other type with
   the site's own domain and, for a goal, one of its own goals (`nil`: an invented
   one), and no more than what may be told of it. What is invented is the same in
-  every sample.
+  every sample. The body says that it is a test.
   """
   @spec sample(
           Event.type(),
@@ -220,9 +220,10 @@ defmodule Plausible.Webhooks.Ingest.Payload do
           integer(),
           Subscriptions.tells()
         ) :: Event.t()
-  def sample(type, site, goal, now_ms, tells \\ @everything)
+  def sample(type, site, goal, now_ms, tells \\ @everything),
+    do: %{sampled(type, site, goal, now_ms, tells) | test: true}
 
-  def sample("webhook.test", site, _goal, now_ms, _tells) do
+  defp sampled("webhook.test", site, _goal, now_ms, _tells) do
     %Event{
       type: "webhook.test",
       site_id: site.id,
@@ -234,7 +235,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
     }
   end
 
-  def sample("goal.completed", site, goal, now_ms, tells) do
+  defp sampled("goal.completed", site, goal, now_ms, tells) do
     goal = goal || sample_goal()
 
     event = %{
@@ -261,7 +262,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
     goal_completed(site, compiled, completion)
   end
 
-  def sample("traffic." <> kind, site, _goal, now_ms, _tells) do
+  defp sampled("traffic." <> kind, site, _goal, now_ms, _tells) do
     alert = sample_alert(if(kind == "drop", do: :drop, else: :spike), now_ms)
 
     if kind == "resolved",
@@ -325,36 +326,39 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   cut; any other reason is the encoder's.
   """
   @spec encode(Event.t()) :: {:ok, binary()} | {:error, term()}
-  def encode(%Event{data: %{completion: %{json: json, cut: cut} = completion} = data} = event) do
+  def encode(%Event{data: %{completion: %{json: json, cut: cut}} = data} = event) do
     with {:ok, about} <- json(%{site: data.site, goal: data.goal}) do
       # Without its last brace: the completion comes in before that. It is our own
       # JSON, and is neither parsed nor escaped again.
       about = binary_part(about, 0, byte_size(about) - 1)
-      time = completion.timestamp
 
-      with {:error, :body_too_large} when cut != nil <- completed(event.type, time, about, json),
-           do: completed(event.type, time, about, cut)
+      with {:error, :body_too_large} when cut != nil <- completed(event, about, json),
+           do: completed(event, about, cut)
     end
   end
 
-  def encode(%Event{} = event) do
-    body = %{type: event.type, timestamp: utc_ms(event.occurred_at_ms), data: event.data}
-
-    with {:ok, json} <- json(body) do
-      if byte_size(json) <= @body_bytes_max, do: {:ok, json}, else: {:error, :body_too_large}
-    end
+  def encode(%Event{data: data} = event) do
+    with {:ok, json} <- json(data), do: body(event, json, "")
   end
 
-  # A body that is too large is not put together first. The rest has fewer than 128 bytes.
-  defp completed(_type, _time, about, completion)
-       when byte_size(about) + byte_size(completion) + 128 > @body_bytes_max,
-       do: {:error, :body_too_large}
+  defp completed(event, about, completion),
+    do: body(event, [about, ",\"completion\":", completion], "}")
 
-  defp completed(type, time, about, completion) do
-    {:ok,
-     <<"{\"type\":\"", type::binary, "\",\"timestamp\":\"", time::binary, "\",\"data\":",
-       about::binary, ",\"completion\":", completion::binary, "}}">>}
+  # Put together by hand, so that the members stand in this order. A body that is too large is
+  # not put together first.
+  defp body(event, data, last) do
+    time = timestamp(event)
+    test = if event.test, do: ",\"test\":true", else: ""
+    begin = ["{\"type\":\"", event.type, "\",\"timestamp\":\"", time, "\",\"data\":"]
+    body = [begin, data, last, test, "}"]
+
+    if IO.iodata_length(body) <= @body_bytes_max,
+      do: {:ok, IO.iodata_to_binary(body)},
+      else: {:error, :body_too_large}
   end
+
+  defp timestamp(%Event{data: %{completion: %{timestamp: timestamp}}}), do: timestamp
+  defp timestamp(%Event{occurred_at_ms: ms}), do: utc_ms(ms)
 
   defp json(term) do
     with {:error, _not_encodable} <- Native.encode(term),

@@ -95,15 +95,15 @@ defmodule Plausible.Webhooks.VaultTest do
 
     sealed_by_old = Vault.encrypt(old_vault, "secret", @context)
     assert Vault.decrypt(both, sealed_by_old, @context) == {:ok, "secret"}
-    refute Vault.current?(both, sealed_by_old)
-    assert Vault.current?(old_vault, sealed_by_old)
+    prefix = &String.starts_with?(&2, Vault.prefix(&1))
+    refute prefix.(both, sealed_by_old)
+    assert prefix.(old_vault, sealed_by_old)
 
     sealed_by_both = Vault.encrypt(both, "secret", @context)
-    assert Vault.current?(both, sealed_by_both)
+    assert prefix.(both, sealed_by_both)
     assert Vault.decrypt(new_vault, sealed_by_both, @context) == {:ok, "secret"}
     assert Vault.decrypt(old_vault, sealed_by_both, @context) == {:error, :unknown_key}
     assert Vault.decrypt(new_vault, sealed_by_old, @context) == {:error, :unknown_key}
-    refute Vault.current?(both, "")
   end
 
   test "keys are 32 bytes, raw or in Base64; what is wrong is named by its position" do

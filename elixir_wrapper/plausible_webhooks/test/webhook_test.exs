@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.WebhookTest do
                goals: :all,
                spike_threshold: nil,
                drop_threshold: nil,
-               traffic_min_interval_s: 0,
+               traffic_min_interval_s: 43_200,
                headers: [],
                secrets: [
                  %{key: key, created_at_ms: 1_700_000_000_000, expires_at_ms: nil}

@@ -147,6 +147,7 @@ defmodule Plausible.Webhooks.StoreEctoClockTest do
           visitors: 512,
           threshold: 300,
           seen_at_ms: nil,
+          calm_since_ms: nil,
           changed_at_ms: now(node) - 1_000,
           notified_at_ms: now(node)
         })

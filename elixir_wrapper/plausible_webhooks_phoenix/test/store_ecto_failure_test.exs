@@ -30,6 +30,9 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       heartbeat: ["a", 60_000],
       redeliver: ["a", [delivery.id], [:pending]],
       requested: ["a", 10],
+      rekey: [10],
+      add_audit: [%{site_id: 1, webhook_id: "wh_1", actor: "a", action: "b", at_ms: 1}],
+      audit: [1, "wh_1", 10],
       get_webhooks: [[webhook.id]],
       recoverable: [webhook.id, 0, 10],
       cancel_waiting: ["wh_none", "over"],
@@ -51,6 +54,7 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
           visitors: 512,
           threshold: 300,
           seen_at_ms: nil,
+          calm_since_ms: nil,
           changed_at_ms: 1,
           notified_at_ms: nil
         }

@@ -199,25 +199,32 @@ defmodule Plausible.Webhooks.StoreEctoOpeningTest do
       second = start.([old, new])
       assert sealed(prefix) == before
 
-      # Then as first: what is stored is encrypted anew, and the nodes that have not
-      # had their turn read it, and write what the others read.
+      # Then as first: what is stored stays as it is, and the nodes that have not had their
+      # turn read what the others write.
       first = start.([new, old])
-      assert Enum.all?(sealed(prefix), &Vault.current?(ring([new]), &1))
+      assert sealed(prefix) == before
+      assert all.(start.([old])) == {:ok, webhooks}
+      {:ok, changed} = Store.update_webhook(first, %{hd(webhooks) | name: "by the new key"})
+      webhooks = [changed | tl(webhooks)]
       assert all.(second) == {:ok, webhooks}
-      {:ok, changed} = Store.update_webhook(second, %{hd(webhooks) | name: "by the old key"})
-      assert all.(first) == {:ok, [changed | tl(webhooks)]}
-      assert all.(start.([old, new])) == {:ok, [changed | tl(webhooks)]}
 
-      # A start of each kind at the same time harms nothing.
-      at_once(
-        for keys <- [[new, old], [old, new], [new, old], [old, new]], do: fn -> start.(keys) end
-      )
+      # On demand it is encrypted anew, by many hands too, and can be taken back.
+      for {ring, store} <- [{[new, old], first}, {[old, new], second}, {[new, old], first}] do
+        assert {:ok, %{left: left}} = Store.rekey(store, 2)
+        assert left in 2..3
 
-      assert all.(start.([new, old])) == {:ok, [changed | tl(webhooks)]}
-      assert Enum.all?(sealed(prefix), &Vault.current?(ring([new]), &1))
+        assert Enum.all?(
+                 at_once(for _ <- 1..3, do: fn -> Store.rekey(store, 9) end),
+                 &match?({:ok, _}, &1)
+               )
+
+        assert Store.rekey(store, 9) == {:ok, %{rewritten: 0, left: 0}}
+        assert Enum.all?(sealed(prefix), &String.starts_with?(&1, Vault.prefix(ring(ring))))
+        assert all.(first) == {:ok, webhooks}
+      end
 
       # At the end the old one is of no use to anybody.
-      assert all.(start.([new])) == {:ok, [changed | tl(webhooks)]}
+      assert all.(start.([new])) == {:ok, webhooks}
 
       assert open(prefix: prefix, vault: ring([old])) ==
                {:error, {:wrong_vault_keys, :unknown_key}}
@@ -250,9 +257,9 @@ defmodule Plausible.Webhooks.StoreEctoOpeningTest do
       store = open!(prefix: prefix, vault: ring([old, new]))
       webhook = a_webhook([])
       :ok = Store.insert_webhook(store, webhook)
+      newest = open!(prefix: prefix, vault: ring([new, old]))
 
-      # A start waits for a change that is not committed yet, and then what it has
-      # read is no more.
+      # It waits for a change that is not committed yet, and then what it has read is no more.
       for end_by <- [:rollback, :commit] do
         # The store itself does not let a transaction of ours be around it.
         change = fn ->
@@ -260,8 +267,8 @@ defmodule Plausible.Webhooks.StoreEctoOpeningTest do
           Store.Webhooks.update(store, newer)
         end
 
-        start = fn -> open(prefix: prefix, vault: ring([new, old])) end
-        assert {:ok, newest} = while_blocked(change, start, fn _pid -> end_by end)
+        rekey = fn -> Store.rekey(newest, 10) end
+        assert {:ok, %{}} = while_blocked(change, rekey, fn _pid -> end_by end)
         assert {:ok, [stored]} = Store.all_webhooks(newest)
         assert stored.url == if(end_by == :commit, do: "https://n.example/", else: webhook.url)
 
@@ -271,4 +278,21 @@ defmodule Plausible.Webhooks.StoreEctoOpeningTest do
       end
     end
   end
+
+  test "what a fast clock has parked is due no later than the longest wait" do
+    store = open!(wait_ms_max: 60_000)
+    now_ms = Store.now_ms(store)
+
+    [far, near] =
+      for ms <- [9_000_000_000, 50_000], do: a_delivery(state: :parked, next_at_ms: now_ms + ms)
+
+    :ok = Store.accept(store, [far, near])
+    again = open!(prefix: unquoted(store), wait_ms_max: 60_000)
+    {:ok, %{next_at_ms: at_ms}} = Store.get_delivery(again, far.id)
+    assert at_ms in (now_ms + 60_000)..(Store.now_ms(store) + 60_000)
+    assert {:ok, %{next_at_ms: kept}} = Store.get_delivery(again, near.id)
+    assert kept == near.next_at_ms
+  end
+
+  defp unquoted(store), do: String.trim(store.prefix, ~s("))
 end

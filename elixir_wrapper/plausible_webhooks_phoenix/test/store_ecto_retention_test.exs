@@ -103,6 +103,7 @@ defmodule Plausible.Webhooks.StoreEctoRetentionTest do
         visitors: 512,
         threshold: 300,
         seen_at_ms: nil,
+        calm_since_ms: nil,
         changed_at_ms: 1,
         notified_at_ms: nil
       })

@@ -59,6 +59,8 @@ defmodule Plausible.Webhooks do
   alias Plausible.Webhooks.Manage.{Access, Changes, DeliveryLog, Overview, TestDelivery, Webhooks}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
+  require Logger
+
   @typedoc "The name of an instance."
   @type instance :: atom()
   @typedoc "The host's id of a site."
@@ -162,6 +164,30 @@ defmodule Plausible.Webhooks do
 
     run(instance, &Changes.changed_elsewhere(&1, site_id, webhook_id))
   end
+
+  # --- keys
+
+  @doc """
+  Encrypts what an older key of the vault has encrypted with the first key. A start never does
+  that. `progress` is called after every 100 webhooks; by default it writes a line to the log.
+
+      {:ok, %{rewritten: 250, left: 0}} = Plausible.Webhooks.rekey()
+
+  To replace `old` by `new` without a stop, with any number of nodes:
+
+    1. Give every node the ring `[old, new]`: from now on all can read both.
+    2. Give every node `[new, old]`: from now on they encrypt with `new`. Up to here each step
+       can be taken back.
+    3. Call this function once on any node, until `left` is 0.
+    4. Give every node `[new]`.
+  """
+  @spec rekey(instance(), (%{rewritten: non_neg_integer(), left: non_neg_integer()} -> term())) ::
+          {:ok, %{rewritten: non_neg_integer(), left: non_neg_integer()}} | error()
+  def rekey(instance \\ __MODULE__, progress \\ &log_rekey/1),
+    do: if_running(instance, &Webhooks.rekey(&1, progress))
+
+  defp log_rekey(%{rewritten: rewritten, left: left}),
+    do: Logger.info("webhooks: #{rewritten} webhooks encrypted with the first key, #{left} left")
 
   # --- periodic work by hand
 
@@ -301,8 +327,21 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.disable(&1, actor, site_id, id))
 
   @doc """
-  The secrets that sign now, newest first. The call is written to the host's audit log before
-  it returns them.
+  Who did what to the webhook, and when: its newest 100 changes, redeliveries and looks at its
+  secrets, the newest first. Needs `:manage`. Entries are kept for a year after the log's
+  retention, also when the webhook was deleted.
+
+      {:ok, [%{actor: "jane@example.com", action: "webhook_secret_revealed", at_ms: _} | _]} =
+        Plausible.Webhooks.audit_log(user, site.id, webhook.id)
+  """
+  @spec audit_log(instance(), Host.actor(), site_id(), Webhook.id()) ::
+          {:ok, [Store.audit()]} | error()
+  def audit_log(instance \\ __MODULE__, actor, site_id, id),
+    do: run(instance, &Webhooks.audit_log(&1, actor, site_id, id))
+
+  @doc """
+  The secrets that sign now, newest first. The call is written to the audit logs, the host's and
+  our own (`audit_log/4`), before it returns them.
 
       {:ok, [%{key: "whsec_" <> _} | _older]} =
         Plausible.Webhooks.reveal_secret(user, site.id, webhook.id)

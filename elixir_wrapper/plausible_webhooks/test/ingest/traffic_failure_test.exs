@@ -48,6 +48,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
           visitors: 120,
           threshold: 100,
           seen_at_ms: nil,
+          calm_since_ms: nil,
           changed_at_ms: @t - @minute,
           notified_at_ms: nil
         }
@@ -67,7 +68,9 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
       assert %{failed: [{1, {:deliver, :full}}]} = evaluate(context)
       World.put(context.world, :fail, %{})
       wanting = watching(events: ["traffic.spike", "traffic.resolved"])
-      assert notices(context, wanting, [0, 0, 0]) == [["traffic.spike"], ["traffic.resolved"], []]
+
+      assert notices(context, wanting, [0, {0, 11}, 0]) ==
+               [["traffic.spike"], ["traffic.resolved"], []]
     end
 
     test "nothing is sent before it is on record", context do
@@ -79,12 +82,13 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
 
     test "an end that could not be sent is sent again, and is not forgotten", context do
       wanting = watching(events: ["traffic.spike", "traffic.resolved"])
-      assert notices(context, wanting, [100]) == [["traffic.spike"]]
+      assert notices(context, wanting, [100, {0, 10}]) == [["traffic.spike"], []]
       World.fail(context.world, :deliver, fn -> raise "no" end)
-      visit(context.world, 0)
-      assert %{failed: [{1, {:deliver, {:raised, "no"}}}]} = evaluate(context, wanting)
+      later = &evaluate(context, wanting, @t + &1 * @minute)
+      assert %{failed: [{1, {:deliver, {:raised, "no"}}}]} = later.(11)
       World.put(context.world, :fail, %{})
-      assert notices(context, wanting, [0, 0]) == [["traffic.resolved"], []]
+      assert %{resolved: 1} = later.(12)
+      assert %{resolved: 0} = later.(13)
     end
   end
 

@@ -9,7 +9,12 @@ defmodule Plausible.Webhooks.Ingest.TrafficResumeTest do
   setup context do
     context = start!(context, traffic: [tick_ms: :infinity])
 
-    webhook = webhook!(context, "/hook", %{events: ["traffic.spike"], spike_threshold: 10})
+    webhook =
+      webhook!(context, "/hook", %{
+        events: ["traffic.spike"],
+        spike_threshold: 10,
+        traffic_min_interval_s: 0
+      })
 
     context = Map.merge(context, %{webhook: webhook, now_ms: System.system_time(:millisecond)})
     assert evaluate(context, 0, 500) == 1

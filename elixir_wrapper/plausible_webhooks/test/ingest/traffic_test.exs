@@ -13,10 +13,10 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
     end
 
     test "with thresholds of 1", context do
-      assert notices(context, watching(spike_threshold: 1), [0, 1, 1, 0, 1]) ==
+      assert notices(context, watching(spike_threshold: 1), [0, 1, 1, {0, 11}, 1]) ==
                [[], ["traffic.spike"], [], [], ["traffic.spike"]]
 
-      assert notices(context, dropping(id: "w2", drop_threshold: 1), [1, 0, 0, 1, 0]) ==
+      assert notices(context, dropping(id: "w2", drop_threshold: 1), [1, 0, 0, {2, 11}, 0]) ==
                [[], ["traffic.drop"], [], [], ["traffic.drop"]]
     end
 
@@ -46,23 +46,49 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
     end
 
     test "nothing on the return to normal, a notice on the next breach", context do
-      assert notices(context, watching(), [100, 50, 99, 100]) ==
+      assert notices(context, watching(), [100, {50, 11}, 99, 100]) ==
                [["traffic.spike"], [], [], ["traffic.spike"]]
     end
 
     test "traffic that hovers at the threshold is one breach", context do
-      assert notices(context, watching(), [100, 99, 100, 90, 100, 89, 100]) ==
-               [["traffic.spike"], [], [], [], [], [], ["traffic.spike"]]
+      spike = notices(context, watching(), [100, 99, {90, 20}, 100, {89, 10}, 90, {89, 11}, 100])
+      assert spike == [["traffic.spike"], [], [], [], [], [], [], ["traffic.spike"]]
 
-      assert notices(context, dropping(id: "w2"), [19, 20, 19, 21, 19, 22, 19]) ==
-               [["traffic.drop"], [], [], [], [], [], ["traffic.drop"]]
+      drop =
+        notices(context, dropping(id: "w2"), [19, 20, {23, 20}, 19, {24, 10}, 23, {24, 11}, 19])
+
+      assert drop == [["traffic.drop"], [], [], [], [], [], [], ["traffic.drop"]]
+    end
+
+    # Visitors of five minutes, who come by chance, over 30 days.
+    test "traffic near its threshold gives at most two notices a day", _context do
+      :rand.seed(:exsss, {1, 2, 3})
+
+      for {mean, threshold} <- [{20, 25}, {100, 110}, {10, 12}, {500, 510}, {3, 5}, {20, 30}] do
+        fired = simulate(mean, threshold, fn _minute -> 1 end)
+        per_day = Enum.frequencies_by(fired, &div(&1, 1_440))
+        assert Enum.all?(per_day, fn {_day, count} -> count <= 2 end), "#{mean}, #{threshold}"
+      end
+    end
+
+    test "traffic far from its threshold is told within the minute, and nothing else", _context do
+      :rand.seed(:exsss, {1, 2, 3})
+      surges = for day <- 0..29, do: day * 1_440 + 600
+      surge = fn minute -> if rem(minute, 1_440) in 600..630, do: 10, else: 1 end
+
+      for {mean, threshold} <- [{20, 60}, {100, 200}, {500, 800}] do
+        fired = simulate(mean, threshold, surge)
+        assert length(fired) == 30
+        # The window is five minutes long: the threshold is crossed within it.
+        for {at, began} <- Enum.zip(fired, surges), do: assert((at - began) in 0..3)
+      end
     end
 
     test "who subscribed to it is told the end, with the alert's id", context do
       wanting = watching(events: ["traffic.spike", "traffic.resolved"])
       assert notices(context, wanting, [100, 120]) == [["traffic.spike"], []]
       state = World.get(context.world, :states)[{"w1", :spike}]
-      assert notices(context, wanting, [95, 89, 50]) == [[], ["traffic.resolved"], []]
+      assert notices(context, wanting, [95, {89, 11}, 50]) == [[], ["traffic.resolved"], []]
       visit(context.world, 100)
       evaluate(context, wanting)
       assert World.get(context.world, :states)[{"w1", :spike}].alert_id != state.alert_id
@@ -75,7 +101,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
         watching(id: "w3", events: ["traffic.spike", "traffic.drop"], drop_threshold: 150)
       ]
 
-      assert notices(context, webhooks, [100, 200, 100]) ==
+      assert notices(context, webhooks, [100, {200, 11}, 100]) ==
                [
                  ["traffic.drop", "traffic.spike", "traffic.spike"],
                  ["traffic.spike"],
@@ -187,15 +213,17 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
 
   describe "the minimum interval" do
     test "holds up a second notice until it is over", context do
-      webhook = watching(min_interval_s: 180)
+      webhook = watching(min_interval_s: 13 * 60)
 
-      assert notices(context, webhook, [100, 0, 100, 100, 100]) ==
+      assert notices(context, webhook, [100, {0, 11}, 100, 100, 100]) ==
                [["traffic.spike"], [], [], ["traffic.spike"], []]
     end
 
     test "a breach that is over by then gives none", context do
-      webhook = watching(min_interval_s: 180)
-      assert notices(context, webhook, [100, 0, 100, 0, 0]) == [["traffic.spike"], [], [], [], []]
+      webhook = watching(min_interval_s: 13 * 60)
+
+      assert notices(context, webhook, [100, {0, 11}, 100, 0, 0]) ==
+               [["traffic.spike"], [], [], [], []]
     end
 
     test "a clock that was set back holds up nothing", context do
@@ -203,9 +231,43 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
       visit(context.world, 100)
       evaluate(context, webhook, @t + 10 * @hour)
       visit(context.world, 0)
-      evaluate(context, webhook, @t)
+      for minute <- 0..10, do: evaluate(context, webhook, @t + minute * @minute)
       visit(context.world, 100)
-      assert %{fired: 1} = evaluate(context, webhook, @t + @minute)
+      assert %{fired: 1} = evaluate(context, webhook, @t + 11 * @minute)
     end
   end
+
+  # The minutes in which a webhook with the default interval was told of a spike.
+  defp simulate(mean, threshold, factor) do
+    limits = %{min_interval_s: %Plausible.Webhooks.Webhook{}.traffic_min_interval_s}
+    first = {[], List.duplicate(div(mean, 5), 5), nil}
+
+    {fired, _window, _state} =
+      Enum.reduce(0..(30 * 1_440 - 1), first, fn minute, {fired, window, state} ->
+        window = [poisson(mean / 5 * factor.(minute)) | Enum.take(window, 4)]
+        limits = Map.put(limits, :now_ms, @t + minute * @minute)
+
+        case Traffic.Rules.decide(:spike, threshold, Enum.sum(window), state, limits) do
+          :nothing -> {fired, window, state}
+          :fire -> {[minute | fired], window, told(threshold, limits.now_ms)}
+          {:note, changes} -> {fired, window, Map.merge(state, changes)}
+          :resolve -> {fired, window, %{state | state: :armed, calm_since_ms: nil}}
+        end
+      end)
+
+    Enum.reverse(fired)
+  end
+
+  defp told(threshold, now_ms) do
+    times = Map.new([:changed_at_ms, :notified_at_ms, :seen_at_ms], &{&1, now_ms})
+    Map.merge(times, %{state: :firing, threshold: threshold, calm_since_ms: nil})
+  end
+
+  # By the normal distribution where there are many.
+  defp poisson(mean) when mean > 30,
+    do: max(round(mean + :math.sqrt(mean) * :rand.normal()), 0)
+
+  defp poisson(mean), do: poisson(:math.exp(-mean), 1.0, -1)
+  defp poisson(limit, product, count) when product <= limit, do: max(count, 0)
+  defp poisson(limit, product, count), do: poisson(limit, product * :rand.uniform(), count + 1)
 end

@@ -147,6 +147,48 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       assert changed.version == context.webhook.version + 4
     end
 
+    test "who changed it or looked at its secret is on record", context do
+      context = start!(context)
+      %{id: id} = webhook = webhook!(context, "/hook")
+      {:ok, _} = API.rotate_secret(context.name, :owner, 1, id, 0)
+      audit = fn -> API.audit_log(context.name, :owner, 1, id) end
+      {:ok, entries} = audit.()
+
+      assert ~w(webhook_secret_rotated webhook_secret_revealed webhook_created) ==
+               Enum.map(entries, & &1.action)
+
+      assert Enum.all?(entries, &match?(%{actor: "owner", site_id: 1, webhook_id: ^id}, &1))
+      assert Enum.all?(entries, &(&1.at_ms >= webhook.inserted_at_ms))
+      assert {:error, %Error{reason: :forbidden}} = API.audit_log(context.name, :viewer, 1, id)
+
+      # No look that is not on record; the log outlives the webhook.
+      SwitchStore.set(context.switch, {:only, [:add_audit], :away})
+
+      assert {:error, %Error{reason: :away}} = API.reveal_secret(context.name, :owner, 1, id)
+
+      SwitchStore.set(context.switch, :on)
+      :ok = API.delete_webhook(context.name, :owner, 1, id)
+      assert {:ok, [%{action: "webhook_deleted"}, _, _, _]} = audit.()
+    end
+
+    test "are encrypted with the first key on demand", context do
+      [old, new] = for byte <- [1, 2], do: :binary.copy(<<byte>>, 32)
+      context = start!(context, vault: [old])
+      webhooks = for n <- 1..3, do: webhook!(context, "/hook#{n}")
+      stop!(context)
+      context = start!(context, vault: [new, old])
+      test = self()
+
+      assert API.rekey(context.name, &send(test, {:progress, &1})) ==
+               {:ok, %{rewritten: 3, left: 0}}
+
+      assert_received {:progress, %{rewritten: 3, left: 0}}
+      stop!(context)
+      context = start!(context, vault: [new])
+      assert {:ok, found} = API.list_webhooks(context.name, :owner, 1)
+      assert Enum.map(found, & &1.id) == Enum.map(webhooks, & &1.id)
+    end
+
     test "a form that was filled in before another change overwrites nothing", context do
       context = start!(context)
       %{id: id, version: version} = webhook!(context, "/hook")

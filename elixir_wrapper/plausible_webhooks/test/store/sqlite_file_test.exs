@@ -95,6 +95,23 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
     end
   end
 
+  test "what a fast clock has parked is due no later than the longest wait", %{path: path} do
+    options = options(path, wait_ms_max: 60_000)
+    store = start!(options)
+    now_ms = System.system_time(:millisecond)
+
+    [far, near] =
+      for ms <- [9_000_000_000, 50_000], do: delivery(state: :parked, next_at_ms: now_ms + ms)
+
+    :ok = SQLite.accept(store, [far, near])
+    stop(options)
+    store = start!(options)
+    {:ok, %{next_at_ms: at_ms}} = SQLite.get_delivery(store, far.id)
+    assert at_ms in (now_ms + 60_000)..(System.system_time(:millisecond) + 60_000)
+    assert {:ok, %{next_at_ms: kept}} = SQLite.get_delivery(store, near.id)
+    assert kept == near.next_at_ms
+  end
+
   describe "what is not ours" do
     test "is refused and left as it is, byte for byte", %{folder: folder, path: path} do
       File.mkdir_p!(folder)
@@ -380,20 +397,29 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
       start!(options)
     end
 
-    test "are encrypted anew at the start when there is a newer key", %{path: path} do
+    test "are encrypted anew on demand, and never by a start", %{path: path} do
       [old, new] = [Vault.generate_key(), Vault.generate_key()]
       vault = fn keys -> with {:ok, vault} <- Vault.new(keys), do: vault end
       options = options(path, vault: vault.([old]))
       webhook = options |> start!() |> webhook!()
       stop(options)
 
-      both = Keyword.put(options, :vault, vault.([new, old]))
-      assert {:ok, [^webhook]} = both |> start!() |> SQLite.all_webhooks()
-      stop(options)
+      with_keys = fn keys, fun ->
+        options = Keyword.put(options, :vault, vault.(keys))
+        store = start!(options)
+        assert SQLite.all_webhooks(store) == {:ok, [webhook]}
+        result = fun.(store)
+        stop(options)
+        result
+      end
 
-      only_new = Keyword.put(options, :vault, vault.([new]))
-      assert {:ok, [^webhook]} = only_new |> start!() |> SQLite.all_webhooks()
-      stop(options)
+      # A start of the ring that is to come changes nothing: the old ring goes on.
+      nothing = fn _store -> :ok end
+      :ok = with_keys.([new, old], nothing)
+      :ok = with_keys.([old], nothing)
+      rekeyed = with_keys.([new, old], &{SQLite.rekey(&1, 10), SQLite.rekey(&1, 10)})
+      assert rekeyed == {{:ok, %{rewritten: 1, left: 0}}, {:ok, %{rewritten: 0, left: 0}}}
+      :ok = with_keys.([new], nothing)
       assert start(options) == {:error, {:wrong_vault_keys, :unknown_key}}
     end
 

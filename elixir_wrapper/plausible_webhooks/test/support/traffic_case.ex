@@ -165,16 +165,27 @@ defmodule Plausible.Webhooks.TrafficCase do
   def evaluate(context, webhooks \\ [watching()], now_ms \\ @t),
     do: Traffic.Round.evaluate(context.traffic, [{1, List.wrap(webhooks)}], now_ms, [self()])
 
-  # The types of the notices that each number of visitors led to.
+  # The types of the notices that each number of visitors led to, in the minute or the minutes
+  # in which there were so many: `100` or `{100, minutes}`.
   def notices(context, webhooks, visitors) do
-    visitors
-    |> Enum.with_index()
-    |> Enum.map(fn {count, minute} ->
-      visit(context.world, count)
-      World.put(context.world, :accepted, %{})
-      assert %{failed: []} = evaluate(context, webhooks, @t + minute * @minute)
-      context.world |> World.accepted() |> Enum.map(& &1.event.type) |> Enum.sort()
-    end)
+    {types, _minute} =
+      Enum.map_reduce(visitors, 0, fn
+        {count, minutes}, minute -> during(context, webhooks, count, minute, minutes)
+        count, minute -> during(context, webhooks, count, minute, 1)
+      end)
+
+    types
+  end
+
+  defp during(context, webhooks, count, minute, minutes) do
+    visit(context.world, count)
+    World.put(context.world, :accepted, %{})
+
+    for minute <- minute..(minute + minutes - 1),
+        do: assert(%{failed: []} = evaluate(context, webhooks, @t + minute * @minute))
+
+    types = context.world |> World.accepted() |> Enum.map(& &1.event.type) |> Enum.sort()
+    {types, minute + minutes}
   end
 
   def body(notice) do

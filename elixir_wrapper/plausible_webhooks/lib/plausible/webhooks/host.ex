@@ -119,7 +119,13 @@ defmodule Plausible.Webhooks.Host do
             ) ::
               :ok | {:error, retry_in_ms :: pos_integer()}
 
-  @optional_callbacks check_rate: 4
+  @doc """
+  The actor's name for the audit log that people read, such as an e-mail address. For a host
+  without this callback, an actor that is a string, an integer or an atom is its own name.
+  """
+  @callback actor_name(arg(), actor()) :: String.t()
+
+  @optional_callbacks check_rate: 4, actor_name: 2
 
   @doc """
   What the site's webhooks may send about goal completions. Raises for a value of another

@@ -7,7 +7,7 @@ defmodule Plausible.Webhooks.Options do
   # {key, default, check, meaning}. The checks and the documentation come from this one table,
   # so they agree.
   @limits [
-    {:retry_delays_ms, [10_000, 60_000, 300_000], :delays,
+    {:retry_delays_ms, [10_000, 600_000, 4 * @hours], :delays,
      "delay before each retry, at most 12 of them, each up to 7 days"},
     {:jitter_percent, 20, {0, 100}, "spread of every delay, both ways"},
     {:park_after_ms, 60_000, {0, @days},

@@ -117,6 +117,18 @@ defmodule Plausible.Webhooks.Store do
   @typedoc "At most 10 000 are counted; `more?` says that there are, or may be, more."
   @type waiting :: %{count: 0..10_000, more?: boolean()}
 
+  @typedoc """
+  Who did what to a webhook, and when. Entries outlive their webhook, and are deleted after a
+  year (`prune/3`).
+  """
+  @type audit :: %{
+          site_id: site_id(),
+          webhook_id: Webhook.id(),
+          actor: String.t(),
+          action: String.t(),
+          at_ms: integer()
+        }
+
   @typedoc "How many deliveries are in each state, and when the first one that waits is due."
   @type counts :: %{
           pending: non_neg_integer(),
@@ -129,7 +141,7 @@ defmodule Plausible.Webhooks.Store do
 
   @typedoc """
   `visitors` and `threshold` are those of the breach. `seen_at_ms` is when the breach was
-  last seen to hold.
+  last seen to hold, `calm_since_ms` since when visitors have been back to normal.
   """
   @type alert_state :: %{
           webhook_id: Webhook.id(),
@@ -140,7 +152,8 @@ defmodule Plausible.Webhooks.Store do
           threshold: pos_integer() | nil,
           changed_at_ms: integer(),
           notified_at_ms: integer() | nil,
-          seen_at_ms: integer() | nil
+          seen_at_ms: integer() | nil,
+          calm_since_ms: integer() | nil
         }
 
   # --- the behaviour, and the function of the same name for each operation
@@ -148,11 +161,13 @@ defmodule Plausible.Webhooks.Store do
   @doc """
   Opens the store, and creates or migrates its tables.
 
-  Gets the options that were given with the store. `:vault` and `:webhooks_per_site_max`
-  are those of the instance unless they are given. An error stops the start;
+  Gets the options that were given with the store. `:vault`, `:webhooks_per_site_max` and
+  `:wait_ms_max` are those of the instance unless they are given. No delivery waits longer than
+  `:wait_ms_max` from now: one that does was parked while the clock was fast. An error stops the start;
   `:connection_lost`, `:queue_timeout` and `:timeout` are tried again for some seconds
   first. A store that a newer version or somebody else made, or that was encrypted with
-  other keys, is an error and is left unchanged.
+  other keys, is an error and is left unchanged. What an older key of the vault has encrypted
+  stays as it is (`c:rekey/2`).
   """
   @callback init(keyword()) :: {:ok, handle()} | error()
   @doc "A child to supervise, or `nil` when the host already runs the database."
@@ -328,13 +343,29 @@ defmodule Plausible.Webhooks.Store do
   @doc """
   Deletes at most `limit` terminal deliveries that finished before then, with their
   attempts. Returns the number deleted; fewer than `limit` means that none is left. Also
-  deletes, and may count, what deleted webhooks have left behind.
+  deletes, and may count, what deleted webhooks have left behind, and audit entries that are a
+  year older.
   """
   operation prune(before_ms :: integer(), limit :: pos_integer()) ::
               {:ok, non_neg_integer()} | error()
 
   @doc "The alert states of these webhooks; a webhook may have none."
   operation alert_states(webhook_ids :: [Webhook.id()]) :: {:ok, [alert_state()]} | error()
+
+  @doc """
+  Encrypts at most `limit` webhooks again that were not encrypted with the vault's first key.
+  Returns how many were, and how many are left.
+  """
+  operation rekey(limit :: pos_integer()) ::
+              {:ok, %{rewritten: non_neg_integer(), left: non_neg_integer()}} | error()
+
+  @doc "Adds an entry to the audit log."
+  operation add_audit(entry :: audit()) :: :ok | error()
+
+  @doc "The newest entries of the webhook, at most `limit`, the newest first."
+  operation audit(site_id :: site_id(), webhook_id :: Webhook.id(), limit :: pos_integer()) ::
+              {:ok, [audit()]} | error()
+
   @doc "Puts or replaces the alert state of one webhook and kind."
   operation put_alert_state(state :: alert_state()) :: :ok | {:error, :not_found} | error()
 

@@ -2,9 +2,8 @@ defmodule Plausible.Webhooks.Vault do
   @moduledoc """
   Encrypts secrets at rest: AES-256-GCM with a ring of keys.
 
-  The newest key encrypts, every key decrypts, so a key is replaced by putting a
-  new one in front and dropping the old one when nothing is encrypted with it any
-  more (`current?/2`).
+  The first key encrypts, every key decrypts. `Plausible.Webhooks.rekey/1` describes how a key
+  is replaced.
 
       iex> alias Plausible.Webhooks.Vault
       iex> {:ok, vault} = Vault.new([Vault.generate_key()])
@@ -170,10 +169,9 @@ defmodule Plausible.Webhooks.Vault do
 
   def decrypt(%__MODULE__{}, "", context) when is_binary(context), do: {:error, :malformed}
 
-  @doc "Was this encrypted with the newest key? If not, it is time to encrypt it anew."
-  @spec current?(t(), binary()) :: boolean()
-  def current?(%__MODULE__{key_ids: [{id, _reference} | _older]}, sealed),
-    do: match?(<<@version, ^id::binary-size(4), _rest::binary>>, sealed)
+  @doc "What everything begins with that the first key has encrypted: 5 bytes."
+  @spec prefix(t()) :: binary()
+  def prefix(%__MODULE__{key_ids: [{id, _reference} | _older]}), do: <<@version, id::binary>>
 
   defp fetch(reference), do: :persistent_term.get({__MODULE__, reference})
 

@@ -74,7 +74,7 @@ defmodule Plausible.Webhooks.Webhook do
     enabled: true,
     events: [],
     goals: :all,
-    traffic_min_interval_s: 0,
+    traffic_min_interval_s: 43_200,
     headers: [],
     secrets: [],
     version: 0
@@ -98,7 +98,7 @@ defmodule Plausible.Webhooks.Webhook do
       `:notifier` (`"notifier"`): whenever the host's own notifier has found one
       (`Plausible.Webhooks.traffic_change/4`). Required when the type is subscribed
       to.
-    * `traffic_min_interval_s` - 0 (default) to 7 days.
+    * `traffic_min_interval_s` - 0 to 7 days, by default 12 hours.
     * `headers` - at most 20, as `{name, value}`, `%{name: _, value: _}`, or a map
       of them; judged by `Plausible.Webhooks.Native.check_headers/1`.
     * `secret` - `whsec_` and the Base64 of 24 to 64 bytes; made when not given.

@@ -210,7 +210,8 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
         threshold: nil,
         changed_at_ms: 3,
         notified_at_ms: 4,
-        seen_at_ms: 5
+        seen_at_ms: 5,
+        calm_since_ms: 6
     }
 
     assert put_alert_state(store, fired) == :ok
@@ -227,5 +228,46 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert alert_states(store, ["wh_none"]) == {:ok, []}
     many = Enum.map(1..2_000, &"wh_#{&1}")
     assert {:ok, [_]} = alert_states(store, many ++ [other.id])
+  end
+
+  # --- audit and keys
+
+  shared_test "the audit of a webhook lists its newest entries first", %{store: store} do
+    entry = fn at_ms, fields ->
+      Map.merge(
+        %{site_id: 1, webhook_id: "wh_a", actor: "jane", action: "seen", at_ms: at_ms},
+        fields
+      )
+    end
+
+    entries = for n <- 1..5, do: entry.(now_ms(store) + n, %{actor: "actor #{n}"})
+    for entry <- Enum.shuffle(entries), do: :ok = add_audit(store, entry)
+
+    for bytes <- odd_bytes(),
+        do: :ok = add_audit(store, entry.(9, %{actor: bytes, webhook_id: "wh_b"}))
+
+    :ok = add_audit(store, entry.(9, %{site_id: 2}))
+    assert audit(store, 1, "wh_a", 3) == {:ok, entries |> Enum.reverse() |> Enum.take(3)}
+    assert {:ok, odd} = audit(store, 1, "wh_b", 100)
+    assert Enum.sort(Enum.map(odd, & &1.actor)) == Enum.sort(odd_bytes())
+    assert audit(store, 1, "wh_none", 10) == {:ok, []}
+  end
+
+  shared_test "audit entries are deleted a year after the log", %{store: store} do
+    year_ms = 365 * 86_400_000
+    before_ms = now_ms(store)
+    entry = %{site_id: 1, webhook_id: "wh_a", actor: "jane", action: "seen", at_ms: 0}
+    kept = %{entry | at_ms: before_ms - year_ms + 60_000}
+
+    for entry <- [kept, %{entry | at_ms: before_ms - year_ms - 60_000}],
+        do: :ok = add_audit(store, entry)
+
+    {:ok, _count} = prune(store, before_ms, 10)
+    assert audit(store, 1, "wh_a", 10) == {:ok, [kept]}
+  end
+
+  shared_test "what the first key has encrypted needs no other", %{store: store} do
+    for _ <- 1..3, do: insert!(store)
+    assert rekey(store, 10) == {:ok, %{rewritten: 0, left: 0}}
   end
 end

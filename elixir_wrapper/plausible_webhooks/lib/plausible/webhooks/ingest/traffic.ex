@@ -7,19 +7,19 @@ defmodule Plausible.Webhooks.Ingest.Traffic do
       armed --- breach ---> firing --- back to normal ---> armed
 
     * A spike is a breach while `current >= threshold`; current visitors are those
-      of the last 300 s. It is over when they are below the threshold by more
-      than a tenth of it.
+      of the last 300 s.
     * A drop is a breach while `current < threshold`; current visitors are those of
-      the last 43 200 s (12 hours). It is over when they are above the threshold by
-      at least a tenth of it.
+      the last 43 200 s (12 hours).
 
-  The tenth is rounded down, so there is none for a threshold under 10. It keeps traffic that
-  hovers at the threshold from firing again and again.
+  A breach is over when visitors have been back to normal for ten minutes: away from the
+  threshold by a tenth of it, and by its square root, which is one standard deviation of
+  visitors who come by chance. That keeps traffic that hovers at the threshold from firing
+  again and again.
 
   A breach gives one notice, when it begins. Its end gives a `traffic.resolved` to webhooks
-  that subscribed to that. With a minimum interval a webhook gets no notice sooner than that
-  after its last one of the same kind: a breach that is over by then gives none, and one that
-  still holds gives one then.
+  that subscribed to that. A webhook gets no notice sooner than its minimum interval (12 hours
+  by default) after its last one of the same kind: a breach that is over by then gives none, and
+  one that still holds gives one then.
 
   A breach that was not seen for 15 minutes (nothing was evaluated, or the site's alerts were
   not allowed) may have ended, and what is seen then is a new breach. The same holds when a

@@ -6,6 +6,8 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
   alias Plausible.Webhooks.Manage.{Access, Changes}
   alias Plausible.Webhooks.Runtime.Instance
 
+  @audit_max 100
+  @rekey_slice 100
   @hidden "…"
 
   def list(instance, actor, site_id) do
@@ -78,12 +80,28 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
     )
   end
 
-  # Written to the audit log before the secrets are handed out, not after.
+  # Written to both audit logs before the secrets are handed out, not after.
   def reveal_secret(instance, actor, site_id, id) do
     with :ok <- Access.check(instance, actor, :manage, site_id),
-         {:ok, webhook} <- Access.webhook(instance, site_id, id) do
+         {:ok, webhook} <- Access.webhook(instance, site_id, id),
+         :ok <- note(instance, actor, :webhook_secret_revealed, webhook) do
       _ = Instance.host(instance, :audit, [actor, :webhook_secret_revealed, redacted(webhook)])
       {:ok, Webhook.live_keys(webhook, Instance.now_ms())}
+    end
+  end
+
+  def audit_log(instance, actor, site_id, id) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         do: Store.audit(instance, site_id, id, @audit_max)
+  end
+
+  @doc "Encrypts every webhook with the vault's first key; `progress` is told of each step."
+  def rekey(instance, progress, rewritten \\ 0) do
+    with {:ok, %{rewritten: more, left: left}} <- Store.rekey(instance, @rekey_slice) do
+      step = %{rewritten: rewritten + more, left: left}
+      progress.(step)
+      # Nothing but what others keep encrypting with an older key.
+      if left == 0 or more == 0, do: {:ok, step}, else: rekey(instance, progress, step.rewritten)
     end
   end
 
@@ -137,6 +155,9 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
   # The change has been made: an audit log that fails is no reason to tell the user otherwise.
   @doc false
   def audit(instance, actor, entry, webhook) do
+    with {:error, reason} <- note(instance, actor, entry, webhook),
+         do: raise("the store: #{inspect(reason)}")
+
     _ = Instance.host(instance, :audit, [actor, entry, redacted(webhook)])
     :ok
   rescue
@@ -144,6 +165,25 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
       require Logger
       Logger.error("webhooks: no audit entry for #{entry}: #{inspect(error.__struct__)}")
       :ok
+  end
+
+  defp note(instance, actor, action, webhook) do
+    Store.add_audit(instance, %{
+      site_id: webhook.site_id,
+      webhook_id: webhook.id,
+      actor: name(instance, actor),
+      action: Atom.to_string(action),
+      at_ms: Instance.now_ms()
+    })
+  end
+
+  # The actor is the host's: a struct of it may hold anything.
+  defp name(%Instance{options: %{host: {module, _argument}}} = instance, actor) do
+    cond do
+      function_exported?(module, :actor_name, 2) -> Instance.host(instance, :actor_name, [actor])
+      is_atom(actor) or is_binary(actor) or is_integer(actor) -> to_string(actor)
+      true -> "unknown"
+    end
   end
 
   # Only reveal_secret hands out secrets. An actor who may only read sees no URL paths and no

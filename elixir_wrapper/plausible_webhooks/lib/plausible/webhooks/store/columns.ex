@@ -239,7 +239,7 @@ defmodule Plausible.Webhooks.Store.Columns do
   # --- alert states
 
   @alert_state ~w(webhook_id kind state alert_id visitors threshold changed_at_ms
-                  notified_at_ms seen_at_ms)a
+                  notified_at_ms seen_at_ms calm_since_ms)a
 
   @spec alert_state() :: [String.t()]
   def alert_state, do: Enum.map(@alert_state, &Atom.to_string/1)
@@ -257,6 +257,26 @@ defmodule Plausible.Webhooks.Store.Columns do
     state = Map.new(Enum.zip(@alert_state, values))
     %{state | kind: Map.fetch!(@kinds, state.kind), state: Map.fetch!(@alert_states, state.state)}
   end
+
+  # --- audit
+
+  @audit ~w(site_id webhook_id actor action at_ms)a
+  @audit_ms 31_536_000_000
+
+  @spec audit() :: [String.t()]
+  def audit, do: Enum.map(@audit, &Atom.to_string/1)
+
+  @doc "The values of `audit/0`."
+  @spec from_audit(Plausible.Webhooks.Store.audit()) :: [term()]
+  def from_audit(entry), do: Enum.map(@audit, &Map.fetch!(entry, &1))
+
+  @doc "The entry of a row of `audit/0`."
+  @spec to_audit([term()]) :: Plausible.Webhooks.Store.audit()
+  def to_audit(values), do: Map.new(Enum.zip(@audit, values))
+
+  @doc "Before when entries are deleted, if deliveries that ended before then are."
+  @spec audit_before_ms(integer()) :: integer()
+  def audit_before_ms(before_ms), do: before_ms - @audit_ms
 
   defp true?(value), do: value in [true, 1]
 end

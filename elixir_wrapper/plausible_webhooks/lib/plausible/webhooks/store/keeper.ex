@@ -63,11 +63,22 @@ defmodule Plausible.Webhooks.Store.Keeper do
 
   defp open(%Instance{options: %{store: {module, options}, vault: vault} = ours} = instance) do
     options = if vault, do: Keyword.put(options, :vault, vault), else: options
-    options = Keyword.put_new(options, :webhooks_per_site_max, ours.webhooks_per_site_max)
+
+    options =
+      Keyword.merge(
+        [webhooks_per_site_max: ours.webhooks_per_site_max, wait_ms_max: wait(ours)],
+        options
+      )
 
     with {:ok, handle} <- module.init(options) do
       Store.opened(instance, module, handle)
     end
+  end
+
+  # The longest that a delivery waits for an attempt.
+  defp wait(options) do
+    longest = Enum.max([0 | options.retry_delays_ms])
+    max(div(longest * (100 + options.jitter_percent), 100), options.retry_after_max_ms)
   end
 
   defp later({name, failures}, reason) do

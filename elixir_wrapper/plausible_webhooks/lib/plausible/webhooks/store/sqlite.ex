@@ -13,7 +13,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
       behind. It is made (0600) for a new database, never for one that holds
       something already. **Keep a copy of it apart from the database's backup**:
       without it secrets, URLs and headers cannot be read.
-    * `:webhooks_per_site_max` - default: the instance's.
+    * `:webhooks_per_site_max`, `:wait_ms_max` - default: the instance's.
     * `:lock_timeout_ms` - how long the start waits for another process to let go
       of the file, default 5 000.
     * `:name` - the name of the process, default this module.
@@ -70,6 +70,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
     vault: nil,
     key_file: nil,
     webhooks_per_site_max: 20,
+    wait_ms_max: 7 * 86_400_000,
     lock_timeout_ms: 5_000,
     name: __MODULE__
   ]
@@ -86,7 +87,9 @@ defmodule Plausible.Webhooks.Store.SQLite do
          path = path(options[:path]),
          :ok <- Connection.open(options[:name], options[:lock_timeout_ms]),
          {:ok, vault} <- vault(options, path),
-         :ok <- Webhooks.check_vault(options[:name], vault) do
+         :ok <- Webhooks.check_vault(options[:name], vault),
+         at_ms = System.system_time(:millisecond) + options[:wait_ms_max],
+         :ok <- Deliveries.bring_forward(options[:name], at_ms) do
       {:ok,
        %__MODULE__{
          connection: options[:name],
@@ -117,6 +120,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
   defp valid?({:key_file, path}), do: path == nil or is_binary(path)
   defp valid?({:name, name}), do: is_atom(name) and name != nil
   defp valid?({:webhooks_per_site_max, n}), do: is_integer(n) and n > 0
+  defp valid?({:wait_ms_max, ms}), do: is_integer(ms) and ms >= 0
   defp valid?({:lock_timeout_ms, ms}), do: is_integer(ms) and ms >= 0
 
   # Absolute: SQLite gives names like ":memory:" a meaning of their own.
@@ -212,4 +216,13 @@ defmodule Plausible.Webhooks.Store.SQLite do
   defdelegate alert_states(handle, webhook_ids), to: Webhooks
   @impl true
   defdelegate put_alert_state(handle, state), to: Webhooks
+
+  # --- keys and audit
+
+  @impl true
+  defdelegate rekey(handle, limit), to: Webhooks
+  @impl true
+  defdelegate add_audit(handle, entry), to: Webhooks
+  @impl true
+  defdelegate audit(handle, site_id, webhook_id, limit), to: Webhooks
 end

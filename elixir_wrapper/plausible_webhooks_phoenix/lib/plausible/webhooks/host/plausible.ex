@@ -243,7 +243,6 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
       pages =
         from(e in visits,
-          where: e.name == "pageview",
           group_by: e.pathname,
           order_by: [desc: fragment("uniq(?)", e.user_id), asc: e.pathname],
           limit: ^limit,
@@ -394,7 +393,13 @@ defmodule Plausible.Webhooks.Host.Plausible do
   defp why(:gone), do: "It answered 410 Gone, which asks us to stop."
   defp why(_failing), do: "Every attempt of the last days has failed."
 
-  # Only the Enterprise Edition has an audit log. Elsewhere a line in the log replaces it.
+  @impl true
+  def actor_name(_argument, %{email: email}) when is_binary(email), do: email
+  def actor_name(_argument, actor) when is_atom(actor), do: Atom.to_string(actor)
+  def actor_name(_argument, _other), do: "unknown"
+
+  # Only the Enterprise Edition has an audit log. Elsewhere there is a line in the log, and our
+  # own audit (`Plausible.Webhooks.audit_log/4`).
   @impl true
   def audit(_argument, actor, action, webhook) do
     if exported?(Plausible.Audit.Entry, :new, 3) do

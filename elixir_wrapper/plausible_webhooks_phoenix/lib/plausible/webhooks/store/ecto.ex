@@ -21,10 +21,10 @@ defmodule Plausible.Webhooks.Store.Ecto do
       instance. A few processes write in large batches, so the store occupies two or three
       connections of the pool.
     * `:vault` - required, here or as the instance's option: a `Plausible.Webhooks.Vault`.
-      Every node needs the same keys. To replace a key without a stop, give every node the
-      new key as the second one, then as the first one, then drop the old one.
+      Every node needs the keys that any node encrypts with. `Plausible.Webhooks.rekey/1`
+      describes how a key is replaced without a stop.
     * `:prefix` - the schema of the tables, default `"public"`.
-    * `:webhooks_per_site_max` - default: the instance's.
+    * `:webhooks_per_site_max`, `:wait_ms_max` - default: the instance's.
     * `:timeout_ms` - the time limit of one statement, default 15 000.
 
   ## The deliveries table is the queue
@@ -53,6 +53,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
   | `webhook_counts` | the number of deliveries in each state, as sums to add up |
   | `webhook_deletions` | deleted webhooks whose log is still to be deleted |
   | `webhook_vault_checks` | tells wrong keys from right ones |
+  | `webhook_audit` | who did what to a webhook, and when |
 
   Encrypted (AES-256-GCM, bound to the webhook's id): secrets, URLs except for the host,
   header values. In clear: everything else, including bodies and answers. Text that
@@ -80,6 +81,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
 
   alias Plausible.Webhooks.Store.Ecto.{
     Activity,
+    Audit,
     Claims,
     Database,
     Deliveries,
@@ -93,7 +95,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
 
   alias Plausible.Webhooks.Vault
 
-  @enforce_keys [:repo, :prefix, :vault, :webhooks_per_site_max, :timeout_ms, :clock]
+  @enforce_keys ~w(repo prefix vault webhooks_per_site_max wait_ms_max timeout_ms clock)a
   defstruct @enforce_keys
 
   @typedoc "`prefix` is quoted. `clock` returns the time by the node's clock."
@@ -102,6 +104,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
             prefix: String.t(),
             vault: Vault.t(),
             webhooks_per_site_max: pos_integer(),
+            wait_ms_max: non_neg_integer(),
             timeout_ms: pos_integer(),
             clock: (() -> integer())
           }
@@ -114,7 +117,8 @@ defmodule Plausible.Webhooks.Store.Ecto do
     with {:ok, fields} <- Opening.check(options),
          store = struct!(__MODULE__, fields),
          :ok <- Opening.open(store),
-         :ok <- Keys.check(store) do
+         :ok <- Keys.check(store),
+         :ok <- Claims.bring_forward(store) do
       {:ok, store}
     end
   end
@@ -204,4 +208,13 @@ defmodule Plausible.Webhooks.Store.Ecto do
   defdelegate alert_states(store, webhook_ids), to: Webhooks
   @impl true
   defdelegate put_alert_state(store, state), to: Webhooks
+
+  # --- keys and audit
+
+  @impl true
+  defdelegate rekey(store, limit), to: Keys
+  @impl true
+  defdelegate add_audit(store, entry), to: Audit, as: :add
+  @impl true
+  defdelegate audit(store, site_id, webhook_id, limit), to: Audit, as: :list
 end

@@ -167,13 +167,13 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
       :fire -> fire(watch, site, done)
       :notify -> notify(watch, state, site, done)
       :resolve -> resolve(watch, state, site, done)
-      :note -> note(state, site, done)
+      {:note, changes} -> note(Map.merge(state, changes), site, done)
     end
   end
 
   # So that after a pause it is known for how long nobody has looked.
   defp note(state, site, done) do
-    case put_state(site, %{state | seen_at_ms: site.now_ms}) do
+    case put_state(site, state) do
       :ok -> {site, done}
       {:error, reason} -> {site, error(done, reason)}
     end
@@ -191,7 +191,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
       threshold: threshold,
       changed_at_ms: site.now_ms,
       notified_at_ms: nil,
-      seen_at_ms: site.now_ms
+      seen_at_ms: site.now_ms,
+      calm_since_ms: nil
     }
 
     case put_state(site, state) do
@@ -228,12 +229,15 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
       if "traffic.resolved" in webhook.events, do: send_resolved(watch, state, site), else: :ok
 
     with :ok <- sent,
-         :ok <- put_state(site, %{state | state: :armed, changed_at_ms: site.now_ms}) do
+         :ok <- put_state(site, armed(state, site)) do
       {site, %{done | resolved: done.resolved + 1}}
     else
       {:error, reason} -> {site, error(done, reason)}
     end
   end
+
+  defp armed(state, site),
+    do: %{state | state: :armed, changed_at_ms: site.now_ms, calm_since_ms: nil}
 
   defp send_resolved(%{kind: kind, threshold: threshold, webhook: webhook}, state, site) do
     url = Facts.known(Facts.dashboard_url(site.context.instance, site.site))

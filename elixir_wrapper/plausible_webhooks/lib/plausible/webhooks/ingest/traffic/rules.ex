@@ -12,6 +12,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Rules do
   @unseen_ms 900_000
   # How often it is recorded that a breach was seen.
   @note_ms 300_000
+  # Visitors have to be back to normal for this long.
+  @calm_ms 600_000
   @late_ms 86_400_000
 
   @type kind :: :spike | :drop
@@ -22,33 +24,34 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Rules do
   def breach?(:drop, threshold, current), do: current < threshold
 
   @doc """
-  Whether this many visitors end a breach.
+  Whether this many visitors are back to normal: away from the threshold by a tenth of it, and
+  by one standard deviation of as many visitors who come by chance.
 
       iex> alias Plausible.Webhooks.Ingest.Traffic.Rules
-      iex> {Rules.over?(:spike, 300, 270), Rules.over?(:spike, 300, 269)}
+      iex> {Rules.calm?(:spike, 300, 270), Rules.calm?(:spike, 300, 269)}
       {false, true}
-      iex> {Rules.over?(:drop, 1, 0), Rules.over?(:drop, 1, 1)}
+      iex> {Rules.calm?(:spike, 25, 20), Rules.calm?(:spike, 25, 19)}
+      {false, true}
+      iex> {Rules.calm?(:drop, 1, 0), Rules.calm?(:drop, 1, 2)}
       {false, true}
   """
-  @spec over?(kind(), pos_integer(), non_neg_integer()) :: boolean()
-  def over?(:spike, threshold, current), do: current < threshold - div(threshold, 10)
-  def over?(:drop, threshold, current), do: current >= threshold + div(threshold, 10)
+  @spec calm?(kind(), pos_integer(), non_neg_integer()) :: boolean()
+  # A spike of one visitor can only be over with none.
+  def calm?(:spike, threshold, current), do: current < max(threshold - margin(threshold), 1)
+  def calm?(:drop, threshold, current), do: current >= threshold + margin(threshold)
+
+  defp margin(threshold), do: max(div(threshold, 10), round(:math.sqrt(threshold)))
 
   @doc """
   What is to be done about a webhook: `:fire` a new alert, `:notify` of one that is
-  on record without a notice, `:resolve`, `:note` that the breach goes on, or
-  `:nothing`.
+  on record without a notice, `:resolve`, `{:note, changes}` of the state, or `:nothing`.
   """
   @spec decide(kind(), pos_integer(), non_neg_integer(), Store.alert_state() | nil, map()) ::
-          :nothing | :fire | :notify | :resolve | :note
+          :nothing | :fire | :notify | :resolve | {:note, map()}
   def decide(kind, threshold, current, state, %{now_ms: now_ms} = limits) do
     case standing(state, threshold, now_ms) do
       :told ->
-        cond do
-          over?(kind, threshold, current) -> :resolve
-          now_ms - seen_at_ms(state) >= @note_ms -> :note
-          true -> :nothing
-        end
+        if calm?(kind, threshold, current), do: calm(state, now_ms), else: goes_on(state, now_ms)
 
       :untold ->
         :notify
@@ -62,6 +65,27 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Rules do
           do: begin(kind, threshold, current, state, limits),
           else: :resolve
     end
+  end
+
+  # Traffic near the threshold crosses it again and again.
+  defp calm(%{calm_since_ms: since_ms}, now_ms) do
+    cond do
+      # Or the clock was set back.
+      since_ms == nil or now_ms < since_ms ->
+        {:note, %{calm_since_ms: now_ms, seen_at_ms: now_ms}}
+
+      now_ms - since_ms >= @calm_ms ->
+        :resolve
+
+      true ->
+        :nothing
+    end
+  end
+
+  defp goes_on(state, now_ms) do
+    if state.calm_since_ms != nil or now_ms - seen_at_ms(state) >= @note_ms,
+      do: {:note, %{calm_since_ms: nil, seen_at_ms: now_ms}},
+      else: :nothing
   end
 
   defp begin(kind, threshold, current, state, %{now_ms: now_ms, min_interval_s: interval_s}) do

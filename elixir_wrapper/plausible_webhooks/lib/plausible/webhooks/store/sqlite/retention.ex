@@ -3,6 +3,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Retention do
   # What is deleted, in slices; bodies and attempts go with their deliveries by a
   # trigger.
 
+  alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.SQLite.Connection
 
   # Deliveries that one statement deletes: some ten milliseconds.
@@ -10,7 +11,11 @@ defmodule Plausible.Webhooks.Store.SQLite.Retention do
   @scan_slice 1_000
 
   def prune(handle, before_ms, limit) do
-    with :ok <- finish_deletions(handle), do: prune(handle, before_ms, limit, 0)
+    audit = {"DELETE FROM audit WHERE at_ms < ?1", [Columns.audit_before_ms(before_ms)]}
+
+    with :ok <- finish_deletions(handle),
+         {:ok, _rows} <- Connection.write(handle.connection, [audit]),
+         do: prune(handle, before_ms, limit, 0)
   end
 
   defp prune(_handle, _before_ms, limit, limit), do: {:ok, limit}

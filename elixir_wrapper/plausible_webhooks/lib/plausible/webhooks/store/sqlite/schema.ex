@@ -14,6 +14,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   #   state_counts        kept by triggers: counting a million rows takes too long
   #   deleted_webhooks    whose log is still to be deleted
   #   vault_check         tells the wrong keys from the right ones
+  #   audit               who did what to a webhook
   #
   # No index leads from a webhook to its deliveries: with many webhooks it doubles
   # what every commit writes. The site's index serves, a slice at a time.
@@ -268,6 +269,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
         changed_at_ms INTEGER NOT NULL,
         notified_at_ms INTEGER,
         seen_at_ms INTEGER,
+        calm_since_ms INTEGER,
         PRIMARY KEY (webhook_id, kind)
       ) WITHOUT ROWID
       """,
@@ -277,6 +279,17 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
         site_id INTEGER NOT NULL
       ) WITHOUT ROWID
       """,
+      """
+      CREATE TABLE audit (
+        id INTEGER PRIMARY KEY,
+        site_id INTEGER NOT NULL,
+        webhook_id TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        action TEXT NOT NULL,
+        at_ms INTEGER NOT NULL
+      )
+      """,
+      "CREATE INDEX audit_webhook ON audit (webhook_id, at_ms)",
       "CREATE TABLE vault_check (id INTEGER PRIMARY KEY CHECK (id = 1), sealed BLOB NOT NULL)"
     ]
   end

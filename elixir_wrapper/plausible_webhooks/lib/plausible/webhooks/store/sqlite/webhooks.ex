@@ -4,9 +4,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
   # binary, bound to the webhook's id; of the URL only the host is in clear.
 
   alias Plausible.Webhooks.{Vault, Webhook}
-  alias Plausible.Webhooks.Store.Columns
+  alias Plausible.Webhooks.Store.{Columns, Sealing}
   alias Plausible.Webhooks.Store.SQLite.{Connection, Rows}
-  alias Plausible.Webhooks.Webhook.Sealed
 
   # Lists of names and of ids are text, separated by commas.
   @columns Enum.zip(
@@ -18,7 +17,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
 
   @alert_state Enum.zip(
                  Columns.alert_state(),
-                 [:text, :text, :text, :text, :int, :int, :int, :int, :int]
+                 [:text, :text, :text, :text, :int, :int, :int, :int, :int, :int]
                )
 
   def insert(handle, %Webhook{} = webhook) do
@@ -170,8 +169,6 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
 
   # --- keys
 
-  @check "vault_check"
-
   @doc "Is there something that was encrypted already? Then a key file may not be made anew."
   def sealed?(connection) do
     with {:ok, [[{count}]]} <-
@@ -179,67 +176,75 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
          do: {:ok, count > 0}
   end
 
-  @doc """
-  Makes sure that the vault's keys are those of the file, and encrypts anew what
-  an older key has encrypted, so that the older key may be dropped.
-  """
+  @mark "INSERT OR REPLACE INTO vault_check (id, sealed) VALUES (1, ?1)"
+
+  @doc "Makes sure that the vault's keys are those of the file."
   def check_vault(connection, vault) do
     statements = [
       {"SELECT sealed FROM vault_check", []},
       {"SELECT id, sealed FROM webhooks", []}
     ]
 
-    with {:ok, [check, webhooks]} <- Connection.read(connection, statements),
-         :ok <- check(check, vault),
-         {:ok, old} <- open_old(webhooks, vault) do
-      if old == [] and current?(check, vault) do
-        :ok
-      else
-        with {:ok, _results} <- Connection.write(connection, reseal(old, vault)), do: :ok
-      end
+    case Connection.read(connection, statements) do
+      {:ok, [[], webhooks]} ->
+        mark = {@mark, [{:blob, Sealing.mark(vault)}]}
+
+        with :ok <- Sealing.check(nil, webhooks, vault),
+             {:ok, _rows} <- Connection.write(connection, [mark]),
+             do: :ok
+
+      {:ok, [[{mark}], webhooks]} ->
+        Sealing.check(mark, webhooks, vault)
+
+      {:error, _reason} = error ->
+        error
     end
   end
 
-  defp check([], _vault), do: :ok
-
-  defp check([{sealed}], vault) do
-    case Vault.decrypt(vault, sealed, @check) do
-      {:ok, _plain} -> :ok
-      {:error, reason} -> {:error, {:wrong_vault_keys, reason}}
-    end
-  end
-
-  defp current?([], _vault), do: false
-  defp current?([{sealed}], vault), do: Vault.current?(vault, sealed)
-
-  defp open_old(webhooks, vault) do
-    Enum.reduce_while(webhooks, {:ok, []}, fn {id, sealed}, {:ok, opened} ->
-      with false <- Vault.current?(vault, sealed),
-           {:ok, plain} <- Vault.decrypt(vault, sealed, Sealed.context(id)) do
-        {:cont, {:ok, [{id, sealed, plain} | opened]}}
-      else
-        true -> {:cont, {:ok, opened}}
-        {:error, reason} -> {:halt, {:error, {:unreadable_webhook, id, reason}}}
-      end
-    end)
-  end
+  @reseal [{"id", :text}, {"old", :blob}, {"new", :blob}]
 
   # Only where it is still what was read: it may have been changed in between.
-  defp reseal(old, vault) do
-    columns = [{"id", :text}, {"old", :blob}, {"new", :blob}]
+  def rekey(%{connection: connection, vault: vault}, limit) do
+    old = "FROM webhooks WHERE substr(sealed, 1, 5) <> ?1"
+    prefix = {:blob, Vault.prefix(vault)}
 
     update = """
-    UPDATE webhooks SET sealed = given.new FROM (#{Rows.select(columns)}) AS given
-    WHERE webhooks.id = given.id AND webhooks.sealed = given.old
+    UPDATE webhooks SET sealed = given.new FROM (#{Rows.select(@reseal)}) AS given
+    WHERE webhooks.id = given.id AND webhooks.sealed = given.old RETURNING 1
     """
 
-    rows =
-      for {id, sealed, plain} <- old,
-          do: [id, sealed, Vault.encrypt(vault, plain, Sealed.context(id))]
+    with {:ok, [found]} <-
+           Connection.read(connection, [{"SELECT id, sealed #{old} LIMIT ?2", [prefix, limit]}]),
+         {:ok, rows} <- Sealing.anew(found, vault),
+         updates = for(params <- Rows.pack(rows, @reseal), do: {update, params}),
+         mark = {@mark, [{:blob, Sealing.mark(vault)}]},
+         count = {"SELECT count(*) #{old}", [prefix]},
+         {:ok, results} <- Connection.write(connection, updates ++ [mark, count]) do
+      {written, [_mark, [{left}]]} = Enum.split(results, -2)
+      {:ok, %{rewritten: written |> Enum.concat() |> length(), left: left}}
+    end
+  end
 
-    mark = "INSERT OR REPLACE INTO vault_check (id, sealed) VALUES (1, ?1)"
-    check = {mark, [{:blob, Vault.encrypt(vault, "", @check)}]}
-    for(params <- Rows.pack(rows, columns), do: {update, params}) ++ [check]
+  # --- audit
+
+  @audit Enum.zip(Columns.audit(), [:int, :text, :text, :text, :int])
+
+  def add_audit(handle, entry) do
+    [params] = Rows.pack([Columns.from_audit(entry)], @audit)
+    statement = "INSERT INTO audit (#{Rows.names(@audit)}) #{Rows.select(@audit)}"
+    with {:ok, _rows} <- Connection.write(handle.connection, [{statement, params}]), do: :ok
+  end
+
+  def audit(handle, site_id, webhook_id, limit) do
+    statement = """
+    SELECT #{Rows.names(@audit)} FROM audit WHERE webhook_id = ?1 AND site_id = ?2
+    ORDER BY at_ms DESC, id DESC LIMIT ?3
+    """
+
+    params = [webhook_id, site_id, limit]
+
+    with {:ok, [rows]} <- Connection.read(handle.connection, [{statement, params}]),
+         do: {:ok, Enum.map(rows, &(&1 |> Tuple.to_list() |> Columns.to_audit()))}
   end
 
   # --- traffic alerts

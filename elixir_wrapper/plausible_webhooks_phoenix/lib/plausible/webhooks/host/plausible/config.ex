@@ -16,7 +16,7 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
   | `WEBHOOKS_ALLOW_PRIVATE` | `false` | allow endpoints in private networks and with local names |
   | `WEBHOOKS_ALLOW_CIDRS` | none | addresses to allow besides public ones, such as `10.1.0.0/16,fd00::/8`, up to 256 |
   | `WEBHOOKS_ALLOW_HTTP` | `false` | allow endpoints without TLS |
-  | `WEBHOOKS_RETRY_DELAYS` | `10,60,300` | seconds before each retry, 1 to 12 values, each up to 7 days |
+  | `WEBHOOKS_RETRY_DELAYS` | `10,600,14400` | seconds before each retry, 1 to 12 values, each up to 7 days |
   | `WEBHOOKS_RETENTION_DAYS` | `30` | how long finished deliveries are kept, up to 3650 days |
   | `WEBHOOKS_PER_SITE_MAX` | `20` | webhooks of one site, up to 1000 |
 

@@ -65,6 +65,17 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
     end
   end
 
+  # --- what waits too long
+
+  @bring_forward """
+  UPDATE PREFIX.webhook_deliveries SET next_at_ms = #{SQL.now_ms()} + $1::bigint
+  WHERE state <= 1 AND next_at_ms > #{SQL.now_ms()} + $1::bigint
+  """
+
+  @doc "Nothing waits beyond `:wait_ms_max`: what does was parked by a clock that was fast."
+  @spec bring_forward(store()) :: :ok | {:error, term()}
+  def bring_forward(store), do: Database.run(store, nil, @bring_forward, [store.wait_ms_max])
+
   # --- claim
 
   # A claim skips locked rows, so it never waits. Each of the three sources yields up to the

@@ -1,74 +1,54 @@
 defmodule Plausible.Webhooks.Store.Ecto.Keys do
   @moduledoc false
-  # Checks at the start that the vault has the keys of the tables. Encrypts again what an
-  # older key has encrypted, so that the older key can be dropped.
+  # Checks at the start that the vault has the keys of the tables, and encrypts anew on demand:
+  # see `Plausible.Webhooks.Store.Sealing`.
 
   alias Plausible.Webhooks.{Store, Vault}
   alias Plausible.Webhooks.Store.Ecto.{Database, SQL, Text}
-  alias Plausible.Webhooks.Webhook.Sealed
+  alias Plausible.Webhooks.Store.Sealing
 
-  @context "vault_check"
+  # Written by the first node that starts.
+  @mark """
+  INSERT INTO PREFIX.webhook_vault_checks (id, sealed) VALUES (1, $1) ON CONFLICT DO NOTHING
+  """
 
   @spec check(Store.Ecto.handle()) :: :ok | {:error, term()}
   def check(store) do
-    with :ok <- mark(store),
-         {:ok, rows} <-
+    with :ok <- Database.run(store, nil, @mark, [Sealing.mark(store.vault)]),
+         {:ok, [[mark]]} <-
            Database.query(store, nil, "SELECT sealed FROM PREFIX.webhook_vault_checks", []),
-         :ok <- check_mark(rows, store.vault),
-         {:ok, webhooks} <-
-           Database.query(store, nil, "SELECT id, sealed FROM PREFIX.webhooks ORDER BY id", []),
-         {:ok, old} <- open_old(webhooks, store.vault),
-         do: reseal(store, rows, old)
+         {:ok, webhooks} <- sealed(store, "ORDER BY id", []),
+         do: Sealing.check(mark, webhooks, store.vault)
   end
 
-  # Written by the first node that starts.
-  defp mark(store) do
-    sql =
-      "INSERT INTO PREFIX.webhook_vault_checks (id, sealed) VALUES (1, $1) ON CONFLICT DO NOTHING"
-
-    Database.run(store, nil, sql, [sealed_mark(store.vault)])
-  end
-
-  defp sealed_mark(vault), do: Vault.encrypt(vault, "", @context)
-
-  defp check_mark([[sealed]], vault) do
-    case Vault.decrypt(vault, sealed, @context) do
-      {:ok, _plain} -> :ok
-      {:error, reason} -> {:error, {:wrong_vault_keys, reason}}
-    end
-  end
-
-  defp open_old(webhooks, vault) do
-    Enum.reduce_while(webhooks, {:ok, []}, fn [id, sealed], {:ok, opened} ->
-      with false <- Vault.current?(vault, sealed),
-           {:ok, plain} <- Vault.decrypt(vault, sealed, Sealed.context(Text.decode(id))) do
-        {:cont, {:ok, [[id, sealed, plain] | opened]}}
-      else
-        true -> {:cont, {:ok, opened}}
-        {:error, reason} -> {:halt, {:error, {:unreadable_webhook, Text.decode(id), reason}}}
-      end
+  defp sealed(store, rest, params) do
+    Database.all(store, "SELECT id, sealed FROM PREFIX.webhooks #{rest}", params, fn [id, sealed] ->
+      {Text.decode(id), sealed}
     end)
   end
 
+  @old "WHERE substring(sealed FROM 1 FOR 5) <> $1"
+
   # Only if the row is still the one that was read.
-  defp reseal(store, [[mark]], old) do
-    webhooks = """
-    UPDATE PREFIX.webhooks AS webhook SET sealed = given.new
-    FROM unnest($1::text[], $2::bytea[], $3::bytea[]) AS given (id, old, new)
-    WHERE webhook.id = given.id AND webhook.sealed = given.old
-    """
+  @reseal """
+  WITH mark AS (UPDATE PREFIX.webhook_vault_checks SET sealed = $4)
+  UPDATE PREFIX.webhooks AS webhook SET sealed = given.new
+  FROM unnest($1::text[], $2::bytea[], $3::bytea[]) AS given (id, old, new)
+  WHERE webhook.id = given.id AND webhook.sealed = given.old RETURNING 1
+  """
 
-    checks = "UPDATE PREFIX.webhook_vault_checks SET sealed = $1 WHERE sealed = $2"
+  @spec rekey(Store.Ecto.handle(), pos_integer()) ::
+          {:ok, %{rewritten: non_neg_integer(), left: non_neg_integer()}} | {:error, term()}
+  def rekey(%{vault: vault} = store, limit) do
+    prefix = Vault.prefix(vault)
 
-    rows =
-      for [id, sealed, plain] <- Enum.reverse(old) do
-        [id, sealed, Vault.encrypt(store.vault, plain, Sealed.context(Text.decode(id)))]
-      end
-
-    with :ok <- Database.run(store, nil, webhooks, SQL.columns(rows, 3)) do
-      if Vault.current?(store.vault, mark),
-        do: :ok,
-        else: Database.run(store, nil, checks, [sealed_mark(store.vault), mark])
-    end
+    with {:ok, old} <- sealed(store, @old <> " ORDER BY id LIMIT $2", [prefix, limit]),
+         {:ok, rows} <- Sealing.anew(old, vault),
+         rows = for([id | sealed] <- rows, do: [Text.encode(id) | sealed]),
+         params = SQL.columns(rows, 3) ++ [Sealing.mark(vault)],
+         {:ok, written} <- Database.query(store, nil, @reseal, params),
+         {:ok, [[left]]} <-
+           Database.query(store, nil, "SELECT count(*) FROM PREFIX.webhooks " <> @old, [prefix]),
+         do: {:ok, %{rewritten: length(written), left: left}}
   end
 end

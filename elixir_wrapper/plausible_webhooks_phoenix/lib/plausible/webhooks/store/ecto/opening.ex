@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Store.Ecto.Opening do
   @moduledoc false
-  # Turns options into a handle, and checks the database. Writes nothing: the tables belong
-  # to the host's migrations.
+  # Turns options into a handle, and checks the database. The tables belong to the host's
+  # migrations.
 
   alias Plausible.Webhooks.{Migrations, Store, Vault}
   alias Plausible.Webhooks.Store.Ecto.{Database, SQL}
@@ -11,6 +11,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Opening do
     vault: nil,
     prefix: "public",
     webhooks_per_site_max: 20,
+    wait_ms_max: 7 * 86_400_000,
     timeout_ms: 15_000,
     # Tests set the clock of a node wrong.
     clock: nil
@@ -59,6 +60,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Opening do
   defp valid?({:vault, vault}), do: is_struct(vault, Vault)
   defp valid?({:prefix, prefix}), do: Migrations.prefix?(prefix)
   defp valid?({:webhooks_per_site_max, n}), do: is_integer(n) and n > 0
+  defp valid?({:wait_ms_max, ms}), do: is_integer(ms) and ms >= 0
   defp valid?({:timeout_ms, ms}), do: is_integer(ms) and ms > 0
   defp valid?({:clock, clock}), do: clock == nil or is_function(clock, 0)
 

@@ -4,6 +4,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   # up the counts and forgets owners.
 
   alias Plausible.Webhooks.{Store, Webhook}
+  alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.Ecto.{Database, SQL, Text}
 
   @type store :: Store.Ecto.handle()
@@ -36,7 +37,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   # on until nothing is left covers them too, and no call takes longer than another.
   @spec prune(store(), integer(), pos_integer()) :: {:ok, non_neg_integer()} | {:error, term()}
   def prune(store, before_ms, limit) do
+    audit = "DELETE FROM PREFIX.webhook_audit WHERE at_ms < $1"
+
     with :ok <- tidy(store),
+         :ok <- Database.run(store, nil, audit, [Columns.audit_before_ms(before_ms)]),
          {:ok, left_behind} <- finish_deletions(store, limit),
          do: prune(store, before_ms, limit, left_behind)
   end

@@ -32,8 +32,10 @@ defmodule Plausible.Webhooks.Store.Ecto.Rows do
 
   @alert_state Enum.zip(
                  Columns.alert_state(),
-                 ~w(text text text text bigint bigint bigint bigint bigint)
+                 ~w(text text text text bigint bigint bigint bigint bigint bigint)
                )
+
+  @audit Enum.zip(Columns.audit(), ~w(bigint text text text bigint))
 
   @doc "The columns of a delivery, without its body."
   @spec delivery() :: [SQL.column()]
@@ -95,6 +97,17 @@ defmodule Plausible.Webhooks.Store.Ecto.Rows do
   @doc "The alert state of a row of `alert_state/0`."
   @spec to_alert_state([term()]) :: Store.alert_state()
   def to_alert_state(row), do: row |> decode(@alert_state) |> Columns.to_alert_state()
+
+  @spec audit() :: [SQL.column()]
+  def audit, do: @audit
+
+  @doc "The values of `audit/0`."
+  @spec from_audit(Store.audit()) :: [term()]
+  def from_audit(entry), do: entry |> Columns.from_audit() |> encode(@audit)
+
+  @doc "The entry of a row of `audit/0`."
+  @spec to_audit([term()]) :: Store.audit()
+  def to_audit(row), do: row |> decode(@audit) |> Columns.to_audit()
 
   # Raises for a value of another type; see `Database.encode/2`. The driver checks numbers.
   defp encode(values, columns), do: Enum.zip_with(values, columns, &to_value(&1, elem(&2, 1)))

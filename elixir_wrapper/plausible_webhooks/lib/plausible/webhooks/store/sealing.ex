@@ -1,0 +1,53 @@
+defmodule Plausible.Webhooks.Store.Sealing do
+  @moduledoc false
+  # The keys of what a store holds. Every key of the ring decrypts, the first one encrypts. A
+  # start only checks and writes nothing, so that nodes whose rings differ run side by side.
+  # The mark tells wrong keys from right ones while there is no webhook yet.
+
+  alias Plausible.Webhooks.{Vault, Webhook}
+  alias Plausible.Webhooks.Webhook.Sealed
+
+  @context "vault_check"
+
+  @spec mark(Vault.t()) :: binary()
+  def mark(vault), do: Vault.encrypt(vault, "", @context)
+
+  @doc "Whether the vault has the keys of the mark (if there is one) and of every webhook."
+  @spec check(binary() | nil, [{Webhook.id(), binary()}], Vault.t()) :: :ok | {:error, term()}
+  def check(mark, webhooks, vault) do
+    with :ok <- check_mark(mark, vault) do
+      Enum.find_value(webhooks, :ok, fn {id, sealed} ->
+        with {:ok, _plain} <- open(id, sealed, vault), do: nil
+      end)
+    end
+  end
+
+  defp check_mark(nil, _vault), do: :ok
+
+  defp check_mark(mark, vault) do
+    case Vault.decrypt(vault, mark, @context) do
+      {:ok, _plain} -> :ok
+      {:error, reason} -> {:error, {:wrong_vault_keys, reason}}
+    end
+  end
+
+  @doc "The webhooks as `[id, old, new]`, encrypted with the first key."
+  @spec anew([{Webhook.id(), binary()}], Vault.t()) :: {:ok, [[term()]]} | {:error, term()}
+  def anew(webhooks, vault) do
+    Enum.reduce_while(webhooks, {:ok, []}, fn {id, sealed}, {:ok, rows} ->
+      case open(id, sealed, vault) do
+        {:ok, plain} ->
+          new = Vault.encrypt(vault, plain, Sealed.context(id))
+          {:cont, {:ok, [[id, sealed, new] | rows]}}
+
+        error ->
+          {:halt, error}
+      end
+    end)
+  end
+
+  defp open(id, sealed, vault) do
+    with {:error, reason} <- Vault.decrypt(vault, sealed, Sealed.context(id)),
+         do: {:error, {:unreadable_webhook, id, reason}}
+  end
+end

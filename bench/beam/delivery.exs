@@ -65,7 +65,7 @@ end
 
 [kind, url, count] = System.argv()
 count = String.to_integer(count)
-policy = %{https_only: false, allow: ["127.0.0.0/8"]}
+policy = %{https_only: false, allow: ["127.0.0.0/8:*"]}
 secret = :crypto.strong_rand_bytes(32)
 many = 1_000_000
 

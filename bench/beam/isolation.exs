@@ -37,7 +37,7 @@ defmodule Isolation do
   defp round(kind, url, servers) do
     {:ok, engine} =
       Native.engine_start(%{
-        policy: %{https_only: false, allow: ["127.0.0.0/8"]},
+        policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
         lane_rate_per_s: 100_000,
         destination_rate_per_s: 100_000,
         timeout_ms: 30_000,

@@ -30,7 +30,7 @@ before_kb = status.("VmRSS")
 
 {:ok, engine} =
   Native.engine_start(%{
-    policy: %{https_only: false, allow: ["127.0.0.0/8"]},
+    policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
     in_flight_max: 20_000,
     # This VM does nothing else, so the engine may hold that many sockets.
     descriptors_max: 1_000_000,

@@ -73,7 +73,7 @@ defmodule Bench.Latency do
       store: store,
       host: {Host, goals},
       vault: [:binary.copy(<<7>>, 32)],
-      policy: %{https_only: false, allow_private: true},
+      policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
       traffic: false
     )
   end

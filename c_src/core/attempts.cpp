@@ -192,11 +192,13 @@ void Attempts::start_resolved() {
 }
 
 void Attempts::launch(Item& item, const std::vector<IpAddress>* addresses) {
+  const Url& url = item.lane->endpoint.url;
   // One refused address among the answers refuses the name: an attack looks
   // like this, and no honest set-up does.
   if (addresses != nullptr &&
-      std::ranges::any_of(*addresses, [this](const IpAddress& address) {
-        return options_.policy.addresses.judge(address).has_value();
+      std::ranges::any_of(*addresses, [&](const IpAddress& address) {
+        return options_.policy.addresses.judge(address, url.port, url.host)
+            .has_value();
       })) {
     TransferFacts facts;
     facts.address_refused = true;

@@ -115,6 +115,8 @@ bool Transfer::prepare(const TransferRequest& request) {
   answer_ = {};
   facts_ = {};
   facts_.https = url.scheme == "https";
+  name_ = url.literal ? std::string_view() : url.host;
+  port_ = url.port;
   build_headers(request);
   CurlList resolve;
   if (request.addresses != nullptr) {
@@ -145,7 +147,7 @@ curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
   const DialPolicy& dial = transfer->settings_.dial;
   try {
     const auto ip = IpAddress::from_sockaddr(&address->addr);
-    if (!ip || dial.addresses.judge(*ip)) {
+    if (!ip || dial.addresses.judge(*ip, transfer->port_, transfer->name_)) {
       transfer->facts_.address_refused = true;
       return CURL_SOCKET_BAD;
     }

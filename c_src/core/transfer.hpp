@@ -113,6 +113,8 @@ class Transfer {
   CurlUrl url_;
   CurlList resolve_;
   std::shared_ptr<const std::string> body_;
+  std::string name_;  // of the destination; empty: the URL has an address
+  std::uint16_t port_ = 0;
   std::int64_t started_us_ = 0;
   std::int64_t resolved_us_ = 0;
   std::int64_t launched_us_ = 0;

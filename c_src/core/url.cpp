@@ -31,18 +31,6 @@ struct CurlTextFree {
 using CurlUrl = std::unique_ptr<CURLU, CurlUrlFree>;
 using CurlText = std::unique_ptr<char, CurlTextFree>;
 
-// https://fetch.spec.whatwg.org/#bad-port: services that could take an HTTP
-// request for a command.
-constexpr auto kBadPorts = std::to_array<std::uint16_t>(
-    {0,    1,    7,    9,    11,   13,   15,   17,   19,   20,   21,   22,
-     23,   25,   37,   42,   43,   53,   69,   77,   79,   87,   95,   101,
-     102,  103,  104,  109,  110,  111,  113,  115,  117,  119,  123,  135,
-     137,  139,  143,  161,  179,  389,  427,  465,  512,  513,  514,  515,
-     526,  530,  531,  532,  540,  548,  554,  556,  563,  587,  601,  636,
-     989,  990,  993,  995,  1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060,
-     5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080});
-static_assert(std::ranges::is_sorted(kBadPorts));
-
 struct Parts {
   std::string scheme;  // "http" or "https"
   std::string_view authority;
@@ -200,27 +188,31 @@ Result<Url> normalize(const Parts& parts, const CanonicalHost& host,
 }
 
 std::optional<Error> refuse_by_policy(const Url& url, bool international,
-                                      const UrlPolicy& policy) {
-  const bool port_is_fine =
-      policy.ports.empty()
-          ? !std::ranges::binary_search(kBadPorts, url.port)
-          : std::ranges::find(policy.ports, url.port) != policy.ports.end();
-  if (!port_is_fine || url.port == 0) {
-    return Error{"blocked_port", std::to_string(url.port)};
+                                      const AddressPolicy& policy) {
+  const Error blocked_port{"blocked_port", std::to_string(url.port)};
+  if (url.port == 0) {
+    return blocked_port;
   }
   if (url.literal) {
     if (international) {
       return Error{"invalid_host", "an address in international characters"};
     }
-    if (const auto why = policy.addresses.judge(*url.literal)) {
+    const auto why = policy.judge(*url.literal, url.port, {});
+    if (why == "blocked_port") {
+      return blocked_port;
+    }
+    if (why) {
       return Error{"blocked_address", url.host + " is " + std::string(*why)};
     }
     return std::nullopt;
   }
+  const bool allowed = policy.allows_name(url.host, url.port);
   // International characters can only be there to hide a local name.
-  if (is_local_name(url.host) &&
-      (international || !policy.addresses.allow_private())) {
+  if (is_local_name(url.host) && (international || !allowed)) {
     return Error{"local_name", url.host};
+  }
+  if (is_blocked_port(url.port) && !allowed) {
+    return blocked_port;
   }
   return std::nullopt;
 }
@@ -260,8 +252,8 @@ Result<Url> check_url(std::string_view text, const UrlPolicy& policy) {
   if (!url.ok()) {
     return url.error();
   }
-  if (auto error =
-          refuse_by_policy(url.value(), host.value().international, policy)) {
+  if (auto error = refuse_by_policy(url.value(), host.value().international,
+                                    policy.addresses)) {
     return *std::move(error);
   }
   return url;

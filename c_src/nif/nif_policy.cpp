@@ -3,7 +3,6 @@
 // Thread: any scheduler.
 #include "nif/nif_policy.hpp"
 
-#include <utility>
 #include <vector>
 
 #include "nif/nif_exit_gate.hpp"
@@ -12,35 +11,18 @@
 namespace webhooks::nif {
 namespace {
 
-// `read_one` reads an element of the list.
-template <class Element, class ReadOne>
-std::vector<Element> read_entries(ErlNifEnv* env, ERL_NIF_TERM list,
-                                  ReadOne&& read_one) {
+std::vector<AllowEntry> read_allow(ErlNifEnv* env, ERL_NIF_TERM list) {
   constexpr std::size_t kEntriesMax = 256;
-  std::vector<Element> entries;
+  std::vector<AllowEntry> entries;
   for_each_element(env, list, [&](ERL_NIF_TERM item) {
-    Element element = read_one(item);
     if (entries.size() == kEntriesMax) {
       throw Refused{"too_many_entries"};
     }
-    entries.push_back(std::move(element));
+    entries.push_back(
+        value_of(AllowEntry::parse(expected(as_binary(env, item)))));
     return true;
   });
   return entries;
-}
-
-std::vector<Cidr> read_cidrs(ErlNifEnv* env, ERL_NIF_TERM list) {
-  return read_entries<Cidr>(env, list, [env](ERL_NIF_TERM item) {
-    return value_of(Cidr::parse(expected(as_binary(env, item))));
-  });
-}
-
-std::vector<std::uint16_t> read_ports(ErlNifEnv* env, ERL_NIF_TERM list) {
-  return read_entries<std::uint16_t>(env, list, [env](ERL_NIF_TERM item) {
-    const auto port = expected(as_int64(env, item));
-    expect(port >= 1 && port <= 65535);
-    return static_cast<std::uint16_t>(port);
-  });
 }
 
 ERL_NIF_TERM url_map(ErlNifEnv* env, const Url& url) {
@@ -58,21 +40,14 @@ ERL_NIF_TERM url_map(ErlNifEnv* env, const Url& url) {
 
 UrlPolicy read_policy(ErlNifEnv* env, ERL_NIF_TERM map) {
   UrlPolicy policy;
-  bool allow_private = false;
-  std::vector<Cidr> allow;
   for_each_entry(env, map, [&](std::string_view key, ERL_NIF_TERM value) {
     if (key == "https_only") {
       policy.https_only = expected(as_bool(value));
-    } else if (key == "allow_private") {
-      allow_private = expected(as_bool(value));
-    } else if (key == "allow") {
-      allow = read_cidrs(env, value);
     } else {
-      expect(key == "ports");
-      policy.ports = read_ports(env, value);
+      expect(key == "allow");
+      policy.addresses = AddressPolicy(read_allow(env, value));
     }
   });
-  policy.addresses = AddressPolicy(allow_private, std::move(allow));
   return policy;
 }
 

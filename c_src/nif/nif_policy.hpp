@@ -9,10 +9,8 @@
 
 namespace webhooks::nif {
 
-// The keys, all optional: `https_only` (true), `allow_private` (false), `allow`
-// (a list of CIDR binaries; empty), `ports` (a list of 1 to 65535; empty: all
-// but the bad ones). Refusals: `invalid_cidr`, `too_many_entries` (more than
-// 256 blocks or ports).
+// The keys, both optional: `https_only` (true), `allow` (a list of at most 256
+// entries; empty). Refusals: those of AllowEntry::parse, `too_many_entries`.
 UrlPolicy read_policy(ErlNifEnv* env, ERL_NIF_TERM map);
 
 }  // namespace webhooks::nif

@@ -119,7 +119,7 @@ defmodule Demo do
         store: {Plausible.Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
         host: {Demo.Host, Demo.Host},
         vault: {:file, Path.join(dir, "webhooks.key")},
-        policy: %{https_only: false, allow_private: true},
+        policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
         retry_delays_ms:
           if(settings[:web], do: [15_000, 60_000, 300_000], else: [500, 1_000, 2_000]),
         traffic: [tick_ms: :infinity],

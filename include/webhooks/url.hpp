@@ -9,7 +9,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "webhooks/address_policy.hpp"
 #include "webhooks/result.hpp"
@@ -21,8 +20,6 @@ inline constexpr std::size_t kUrlBytesMax = 2048;
 struct UrlPolicy {
   bool https_only = true;
   AddressPolicy addresses;
-  // The only ports allowed. Empty: all but the Fetch standard's bad ports.
-  std::vector<std::uint16_t> ports;
 };
 
 struct Url {
@@ -54,10 +51,10 @@ struct Url {
 // `blocked_address`, `blocked_port`. `detail` explains the error and never
 // repeats path or query, which may hold tokens.
 //
-// A policy with `allow_private` allows local names (a single label, localhost,
-// .local, .internal, ...) unless they use international characters. Their
-// addresses are judged when they are dialled. Port 0 is always refused; a
-// policy may name any other.
+// A local name (a single label, localhost, .local, .internal, ...) is allowed
+// only by an entry of the policy with that name, and never in international
+// characters. The addresses of a name are judged when they are dialled. Port 0
+// is always refused; an entry may name any other.
 Result<Url> check_url(std::string_view text, const UrlPolicy& policy);
 
 }  // namespace webhooks

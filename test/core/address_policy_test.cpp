@@ -9,15 +9,19 @@
 #include <vector>
 
 #include "address_cases.hpp"
+#include "allowing.hpp"
 #include "catch.hpp"
 #include "core/address_table.hpp"
 
 using webhooks::address_rows;
 using webhooks::AddressPolicy;
+using webhooks::AllowEntry;
 using webhooks::Cidr;
 using webhooks::IpAddress;
 using webhooks_test::address_cases;
+using webhooks_test::allowing;
 using webhooks_test::kReachable;
+using webhooks_test::words;
 
 namespace {
 
@@ -31,49 +35,35 @@ IpAddress ip(std::string_view text) {
 Cidr cidr(std::string_view text) {
   INFO(text);
   const auto parsed = Cidr::parse(text);
-  REQUIRE(parsed.ok());
-  return parsed.value();
+  REQUIRE(parsed.has_value());
+  return *parsed;
 }
 
-AddressPolicy allowing(std::string_view block) {
-  return AddressPolicy(false, {cidr(block)});
+std::string_view verdict(const AddressPolicy& policy, std::string_view text,
+                         std::uint16_t port = 443, std::string_view name = {}) {
+  return policy.judge(ip(text), port, name).value_or(kReachable);
 }
 
-std::string_view verdict(const AddressPolicy& policy, std::string_view text) {
-  return policy.judge(ip(text)).value_or(kReachable);
+// The cases on which a policy differs from what `expected` makes of a case's
+// reason.
+template <class Expected>
+std::vector<std::string> wrong(const AddressPolicy& policy,
+                               std::string_view name, Expected&& expected) {
+  std::vector<std::string> found;
+  for (const auto& [text, reason] : address_cases()) {
+    if (verdict(policy, text, 443, name) != expected(reason)) {
+      found.emplace_back(text);
+    }
+  }
+  return found;
 }
 
 }  // namespace
 
 TEST_CASE("addresses: every row's bounds, embedded and ordinary ones") {
-  const AddressPolicy policy;
-  std::vector<std::string> wrong;
-  for (const auto& [text, reason] : address_cases()) {
-    if (verdict(policy, text) != reason) wrong.emplace_back(text);
-  }
-  CHECK(wrong == std::vector<std::string>{});
+  const auto same = [](std::string_view reason) { return reason; };
+  CHECK(wrong(AddressPolicy(), {}, same) == std::vector<std::string>{});
   CHECK(address_cases().size() >= 270);
-}
-
-TEST_CASE("addresses: allow_private opens private networks and no more") {
-  const AddressPolicy policy(true, {});
-  std::vector<std::string> wrong;
-  for (const auto& [text, reason] : address_cases()) {
-    const bool opened =
-        reason == "loopback" || reason == "private" || reason == "shared";
-    if (verdict(policy, text) != (opened ? kReachable : reason)) {
-      wrong.emplace_back(text);
-    }
-  }
-  CHECK(wrong == std::vector<std::string>{});
-  // What would hurt most, by name.
-  CHECK(verdict(policy, "169.254.169.254") == "link_local");
-  CHECK(verdict(policy, "fd00:ec2::254") == "metadata");
-  CHECK(verdict(policy, "::ffff:169.254.169.254") == "link_local");
-  CHECK(verdict(policy, "64:ff9b::a9fe:a9fe") == "link_local");
-  CHECK(verdict(policy, "0.0.0.0") == "this_network");
-  CHECK(policy.allow_private());
-  CHECK_FALSE(AddressPolicy().allow_private());
 }
 
 TEST_CASE("addresses: the table is ordered and knows the rows it must") {
@@ -85,40 +75,122 @@ TEST_CASE("addresses: the table is ordered and knows the rows it must") {
   CHECK(address_rows().size() >= 58);
 }
 
-TEST_CASE("addresses: an allowed block beats every refusal") {
-  CHECK(verdict(allowing("10.1.0.0/16"), "10.1.255.255") == kReachable);
-  CHECK(verdict(allowing("10.1.0.0/16"), "10.2.0.0") == "private");
-  CHECK(verdict(allowing("169.254.169.254"), "169.254.169.254") == kReachable);
-  CHECK(verdict(allowing("169.254.169.254"), "169.254.169.253") ==
-        "link_local");
-  CHECK(verdict(allowing("fd00:ec2::254"), "fd00:ec2::254") == kReachable);
-  CHECK(verdict(allowing("fe80::/10"), "fe80::1") == kReachable);
-  CHECK(verdict(allowing("ff02::/16"), "ff02::1") == kReachable);
-  CHECK(verdict(allowing("2002::/16"), "2002:7f00:1::") == kReachable);
-  CHECK(verdict(allowing("0.0.0.0/0"), "127.0.0.1") == kReachable);
-  CHECK(verdict(allowing("::/0"), "::1") == kReachable);
-  CHECK(verdict(AddressPolicy(true, {cidr("169.254.0.0/16")}), "10.0.0.1") ==
-        kReachable);
+TEST_CASE("addresses: a name lets in private networks and nothing special") {
+  const AddressPolicy policy = allowing("n8n:443");
+  const auto opened = [](std::string_view reason) {
+    return reason == "private" || reason == "shared" ? kReachable : reason;
+  };
+  CHECK(wrong(policy, "n8n", opened) == std::vector<std::string>{});
+  CHECK(verdict(policy, "10.0.0.1", 443, "other") == "private");
+  CHECK(verdict(policy, "10.0.0.1", 443, "") == "private");
+  CHECK(verdict(policy, "10.0.0.1", 80, "n8n") == "private");
+  CHECK(policy.allows_name("n8n", 443));
+  CHECK_FALSE(policy.allows_name("n8n", 80));
+  CHECK_FALSE(policy.allows_name("n8n.example", 443));
 }
 
-TEST_CASE("addresses: a v4 block matches the forms that carry its addresses") {
-  const AddressPolicy policy = allowing("10.0.0.0/8");
-  CHECK(verdict(policy, "::ffff:10.9.8.7") == kReachable);
-  CHECK(verdict(policy, "64:ff9b::10.9.8.7") == kReachable);
-  CHECK(verdict(policy, "::ffff:11.0.0.1") == kReachable);  // public anyway
-  CHECK(verdict(policy, "::ffff:192.168.0.1") == "private");
-  CHECK(verdict(policy, "64:ff9b::192.168.0.1") == "private");
-  CHECK(verdict(policy, "::10.9.8.7") == "not_global_unicast");
-  CHECK(verdict(policy, "2002:a09:807::") == "six_to_four");
-  // Every v4 address, and still no v6 one.
-  CHECK(verdict(allowing("0.0.0.0/0"), "::1") == "loopback");
-  CHECK(verdict(allowing("0.0.0.0/0"), "fe80::1") == "link_local");
-  // A v6 block means v6 addresses, however it was written.
-  CHECK(verdict(allowing("::/0"), "10.0.0.1") == "private");
-  CHECK(verdict(allowing("::ffff:10.0.0.0/104"), "10.0.0.1") == "private");
-  CHECK(verdict(allowing("::ffff:10.0.0.0/104"), "::ffff:10.0.0.1") ==
-        kReachable);
-  CHECK(verdict(allowing("64:ff9b::/96"), "64:ff9b::10.0.0.1") == kReachable);
+TEST_CASE("addresses: a block lets in what lies inside a refused row") {
+  struct Case {
+    std::string_view entry;
+    std::string_view address;
+    std::string_view verdict;
+  };
+  for (const auto& [entry, address, expected] : std::vector<Case>{
+           {"10.1.0.0/16", "10.1.255.255", kReachable},
+           {"10.1.0.0/16", "10.2.0.0", "private"},
+           {"10.0.0.0/8", "10.0.0.1", kReachable},
+           {"10.0.0.0/7", "10.0.0.1", "private"},
+           {"127.0.0.0/8", "127.0.0.1", kReachable},
+           {"126.0.0.0/7", "127.0.0.1", "loopback"},
+           {"128.0.0.0/1", "192.168.0.1", "private"},
+           {"128.0.0.0/1", "169.254.169.254", "link_local"},
+           {"169.254.169.254", "169.254.169.254", kReachable},
+           {"169.254.169.254", "169.254.169.253", "link_local"},
+           {"100.64.0.0/10", "100.64.0.1", kReachable},
+           {"100.64.0.0/10", "100.100.100.200", "metadata"},
+           {"100.100.100.200", "100.100.100.200", kReachable},
+           {"fc00::/7", "fd00::1", kReachable},
+           {"fc00::/7", "fd00:ec2::254", "metadata"},
+           {"fd00:ec2::254", "fd00:ec2::254", kReachable},
+           {"fe80::/10", "fe80::1", kReachable},
+           {"fc00::/6", "fe80::1", "link_local"},
+           {"ff02::/16", "ff02::1", kReachable},
+           {"2002::/16", "2002:7f00:1::", kReachable},
+           {"fec0::/10", "fec0::1", kReachable},
+           {"8000::/1", "fec0::1", "not_global_unicast"},
+           {"::/1", "::1", "loopback"},
+           // A v4 block means its addresses in every form that carries them.
+           {"10.0.0.0/8", "::ffff:10.9.8.7", kReachable},
+           {"10.0.0.0/8", "64:ff9b::10.9.8.7", kReachable},
+           {"10.0.0.0/8", "::ffff:192.168.0.1", "private"},
+           {"10.0.0.0/8", "64:ff9b::192.168.0.1", "private"},
+           {"10.0.0.0/8", "::10.9.8.7", "not_global_unicast"},
+           {"10.0.0.0/8", "2002:a09:807::", "six_to_four"},
+           // A v6 block means v6 addresses, however it was written.
+           {"::ffff:10.0.0.0/104", "10.0.0.1", "private"},
+           {"::ffff:10.0.0.0/104", "::ffff:10.0.0.1", kReachable},
+           {"64:ff9b::10.0.0.0/104", "64:ff9b::10.0.0.1", kReachable},
+           {"64:ff9b::/96", "64:ff9b::10.0.0.1", "private"}}) {
+    INFO(entry << " " << address);
+    CHECK(verdict(allowing(entry), address) == expected);
+  }
+}
+
+TEST_CASE("addresses: an entry's ports, and those that are refused") {
+  const AddressPolicy none;
+  CHECK(verdict(none, "8.8.8.8", 8443) == kReachable);
+  for (const std::uint16_t port : std::vector<std::uint16_t>{
+           22, 25, 2375, 5432, 6379, 8123, 9000, 11211}) {
+    INFO(port);
+    CHECK(verdict(none, "8.8.8.8", port) == "blocked_port");
+    CHECK(verdict(none, "2606:4700::1", port) == "blocked_port");
+    CHECK(verdict(none, "10.0.0.1", port) == "private");
+    CHECK(verdict(allowing("10.0.0.0/8"), "10.0.0.1", port) == "private");
+    CHECK(verdict(allowing("10.0.0.0/8:*"), "10.0.0.1", port) == kReachable);
+    CHECK(verdict(allowing("8.8.8.8:*"), "8.8.8.8", port) == kReachable);
+    CHECK(verdict(allowing("8.8.8.8"), "8.8.8.8", port) == "blocked_port");
+    CHECK(verdict(allowing("db.example:*"), "8.8.8.8", port, "db.example") ==
+          kReachable);
+  }
+  const AddressPolicy web = allowing("10.0.0.1 [fd00::1]:8080");
+  CHECK(verdict(web, "10.0.0.1", 80) == kReachable);
+  CHECK(verdict(web, "10.0.0.1", 443) == kReachable);
+  CHECK(verdict(web, "10.0.0.1", 8080) == "private");
+  CHECK(verdict(web, "fd00::1", 8080) == kReachable);
+  CHECK(verdict(web, "fd00::1", 443) == "private");
+}
+
+TEST_CASE("addresses: how an entry is written") {
+  for (const std::string_view text :
+       words("10.0.0.5 10.0.0.5:8080 10.0.0.5:* 10.0.0.0/8 10.0.0.0/8:443 "
+             "10.0.0.0/8:* fd00::1 [fd00::1] [fd00::1]:8080 [fd00::1]:* ::1 "
+             "[::1]:* fd00::/8 fd00::/8:8080 fd00::/8:* [fd00::/8]:8080 n8n "
+             "n8n:5678 N8N:* home-assistant:8123 a.b.example:65535 my_app:80 "
+             "xn--bcher-kva.example 0.0.0.0/1 ::/1 10.0.0.1/32 1.example")) {
+    INFO(text);
+    CHECK(AllowEntry::parse(text).ok());
+  }
+  CHECK(allowing("N8N:5678").allows_name("n8n", 5678));
+  for (const std::string_view text : words("0.0.0.0/0 0.0.0.0/0:* ::/0 "
+                                           "::/0:443 [::/0]:*")) {
+    INFO(text);
+    CHECK(AllowEntry::parse(text).error().reason == "allows_everything");
+  }
+  for (const std::string_view text :
+       words("* : :80 *:* 10.0.0.5: 10.0.0.5:0 10.0.0.5:65536 10.0.0.5:-1 "
+             "10.0.0.5:+80 10.0.0.5:http 10.0.0.5:80:80 10.0.0.1/8 "
+             "10.0.0.0/33 10.0.0.0/8/8 10.0.0/8 10.0.0.0/ 300.1.1.1 1 "
+             "fd00::1/8 ::/129 fe80::1%1 [fd00::1 fd00::1] [] []:80 "
+             "http://n8n n8n/ n8n:5678/ .n8n n8n. a@b b\u00fccher.example "
+             "*.example n8n:**")) {
+    INFO(text);
+    const auto entry = AllowEntry::parse(text);
+    REQUIRE_FALSE(entry.ok());
+    CHECK(entry.error().reason == "invalid_allow");
+  }
+  CHECK_FALSE(AllowEntry::parse("").ok());
+  CHECK_FALSE(AllowEntry::parse("n8n 5678").ok());
+  CHECK_FALSE(AllowEntry::parse(std::string(254, 'a')).ok());
 }
 
 TEST_CASE("addresses: literals in inet_pton's grammar only") {
@@ -129,28 +201,15 @@ TEST_CASE("addresses: literals in inet_pton's grammar only") {
     INFO(good);
     CHECK(IpAddress::parse(good).has_value());
   }
+  CHECK_FALSE(IpAddress::parse("").has_value());
+  CHECK_FALSE(IpAddress::parse("1.2.3.4 ").has_value());
+  CHECK_FALSE(IpAddress::parse(" 1.2.3.4").has_value());
+  CHECK_FALSE(IpAddress::parse("1.2.3.4\n").has_value());
   for (const std::string_view bad :
-       {"",
-        "1",
-        "1.2.3",
-        "1.2.3.4.5",
-        "256.1.1.1",
-        "01.2.3.4",
-        "0x7f.0.0.1",
-        "1.2.3.4 ",
-        " 1.2.3.4",
-        "1.2.3.4\n",
-        "1.2.3.-4",
-        "fe80::1%eth0",
-        "[::1]",
-        "::1::",
-        "1:2:3:4:5:6:7",
-        "1:2:3:4:5:6:7:8:9",
-        "12345::",
-        "::ffff:1.2.3",
-        "localhost",
-        "1.2.3.4/32",
-        "0000:0000:0000:0000:0000:0000:0000:0000:0000:0000"}) {
+       words("1 1.2.3 1.2.3.4.5 256.1.1.1 01.2.3.4 0x7f.0.0.1 1.2.3.-4 "
+             "fe80::1%eth0 [::1] ::1:: 1:2:3:4:5:6:7 1:2:3:4:5:6:7:8:9 12345:: "
+             "::ffff:1.2.3 localhost 1.2.3.4/32 "
+             "0000:0000:0000:0000:0000:0000:0000:0000:0000:0000")) {
     INFO(bad);
     CHECK_FALSE(IpAddress::parse(bad).has_value());
   }
@@ -215,38 +274,16 @@ TEST_CASE("addresses: CIDR blocks") {
   CHECK_FALSE(cidr("2001:db8::/65").contains(ip("2001:db8::8000:0:0:1")));
   CHECK_FALSE(cidr("::1/128").contains(ip("::2")));
   CHECK_FALSE(cidr("::/0").contains(ip("1.2.3.4")));
+  CHECK_FALSE(Cidr::parse("").has_value());
+  CHECK_FALSE(Cidr::parse("10.0.0.0/ 8").has_value());
+  CHECK_FALSE(Cidr::parse("10.0.0.0/8 ").has_value());
   for (const std::string_view bad :
-       {"",
-        "/",
-        "10.0.0.0/",
-        "10.0.0.0/33",
-        "::/129",
-        "10.0.0.0/8/8",
-        "10.0.0.0/08",
-        "10.0.0.0/+8",
-        "10.0.0.0/-1",
-        "10.0.0.0/ 8",
-        "10.0.0.0/8 ",
-        "10.0.0.0/8x",
-        "10.0.0.0/4294967304",
-        "10.0.0.1/8",
-        "10.0.0.1/31",
-        "0.0.0.1/0",
-        "fd00::1/8",
-        "::1/0",
-        "2001:db8::1/64",
-        "2001:db8:0:1::/63",
-        "2001:db8::/16",
-        "10.0.0/8",
-        "10/8",
-        "a/8",
-        "*",
-        "fe80::%1/64",
-        "::ffff:10.0.0.0/95",
-        "10.0.0.0/00000000000000000000000000000000000000000008"}) {
+       words("/ 10.0.0.0/ 10.0.0.0/33 ::/129 10.0.0.0/8/8 10.0.0.0/08 "
+             "10.0.0.0/+8 10.0.0.0/-1 10.0.0.0/8x 10.0.0.0/4294967304 "
+             "10.0.0.1/8 10.0.0.1/31 0.0.0.1/0 fd00::1/8 ::1/0 2001:db8::1/64 "
+             "2001:db8:0:1::/63 2001:db8::/16 10.0.0/8 10/8 a/8 * fe80::%1/64 "
+             "::ffff:10.0.0.0/95 10.0.0.0/000000000000000000000000000008")) {
     INFO(bad);
-    const auto parsed = Cidr::parse(bad);
-    REQUIRE_FALSE(parsed.ok());
-    CHECK(parsed.error().reason == "invalid_cidr");
+    CHECK_FALSE(Cidr::parse(bad).has_value());
   }
 }

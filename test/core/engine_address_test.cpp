@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "allowing.hpp"
 #include "catch.hpp"
 #include "engine_support.hpp"
 #include "test_server.hpp"
@@ -34,9 +35,7 @@ IpAddress ip(const std::string& text) {
 // Public addresses and 127.0.0.2; names answer what `resolve` says.
 EngineOptions strict_options(ResolveFunction resolve) {
   EngineOptions options = test_options();
-  options.policy.addresses =
-      AddressPolicy(false, {Cidr::parse(std::string(kAllowed) + "/32").value(),
-                            Cidr::parse("127.0.0.4/32").value()});
+  options.policy.addresses = webhooks_test::allowing("127.0.0.2:* 127.0.0.4:*");
   options.resolve = std::move(resolve);
   options.retry_delays_ms = {};
   return options;

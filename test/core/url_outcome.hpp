@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "allowing.hpp"
 #include "catch.hpp"
 #include "webhooks/url.hpp"
 #include "words.hpp"
@@ -21,7 +22,10 @@ inline webhooks::UrlPolicy any_scheme() {
 
 inline webhooks::UrlPolicy with_private() {
   webhooks::UrlPolicy policy = any_scheme();
-  policy.addresses = webhooks::AddressPolicy(true, {});
+  policy.addresses = allowing(
+      "127.0.0.0/8:* [::1]:* 10.0.0.0/8:* localhost:* n8n:5678 "
+      "db.internal:5432 "
+      "db.example:5432");
   return policy;
 }
 

@@ -22,7 +22,7 @@ release_environment() {
     "DATABASE_URL=$(database_url plausible_release)" \
     "CLICKHOUSE_DATABASE_URL=$(clickhouse_url plausible_release)" \
     "IP_GEOLOCATION_DB=$tree/test/priv/GeoLite2-City-Test.mmdb" \
-    WEBHOOKS_ALLOW_PRIVATE=true WEBHOOKS_ALLOW_HTTP=true WEBHOOKS_RETRY_DELAYS=2,2,60
+    WEBHOOKS_ALLOW="127.0.0.0/8:*" WEBHOOKS_ALLOW_HTTP=true WEBHOOKS_RETRY_DELAYS=2,2,60
 }
 # on <node> [NAME=VALUE...] <command of bin/plausible> <argument...>
 on() {

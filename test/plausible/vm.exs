@@ -36,7 +36,7 @@ for file <- ~w(http_receiver json_schema peer as_user eventually shared_tests sc
                 scenarios/success_criteria),
     do: Code.require_file("#{support}/#{file}.ex")
 
-variables = %{"WEBHOOKS_ALLOW_PRIVATE" => "true", "WEBHOOKS_ALLOW_HTTP" => "true"}
+variables = %{"WEBHOOKS_ALLOW" => "127.0.0.0/8:*", "WEBHOOKS_ALLOW_HTTP" => "true"}
 
 config =
   Plausible.Webhooks.Host.Plausible.Config.from_env(

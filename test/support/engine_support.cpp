@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/allowing.hpp"
 #include "catch.hpp"
 #include "tls_support.hpp"
 
@@ -45,7 +46,7 @@ const std::string& small_ca_file() {
 EngineOptions test_options() {
   EngineOptions options;
   options.policy.https_only = false;
-  options.policy.addresses = AddressPolicy(true, {});
+  options.policy.addresses = webhooks_test::allowing_loopback();
   options.retry_delays_ms = {10, 20, 30};
   options.jitter_percent = 0;
   options.timeout_ms = 5'000;

@@ -99,7 +99,7 @@ defmodule Plausible.Webhooks.HostProjectTest do
         receiver = Task.async(fn -> answer(listener) end)
 
         {:ok, engine} =
-          Native.engine_start(%{policy: %{https_only: false, allow: ["127.0.0.0/8"]}})
+          Native.engine_start(%{policy: %{https_only: false, allow: ["127.0.0.0/8:*"]}})
 
         {:ok, secret} = Native.generate_secret()
         endpoint = %{webhook_id: "wh_1", url: "http://127.0.0.1:\#{port}/", keys: [secret]}

@@ -44,7 +44,7 @@ defmodule Plausible.Webhooks.NativeUpgradeTest do
   end
 
   test "an engine survives loading the module again, twice, with a purge", %{port: port} do
-    {:ok, engine} = Native.engine_start(%{policy: %{https_only: false, allow: ["127.0.0.0/8"]}})
+    {:ok, engine} = Native.engine_start(%{policy: %{https_only: false, allow: ["127.0.0.0/8:*"]}})
 
     {:ok, secret} = Native.generate_secret()
 

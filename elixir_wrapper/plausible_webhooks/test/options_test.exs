@@ -48,7 +48,7 @@ defmodule Plausible.Webhooks.OptionsTest do
              outbox_max: 10_000,
              webhooks_per_site_max: 20,
              tests_per_minute: 10,
-             policy: %{https_only: true, allow_private: false, allow: [], ports: []}
+             policy: %{https_only: true, allow: []}
            } = options
   end
 
@@ -85,24 +85,29 @@ defmodule Plausible.Webhooks.OptionsTest do
 
   test "the policy is completed and its parts are checked" do
     assert {:ok, %{policy: policy}} = Options.new(@required ++ [policy: [https_only: false]])
-    assert policy == %{https_only: false, allow_private: false, allow: [], ports: []}
+    assert policy == %{https_only: false, allow: []}
 
     for wrong <- [
           %{https_only: nil},
-          %{allow_private: "yes"},
+          %{allow_private: true},
           %{allow: ["10.0.0.0/8", 1]},
           %{allow: ["10.0.0.0/8" | "10.1.0.0/16"]},
-          %{allow: ["not a CIDR"]},
+          %{allow: ["not an entry"]},
           %{allow: ["10.0.0.1/8"]},
-          %{ports: [0]},
-          %{ports: 443},
-          %{ports: [443 | 8443]},
-          %{ports: Enum.to_list(1..1_000)},
+          %{allow: List.duplicate("10.0.0.0/8", 257)},
+          %{ports: [443]},
           %{redirects: true},
           :strict,
           [:https_only]
         ] do
       assert invalid(policy: wrong) == :policy
+    end
+
+    for everything <- ["0.0.0.0/0", "0.0.0.0/0:*", "::/0", "[::/0]:443"] do
+      assert {:error, {:invalid_option, :policy, why}} =
+               Options.new(@required ++ [policy: [allow: ["n8n:5678", everything]]])
+
+      assert why =~ "allow: #{inspect(everything)} would allow every address"
     end
   end
 

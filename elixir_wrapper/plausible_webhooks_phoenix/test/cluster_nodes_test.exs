@@ -44,7 +44,7 @@ defmodule Plausible.Webhooks.ClusterNodesTest do
       vault: [@key],
       cluster: {Cluster.PubSub, pubsub: ClusterNode.PubSub},
       directory: [refresh_ms: if(kind == :net, do: 300, else: 600_000)],
-      policy: %{https_only: false, allow_private: true},
+      policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
       retry_delays_ms: [1_500],
       jitter_percent: 0,
       traffic: false

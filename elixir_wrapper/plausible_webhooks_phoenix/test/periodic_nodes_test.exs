@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.PeriodicNodesTest do
       store: {Store, repo: Repo, prefix: context.prefix},
       vault: [:binary.copy(<<7>>, 32)],
       cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: ClusterNode.PubSub},
-      policy: %{https_only: false, allow_private: true},
+      policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
       sweep_interval_ms: 200
     ]
 

@@ -79,7 +79,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
         store: {SwitchStore, switch: context.switch, inner: store},
         host: {TestHost, context.host},
         vault: [:binary.copy(<<7>>, 32)],
-        policy: %{https_only: false, allow_private: true},
+        policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
         jitter_percent: 0,
         lane_rate_per_s: 100_000,
         destination_rate_per_s: 1_000_000,

@@ -51,7 +51,7 @@ defmodule Plausible.Webhooks.Test.EctoInstanceCase do
         store: {Store.Ecto, repo: repo, prefix: prefix},
         host: {TestHost, context.host},
         vault: [:binary.copy(<<7>>, 32)],
-        policy: %{https_only: false, allow_private: true},
+        policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
         jitter_percent: 0,
         lane_rate_per_s: 100_000,
         destination_rate_per_s: 1_000_000,

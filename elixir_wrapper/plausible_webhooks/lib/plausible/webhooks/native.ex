@@ -124,18 +124,16 @@ defmodule Plausible.Webhooks.Native do
   `policy` is a map with any of:
 
     * `https_only` - default `true`
-    * `allow_private` - allows loopback, private (RFC 1918, fc00::/7) and shared
-      (100.64.0.0/10) addresses and local names; default `false`
-    * `allow` - up to 256 CIDR blocks that are always allowed; default `[]`
-    * `ports` - up to 256 ports, the only ones allowed; default `[]`: all but the bad
-      ports of the Fetch standard
+    * `allow` - up to 256 entries `address:port`, `name:port` or `CIDR:port` of
+      destinations that are allowed besides public ones; `*` is any port, and without a
+      port it is 80 and 443; default `[]`
 
   An unknown key or a value of the wrong type raises `ArgumentError`.
 
   Errors: `:too_long` (over 2048 bytes), `:malformed`, `:scheme`, `:https_required`,
   `:user_info`, `:fragment`, `:zone_id`, `:missing_host`, `:invalid_host`,
-  `:local_name`, `:blocked_address`, `:blocked_port`, `:invalid_cidr`,
-  `:too_many_entries`, `:stopped`.
+  `:local_name`, `:blocked_address`, `:blocked_port`, `:invalid_allow`,
+  `:allows_everything` (0.0.0.0/0 and ::/0), `:too_many_entries`, `:stopped`.
   """
   @spec check_url(String.t(), map()) ::
           {:ok,

@@ -94,11 +94,12 @@ defmodule Plausible.Webhooks.Options do
       each, raw or in Base64); `{:file, path}`, a key file that is created with its folder if
       it does not exist; or a `Plausible.Webhooks.Vault`. Default `nil`, for a store that has
       its own.
-    * `:policy` - which destinations are allowed: `%{https_only: true, allow_private: false,
-      allow: [], ports: []}` or any part of it. `allow` lists CIDRs (`"10.1.0.0/16"`) of
-      addresses that are allowed besides public ones. Local names (`localhost`,
-      `app.internal`) are allowed by `allow_private` only. `ports` lists the ports that are
-      allowed; `[]` allows all but the known bad ones.
+    * `:policy` - which destinations are allowed: `%{https_only: true, allow: []}` or a part
+      of it. `allow` lists destinations that are allowed besides public ones, up to 256:
+      `"10.0.0.5:8080"`, `"[fd00::5]:8080"`, `"n8n:5678"` or `"10.1.0.0/16:*"`. `*` is any
+      port. Without a port it is 80 and 443. A special range (loopback, link-local, cloud
+      metadata) is allowed only by an entry inside it, and a local name (`n8n`,
+      `app.internal`) only by an entry with that name.
     * `:ca_file` - a PEM file of certificate authorities, `nil` for the system's.
     * `:user_agent` - `nil` for `Plausible-Webhooks/<version>`.
     * `:observers` - a list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
@@ -130,7 +131,7 @@ defmodule Plausible.Webhooks.Options do
               :host,
               name: @default_name,
               vault: nil,
-              policy: %{https_only: true, allow_private: false, allow: [], ports: []},
+              policy: %{https_only: true, allow: []},
               ca_file: nil,
               user_agent: nil,
               observers: [],
@@ -321,32 +322,55 @@ defmodule Plausible.Webhooks.Options do
   defp policy(policy) when is_map(policy) do
     defaults = %Options{}.policy
 
-    case Enum.find(policy, fn {key, value} -> not policy_part?(key, value) end) do
-      nil -> judged(Map.merge(defaults, policy))
-      {key, _value} when is_map_key(defaults, key) -> {:error, "#{key} is not valid"}
-      {key, _value} -> {:error, "#{inspect(key)} is not a part of it"}
+    case Enum.find_value(policy, &wrong_part/1) do
+      nil -> {:ok, Map.merge(defaults, policy)}
+      wrong -> {:error, wrong}
     end
   end
 
   defp policy(_other), do: {:error, "must be a map or a keyword list"}
 
-  defp policy_part?(key, value) when key in [:https_only, :allow_private], do: is_boolean(value)
-  defp policy_part?(:allow, cidrs), do: list_of?(cidrs, &is_binary/1)
-  defp policy_part?(:ports, ports), do: list_of?(ports, &(&1 in 1..65_535))
-  defp policy_part?(_key, _value), do: false
+  defp wrong_part({:https_only, value}) when is_boolean(value), do: nil
+  defp wrong_part({:https_only, _value}), do: "https_only must be true or false"
 
-  defp list_of?(list, check),
-    do: is_list(list) and not List.improper?(list) and Enum.all?(list, check)
+  defp wrong_part({:allow, entries}) do
+    wrong = wrong_allow(entries)
+    wrong && "allow: #{wrong}"
+  end
 
-  # The judge of URLs also judges the policy.
-  defp judged(policy) do
-    case Native.check_url("https://example.com/", policy) do
-      {:error, reason} when reason != :blocked_port ->
-        {:error, "holds something that is not valid: #{reason}"}
+  defp wrong_part({key, _value}), do: "#{inspect(key)} is not a part of it"
 
-      _read ->
-        {:ok, policy}
+  @doc """
+  Returns what is wrong with the `allow` list of a policy, `nil` if nothing is.
+  """
+  @spec wrong_allow(term()) :: String.t() | nil
+  def wrong_allow(entries) do
+    if is_list(entries) and not List.improper?(entries) and Enum.all?(entries, &is_binary/1),
+      do: Enum.find_value(entries, &wrong_entry/1) || wrong_entries(entries),
+      else: "must be a list of strings"
+  end
+
+  # The native policy judges URLs, so it also judges what goes into it.
+  defp wrong_entry(entry) do
+    case judge([entry]) do
+      :invalid_allow ->
+        "#{inspect(entry)} is none of address:port, name:port and CIDR:port"
+
+      :allows_everything ->
+        "#{inspect(entry)} would allow every address: name the networks"
+
+      _other ->
+        nil
     end
+  end
+
+  defp wrong_entries(entries) do
+    if judge(entries) == :too_many_entries, do: "has more than 256 entries"
+  end
+
+  defp judge(allow) do
+    {_ok_or_error, reason} = Native.check_url("https://example.com/", %{allow: allow})
+    reason
   end
 
   defp observers(observers) when is_list(observers) do

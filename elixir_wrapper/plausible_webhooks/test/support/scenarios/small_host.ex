@@ -31,7 +31,7 @@ defmodule Plausible.Webhooks.Scenarios.SmallHost do
       store: store.(context),
       host: {Demo.Host, sites},
       vault: [:binary.copy(<<7>>, 32)],
-      policy: %{https_only: false, allow_private: true},
+      policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
       sweep_interval_ms: 50,
       drain_ms: 2_000
     ]

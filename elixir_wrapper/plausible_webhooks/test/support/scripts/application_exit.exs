@@ -25,7 +25,7 @@ defmodule Exiting do
          store: {Plausible.Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
          host: {Demo.Host, Demo.Host},
          vault: {:file, Path.join(dir, "webhooks.key")},
-         policy: %{https_only: true, allow: ["127.0.0.0/8"]},
+         policy: %{https_only: true, allow: ["127.0.0.0/8:*"]},
          ca_file: ca_file,
          lane_in_flight_max: 16,
          lane_rate_per_s: 100_000,

@@ -7,7 +7,7 @@ alias Plausible.Webhooks.Native
 # A target that never answers must not leave this VM behind.
 :timer.apply_after(30_000, :erlang, :halt, [3, [flush: false]])
 
-policy = %{https_only: true, allow: ["127.0.0.0/8"]}
+policy = %{https_only: true, allow: ["127.0.0.0/8:*"]}
 
 {:ok, engine} =
   Native.engine_start(%{

@@ -22,7 +22,7 @@ Logger.configure(level: :error)
        store: {Plausible.Webhooks.Store.SQLite, path: Path.join(dir, "webhooks.db")},
        host: {Demo.Host, Demo.Host},
        vault: {:file, Path.join(dir, "webhooks.key")},
-       policy: %{https_only: false, allow_private: true},
+       policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
        retry_delays_ms: List.duplicate(300, 10),
        park_after_ms: 250,
        sweep_interval_ms: 100,

@@ -46,7 +46,7 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
         store: {SharedStore, store: store},
         host: {TestHost, host},
         cluster: {Wire, to: other},
-        policy: %{https_only: false, allow_private: true},
+        policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
         retry_delays_ms: [50_000],
         jitter_percent: 0,
         lane_rate_per_s: 100_000,

@@ -88,7 +88,7 @@ defmodule Plausible.Webhooks.Test.Crash.World do
     :ok = StoreCase.migrate!(prefix, :up)
     {:ok, vault} = Vault.new([@key])
     {:ok, store} = Store.Ecto.init(repo: Repo, prefix: prefix, vault: vault)
-    policy = %{https_only: false, allow_private: true}
+    policy = %{https_only: false, allow: ["127.0.0.0/8:*"]}
 
     ids =
       for {path, attributes} <- [
@@ -121,7 +121,7 @@ defmodule Plausible.Webhooks.Test.Crash.World do
       repo: connect ++ [pool_size: 4, log: false],
       store: [prefix: world.prefix, timeout_ms: 2_000] ++ Keyword.get(options, :store, []),
       options:
-        [vault: [@key], policy: %{https_only: false, allow_private: true}] ++ world.options,
+        [vault: [@key], policy: %{https_only: false, allow: ["127.0.0.0/8:*"]}] ++ world.options,
       webhooks: world.webhooks,
       first: number * @numbers,
       accept_ms: 1_000,

@@ -13,8 +13,7 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
   |---|---|---|
   | `WEBHOOKS_ENABLED` | `true`, in tests `false` | whether webhooks run at all |
   | `WEBHOOKS_VAULT_KEY` | derived from `SECRET_KEY_BASE` | encrypts secrets, URLs and header values in the database: 32 bytes in Base64 (`openssl rand -base64 32`); several, newest first, separated by commas |
-  | `WEBHOOKS_ALLOW_PRIVATE` | `false` | allow endpoints in private networks and with local names |
-  | `WEBHOOKS_ALLOW_CIDRS` | none | addresses to allow besides public ones, such as `10.1.0.0/16,fd00::/8`, up to 256 |
+  | `WEBHOOKS_ALLOW` | none | destinations to allow besides public ones, such as `n8n:5678,10.1.0.0/16:*`, up to 256 |
   | `WEBHOOKS_ALLOW_HTTP` | `false` | allow endpoints without TLS |
   | `WEBHOOKS_RETRY_DELAYS` | `10,600,14400` | seconds before each retry, 1 to 12 values, each up to 7 days |
   | `WEBHOOKS_RETENTION_DAYS` | `30` | how long finished deliveries are kept, up to 3650 days |
@@ -29,15 +28,13 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
   before, the new one encrypts what is saved from then on.
   """
 
-  alias Plausible.Webhooks.Vault
+  alias Plausible.Webhooks.{Options, Vault}
 
   @typedoc "The value of a variable by its name, `nil` when it is not set."
   @type get :: (String.t() -> String.t() | nil)
 
   @days_ms 86_400_000
   @iterations 100_000
-  # The limit of the native policy.
-  @cidrs_max 256
 
   @doc """
   The options of `Plausible.Webhooks` that variables set; `nil` when webhooks are switched
@@ -103,48 +100,13 @@ defmodule Plausible.Webhooks.Host.Plausible.Config do
   # --- the policy for destinations
 
   defp policy(get) do
-    %{
-      https_only: not boolean(get, "WEBHOOKS_ALLOW_HTTP", false),
-      allow_private: boolean(get, "WEBHOOKS_ALLOW_PRIVATE", false),
-      allow: get |> parts("WEBHOOKS_ALLOW_CIDRS") |> Enum.map(&cidr/1) |> few()
-    }
-  end
+    name = "WEBHOOKS_ALLOW"
+    allow = parts(get, name)
 
-  defp few(cidrs) when length(cidrs) <= @cidrs_max, do: cidrs
-
-  defp few(_many),
-    do:
-      invalid("WEBHOOKS_ALLOW_CIDRS", "has more than #{@cidrs_max} networks; merge some of them")
-
-  # The rule of the native policy, whose error would name no variable: an address, or an
-  # address with a prefix length and no bits set behind the prefix.
-  defp cidr(text) do
-    with [_all, address | prefix] <-
-           Regex.run(~r"\A([0-9a-fA-F.:]+)(?:/(0|[1-9]\d{0,2}))?\z", text),
-         {:ok, address} <- address |> String.to_charlist() |> :inet.parse_strict_address(),
-         true <- prefix?(bits(address), prefix) do
-      text
-    else
-      _other ->
-        invalid(
-          "WEBHOOKS_ALLOW_CIDRS",
-          "#{inspect(text)} is not a network such as 10.1.0.0/16 or fd00::/8"
-        )
+    case Options.wrong_allow(allow) do
+      nil -> %{https_only: not boolean(get, "WEBHOOKS_ALLOW_HTTP", false), allow: allow}
+      wrong -> invalid(name, wrong)
     end
-  end
-
-  defp bits({a, b, c, d}), do: {:binary.decode_unsigned(<<a, b, c, d>>), 32}
-
-  defp bits(address) do
-    <<bits::128>> = for part <- Tuple.to_list(address), into: <<>>, do: <<part::16>>
-    {bits, 128}
-  end
-
-  defp prefix?(_address, []), do: true
-
-  defp prefix?({bits, width}, [length]) do
-    behind = width - String.to_integer(length)
-    behind >= 0 and rem(bits, Integer.pow(2, behind)) == 0
   end
 
   # --- values

@@ -72,15 +72,48 @@ std::optional<std::string> converted(Convert&& convert,
   return std::string(raw);
 }
 
-// The Unicode form of a name with xn-- labels. The name must be what this form
-// encodes to: a label that decodes to plain ASCII would be a second spelling of
-// an ordinary name.
+// IDNA 2008 has no emoji, but some registries sell them, and browsers follow.
+// Writes a letter for each character of U+2600 to U+27BF, U+2B00 to U+2BFF and
+// U+1F300 to U+1FAFF, of which UTS 46 maps none to another one.
+std::string without_emoji(std::string_view unicode) {
+  struct Block {
+    std::string_view lead;
+    unsigned char from;
+    unsigned char to;  // of the byte after the lead
+  };
+  static constexpr Block kBlocks[] = {
+      {"\xE2", 0x98, 0x9E}, {"\xE2", 0xAC, 0xAF}, {"\xF0\x9F", 0x8C, 0xAB}};
+  std::string plain;
+  while (!unicode.empty()) {
+    const auto* const block =
+        std::ranges::find_if(kBlocks, [&](const Block& b) {
+          const auto byte = unicode.substr(0, b.lead.size() + 1);
+          return byte.starts_with(b.lead) && byte.size() > b.lead.size() &&
+                 static_cast<unsigned char>(byte.back()) >= b.from &&
+                 static_cast<unsigned char>(byte.back()) <= b.to;
+        });
+    const bool emoji = block != std::end(kBlocks);
+    plain.push_back(emoji ? 'a' : unicode.front());
+    unicode.remove_prefix(emoji ? block->lead.size() + 2 : 1);
+  }
+  return plain;
+}
+
+// The Unicode form of a name with xn-- labels. This form must encode to a name
+// that decodes to it again: a label that decodes to plain ASCII, or to what UTS
+// 46 maps to something else, would be a second spelling of another name.
 std::optional<std::string> to_unicode(const std::string& name) {
   auto unicode = converted(idn2_to_unicode_8z8z, name);
-  if (unicode && converted(idn2_to_ascii_8z, *unicode) != name) {
+  if (!unicode) {
     return std::nullopt;
   }
-  return unicode;
+  const std::string plain = without_emoji(*unicode);
+  const auto encoded = converted(idn2_to_ascii_8z, plain);
+  const bool same =
+      plain == *unicode
+          ? encoded == name
+          : encoded && converted(idn2_to_unicode_8z8z, *encoded) == plain;
+  return same ? unicode : std::nullopt;
 }
 
 // Calls `visit` with each dot-separated label until it returns false.

@@ -9,8 +9,10 @@ using webhooks::UrlPolicy;
 using webhooks_test::any_scheme;
 using webhooks_test::expect_all;
 using webhooks_test::expect_refused;
+using webhooks_test::outcome;
 using webhooks_test::repeated;
 using webhooks_test::with_private;
+using webhooks_test::words;
 
 TEST_CASE("url: international names become punycode in any locale") {
   // A BEAM often runs in C, where curl's own conversion fails.
@@ -70,7 +72,24 @@ TEST_CASE("url: international names that are not valid") {
                  "https://xn--localhost-/ https://xn--example-.com/ "
                  "https://xn--127-.0.0.1/ https://xn--99999999.example/ "
                  "https://xn--bcher-kva8445foa.example/x "
-                 "https://xn--a-ecp.ru/ https://xn--ls8h.la/");
+                 "https://xn--a-ecp.ru/");
+}
+
+TEST_CASE("url: emoji in punycode") {
+  for (const std::string_view name :
+       words("xn--i-7iq.ws xn--ls8h.la xn--i-7iq.xn--ls8h.la "
+             "xn--bcher-kva.xn--ls8h.la")) {
+    const std::string url = "https://" + std::string(name) + "/";
+    CHECK(outcome(url) == url);
+  }
+  const auto url = webhooks::check_url("https://xn--i-7iq.ws/", any_scheme());
+  REQUIRE(url.ok());
+  CHECK(url.value().host_unicode == "i\u2764.ws");
+  // Beside an emoji the rest must be what IDNA 2008 allows.
+  expect_refused(
+      "invalid_host",
+      "https://xn--a-ecp.xn--ls8h.la/ https://xn--a.xn--ls8h.la/ "
+      "https://xn--rnd.xn--ls8h.la/ https://xn--localhost-.xn--ls8h.la/");
 }
 
 TEST_CASE("url: nobody hides an address or a local name behind characters") {

@@ -3,7 +3,6 @@
 #include <curl/curl.h>
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
 #include <string>
 
@@ -53,15 +52,12 @@ std::optional<std::int64_t> parse_retry_after_ms(std::string_view value,
   if (value.empty() || value.size() > 64) {
     return std::nullopt;
   }
+  // Any number of digits is valid, and any year. Beyond this it is capped
+  // anyway.
+  constexpr std::int64_t kWaitMsMax = 1'000'000'000'000;
   if (std::ranges::all_of(value, is_digit)) {
-    // Any number of digits is valid; beyond this it is capped anyway.
-    constexpr std::int64_t kSecondsMax = 1'000'000'000;
-    std::int64_t seconds = kSecondsMax;
-    const auto parsed =
-        std::from_chars(value.data(), value.data() + value.size(), seconds);
-    if (parsed.ec != std::errc()) {
-      seconds = kSecondsMax;
-    }
+    constexpr std::int64_t kSecondsMax = kWaitMsMax / 1000;
+    const auto seconds = to_integer<std::int64_t>(value).value_or(kSecondsMax);
     return std::min(seconds, kSecondsMax) * 1000;
   }
   // An HTTP date starts with the day's name; curl_getdate would also take
@@ -75,8 +71,11 @@ std::optional<std::int64_t> parse_retry_after_ms(std::string_view value,
   if (date < 0) {
     return std::nullopt;
   }
-  const std::int64_t wait_ms = static_cast<std::int64_t>(date) * 1000 - now_ms;
-  return std::max<std::int64_t>(wait_ms, 0);
+  const std::int64_t from_now_s = std::int64_t{date} - now_ms / 1000;
+  if (from_now_s > kWaitMsMax / 1000) {
+    return kWaitMsMax;
+  }
+  return std::max<std::int64_t>(from_now_s * 1000 - now_ms % 1000, 0);
 }
 
 }  // namespace webhooks

@@ -139,8 +139,16 @@ TEST_CASE("Retry-After: the three forms of an HTTP date") {
         60'000);
   CHECK(parse_retry_after_ms("Mon Nov 23 10:16:30 2026", kNowMs) == 60'000);
   CHECK(parse_retry_after_ms("Wed, 21 Oct 2015 07:28:00 GMT", kNowMs) == 0);
-  CHECK(parse_retry_after_ms("Fri, 31 Dec 9999 23:59:59 GMT", kNowMs)
-            .value_or(0) > 0);
+  // Years that curl takes and whose milliseconds do not fit.
+  for (const char* far :
+       {"Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 62000000 Dec9 23:59",
+        "Fri, 2147483647 Dec 9 23:59"}) {
+    INFO(far);
+    CHECK(parse_retry_after_ms(far, kNowMs).value_or(1'000'000'000'000) ==
+          1'000'000'000'000);
+  }
+  CHECK(parse_retry_after_ms("Fri, 31 Dec 9999 23:59:59 GMT", kNowMs) ==
+        1'000'000'000'000);
 }
 
 TEST_CASE("Retry-After: anything else is no answer") {

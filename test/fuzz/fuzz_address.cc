@@ -5,20 +5,20 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string_view>
 
+#include "allowing.hpp"
+#include "require.hpp"
 #include "webhooks/address_policy.hpp"
 
+using namespace webhooks_fuzz;
+
 using webhooks::AddressPolicy;
+using webhooks::AllowEntry;
 using webhooks::Cidr;
 using webhooks::IpAddress;
 
 namespace {
-
-void require(bool holds) {
-  if (!holds) std::abort();
-}
 
 // `v4` behind twelve bytes of prefix.
 IpAddress carried(const IpAddress& v4, std::string_view prefix) {
@@ -27,14 +27,19 @@ IpAddress carried(const IpAddress& v4, std::string_view prefix) {
   return address;
 }
 
+constexpr std::uint16_t kPort = 443;
+
 void check_address(const IpAddress& address, const AddressPolicy& policy) {
+  const auto judge = [&](const IpAddress& other) {
+    return policy.judge(other, kPort, {});
+  };
   require(IpAddress::parse(address.to_string()) == address);
-  const auto verdict = policy.judge(address);
+  const auto verdict = judge(address);
   require(!verdict || !verdict->empty());
   if (address.family == IpAddress::Family::kV4) {
-    require(policy.judge(carried(address, "::ffff:0:0")) == verdict);
-    require(policy.judge(carried(address, "64:ff9b::")) == verdict);
-    require(AddressPolicy().judge(carried(address, "::")).has_value());
+    require(judge(carried(address, "::ffff:0:0")) == verdict);
+    require(judge(carried(address, "64:ff9b::")) == verdict);
+    require(judge(carried(address, "::")).has_value());
     return;
   }
   // Outside 2000::/3 there is nothing but what carries IPv4.
@@ -43,14 +48,26 @@ void check_address(const IpAddress& address, const AddressPolicy& policy) {
   const bool carries = std::equal(
       mapped.bytes.begin(), mapped.bytes.begin() + 12, address.bytes.begin());
   const bool nat64 = address.bytes[0] == 0 && address.bytes[1] == 0x64;
-  if (!global_unicast && !carries && !nat64) {
-    require(AddressPolicy().judge(address).has_value());
-  }
+  require(global_unicast || carries || nat64 || verdict.has_value());
 }
 
-void check_block(const Cidr& block) {
-  require(block.contains(block.network));
-  require(!AddressPolicy(false, {block}).judge(block.network));
+// An entry opens what lies inside one refused range, and nothing else.
+void check_entry(const AllowEntry& entry) {
+  const AddressPolicy policy({entry});
+  if (const auto* block = std::get_if<Cidr>(&entry.what)) {
+    require(block->contains(block->network) && block->prefix_bits > 0);
+    const auto before =
+        AddressPolicy().judge(block->network, kPort, {}).value_or("");
+    const auto after = policy.judge(block->network, kPort, {}).value_or("");
+    require(after.empty() || after == before);
+    return;
+  }
+  const std::string& name = std::get<std::string>(entry.what);
+  require(policy.allows_name(name, kPort) == entry.covers(kPort));
+  for (const char* special : {"127.0.0.1", "::1", "169.254.169.254",
+                              "fd00:ec2::254", "fe80::1", "0.0.0.0"}) {
+    require(policy.judge(*IpAddress::parse(special), kPort, name).has_value());
+  }
 }
 
 }  // namespace
@@ -58,14 +75,15 @@ void check_block(const Cidr& block) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
                                       std::size_t size) {
   const AddressPolicy closed;
-  const AddressPolicy open(true, {});
-  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  const AddressPolicy open =
+      webhooks_test::allowing("127.0.0.0/8:* 10.0.0.0/8");
+  const std::string_view text = text_of(data, size);
   if (const auto address = IpAddress::parse(text)) {
     check_address(*address, closed);
     check_address(*address, open);
   }
-  if (const auto block = Cidr::parse(text); block.ok()) {
-    check_block(block.value());
+  if (const auto entry = AllowEntry::parse(text); entry.ok()) {
+    check_entry(entry.value());
   }
   if (size == 4 || size == 16) {
     IpAddress address;
@@ -73,8 +91,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
     std::copy_n(data, size, address.bytes.begin());
     check_address(address, closed);
     check_address(address, open);
-    // What private networks open must have been closed.
-    require(!open.judge(address) || closed.judge(address));
+    // What an entry opens must have been closed.
+    require(!open.judge(address, kPort, {}) ||
+            closed.judge(address, kPort, {}));
   }
   return 0;
 }

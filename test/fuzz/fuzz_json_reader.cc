@@ -3,42 +3,21 @@
 // survive being written and read again. A fault must lie within the document.
 #include <simdjson.h>
 
-#include <cstdlib>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "require.hpp"
 #include "core/json_fault.hpp"
-#include "webhooks/json_reader.hpp"
-#include "webhooks/json_writer.hpp"
+#include "json_echo.hpp"
 
-namespace {
+using namespace webhooks_fuzz;
 
-void require(bool holds) {
-  if (!holds) std::abort();
-}
-
-class Echo final : public webhooks::JsonEvents {
- public:
-  void null() override { writer.null(); }
-  void boolean(bool value) override { writer.boolean(value); }
-  void integer(std::int64_t value) override { writer.integer(value); }
-  void number(double value) override { writer.number(value); }
-  void string(std::string_view utf8) override { writer.string(utf8); }
-  void key(std::string_view utf8) override { writer.key(utf8); }
-  void begin_array() override { writer.begin_array(); }
-  void end_array() override { writer.end(); }
-  void begin_object() override { writer.begin_object(); }
-  void end_object() override { writer.end(); }
-
-  webhooks::JsonWriter writer;
-};
-
-}  // namespace
+using webhooks_test::Echo;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
                                       std::size_t size) {
-  const std::string_view json(reinterpret_cast<const char*>(data), size);
+  const std::string_view json = text_of(data, size);
   Echo first;
   const auto fault = webhooks::read_json(json, first);
 

@@ -3,18 +3,16 @@
 #include <simdjson.h>
 
 #include <bitset>
-#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
+#include "require.hpp"
 #include "webhooks/json_reader.hpp"
 #include "webhooks/json_writer.hpp"
 
-namespace {
+using namespace webhooks_fuzz;
 
-void require(bool holds) {
-  if (!holds) std::abort();
-}
+namespace {
 
 class Input {
  public:

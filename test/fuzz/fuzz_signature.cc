@@ -3,20 +3,18 @@
 // Thread: one.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
+#include "require.hpp"
 #include "webhooks/signature.hpp"
+
+using namespace webhooks_fuzz;
 
 namespace {
 
 constexpr std::int64_t kNow = 1700000000;
 constexpr std::string_view kSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-void require(bool holds) {
-  if (!holds) std::abort();
-}
 
 // No header matches a key that its sender does not have.
 void check_header(std::string_view header) {
@@ -47,7 +45,7 @@ void check_message(std::string_view id, std::string_view body) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
                                       std::size_t size) {
-  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  const std::string_view text = text_of(data, size);
   check_header(text);
   check_key(text);
   check_key("whsec_" + std::string(text));

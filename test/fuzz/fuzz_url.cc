@@ -6,18 +6,17 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
+#include "allowing.hpp"
+#include "require.hpp"
 #include "webhooks/url.hpp"
 #include "webhooks/utf8.hpp"
 
-namespace {
+using namespace webhooks_fuzz;
 
-void require(bool holds) {
-  if (!holds) std::abort();
-}
+namespace {
 
 // What the system's resolver would take for an address without asking anyone.
 bool is_numeric_to_resolver(const std::string& host) {
@@ -41,8 +40,10 @@ void check_accepted(const webhooks::Url& url,
   require(!url.host.empty() && url.text.find('#') == std::string::npos);
 
   require(url.literal.has_value() == is_numeric_to_resolver(url.host));
+  require(url.literal || !webhooks::is_blocked_port(url.port) ||
+          policy.addresses.allows_name(url.host, url.port));
   if (url.literal) {
-    require(!policy.addresses.judge(*url.literal));
+    require(!policy.addresses.judge(*url.literal, url.port, {}));
     require(url.literal->to_string() == url.host);
   }
 
@@ -63,8 +64,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
   std::string text(reinterpret_cast<const char*>(data + 1), size - 1);
   webhooks::UrlPolicy policy;
   policy.https_only = (choice & 1) != 0;
-  policy.addresses = webhooks::AddressPolicy((choice & 2) != 0, {});
-  if ((choice & 4) != 0) policy.ports = {443, 8443};
+  if ((choice & 2) != 0) {
+    policy.addresses =
+        webhooks_test::allowing("127.0.0.0/8:* 10.0.0.0/8 n8n:5678 db:22");
+  }
   // Most of what is interesting happens behind the scheme.
   if ((choice & 8) == 0) text.insert(0, "https://");
   const auto url = webhooks::check_url(text, policy);

@@ -1,0 +1,154 @@
+// Purpose: whatever a receiver answers, byte for byte, the engine reports one
+// attempt that ends in time, within its limits and in text that can be stored.
+// Ownership: one engine and one server for all runs.
+// Thread: the server has a thread of its own.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <csignal>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "allowing.hpp"
+#include "require.hpp"
+#include "webhooks/engine.hpp"
+#include "webhooks/utf8.hpp"
+
+using namespace webhooks_fuzz;
+
+namespace {
+
+constexpr std::uint32_t kTimeoutMs = 2'000;
+
+// Sends the answer to whoever connects, without waiting for the request, and
+// closes.
+class Server {
+ public:
+  Server() : listener_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    ::sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ::socklen_t size = sizeof address;
+    auto* const any = reinterpret_cast<::sockaddr*>(&address);
+    require(::bind(listener_, any, size) == 0 && ::listen(listener_, 16) == 0 &&
+            ::getsockname(listener_, any, &size) == 0);
+    port_ = ntohs(address.sin_port);
+    std::thread([this] { serve(); }).detach();
+  }
+
+  std::uint16_t port() const { return port_; }
+  void answer(std::string_view bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    answer_ = bytes;
+  }
+
+ private:
+  void serve() {
+    for (;;) {
+      const int connection = ::accept(listener_, nullptr, nullptr);
+      if (connection < 0) continue;
+      std::string bytes;
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        bytes = answer_;
+      }
+      std::size_t sent = 0;
+      while (sent < bytes.size()) {
+        const ::ssize_t now =
+            ::send(connection, bytes.data() + sent, bytes.size() - sent, 0);
+        if (now <= 0) break;
+        sent += static_cast<std::size_t>(now);
+      }
+      // Reading the request first would be fairer. A reset instead of an end
+      // loses the answer, so its sender waits for the other side to close.
+      ::shutdown(connection, SHUT_WR);
+      char request[4096];
+      while (::recv(connection, request, sizeof request, 0) > 0) {
+      }
+      ::close(connection);
+    }
+  }
+
+  int listener_;
+  std::uint16_t port_ = 0;
+  std::mutex mutex_;
+  std::string answer_;
+};
+
+webhooks::UrlPolicy policy() {
+  webhooks::UrlPolicy policy;
+  policy.https_only = false;
+  policy.addresses = webhooks_test::allowing("127.0.0.1:*");
+  return policy;
+}
+
+std::unique_ptr<webhooks::Engine> engine_for(const Server& server) {
+  std::signal(SIGPIPE, SIG_IGN);
+  webhooks::EngineOptions options;
+  options.policy = policy();
+  options.timeout_ms = kTimeoutMs;
+  options.lane_rate_per_s = options.destination_rate_per_s = 1'000'000;
+  options.circuit_failures = 0;
+  options.retry_delays_ms = {};
+  options.multi_handles = 1;
+  auto engine = webhooks::Engine::create(options);
+  require(engine.ok());
+  auto url = webhooks::check_url(
+      "http://127.0.0.1:" + std::to_string(server.port()) + "/", policy());
+  auto key = webhooks::SigningKey::parse(
+      "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+  require(url.ok() && key.ok());
+  webhooks::Endpoint endpoint;
+  endpoint.webhook_id = "wh_1";
+  endpoint.url = std::move(url).value();
+  endpoint.keys.push_back({std::move(key).value(), std::nullopt});
+  require(engine.value()->put_endpoint(std::move(endpoint)).ok());
+  return std::move(engine).value();
+}
+
+void check(const webhooks::Attempt& attempt, std::string_view answer) {
+  require(attempt.delivery_id == "msg_1" && attempt.number == 1);
+  require(attempt.status <= 999);
+  require(attempt.detail.size() <= webhooks::kDetailBytesMax);
+  require(webhooks::is_utf8(attempt.detail));
+  require(webhooks::is_utf8(attempt.response_content_type));
+  require(attempt.response_body.size() <= 16 * 1024);
+  require((attempt.error == webhooks::ErrorClass::kNone) ==
+          (attempt.state == webhooks::DeliveryState::kDelivered));
+  require(attempt.state != webhooks::DeliveryState::kDelivered ||
+          (attempt.status / 100 == 2 &&
+           answer.find("HTTP/") != std::string_view::npos));
+  require(!attempt.total_us || *attempt.total_us < 2 * kTimeoutMs * 1000ULL);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
+                                      std::size_t size) {
+  static auto* const server = new Server();
+  static auto* const engine = engine_for(*server).release();
+  const std::string_view answer = text_of(data, size);
+  server->answer(answer);
+  webhooks::Delivery delivery;
+  delivery.id = "msg_1";
+  delivery.webhook_id = "wh_1";
+  delivery.body = std::make_shared<const std::string>("{}");
+  delivery.retry = false;
+  std::vector<webhooks::Delivery> deliveries;
+  deliveries.push_back(std::move(delivery));
+  require(engine->submit(deliveries).ok());
+  std::vector<webhooks::Attempt> finished;
+  while (finished.empty()) {
+    require(engine->run_once(100, finished).ok());
+  }
+  require(finished.size() == 1);
+  check(finished.front(), answer);
+  return 0;
+}

@@ -1,0 +1,27 @@
+// Purpose: whatever a receiver writes into Retry-After, the wait is not
+// negative and not beyond what is capped anyway.
+// Ownership: nothing outlives a run.
+// Thread: one.
+#include "require.hpp"
+#include "webhooks/retry_schedule.hpp"
+
+using namespace webhooks_fuzz;
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
+                                      std::size_t size) {
+  constexpr std::int64_t kNowMs = 1'795'428'930'000;
+  constexpr std::int64_t kWaitMsMax = 1'000'000'000'000;
+  const std::string_view value = text_of(data, size);
+  const auto wait_ms = webhooks::parse_retry_after_ms(value, kNowMs);
+  if (!wait_ms) return 0;
+  require(*wait_ms >= 0 && *wait_ms <= kWaitMsMax);
+  // A clock that is later waits less.
+  const auto later = webhooks::parse_retry_after_ms(value, kNowMs + 60'000);
+  require(later && *later <= *wait_ms);
+  const webhooks::RetrySchedule schedule{{10'000}, 20, 21'600'000};
+  for (const std::uint32_t random : {0U, 0xffffffffU}) {
+    const auto delay_ms = schedule.next_delay_ms(1, *wait_ms, random);
+    require(delay_ms && *delay_ms <= 21'600'000 + 5'000);
+  }
+  return 0;
+}

@@ -58,11 +58,17 @@ struct Engine::Impl {
     }
   }
 
-  void push(Command command) {
+  // `closed` is looked at under the lock that stop() takes: nothing slips in
+  // behind it.
+  Status push(Command command) {
     const std::lock_guard<std::mutex> lock(inbox_mutex);
+    if (closed.load()) {
+      return Error{"stopped", {}};
+    }
     inbox.push_back(std::move(command));
     inbox_filled.store(true, std::memory_order_seq_cst);
     wake_if_asleep();
+    return Ok{};
   }
 
   std::size_t admit(std::vector<Delivery>& deliveries);
@@ -213,24 +219,15 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
 }
 
 Status Engine::put_endpoint(Endpoint endpoint) {
-  if (impl_->closed.load()) {
-    return Error{"stopped", {}};
-  }
-  impl_->push(std::move(endpoint));
-  return Ok{};
+  return impl_->push(std::move(endpoint));
 }
 
 Status Engine::delete_endpoint(std::string webhook_id) {
-  if (impl_->closed.load()) {
-    return Error{"stopped", {}};
-  }
-  impl_->push(RemoveEndpoint{std::move(webhook_id)});
-  return Ok{};
+  return impl_->push(RemoveEndpoint{std::move(webhook_id)});
 }
 
 Result<std::size_t> Engine::submit(std::vector<Delivery>& deliveries) {
   const std::lock_guard<std::mutex> lock(impl_->inbox_mutex);
-  // Looked at under the lock that stop() takes: nothing slips in behind it.
   if (impl_->closed.load()) {
     return Error{"stopped", {}};
   }

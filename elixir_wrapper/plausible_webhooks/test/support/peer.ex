@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Test.Peer do
   @moduledoc false
-  # The npm package standardwebhooks, an implementation that is not ours. Where it
-  # cannot be had (no Node, no npm, no network) `:absent`, and one line says so.
+  # Implementations that are not ours, by `test/peers/run`. Where one cannot be had (no
+  # Node, no npm, no network, no Python) `:absent`, and one line says so.
 
   alias Plausible.Webhooks.Native
 
@@ -20,11 +20,12 @@ defmodule Plausible.Webhooks.Test.Peer do
     }
   end
 
-  @doc "Pipes the messages, a line of JSON each, through `verify` or `sign`."
-  @spec run(String.t(), [map()], Path.t()) :: {String.t(), non_neg_integer()} | :absent
-  def run(verb, messages, dir) do
-    file = Path.join(dir, "#{verb}.ndjson")
-    File.write!(file, Enum.map(messages, &line/1))
+  @doc "Pipes lines through a peer: strings as they are, maps as JSON."
+  @spec run(String.t(), [map() | String.t()], Path.t()) ::
+          {String.t(), non_neg_integer()} | :absent
+  def run(verb, lines, dir) do
+    file = Path.join(dir, verb)
+    File.write!(file, Enum.map(lines, &line/1))
 
     # Only why it did not run is for the terminal.
     said = file <> ".stderr"
@@ -38,6 +39,8 @@ defmodule Plausible.Webhooks.Test.Peer do
         result
     end
   end
+
+  defp line(text) when is_binary(text), do: [text, ?\n]
 
   defp line(message) do
     {:ok, json} = Native.encode(message)

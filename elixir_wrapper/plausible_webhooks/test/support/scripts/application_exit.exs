@@ -5,7 +5,7 @@ alias Plausible.Webhooks
 [how, port, ca_file, after_ms] = System.argv()
 
 # A target that never answers must not leave this VM behind.
-:timer.apply_after(30_000, :erlang, :halt, [3, [flush: false]])
+:timer.apply_after(120_000, :erlang, :halt, [3, [flush: false]])
 Logger.configure(level: :error)
 # In the test's folder, which goes with the test.
 dir = Path.expand("application-#{System.pid()}")

@@ -96,6 +96,27 @@ defmodule Plausible.Webhooks.InstallTaskTest do
       assert snapshot(root) == before
     end
 
+    test "says how to build the style sheet, and where its source has to be", %{root: root} do
+      {inside, outside} = {"vendor/plausible-webhooks/x/y", "../plausible-webhooks/x/y"}
+
+      assert noted(root, ["--git", "https://example.com/w.git"]) == "then: mix assets.build"
+      assert noted(root, ["--path", inside]) == "then: mix assets.build"
+
+      for path <- [outside, Path.expand(outside, root)],
+          do: assert(noted(root, ["--path", path]) =~ ~r/outside .* then: mix assets.build$/)
+    end
+
+    # The note about the style sheet of an installation in a copy of the folder.
+    defp noted(root, args) do
+      copy = "#{root}-copy"
+      File.rm_rf!(copy)
+      File.cp_r!(root, copy)
+      on_exit(fn -> File.rm_rf!(copy) end)
+      Install.run(["--root", copy, "--yes" | args])
+      [_all, note] = Regex.run(~r"^assets/css/app.css: (.*)$"m, info())
+      note
+    end
+
     test "--git and --ref", %{root: root} do
       Install.run(["--root", root, "--yes", "--git", "https://example.com/w.git", "--ref", "v1"])
       assert read(root, "mix.exs") =~ ~s(git: "https://example.com/w.git")
@@ -108,7 +129,11 @@ defmodule Plausible.Webhooks.InstallTaskTest do
             {["--root", root, "--force"], ~r/not an option.*--force/},
             {["--root", root, "now"], ~r/not an option: now/},
             {["--root", root, "--path", "x", "--git", "y"], ~r/either --path or --git/},
-            {["--root", root, "--ref", "v1"], ~r/--ref goes with --git/}
+            {["--root", root, "--ref", "v1"], ~r/--ref goes with --git/},
+            {["--root", ""], ~r/--root must not be empty/},
+            {["--root", root, "--path", ""], ~r/--path must not be empty/},
+            {["--root", root, "--git", " "], ~r/--git must not be empty/},
+            {["--root", root, "--git", "y", "--ref", ""], ~r/--ref must not be empty/}
           ] do
         assert_raise Mix.Error, why, fn -> Install.run(args) end
       end

@@ -76,6 +76,11 @@ defmodule Mix.Tasks.PlausibleWebhooks.Install do
       {[], [{switch, _value} | _]} -> Mix.raise("not an option, or of another type: #{switch}")
     end
 
+    for {key, value} <- options,
+        is_binary(value),
+        String.trim(value) == "",
+        do: Mix.raise("--#{key} must not be empty")
+
     if options[:path] && options[:git], do: Mix.raise("either --path or --git")
     if options[:ref] && !options[:git], do: Mix.raise("--ref goes with --git")
     options

@@ -216,8 +216,20 @@ defmodule Plausible.Webhooks.Installer.Page do
       kind: :text,
       where: where,
       lines: [line],
-      places: &style_source(&1, theirs, line, offset, mark)
+      places: &style_source(&1, theirs, line, offset, mark),
+      note: style_note(dependency)
     }
+  end
+
+  # A relative path out of Plausible's folder holds only where the two lie as they do here.
+  defp style_note(dependency) do
+    build = "then: mix assets.build"
+
+    if Dependency.to_copy(dependency) == :outside,
+      do:
+        "the source is outside of this folder. A build finds it only where the package lies at " <>
+          "the same place; #{build}",
+      else: build
   end
 
   # `mark` tells the folder that mix.exs names from another one.

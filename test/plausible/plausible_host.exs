@@ -70,6 +70,14 @@ defmodule Plausible.Webhooks.Test.PlausibleHost do
   def guest!(site, role), do: Plausible.Teams.Test.add_guest(site, user: user!(), role: role)
   def team_of(site), do: Plausible.Repo.preload(site, :team).team
 
+  @doc "A connection with the user's session."
+  def logged_in(user) do
+    conn = Plug.Test.init_test_session(Phoenix.ConnTest.build_conn(), %{})
+    conn = %{conn | secret_key_base: PlausibleWeb.Endpoint.config(:secret_key_base)}
+    {:ok, conn: conn} = Plausible.TestUtils.log_in(%{conn: conn, user: user})
+    conn
+  end
+
   def change!(record, fields) do
     record
     |> Plausible.Repo.reload!()
@@ -119,8 +127,19 @@ defmodule Plausible.Webhooks.Test.PlausibleHost do
     goal
   end
 
+  @firefox "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0"
+
   @impl true
-  def track(%{site: site}, name, fields) do
+  def track(context, name, fields) do
+    {status, _dropped?} = ingest(context, name, fields)
+    status
+  end
+
+  @doc """
+  Sends a visitor's event, with the user agent `:agent`. Returns the status, and whether
+  Plausible says that it drops the event.
+  """
+  def ingest(%{site: site}, name, fields) do
     visitor = fields[:visitor] || 1
 
     body = %{
@@ -135,13 +154,13 @@ defmodule Plausible.Webhooks.Test.PlausibleHost do
     }
 
     headers = [
-      {~c"user-agent", ~c"Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0"},
+      {~c"user-agent", to_charlist(fields[:agent] || @firefox)},
       {~c"x-forwarded-for", ~c"82.34.#{div(visitor, 250)}.#{rem(visitor, 250)}"}
     ]
 
     request = {~c"#{url()}/api/event", headers, ~c"text/plain", Jason.encode!(body)}
-    {:ok, {{_version, status, _text}, _headers, _body}} = :httpc.request(:post, request, [timeout: 10_000], [])
-    status
+    {:ok, {{_version, status, _text}, headers, _body}} = :httpc.request(:post, request, [timeout: 10_000], [])
+    {status, {~c"x-plausible-dropped", ~c"1"} in headers}
   end
 
   def url do

@@ -47,21 +47,12 @@ defmodule Plausible.Webhooks.RealTree.PageTest do
 
   # Sends a request with the user's session through the endpoint.
   defp get(path, user) do
-    conn =
-      Phoenix.ConnTest.build_conn()
-      |> Plug.Test.init_test_session(%{})
-      |> session(user)
+    conn = logged_in(user)
 
     try do
       PlausibleWeb.Endpoint.call(%{conn | method: "GET", path_info: String.split(path, "/", trim: true), request_path: path}, []).status
     rescue
       error -> Plug.Exception.status(error)
     end
-  end
-
-  defp session(conn, user) do
-    conn = %{conn | secret_key_base: PlausibleWeb.Endpoint.config(:secret_key_base)}
-    {:ok, conn: conn} = Plausible.TestUtils.log_in(%{conn: conn, user: user})
-    conn
   end
 end

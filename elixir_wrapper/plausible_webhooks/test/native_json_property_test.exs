@@ -39,7 +39,9 @@ defmodule Plausible.Webhooks.NativeJsonPropertyTest do
   test "our decoder reads what jiffy's encoder writes" do
     each_term(4, div(@terms, 4), fn _term, wanted ->
       json = :jiffy |> apply(:encode, [wanted, [:use_nil]]) |> IO.iodata_to_binary()
-      assert {:ok, ^wanted} = Native.decode(json)
+      # jiffy writes -0.0 as 0.0, which a match tells apart from OTP 27 on.
+      assert {:ok, term} = Native.decode(json)
+      assert term == wanted
     end)
   end
 

@@ -13,7 +13,7 @@ defmodule Plausible.Webhooks.Runtime.NativeLibraryTest do
   end
 
   @missing {:error,
-            {:load_failed, 'Failed to load NIF library: \'libcurl.so.4: cannot open ...\''}}
+            {:load_failed, ~c"Failed to load NIF library: 'libcurl.so.4: cannot open ...'"}}
 
   test "a library that loads is no error" do
     assert NativeLibrary.check(Native) == :ok

@@ -343,7 +343,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       |> Enum.map(fn _ ->
         Task.async(fn -> recover(context, context.webhook.id, 0) end)
       end)
-      |> Task.await_many(20_000, 60_000)
+      |> Task.await_many(60_000)
 
     assert Enum.all?(results, &match?({:ok, %{more?: false}}, &1))
     eventually(fn -> done?(context, Enum.map(failed, & &1.id)) end)

@@ -419,7 +419,7 @@ defmodule Mix.Tasks.Compile.WebhooksNativeTest do
       in_fixture(project, fn ->
         1..3
         |> Enum.map(fn _ -> Task.async(fn -> @compiler.run([]) end) end)
-        |> Task.await_many(20_000, 60_000)
+        |> Task.await_many(60_000)
       end)
 
     assert [:noop, :noop, {:ok, []}] = Enum.sort(results)

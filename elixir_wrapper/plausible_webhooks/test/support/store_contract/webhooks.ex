@@ -232,7 +232,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
 
   # --- audit and keys
 
-  shared_test "the audit of a webhook lists its newest entries first", %{store: store} do
+  shared_test "the audit of a webhook lists its newest entries first", store do
     entry = fn at_ms, fields ->
       Map.merge(
         %{site_id: 1, webhook_id: "wh_a", actor: "jane", action: "seen", at_ms: at_ms},
@@ -253,7 +253,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert audit(store, 1, "wh_none", 10) == {:ok, []}
   end
 
-  shared_test "audit entries are deleted a year after the log", %{store: store} do
+  shared_test "audit entries are deleted a year after the log", store do
     year_ms = 365 * 86_400_000
     before_ms = now_ms(store)
     entry = %{site_id: 1, webhook_id: "wh_a", actor: "jane", action: "seen", at_ms: 0}
@@ -266,7 +266,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert audit(store, 1, "wh_a", 10) == {:ok, [kept]}
   end
 
-  shared_test "what the first key has encrypted needs no other", %{store: store} do
+  shared_test "what the first key has encrypted needs no other", store do
     for _ <- 1..3, do: insert!(store)
     assert rekey(store, 10) == {:ok, %{rewritten: 0, left: 0}}
   end

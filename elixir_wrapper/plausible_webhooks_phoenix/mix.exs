@@ -63,7 +63,7 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
     support = Path.expand("#{@core}/test/support", __DIR__)
 
     names =
-      ~w(as_user.ex eventually.ex shared_tests.ex store_contract.ex store_contract scenarios.ex scenarios test_host.ex
+      ~w(as_user.ex eventually.ex instance_case.ex observer.ex switch_store.ex shared_tests.ex store_contract.ex store_contract scenarios.ex scenarios test_host.ex
          http_receiver.ex json_schema.ex peer.ex)
 
     shared = for name <- names, do: Path.join(support, name)

@@ -86,12 +86,16 @@ defmodule Demo.Sites do
 
   defp unique(list, key, where) do
     values = Enum.map(list, & &1[key])
-    for value <- values -- Enum.uniq(values), do: invalid(where, "#{key} #{value} is there twice")
+
+    with [value | _others] <- values -- Enum.uniq(values),
+         do: invalid(where, "#{key} #{value} is there twice")
   end
 
   defp object(%{} = object, fields, where) do
     known = Enum.map(fields, fn {key, _field} -> "#{key}" end)
-    for key <- Map.keys(object) -- known, do: invalid("#{where}.#{key}", "is not a field")
+
+    with [key | _others] <- Map.keys(object) -- known,
+         do: invalid("#{where}.#{key}", "is not a field")
 
     Map.new(fields, fn {key, {type, default}} ->
       case {object["#{key}"], default} do

@@ -179,7 +179,9 @@ defmodule Plausible.Webhooks.BackpressureTest do
         eventually(fn -> match?({:ok, %{delivered: ^kept}}, API.queue(context.name)) end, 60_000)
       end)
 
-      assert %{dropped: ^dropped, refused: 0, outbox: 0, journal: 0} = API.stats(context.name)
+      # The last results leave the journal a moment after they are in the table.
+      eventually(fn -> match?(%{outbox: 0, journal: 0}, API.stats(context.name)) end)
+      assert %{dropped: ^dropped, refused: 0} = API.stats(context.name)
     end
   end
 
@@ -199,7 +201,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
     report("the pool is exhausted", times, "")
     assert percentile(times, 50) < @p50_us
     assert percentile(times, 99) < @p99_us
-    Task.await_many(busy, 15_000)
+    Task.await_many(busy, 60_000)
     eventually(fn -> MapSet.size(HttpReceiver.ids(context.receiver)) == 1_510 end, 30_000)
     assert %{dropped: 0} = API.stats(context.name)
   end

@@ -139,18 +139,16 @@ defmodule Plausible.Webhooks.StoreEctoClockTest do
       assert_close(seen.inserted_at_ms, now(right))
 
       :ok =
-        Store.put_alert_state(node, %{
-          webhook_id: webhook.id,
-          kind: :spike,
-          state: :firing,
-          alert_id: "alr_1",
-          visitors: 512,
-          threshold: 300,
-          seen_at_ms: nil,
-          calm_since_ms: nil,
-          changed_at_ms: now(node) - 1_000,
-          notified_at_ms: now(node)
-        })
+        Store.put_alert_state(
+          node,
+          an_alert(
+            webhook_id: webhook.id,
+            state: :firing,
+            alert_id: "alr_1",
+            changed_at_ms: now(node) - 1_000,
+            notified_at_ms: now(node)
+          )
+        )
 
       assert {:ok, [state]} = Store.alert_states(opposite, [webhook.id])
       assert_close(state.changed_at_ms, now(opposite) - 1_000)

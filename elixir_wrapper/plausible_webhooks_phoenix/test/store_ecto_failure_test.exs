@@ -45,20 +45,7 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       waiting: [[webhook.id]],
       prune: [1, 10],
       alert_states: [[webhook.id]],
-      put_alert_state: [
-        %{
-          webhook_id: webhook.id,
-          kind: :drop,
-          state: :armed,
-          alert_id: nil,
-          visitors: 512,
-          threshold: 300,
-          seen_at_ms: nil,
-          calm_since_ms: nil,
-          changed_at_ms: 1,
-          notified_at_ms: nil
-        }
-      ]
+      put_alert_state: [an_alert(webhook_id: webhook.id, kind: :drop)]
     ]
   end
 

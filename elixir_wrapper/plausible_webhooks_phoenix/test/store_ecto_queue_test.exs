@@ -2,46 +2,7 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
   # Several nodes on one table at the same time.
   use Plausible.Webhooks.Test.StoreCase, async: true
 
-  defp owners(store),
-    do: Map.new(sql!(store, "SELECT id, owner FROM PREFIX.webhook_deliveries"), &List.to_tuple/1)
-
-  # Claims until there is nothing, at least so often.
-  defp claim_all(store, owner, limit, empty_max \\ 3, taken \\ []) do
-    case Store.claim(store, owner, limit) do
-      {:ok, []} when empty_max == 0 -> taken
-      {:ok, []} -> claim_all(store, owner, limit, empty_max - 1, taken)
-      {:ok, claimed} -> claim_all(store, owner, limit, empty_max, taken ++ ids(claimed))
-    end
-  end
-
   describe "claims at the same time" do
-    test "of two and of eight never share, and leave nothing" do
-      for {claimers, limit} <- [{2, 3}, {2, 250}, {8, 1}, {8, 17}] do
-        store = open!()
-        now_ms = Store.now_ms(store)
-
-        deliveries =
-          for i <- 1..400 do
-            case rem(i, 4) do
-              0 -> a_delivery(state: :parked, owner: nil, next_at_ms: now_ms - i)
-              1 -> a_delivery(owner: "dead", next_at_ms: i)
-              2 -> a_delivery(owner: nil)
-              3 -> a_delivery(owner: "dead too")
-            end
-          end
-
-        :ok = Store.accept(store, deliveries)
-        names = for i <- 1..claimers, do: "node_#{i}"
-        for name <- names, do: :ok = Store.heartbeat(store, name, 600_000)
-        taken = at_once(for name <- names, do: fn -> claim_all(store, name, limit) end)
-
-        assert taken |> Enum.concat() |> Enum.sort() == Enum.sort(ids(deliveries))
-        # Everybody has what the table says.
-        owners = owners(store)
-        for {name, ids} <- Enum.zip(names, taken), id <- ids, do: assert(owners[id] == name)
-      end
-    end
-
     test "go on while others are being accepted, recorded and released" do
       store = open!()
       names = for i <- 1..4, do: "node_#{i}"
@@ -281,24 +242,5 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
 
     for table <- ["bodies", "attempts"],
         do: assert(sql!(store, String.replace(orphans, "TABLE", table)) == [[0]])
-  end
-
-  test "the same deliveries accepted by several at once are there once" do
-    before = deadlocks()
-
-    for _ <- 1..5 do
-      store = open!()
-      deliveries = for i <- 1..900, do: a_delivery(owner: "owner #{rem(i, 3)}")
-
-      results =
-        at_once(for _ <- 1..6, do: fn -> Store.accept(store, Enum.shuffle(deliveries)) end)
-
-      assert Enum.uniq(results) == [:ok]
-      assert {:ok, %{pending: 900}} = Store.counts(store)
-      assert sql!(store, "SELECT count(*) FROM PREFIX.webhook_bodies") == [[900]]
-    end
-
-    Process.sleep(1_100)
-    assert deadlocks() - before <= 1
   end
 end

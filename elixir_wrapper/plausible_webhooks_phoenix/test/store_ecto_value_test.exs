@@ -155,41 +155,19 @@ defmodule Plausible.Webhooks.StoreEctoValueTest do
         assert {:ok, stored} = Store.update_webhook(store, %{webhook | name: bytes <> "!"})
         assert Store.get_webhook(store, webhook.id) == {:ok, stored}
 
-        state = %{
-          webhook_id: webhook.id,
-          kind: :drop,
-          state: :firing,
-          alert_id: bytes,
-          visitors: 512,
-          threshold: 300,
-          seen_at_ms: nil,
-          calm_since_ms: nil,
-          changed_at_ms: 1,
-          notified_at_ms: 2
-        }
+        state =
+          an_alert(
+            webhook_id: webhook.id,
+            kind: :drop,
+            state: :firing,
+            alert_id: bytes,
+            notified_at_ms: 2
+          )
 
         :ok = Store.put_alert_state(store, state)
         assert Store.alert_states(store, [webhook.id]) == {:ok, [state]}
         :ok = Store.delete_webhook(store, i, webhook.id)
       end
-    end
-
-    test "of the greatest size are taken" do
-      store = open!()
-      # 40 MiB in one batch: several statements, one transaction.
-      deliveries = for _ <- 1..40, do: a_delivery(body: :crypto.strong_rand_bytes(1_048_576))
-      :ok = Store.accept(store, deliveries)
-
-      for delivery <- Enum.take_random(deliveries, 3),
-          do: assert(Store.get_delivery(store, delivery.id) == {:ok, delivery})
-
-      attempts =
-        for d <- deliveries,
-            do: an_attempt(d, response_body: :crypto.strong_rand_bytes(1_048_576))
-
-      :ok = Store.record(store, attempts)
-      assert {:ok, %{delivered: 40}} = Store.counts(store)
-      assert Store.attempts(store, hd(deliveries).id) == {:ok, [hd(attempts)]}
     end
   end
 
@@ -282,44 +260,6 @@ defmodule Plausible.Webhooks.StoreEctoValueTest do
       end
 
       assert Store.get_delivery(store, delivery.id) == {:ok, delivery}
-    end
-  end
-
-  test "no more webhooks than a site may have, however many are added at once" do
-    for {max, tries} <- [{1, 8}, {5, 12}, {20, 30}] do
-      store = open!(webhooks_per_site_max: max)
-
-      # Of one site, of another at the same time, and one twice.
-      twice = a_webhook(site_id: 3)
-
-      results =
-        at_once(
-          for(
-            _ <- 1..tries,
-            do: fn -> {1, Store.insert_webhook(store, a_webhook(site_id: 1))} end
-          ) ++
-            for(
-              _ <- 1..tries,
-              do: fn -> {2, Store.insert_webhook(store, a_webhook(site_id: 2))} end
-            ) ++
-            for(_ <- 1..3, do: fn -> {3, Store.insert_webhook(store, twice)} end)
-        )
-
-      for site_id <- [1, 2] do
-        assert {:ok, webhooks} = Store.list_webhooks(store, site_id)
-        assert length(webhooks) == max
-        results = for {^site_id, result} <- results, do: result
-        assert Enum.count(results, &(&1 == :ok)) == max
-        assert Enum.count(results, &(&1 == {:error, :limit_reached})) == tries - max
-      end
-
-      assert {:ok, [_]} = Store.list_webhooks(store, 3)
-      assert Enum.count(results, &(&1 == {3, :ok})) == 1
-      # Where one goes another may come.
-      {:ok, [first | _]} = Store.list_webhooks(store, 1)
-      :ok = Store.delete_webhook(store, 1, first.id)
-      assert Store.insert_webhook(store, a_webhook(site_id: 1)) == :ok
-      assert Store.insert_webhook(store, a_webhook(site_id: 1)) == {:error, :limit_reached}
     end
   end
 end

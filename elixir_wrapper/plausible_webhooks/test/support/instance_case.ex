@@ -34,6 +34,12 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
   end
 
   setup context do
+    given = given()
+    if options = context[:start], do: start_with_webhook!(given, options), else: given
+  end
+
+  @doc "What a test has before it starts an instance: its name, a host, a receiver."
+  def given do
     dir =
       Path.join(
         System.tmp_dir!(),
@@ -49,7 +55,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
     keeper = start_supervised!({Agent, fn -> {TestHost.new(test), SwitchStore.new()} end})
     {host, switch} = Agent.get(keeper, & &1)
 
-    given = %{
+    %{
       dir: dir,
       name: :"webhooks_#{System.unique_integer([:positive])}",
       user: :owner,
@@ -58,8 +64,6 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
       host: host,
       switch: switch
     }
-
-    if options = context[:start], do: start_with_webhook!(given, options), else: given
   end
 
   defp start_with_webhook!(context, options) do

@@ -15,8 +15,7 @@ defmodule Plausible.Webhooks.Test.PageCase do
 
   import Phoenix.ConnTest, only: [build_conn: 0]
   import Phoenix.LiveViewTest
-
-  alias Plausible.Webhooks.Test.StoreCase
+  import Plausible.Webhooks.Test.Eventually
 
   @endpoint Demo.Web.Endpoint
 
@@ -79,7 +78,7 @@ defmodule Plausible.Webhooks.Test.PageCase do
 
   @doc "Waits until the page shows it, coming by itself."
   def shows!(view, text) do
-    StoreCase.eventually(fn -> render(view) =~ text end)
+    eventually(fn -> render(view) =~ text end)
     render(view)
   end
 

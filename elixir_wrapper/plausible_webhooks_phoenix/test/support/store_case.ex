@@ -5,6 +5,8 @@ defmodule Plausible.Webhooks.Test.StoreCase do
 
   use ExUnit.CaseTemplate
 
+  import Plausible.Webhooks.Test.Eventually
+
   alias Plausible.Webhooks.Store
   alias Plausible.Webhooks.Test.{Postgres, Repo}
   alias Plausible.Webhooks.Vault
@@ -28,6 +30,7 @@ defmodule Plausible.Webhooks.Test.StoreCase do
           a_webhook: 1,
           a_delivery: 0,
           a_delivery: 1,
+          an_alert: 1,
           an_attempt: 1,
           an_attempt: 2,
           failed: 2,
@@ -35,7 +38,7 @@ defmodule Plausible.Webhooks.Test.StoreCase do
           at_once: 1
         ]
 
-      import Plausible.Webhooks.Test.StoreCase
+      import Plausible.Webhooks.Test.{Eventually, StoreCase}
       alias Plausible.Webhooks.Store.Ecto, as: Store
       alias Plausible.Webhooks.Test.Repo
     end
@@ -77,16 +80,9 @@ defmodule Plausible.Webhooks.Test.StoreCase do
     options = Keyword.merge(connect ++ [name: nil, log: false, pool_size: 1], options)
     repo = start_supervised!({Repo, options}, id: make_ref())
     Repo.put_dynamic_repo(repo)
-    connected!(500)
+    # A pool that gives up soon gives up while it connects, too.
+    eventually(fn -> match?({:ok, _result}, Repo.query("SELECT 1")) end)
     repo
-  end
-
-  # A pool that gives up soon gives up while it connects, too.
-  defp connected!(left) do
-    case Repo.query("SELECT 1") do
-      {:ok, _result} -> :ok
-      {:error, _reason} when left > 0 -> Process.sleep(20) && connected!(left - 1)
-    end
   end
 
   @doc "A store with these options, in a schema of its own unless they name one."
@@ -179,36 +175,14 @@ defmodule Plausible.Webhooks.Test.StoreCase do
     if end_by == :wait, do: task_or_result, else: Task.await(task_or_result, 60_000)
   end
 
-  defp waits_for(blocker, left \\ 500) do
+  defp waits_for(blocker) do
     sql = "SELECT pid FROM pg_stat_activity WHERE $1::integer = ANY(pg_blocking_pids(pid))"
-
-    case Repo.query!(sql, [blocker]).rows do
-      [[pid] | _] -> pid
-      [] when left > 0 -> Process.sleep(10) && waits_for(blocker, left - 1)
-    end
+    eventually(fn -> List.first(Repo.query!(sql, [blocker]).rows) end) |> hd()
   end
 
   @doc "Ends a server process; what it was doing is not waited for."
   def terminate(pid) do
     [[true]] = Repo.query!("SELECT pg_terminate_backend($1)", [pid]).rows
     :wait
-  end
-
-  @doc "Tries until `fun` is true; what it said then."
-  def eventually(fun, timeout_ms \\ 20_000),
-    do: try_until(fun, System.monotonic_time(:millisecond) + timeout_ms)
-
-  defp try_until(fun, deadline) do
-    cond do
-      result = fun.() ->
-        result
-
-      System.monotonic_time(:millisecond) >= deadline ->
-        ExUnit.Assertions.flunk("it did not happen in time")
-
-      true ->
-        Process.sleep(10)
-        try_until(fun, deadline)
-    end
   end
 end

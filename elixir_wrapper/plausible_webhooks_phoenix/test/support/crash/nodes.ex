@@ -59,7 +59,7 @@ defmodule Plausible.Webhooks.Test.Crash.Nodes do
 
     %{
       faults: Enum.frequencies(faults),
-      taken_over: watches |> Task.await_many(120_000, 60_000) |> Enum.reject(&is_nil/1),
+      taken_over: watches |> Task.await_many(120_000) |> Enum.reject(&is_nil/1),
       clear_ms: clear_ms,
       vms: vms
     }

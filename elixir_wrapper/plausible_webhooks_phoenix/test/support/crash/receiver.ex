@@ -1,7 +1,6 @@
 defmodule Plausible.Webhooks.Test.Crash.Receiver do
   @moduledoc false
-  # Where the deliveries go: a real HTTP/1.1 server on a loopback address that keeps
-  # connections alive and accounts for every request without keeping it, so that a
+  # Where the deliveries go: it accounts for every request without keeping it, so that a
   # million of them fit.
   #
   # What is on the path `/hook` is answered with 200, now and then late or with 503;
@@ -13,22 +12,29 @@ defmodule Plausible.Webhooks.Test.Crash.Receiver do
   #   {:conflict, text}  what must not be: see conflicts/1
   #   {:requests, count}  {:unverified, count}
 
-  use GenServer
+  import ExUnit.Callbacks, only: [start_supervised!: 2]
 
-  defstruct [:pid, :url, :table]
+  alias Plausible.Webhooks.Test.HttpReceiver
+
+  defstruct [:url, :table]
 
   @type t :: %__MODULE__{}
-
-  @accepting 4
-  @idle_ms 60_000
 
   # One in so many is answered late, or with 503.
   @late_one_in 25
   @failed_one_in 25
   @late_ms 30..250
 
-  def start_link(secret), do: GenServer.start_link(__MODULE__, secret)
-  def of(pid), do: GenServer.call(pid, :receiver, 60_000)
+  @doc "Starts it for the calling test. It knows the secret of all webhooks."
+  @spec start!(String.t()) :: t()
+  def start!("whsec_" <> secret) do
+    http = HttpReceiver.of(start_supervised!({HttpReceiver, keep: false}, id: __MODULE__))
+    table = :ets.new(__MODULE__, [:public, :set, write_concurrency: true])
+    :ets.insert(table, [{:requests, 0}, {:unverified, 0}])
+    key = Base.decode64!(secret)
+    for path <- ["/hook", "/bad"], do: HttpReceiver.script(http, path, [&answer(table, key, &1)])
+    %__MODULE__{url: HttpReceiver.url(http, ""), table: table}
+  end
 
   @spec requests(t()) :: non_neg_integer()
   def requests(receiver), do: :ets.lookup_element(receiver.table, :requests, 2)
@@ -69,94 +75,11 @@ defmodule Plausible.Webhooks.Test.Crash.Receiver do
       else: conflicts
   end
 
-  # --- the process
-
-  @impl true
-  def init("whsec_" <> secret) do
-    {:ok, listener} =
-      :gen_tcp.listen(0, [
-        :binary,
-        ip: {127, 0, 0, 1},
-        active: false,
-        reuseaddr: true,
-        nodelay: true,
-        backlog: 1_024
-      ])
-
-    {:ok, port} = :inet.port(listener)
-    table = :ets.new(__MODULE__, [:public, :set, write_concurrency: true])
-    :ets.insert(table, [{:requests, 0}, {:unverified, 0}])
-    receiver = %__MODULE__{pid: self(), url: "http://127.0.0.1:#{port}", table: table}
-    state = %{receiver: receiver, listener: listener, key: Base.decode64!(secret)}
-    for _ <- 1..@accepting, do: spawn_link(fn -> accept(state) end)
-    {:ok, state}
-  end
-
-  @impl true
-  def handle_call(:receiver, _from, state), do: {:reply, state.receiver, state}
-
-  defp accept(state) do
-    case :gen_tcp.accept(state.listener) do
-      {:ok, socket} ->
-        # Its connection is this process's; the next one is somebody else's.
-        spawn_link(fn -> accept(state) end)
-        serve(socket, state, "")
-
-      {:error, _closed_or_worse} ->
-        :ok
-    end
-  end
-
-  defp serve(socket, state, buffer) do
-    case read(socket, buffer) do
-      {:ok, head, body, rest} ->
-        case :gen_tcp.send(socket, answer(state, head, body)) do
-          :ok -> serve(socket, state, rest)
-          {:error, _reason} -> :gen_tcp.close(socket)
-        end
-
-      {:error, _reason} ->
-        :gen_tcp.close(socket)
-    end
-  end
-
-  defp read(socket, buffer) do
-    case :binary.split(buffer, "\r\n\r\n") do
-      [head, rest] ->
-        head = parse(head)
-        read_body(socket, head, rest, String.to_integer(head["content-length"]))
-
-      [_partial] ->
-        with {:ok, more} <- :gen_tcp.recv(socket, 0, @idle_ms), do: read(socket, buffer <> more)
-    end
-  end
-
-  defp read_body(_socket, head, buffer, length) when byte_size(buffer) >= length do
-    <<body::binary-size(length), rest::binary>> = buffer
-    {:ok, head, body, rest}
-  end
-
-  defp read_body(socket, head, buffer, length) do
-    with {:ok, more} <- :gen_tcp.recv(socket, 0, @idle_ms),
-         do: read_body(socket, head, buffer <> more, length)
-  end
-
-  defp parse(head) do
-    [line | lines] = :binary.split(head, "\r\n", [:global])
-    ["POST", path, _version] = :binary.split(line, " ", [:global])
-
-    for line <- lines, into: %{path: path} do
-      [name, value] = :binary.split(line, ": ")
-      {String.downcase(name), value}
-    end
-  end
-
   # --- accounting
 
-  defp answer(state, %{"webhook-id" => id, path: path} = head, body) do
-    %{table: table} = state.receiver
+  defp answer(table, key, %{path: path, headers: %{"webhook-id" => id} = headers, body: body}) do
     :ets.update_counter(table, :requests, 1)
-    unless verified?(state, head, body), do: :ets.update_counter(table, :unverified, 1)
+    unless verified?(key, headers, body), do: :ets.update_counter(table, :unverified, 1)
     hash = :erlang.md5(body)
     now_ms = System.monotonic_time(:millisecond)
 
@@ -177,7 +100,7 @@ defmodule Plausible.Webhooks.Test.Crash.Receiver do
 
     status = status(path)
     if status == 200, do: :ets.update_counter(table, {:id, id}, {4, 1})
-    "HTTP/1.1 #{status} Answer\r\ncontent-length: 0\r\n\r\n"
+    status
   end
 
   defp conflict(table, text), do: :ets.insert(table, {{:conflict, text}})
@@ -190,12 +113,12 @@ defmodule Plausible.Webhooks.Test.Crash.Receiver do
   end
 
   # Without a look at the time: some senders' clocks are wrong on purpose.
-  defp verified?(%{key: key}, %{"webhook-id" => id, "webhook-timestamp" => at} = head, body) do
+  defp verified?(key, %{"webhook-id" => id, "webhook-timestamp" => at} = headers, body) do
     mac = :crypto.mac(:hmac, :sha256, key, [id, ?., at, ?., body])
-    head["webhook-signature"] == "v1," <> Base.encode64(mac)
+    headers["webhook-signature"] == "v1," <> Base.encode64(mac)
   end
 
-  defp verified?(_state, _head, _body), do: false
+  defp verified?(_key, _headers, _body), do: false
 
   @doc "What a body is about."
   @spec number(binary()) :: String.t()

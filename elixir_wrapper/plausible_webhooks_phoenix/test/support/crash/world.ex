@@ -42,7 +42,7 @@ defmodule Plausible.Webhooks.Test.Crash.World do
     cluster = cluster(options[:server])
     prefix = "crash #{System.unique_integer([:positive])}"
     {:ok, secret} = Native.generate_secret()
-    receiver = Receiver.of(start_supervised!({Receiver, secret}, id: Receiver))
+    receiver = Receiver.start!(secret)
     dir = options[:dir]
 
     sql = start_supervised!({Postgrex, connect(cluster)}, id: Postgrex)

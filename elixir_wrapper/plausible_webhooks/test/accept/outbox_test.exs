@@ -33,6 +33,24 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     assert %{pushed: 1_200, accepted: 1_200, dropped: 0} = Plausible.Webhooks.stats(context.name)
   end
 
+  test "sites take turns: a flood delays its own site only", context do
+    context = start!(context)
+    [flood, other] = for site <- [1, 2], do: %{id: "wh_none", site_id: site}
+    outbox = Instance.process(context.instance, :outbox)
+    :sys.suspend(outbox)
+    Outbox.push(context.instance, deliveries(flood, 1_200))
+    late = deliveries(other, 20)
+    Outbox.push(context.instance, late)
+    first = Outbox.take(context.instance)
+    assert Enum.all?(late, fn late -> Enum.any?(first, &(elem(&1, 1).id == late.id)) end)
+    # What comes while the table is worked off has its turn at once, too.
+    [latest] = deliveries(other, 1)
+    Outbox.push(context.instance, [latest])
+    assert Enum.any?(Outbox.take(context.instance), &(elem(&1, 1).id == latest.id))
+    :sys.resume(outbox)
+    eventually(fn -> Outbox.size(context.instance) == 0 end)
+  end
+
   test "a batch to many webhooks costs one reading of them, and later none", context do
     context = start!(context, webhooks_per_site_max: 100)
     webhooks = for n <- 1..60, do: webhook!(context, "/hook#{n}")
@@ -168,7 +186,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     # One that was given up leaves nothing behind.
     theirs = deliveries(context.webhook, 1) |> of_site(3)
     assert {:error, :timeout} = Outbox.accept(context.instance, theirs, 50)
-    assert [{3, 0, 0}] = :ets.lookup(context.instance.tables.shares, 3)
+    assert [{3, 0, 0, _round}] = :ets.lookup(context.instance.tables.shares, 3)
     SwitchStore.set(context.switch, :on)
   end
 

@@ -15,7 +15,8 @@ defmodule Plausible.Webhooks.Accept.Outbox do
 
   A site may use four times what is left free. One site alone gets four fifths of the
   table, several that flood it share it evenly, and there is always room for sites that send
-  little.
+  little. Sites take turns: a row's key begins with the round in which its site is served, so
+  the first rows of the table are one of each site, and a flood delays its own site only.
   """
 
   @behaviour Plausible.Webhooks.Store.BatchWriter
@@ -100,7 +101,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
       {:error, :stopped}
     else
       alias = :erlang.alias()
-      keys = Enum.map(deliveries, fn _delivery -> key() end)
+      keys = Enum.flat_map(deliveries, &keys(instance, &1.site_id, 1))
       enqueue(instance, Enum.zip_with(keys, deliveries, &{&1, &2, alias, false}))
       deadline = System.monotonic_time(:millisecond) + timeout_ms
       result = await(keys, alias, deadline, :ok)
@@ -127,7 +128,8 @@ defmodule Plausible.Webhooks.Accept.Outbox do
 
   defp offer_some(instance, [%Delivery{site_id: site_id} | _] = deliveries) do
     {kept, dropped} = fitting(deliveries, room(instance, site_id))
-    enqueue(instance, Enum.map(kept, &{key(), &1, nil, false}))
+    rows = Enum.zip_with(keys(instance, site_id, length(kept)), kept, &{&1, &2, nil, false})
+    enqueue(instance, rows)
     Instance.count(instance, :pushed, length(kept))
     if dropped != [], do: Observers.dropped(instance, why_full(instance), length(dropped))
     dropped
@@ -142,7 +144,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
 
     {held, bytes_held} =
       case :ets.lookup(instance.tables.shares, site_id) do
-        [{_site_id, held, bytes_held}] -> {held, bytes_held}
+        [{_site_id, held, bytes_held, _round}] -> {held, bytes_held}
         [] -> {0, 0}
       end
 
@@ -167,7 +169,16 @@ defmodule Plausible.Webhooks.Accept.Outbox do
     {manual ++ kept, dropped}
   end
 
-  defp key, do: :erlang.unique_integer([:monotonic])
+  # The rounds that come after the site's last one, and not before the round that is served.
+  defp keys(_instance, _site_id, 0), do: []
+
+  defp keys(%Instance{tables: %{shares: shares}} = instance, site_id, count) do
+    served = Instance.gauge(instance, :outbox_round)
+    # The first change only raises the site's round to the one that is served.
+    changes = [{4, -1, served - 1, served - 1}, {4, count + 1}]
+    [_raised, last] = :ets.update_counter(shares, site_id, changes, {site_id, 0, 0, served})
+    for round <- (last - count + 1)..last, do: {round, :erlang.unique_integer([:monotonic])}
+  end
 
   defp enqueue(_instance, []), do: :ok
 
@@ -182,7 +193,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
       bytes = sign * bytes(rows)
       Instance.add_gauge(instance, :outbox_bytes, bytes)
       change = [{2, sign * length(rows)}, {3, bytes}]
-      :ets.update_counter(shares, site_id, change, {site_id, 0, 0})
+      :ets.update_counter(shares, site_id, change, {site_id, 0, 0, 0})
     end
   end
 
@@ -229,7 +240,8 @@ defmodule Plausible.Webhooks.Accept.Outbox do
         :ets.delete_all_objects(instance.tables.shares)
         []
 
-      {rows, _continuation} ->
+      {[{{round, _number}, _, _, _} | _] = rows, _continuation} ->
+        Instance.put_gauge(instance, :outbox_round, round)
         at_most_bytes(rows, 0, [])
     end
   end

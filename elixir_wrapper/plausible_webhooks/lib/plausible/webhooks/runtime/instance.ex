@@ -7,14 +7,15 @@ defmodule Plausible.Webhooks.Runtime.Instance do
   # in half the time of a tuple. The tables belong to the top supervisor: what is queued in them
   # outlives every process that works on it.
   #
-  #   queue    {key, delivery, reply_to, in_doubt}  deliveries that are not known to be
+  #   queue    {{round, number}, delivery, reply_to, in_doubt}  deliveries that are not known to be
   #            committed (Outbox)
   #   journal  {key, attempt, time_offset_ms}  attempts not recorded yet (Recorder)
   #   meta     the open store, the engine in charge and former owners (Owners), which webhooks
   #            are failing (Health), what was dropped (Observers)
   #   waiters  {delivery_id, alias}       who waits for an attempt (test sends)
   #   rates    {key, count}               windows of rate limits
-  #   shares   {site_id, count, bytes}    about how much of the queue each site has
+  #   shares   {site_id, count, bytes, round}  about how much of the queue each site has, and
+  #            the round in which its last delivery is taken
 
   @type name :: atom()
   @type t :: %__MODULE__{}
@@ -23,7 +24,14 @@ defmodule Plausible.Webhooks.Runtime.Instance do
 
   @processes ~w(supervisor tasks store observers health recorder engine outbox directory inbox
                 sweeper evaluator)a
-  @flags %{outbox_awake: 1, recorder_awake: 2, closed: 3, notices: 4, outbox_bytes: 5}
+  @flags %{
+    outbox_awake: 1,
+    recorder_awake: 2,
+    closed: 3,
+    notices: 4,
+    outbox_bytes: 5,
+    outbox_round: 6
+  }
   @counters %{
     pushed: 1,
     accepted: 2,

@@ -3,8 +3,8 @@ defmodule Plausible.Webhooks.Store.BatchWriter do
   # A process that writes the rows of a table to the store in batches: the Outbox what is
   # to be accepted, the Recorder what is to be recorded.
   #
-  # The table is an ordered set whose first column is a unique, growing integer. It belongs
-  # to the supervisor, so that rows outlive this process. Who inserts rows calls `wake/2`.
+  # The table is an ordered set, from whose beginning rows are taken. It belongs to the
+  # supervisor, so that rows outlive this process. Who inserts rows calls `wake/2`.
   # The writer takes a batch, writes it, and takes the next one. When the store fails it
   # tries again with growing pauses. At a stop that is wanted it goes on until the table is
   # empty or the time is over.
@@ -52,7 +52,10 @@ defmodule Plausible.Webhooks.Store.BatchWriter do
     :ok
   end
 
-  @doc "Waits until everything that was inserted before is written."
+  @doc """
+  Waits until everything that was inserted before is written. The keys of the table must be
+  unique, growing integers.
+  """
   @spec flush(Instance.t(), writer(), timeout()) :: :ok | {:error, :timeout | :not_running}
   def flush(instance, %{part: part}, timeout_ms) do
     GenServer.call(Instance.process(instance, part), {:flush, timeout_ms}, timeout_ms + 1_000)

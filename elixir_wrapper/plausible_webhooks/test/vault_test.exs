@@ -155,6 +155,15 @@ defmodule Plausible.Webhooks.VaultTest do
     test "one is made for its owner's eyes only, and read again", %{path: path, folder: folder} do
       assert {:ok, made} = Vault.create_file(path)
       assert (File.stat!(path).mode &&& 0o777) == 0o600
+
+      load = fn ->
+        ExUnit.CaptureLog.capture_log(fn -> {:ok, ^made} = Vault.load_file(path) end)
+      end
+
+      refute load.() =~ path
+      File.chmod!(path, 0o640)
+      assert load.() =~ "others than its owner can use the key file #{path}"
+      File.chmod!(path, 0o600)
       assert File.ls!(folder) == ["key"]
       assert {:ok, loaded} = Vault.load_file(path)
       assert Vault.decrypt(loaded, Vault.encrypt(made, "s", "c"), "c") == {:ok, "s"}

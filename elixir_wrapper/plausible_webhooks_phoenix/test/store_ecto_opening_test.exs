@@ -264,7 +264,7 @@ defmodule Plausible.Webhooks.StoreEctoOpeningTest do
         # The store itself does not let a transaction of ours be around it.
         change = fn ->
           newer = %{webhook | name: "newer", url: "https://n.example/"}
-          Store.Webhooks.update(store, newer)
+          Store.Webhooks.update_webhook(store, newer)
         end
 
         rekey = fn -> Store.rekey(newest, 10) end
@@ -277,6 +277,19 @@ defmodule Plausible.Webhooks.StoreEctoOpeningTest do
         ])
       end
     end
+  end
+
+  test "a key file is made for new tables, and never for those that hold something" do
+    prefix = migrated()
+    folder = Path.join(System.tmp_dir!(), "webhooks_key_#{System.unique_integer([:positive])}")
+    on_exit(fn -> File.rm_rf!(folder) end)
+    file = Path.join(folder, "webhooks.key")
+    store = open!(prefix: prefix, vault: {:file, file})
+    assert {:ok, vault} = Vault.load_file(file)
+    assert vault == store.vault
+    File.rm!(file)
+    assert open(prefix: prefix, vault: {:file, file}) == {:error, {:key_file, file, :enoent}}
+    refute File.exists?(file)
   end
 
   test "what a fast clock has parked is due no later than the longest wait" do

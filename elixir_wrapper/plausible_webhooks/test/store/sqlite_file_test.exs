@@ -448,6 +448,13 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
 
       stop(options)
 
+      # Also where the instance names the file.
+      gone = path <> ".gone"
+      named = Keyword.put(options, :vault, {:file, gone})
+      assert start(named) == {:error, {:key_file, gone, :enoent}}
+      refute File.exists?(gone)
+      stop(named)
+
       File.write!(path <> ".key", "nonsense")
       assert start(options) == {:error, {:key_file, path <> ".key", {:invalid_key, 1}}}
     end

@@ -11,6 +11,8 @@ defmodule Plausible.Webhooks.Attempt do
     * `state` - what the delivery is from now on: `:delivered`; `:pending` (the
       engine itself tries again at `next_at_ms`); `:parked` (it left the engine,
       the store brings it back at `next_at_ms`); `:failed`; `:cancelled`.
+    * `schedule_from` - what `schedule_from` of its delivery is from now on. It grows when an
+      attempt costs no retry: the receiver wants fewer requests, or a kept connection ended.
     * `status` - the HTTP status, `nil` when there was none.
     * `error` - `nil` when the receiver answered 2xx; otherwise a class such as
       `:http_status`, `:redirect`, `:gone`, `:dns_error`, `:dns_timeout`,
@@ -41,6 +43,7 @@ defmodule Plausible.Webhooks.Attempt do
           delivery_id: String.t(),
           webhook_id: String.t(),
           number: non_neg_integer(),
+          schedule_from: non_neg_integer(),
           state: Plausible.Webhooks.Delivery.state(),
           status: non_neg_integer() | nil,
           error: atom() | nil,
@@ -82,6 +85,7 @@ defmodule Plausible.Webhooks.Attempt do
     :owner,
     :site_id,
     :destination,
+    schedule_from: 0,
     response_body: "",
     response_truncated: false,
     gone: false

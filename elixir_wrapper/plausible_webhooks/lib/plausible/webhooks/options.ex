@@ -19,6 +19,9 @@ defmodule Plausible.Webhooks.Options do
     {:response_header_bytes_max, 65_536, {1_024, 1_048_576},
      "an answer with larger headers is refused"},
     {:response_body_bytes_max, 16_384, {0, 1_048_576}, "how much of an answer is kept"},
+    {:answer_bytes_per_day, 268_435_456, {0, 68_719_476_736},
+     "how much of the answers to a site's webhooks this node keeps in the log; what comes " <>
+       "too fast is left out"},
     {:lane_in_flight_max, 8, {1, 1_024}, "requests at the same time to one webhook"},
     {:lane_rate_per_s, 50, {1, 100_000}, "requests per second to one webhook"},
     {:destination_in_flight_max, 64, {1, 4_096},
@@ -92,7 +95,7 @@ defmodule Plausible.Webhooks.Options do
       instance needs another name and another database.
     * `:vault` - what encrypts the secrets in the store: a list of keys, newest first (32 bytes
       each, raw or in Base64); `{:file, path}`, a key file that is created with its folder if
-      it does not exist; or a `Plausible.Webhooks.Vault`. Default `nil`, for a store that has
+      it does not exist and the database holds nothing encrypted; or a `Plausible.Webhooks.Vault`. Default `nil`, for a store that has
       its own.
     * `:policy` - which destinations are allowed: `%{https_only: true, allow: []}` or a part
       of it. `allow` lists destinations that are allowed besides public ones, up to 256:
@@ -151,15 +154,10 @@ defmodule Plausible.Webhooks.Options do
   end
 
   defp check_all(options) do
-    # Last, since it may make a key file.
-    {vaults, others} = Enum.split_with(options, &match?({:vault, _}, &1))
-
     with :ok <- required(options),
-         {:ok, checked} <- each(others, %{}),
+         {:ok, checked} <- each(options, %{}),
          :ok <- together(struct!(Options, checked)),
-         {:ok, checked} <- each(vaults, checked) do
-      {:ok, named(struct!(Options, checked))}
-    end
+         do: {:ok, named(struct!(Options, checked))}
   end
 
   # Two instances with a file each must not meet in the name of a process.
@@ -292,9 +290,10 @@ defmodule Plausible.Webhooks.Options do
   defp vault(%Vault{} = vault), do: {:ok, vault}
   defp vault(keys) when is_list(keys), do: vault_of(Vault.new(keys))
 
+  # The store makes a missing file, unless it holds what the file has encrypted.
   defp vault({:file, path}) when is_binary(path) do
     case Vault.load_file(path) do
-      {:error, {:key_file, _path, :enoent}} -> vault_of(Vault.create_file(path))
+      {:error, {:key_file, _path, :enoent}} -> {:ok, {:file, path}}
       other -> vault_of(other)
     end
   end

@@ -26,6 +26,8 @@ defmodule Plausible.Webhooks.Vault do
   can show one. A vault is of use on the node that made it.
   """
 
+  require Logger
+
   @enforce_keys [:key_ids]
   defstruct [:key_ids]
 
@@ -185,10 +187,19 @@ defmodule Plausible.Webhooks.Vault do
   def load_file(path) do
     with {:ok, text} <- File.read(path),
          {:ok, vault} <- text |> key_lines() |> new() do
+      warn_of_others(path)
       {:ok, vault}
     else
       {:error, reason} -> {:error, {:key_file, path, reason}}
     end
+  end
+
+  defp warn_of_others(path) do
+    with {:ok, %{mode: mode}} when Bitwise.band(mode, 0o077) != 0 <- File.stat(path),
+         do:
+           Logger.warning(
+             "webhooks: others than its owner can use the key file #{path}; chmod 600"
+           )
   end
 
   # Decoded here: new/1 would take a line of 32 characters for a raw key.

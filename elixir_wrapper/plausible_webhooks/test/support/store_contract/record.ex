@@ -434,6 +434,15 @@ defmodule Plausible.Webhooks.StoreContract.Record do
     assert %{attempts: 2} = get!(store, delivery)
   end
 
+  shared_test "an attempt that costs no retry moves the beginning of the schedule", store do
+    delivery = accept!(store)
+    parked = [state: :parked, next_at_ms: 5]
+    :ok = record(store, [failed(delivery, 1, [schedule_from: 1] ++ parked)])
+    assert %{attempts: 1, schedule_from: 1} = get!(store, delivery)
+    :ok = record(store, [failed(delivery, 2, parked)])
+    assert %{attempts: 2, schedule_from: 1} = get!(store, delivery)
+  end
+
   shared_test "one number of a great many engines harms no other number", store do
     delivery = accept!(store, owner: "a")
     many = for n <- 1..40, do: failed(delivery, 1, owner: "o#{n}", state: :pending)

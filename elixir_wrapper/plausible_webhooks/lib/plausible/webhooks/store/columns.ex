@@ -114,8 +114,8 @@ defmodule Plausible.Webhooks.Store.Columns do
 
   @doc """
   The delivery's id, the number, the values of `attempt/0`, the reason of a delivery that
-  ends with this attempt, the owner whose engine reports it, and a number that stands for
-  that owner in the attempt's key.
+  ends with this attempt, the owner whose engine reports it, a number that stands for that
+  owner in the attempt's key, and where the delivery's schedule begins.
   """
   @spec from_attempt(Attempt.t()) :: [term()]
   def from_attempt(%Attempt{} = attempt) do
@@ -142,7 +142,8 @@ defmodule Plausible.Webhooks.Store.Columns do
       attempt.gone,
       reason(attempt, error),
       attempt.owner,
-      :erlang.phash2(attempt.owner, @makers)
+      :erlang.phash2(attempt.owner, @makers),
+      Map.get(attempt, :schedule_from, 0)
     ]
   end
 

@@ -12,6 +12,24 @@ defmodule Plausible.Webhooks.Store.Sealing do
   @spec mark(Vault.t()) :: binary()
   def mark(vault), do: Vault.encrypt(vault, "", @context)
 
+  @doc """
+  The vault, or that of a key file. A missing file is made only if `held?` says that nothing
+  is encrypted yet: a new key would decrypt nothing.
+  """
+  @spec vault(Vault.t() | {:file, Path.t()}, (() -> {:ok, boolean()} | {:error, term()})) ::
+          {:ok, Vault.t()} | {:error, term()}
+  def vault(%Vault{} = vault, _held?), do: {:ok, vault}
+
+  def vault({:file, path}, held?) do
+    with {:error, {:key_file, _path, :enoent}} = missing <- Vault.load_file(path) do
+      case held?.() do
+        {:ok, false} -> Vault.create_file(path)
+        {:ok, true} -> missing
+        {:error, _reason} = error -> error
+      end
+    end
+  end
+
   @doc "Whether the vault has the keys of the mark (if there is one) and of every webhook."
   @spec check(binary() | nil, [{Webhook.id(), binary()}], Vault.t()) :: :ok | {:error, term()}
   def check(mark, webhooks, vault) do

@@ -44,6 +44,8 @@ defmodule Plausible.Webhooks.Store.SQLite do
 
   @behaviour Plausible.Webhooks.Store
 
+  alias Plausible.Webhooks.Store.Sealing
+
   alias Plausible.Webhooks.Store.SQLite.{
     Activity,
     Connection,
@@ -53,7 +55,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
     Webhooks
   }
 
-  alias Plausible.Webhooks.Vault
+  alias Plausible.Webhooks.{Store, Vault}
 
   @enforce_keys [:connection, :vault, :webhooks_per_site_max]
   defstruct [:connection, :vault, :webhooks_per_site_max]
@@ -86,7 +88,9 @@ defmodule Plausible.Webhooks.Store.SQLite do
     with {:ok, options} <- check(options),
          path = path(options[:path]),
          :ok <- Connection.open(options[:name], options[:lock_timeout_ms]),
-         {:ok, vault} <- vault(options, path),
+         file = options[:key_file] || path <> ".key",
+         held? = fn -> Webhooks.sealed?(options[:name]) end,
+         {:ok, vault} <- Sealing.vault(options[:vault] || {:file, file}, held?),
          :ok <- Webhooks.check_vault(options[:name], vault),
          at_ms = System.system_time(:millisecond) + options[:wait_ms_max],
          :ok <- Deliveries.bring_forward(options[:name], at_ms) do
@@ -116,6 +120,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
   defp valid?({:path, path}),
     do: is_binary(path) and path != "" and not String.contains?(path, "\0")
 
+  defp valid?({:vault, {:file, path}}), do: is_binary(path)
   defp valid?({:vault, vault}), do: vault == nil or is_struct(vault, Vault)
   defp valid?({:key_file, path}), do: path == nil or is_binary(path)
   defp valid?({:name, name}), do: is_atom(name) and name != nil
@@ -127,32 +132,10 @@ defmodule Plausible.Webhooks.Store.SQLite do
   defp path(path) when is_binary(path), do: Path.expand(path)
   defp path(_other), do: nil
 
-  defp vault(options, path) do
-    case {options[:vault], options[:key_file] || path <> ".key"} do
-      {nil, file} -> key_file(options[:name], file, Vault.load_file(file))
-      {vault, _file} -> {:ok, vault}
-    end
-  end
-
-  defp key_file(connection, file, {:error, {:key_file, _file, :enoent}} = missing) do
-    case Webhooks.sealed?(connection) do
-      {:ok, false} -> Vault.create_file(file)
-      {:ok, true} -> missing
-      {:error, _reason} = error -> error
-    end
-  end
-
-  defp key_file(_connection, _file, loaded), do: loaded
-
   @impl true
   def now_ms(%__MODULE__{}), do: System.system_time(:millisecond)
 
-  # --- webhooks
-
-  @impl true
-  defdelegate insert_webhook(handle, webhook), to: Webhooks, as: :insert
-  @impl true
-  defdelegate update_webhook(handle, webhook), to: Webhooks, as: :update
+  # --- the operations
 
   @impl true
   def delete_webhook(handle, site_id, id) do
@@ -160,69 +143,21 @@ defmodule Plausible.Webhooks.Store.SQLite do
          do: Retention.delete_log(handle, site_id, id)
   end
 
-  @impl true
-  defdelegate get_webhook(handle, id), to: Webhooks, as: :get
-  @impl true
-  defdelegate get_webhooks(handle, ids), to: Webhooks, as: :some
-  @impl true
-  defdelegate list_webhooks(handle, site_id), to: Webhooks, as: :list
-  @impl true
-  defdelegate all_webhooks(handle), to: Webhooks, as: :all
-  @impl true
-  defdelegate put_health(handle, id, health), to: Webhooks
+  operations = [
+    {Webhooks,
+     ~w(insert_webhook update_webhook get_webhook get_webhooks list_webhooks all_webhooks put_health
+        alert_states put_alert_state rekey add_audit audit)a},
+    {Deliveries,
+     ~w(accept record claim reclaim release heartbeat take_lease redeliver requested cancel_waiting
+        get_delivery attempts counts)a},
+    {Log, ~w(deliveries recoverable)a},
+    {Activity, ~w(activity waiting)a},
+    {Retention, [:prune]}
+  ]
 
-  # --- deliveries
-
-  @impl true
-  defdelegate accept(handle, deliveries), to: Deliveries
-  @impl true
-  defdelegate record(handle, attempts), to: Deliveries
-  @impl true
-  defdelegate claim(handle, owner, limit), to: Deliveries
-  @impl true
-  defdelegate reclaim(handle, owner, from, limit), to: Deliveries
-  @impl true
-  defdelegate release(handle, owner, ids, next_at_ms), to: Deliveries
-  @impl true
-  defdelegate heartbeat(handle, owner, lease_ms), to: Deliveries
-  @impl true
-  defdelegate take_lease(handle, name, lease_ms, token), to: Deliveries
-  @impl true
-  defdelegate redeliver(handle, owner, ids, states), to: Deliveries
-  @impl true
-  defdelegate requested(handle, owner, limit), to: Deliveries
-  @impl true
-  defdelegate recoverable(handle, webhook_id, since_ms, limit), to: Log
-  @impl true
-  defdelegate cancel_waiting(handle, webhook_id, reason), to: Deliveries
-  @impl true
-  defdelegate deliveries(handle, site_id, filters, page), to: Log, as: :page
-  @impl true
-  defdelegate get_delivery(handle, id), to: Deliveries, as: :get
-  @impl true
-  defdelegate attempts(handle, id), to: Deliveries
-  @impl true
-  defdelegate counts(handle), to: Deliveries
-  @impl true
-  defdelegate activity(handle, site_id, webhook_ids, since_ms), to: Activity
-  @impl true
-  defdelegate waiting(handle, webhook_ids), to: Activity
-  @impl true
-  defdelegate prune(handle, before_ms, limit), to: Retention
-
-  # --- traffic alerts
-
-  @impl true
-  defdelegate alert_states(handle, webhook_ids), to: Webhooks
-  @impl true
-  defdelegate put_alert_state(handle, state), to: Webhooks
-
-  # --- keys and audit
-
-  @impl true
-  defdelegate rekey(handle, limit), to: Webhooks
-  @impl true
-  defdelegate add_audit(handle, entry), to: Webhooks
-  @impl true
-  defdelegate audit(handle, site_id, webhook_id, limit), to: Webhooks
+  for {module, names} <- operations, name <- names do
+    arguments = Macro.generate_arguments(Store.arity(name), __MODULE__)
+    @impl true
+    defdelegate unquote(name)(unquote_splicing(arguments)), to: module
+  end
 end

@@ -79,6 +79,8 @@ defmodule Plausible.Webhooks.Store.Ecto do
 
   @behaviour Plausible.Webhooks.Store
 
+  alias Plausible.Webhooks.Store.Sealing
+
   alias Plausible.Webhooks.Store.Ecto.{
     Activity,
     Audit,
@@ -93,7 +95,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
     Webhooks
   }
 
-  alias Plausible.Webhooks.Vault
+  alias Plausible.Webhooks.{Store, Vault}
 
   @enforce_keys ~w(repo prefix vault webhooks_per_site_max wait_ms_max timeout_ms clock)a
   defstruct @enforce_keys
@@ -117,31 +119,25 @@ defmodule Plausible.Webhooks.Store.Ecto do
     with {:ok, fields} <- Opening.check(options),
          store = struct!(__MODULE__, fields),
          :ok <- Opening.open(store),
+         {:ok, vault} <- Sealing.vault(store.vault, fn -> Keys.held?(store) end),
+         store = %{store | vault: vault},
          :ok <- Keys.check(store),
          :ok <- Claims.bring_forward(store) do
       {:ok, store}
     end
   end
 
-  @impl true
-  defdelegate now_ms(store), to: Opening
+  # --- the operations
 
-  # --- webhooks
+  for name <- ~w(insert_webhook update_webhook delete_webhook)a do
+    [store | _more] = arguments = Macro.generate_arguments(Store.arity(name), __MODULE__)
 
-  @impl true
-  def insert_webhook(store, webhook),
-    do: outside_transaction(store, fn -> Webhooks.insert(store, webhook) end)
-
-  @impl true
-  def update_webhook(store, webhook),
-    do: outside_transaction(store, fn -> Webhooks.update(store, webhook) end)
-
-  @impl true
-  def delete_webhook(store, site_id, id) do
-    outside_transaction(store, fn ->
-      with :ok <- Webhooks.delete(store, site_id, id),
-           do: Retention.delete_log(store, site_id, id)
-    end)
+    @impl true
+    def unquote(name)(unquote_splicing(arguments)) do
+      outside_transaction(unquote(store), fn ->
+        Webhooks.unquote(name)(unquote_splicing(arguments))
+      end)
+    end
   end
 
   # The engine and the other nodes learn of a change at once. A transaction of the host that
@@ -152,69 +148,23 @@ defmodule Plausible.Webhooks.Store.Ecto do
       else: change.()
   end
 
-  @impl true
-  defdelegate get_webhook(store, id), to: Webhooks, as: :get
-  @impl true
-  defdelegate get_webhooks(store, ids), to: Webhooks, as: :some
-  @impl true
-  defdelegate list_webhooks(store, site_id), to: Webhooks, as: :list
-  @impl true
-  defdelegate all_webhooks(store), to: Webhooks, as: :all
-  @impl true
-  defdelegate put_health(store, id, health), to: Webhooks
+  operations = [
+    {Opening, [:now_ms]},
+    {Webhooks, ~w(get_webhook get_webhooks list_webhooks all_webhooks put_health alert_states
+        put_alert_state)a},
+    {Deliveries, ~w(accept cancel_waiting get_delivery attempts counts)a},
+    {Record, [:record]},
+    {Claims, ~w(claim reclaim release heartbeat take_lease redeliver requested)a},
+    {Log, ~w(deliveries recoverable)a},
+    {Activity, ~w(activity waiting)a},
+    {Retention, [:prune]},
+    {Keys, [:rekey]},
+    {Audit, ~w(add_audit audit)a}
+  ]
 
-  # --- deliveries
-
-  @impl true
-  defdelegate accept(store, deliveries), to: Deliveries
-  @impl true
-  defdelegate record(store, attempts), to: Record
-  @impl true
-  defdelegate claim(store, owner, limit), to: Claims
-  @impl true
-  defdelegate reclaim(store, owner, from, limit), to: Claims
-  @impl true
-  defdelegate release(store, owner, ids, next_at_ms), to: Claims
-  @impl true
-  defdelegate heartbeat(store, owner, lease_ms), to: Claims
-  @impl true
-  defdelegate take_lease(store, name, lease_ms, token), to: Claims
-  @impl true
-  defdelegate redeliver(store, owner, ids, states), to: Claims
-  @impl true
-  defdelegate requested(store, owner, limit), to: Claims
-  @impl true
-  defdelegate recoverable(store, webhook_id, since_ms, limit), to: Log
-  @impl true
-  defdelegate cancel_waiting(store, webhook_id, reason), to: Deliveries
-  @impl true
-  defdelegate deliveries(store, site_id, filters, page), to: Log, as: :page
-  @impl true
-  defdelegate get_delivery(store, id), to: Deliveries, as: :get
-  @impl true
-  defdelegate attempts(store, id), to: Deliveries
-  @impl true
-  defdelegate counts(store), to: Deliveries
-  @impl true
-  defdelegate activity(store, site_id, webhook_ids, since_ms), to: Activity
-  @impl true
-  defdelegate waiting(store, webhook_ids), to: Activity
-  @impl true
-  defdelegate prune(store, before_ms, limit), to: Retention
-
-  # --- traffic alerts
-
-  @impl true
-  defdelegate alert_states(store, webhook_ids), to: Webhooks
-  @impl true
-  defdelegate put_alert_state(store, state), to: Webhooks
-
-  # --- keys and audit
-
-  @impl true
-  defdelegate rekey(store, limit), to: Keys
-  @impl true
-  defdelegate add_audit(store, entry), to: Audit, as: :add
-  @impl true
-  defdelegate audit(store, site_id, webhook_id, limit), to: Audit, as: :list
+  for {module, names} <- operations, name <- names do
+    arguments = Macro.generate_arguments(Store.arity(name), __MODULE__)
+    @impl true
+    defdelegate unquote(name)(unquote_splicing(arguments)), to: module
+  end
 end

@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @recorded Enum.zip(
               Schema.recorded(),
               [:text, :int, :int, :int, :text, :blob, :int, :int, :int, :int, :int, :int] ++
-                [:text, :blob, :blob, :int, :int, :int, :blob, :text, :int, :int]
+                [:text, :blob, :blob, :int, :int, :int, :blob, :text, :int, :int, :int]
             )
   @id [{"id", :text}]
 
@@ -243,7 +243,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
 
   # --- out
 
-  def get(handle, id) do
+  def get_delivery(handle, id) do
     statement = {"SELECT #{@delivery}, #{@body} FROM deliveries WHERE id = ?1", [id]}
 
     case Connection.read(handle.connection, [statement]) do

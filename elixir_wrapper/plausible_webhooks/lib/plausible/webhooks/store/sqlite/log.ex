@@ -9,7 +9,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
   # Some ten milliseconds.
   @slice {5_000, 5_000}
 
-  def page(handle, site_id, filters, page) do
+  def deliveries(handle, site_id, filters, page) do
     with {:ok, query} <- LogQuery.new(filters, page),
          columns = Deliveries.columns() <> ", created_at_ms, seq",
          walk = walk(site_id, query, :desc, columns),

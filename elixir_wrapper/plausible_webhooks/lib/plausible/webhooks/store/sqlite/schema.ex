@@ -302,7 +302,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   @doc "The columns of the view `recorded`."
   @spec recorded() :: [String.t()]
   def recorded,
-    do: ["id", "number"] ++ @attempt_columns ++ ["reason", "reporter", "maker", "now_ms"]
+    do: ["id", "number"] ++ @attempt_columns ++ ["reason", "reporter", "maker", "began", "now_ms"]
 
   # changes() is what the statement before it in the same trigger has done.
   # The updates of `recorded` are the rule of the record callback: the first leaves
@@ -339,7 +339,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
           state = CASE WHEN #{@again} THEN 0 ELSE NEW.state END,
           reason = CASE WHEN NEW.state >= 3 AND NOT #{@again} THEN NEW.reason END,
           attempts = max(attempts, NEW.number),
-          schedule_from = CASE WHEN #{@again} THEN max(attempts, NEW.number) ELSE schedule_from END,
+          schedule_from = CASE WHEN #{@again} THEN max(attempts, NEW.number)
+            ELSE max(schedule_from, NEW.began) END,
           last_status = CASE WHEN NEW.number > 0 THEN NEW.status ELSE last_status END,
           last_error = CASE WHEN NEW.number > 0 THEN NEW.error ELSE last_error END,
           next_at_ms = CASE WHEN NEW.state <= 1 AND NOT #{@again} THEN NEW.next_at_ms END,

@@ -20,7 +20,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
                  [:text, :text, :text, :text, :int, :int, :int, :int, :int, :int]
                )
 
-  def insert(handle, %Webhook{} = webhook) do
+  def insert_webhook(handle, %Webhook{} = webhook) do
     statement = """
     INSERT INTO webhooks (#{@names})
     SELECT * FROM (#{Rows.select(@columns)}) AS given
@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
     end
   end
 
-  def update(handle, %Webhook{} = webhook) do
+  def update_webhook(handle, %Webhook{} = webhook) do
     set =
       for {name, _kind} <- @columns, name not in ~w(id site_id inserted_at_ms version) do
         "#{name} = given.#{name}, "
@@ -86,7 +86,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
     end
   end
 
-  def get(handle, id) do
+  def get_webhook(handle, id) do
     statement = {"SELECT #{@names} FROM webhooks WHERE id = ?1", [id]}
 
     with {:ok, [rows]} <- Connection.read(handle.connection, [statement]),
@@ -100,7 +100,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
 
   @id [{"id", :text}]
 
-  def some(handle, ids) do
+  def get_webhooks(handle, ids) do
     select = "SELECT #{@names} FROM webhooks WHERE id IN (#{Rows.select(@id)})"
     statements = for params <- ids |> Enum.map(&[&1]) |> Rows.pack(@id), do: {select, params}
 
@@ -108,13 +108,13 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
          do: results |> Enum.concat() |> decode(handle.vault)
   end
 
-  def list(handle, site_id) do
+  def list_webhooks(handle, site_id) do
     statement = "SELECT #{@names} FROM webhooks WHERE site_id = ?1 ORDER BY inserted_at_ms, rowid"
 
     select(handle, {statement, [site_id]})
   end
 
-  def all(handle),
+  def all_webhooks(handle),
     do: select(handle, {"SELECT #{@names} FROM webhooks ORDER BY inserted_at_ms, rowid", []})
 
   defp select(handle, statement) do

@@ -16,8 +16,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Audit do
   WHERE #{SQL.durably()}
   """
 
-  @spec add(store(), Store.audit()) :: :ok | {:error, term()}
-  def add(store, entry),
+  @spec add_audit(store(), Store.audit()) :: :ok | {:error, term()}
+  def add_audit(store, entry),
     do: Database.run(store, nil, @add, [store.clock.() | Rows.from_audit(entry)])
 
   @list """
@@ -26,9 +26,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Audit do
   ORDER BY webhook_audit.at_ms DESC, id DESC LIMIT $4
   """
 
-  @spec list(store(), integer(), Webhook.id(), pos_integer()) ::
+  @spec audit(store(), integer(), Webhook.id(), pos_integer()) ::
           {:ok, [Store.audit()]} | {:error, term()}
-  def list(store, site_id, webhook_id, limit) do
+  def audit(store, site_id, webhook_id, limit) do
     params = [store.clock.(), Text.encode(webhook_id), site_id, limit]
     Database.all(store, @list, params, &Rows.to_audit/1)
   end

@@ -130,8 +130,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   LEFT JOIN PREFIX.webhook_bodies USING (seq) WHERE id = $1
   """
 
-  @spec get(store(), String.t()) :: {:ok, Delivery.t()} | {:error, term()}
-  def get(store, id) do
+  @spec get_delivery(store(), String.t()) :: {:ok, Delivery.t()} | {:error, term()}
+  def get_delivery(store, id) do
     with {:ok, rows} <-
            Database.all(store, @get, [Text.encode(id)], &Rows.to_delivery_with_body/1),
          do: if(rows == [], do: {:error, :not_found}, else: {:ok, hd(rows)})

@@ -12,6 +12,14 @@ defmodule Plausible.Webhooks.Store.Ecto.Keys do
   INSERT INTO PREFIX.webhook_vault_checks (id, sealed) VALUES (1, $1) ON CONFLICT DO NOTHING
   """
 
+  @doc "Whether something is encrypted already."
+  @spec held?(Store.Ecto.handle()) :: {:ok, boolean()} | {:error, term()}
+  def held?(store) do
+    with {:ok, [[held?]]} <-
+           Database.query(store, nil, "SELECT EXISTS (TABLE PREFIX.webhook_vault_checks)", []),
+         do: {:ok, held?}
+  end
+
   @spec check(Store.Ecto.handle()) :: :ok | {:error, term()}
   def check(store) do
     with :ok <- Database.run(store, nil, @mark, [Sealing.mark(store.vault)]),

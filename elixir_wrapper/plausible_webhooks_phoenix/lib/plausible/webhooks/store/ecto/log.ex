@@ -18,9 +18,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
   @goal_type "goal.completed"
   @alerts "type <> '#{@goal_type}'"
 
-  @spec page(Store.Ecto.handle(), integer(), Store.filters(), Store.page()) ::
+  @spec deliveries(Store.Ecto.handle(), integer(), Store.filters(), Store.page()) ::
           {:ok, Store.page_of(Delivery.t())} | {:error, term()}
-  def page(store, site_id, filters, page) do
+  def deliveries(store, site_id, filters, page) do
     with {:ok, query} <- LogQuery.new(filters, page),
          # One more than asked for shows whether another page follows.
          {:ok, rows, stopped_at} <- rows(store, walk(site_id, query), query, query.limit + 1),

@@ -57,6 +57,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Opening do
       repo.__adapter__() == Ecto.Adapters.Postgres
   end
 
+  defp valid?({:vault, {:file, path}}), do: is_binary(path)
   defp valid?({:vault, vault}), do: is_struct(vault, Vault)
   defp valid?({:prefix, prefix}), do: Migrations.prefix?(prefix)
   defp valid?({:webhooks_per_site_max, n}), do: is_integer(n) and n > 0

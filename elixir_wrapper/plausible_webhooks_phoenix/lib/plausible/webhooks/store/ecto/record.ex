@@ -46,8 +46,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
     reason = CASE WHEN NOT moves THEN delivery.reason
       WHEN judged.state >= 3 AND NOT again THEN judged.reason END,
     attempts = greatest(delivery.attempts, number),
-    schedule_from = CASE WHEN moves AND again THEN greatest(delivery.attempts, number)
-      ELSE delivery.schedule_from END,
+    schedule_from = CASE WHEN NOT moves THEN delivery.schedule_from
+      WHEN again THEN greatest(delivery.attempts, number)
+      ELSE greatest(delivery.schedule_from, began) END,
     requested = delivery.requested AND NOT (moves AND judged.state <> 0),
     last_status = CASE WHEN number > 0 AND (moves OR was_state <> 2)
       THEN judged.status ELSE delivery.last_status END,

@@ -22,7 +22,13 @@ defmodule Plausible.Webhooks.Store.Ecto.Rows do
       )
   ]
   @recorded [{"id", "text"}] ++
-              @attempt ++ [{"reason", "text"}, {"reporter", "text"}, {"maker", "integer"}]
+              @attempt ++
+              [
+                {"reason", "text"},
+                {"reporter", "text"},
+                {"maker", "integer"},
+                {"began", "integer"}
+              ]
 
   @webhook Enum.zip(
              Columns.webhook(),

@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   # the webhook's id; only the host of the URL is in clear.
 
   alias Plausible.Webhooks.{Store, Webhook}
-  alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
+  alias Plausible.Webhooks.Store.Ecto.{Database, Retention, Rows, SQL, Text}
 
   @type store :: Store.Ecto.handle()
 
@@ -28,8 +28,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   RETURNING 1
   """
 
-  @spec insert(store(), Webhook.t()) :: :ok | {:error, term()}
-  def insert(store, %Webhook{} = webhook) do
+  @spec insert_webhook(store(), Webhook.t()) :: :ok | {:error, term()}
+  def insert_webhook(store, %Webhook{} = webhook) do
     with {:ok, [row]} <- Database.encode([webhook], &Rows.from_webhook(&1, store.vault)),
          {:ok, :ok} <- insert_row(store, webhook.site_id, row) do
       :ok
@@ -80,8 +80,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   WHERE id = (SELECT id FROM given)
   """
 
-  @spec update(store(), Webhook.t()) :: {:ok, Webhook.t()} | {:error, term()}
-  def update(store, %Webhook{} = webhook) do
+  @spec update_webhook(store(), Webhook.t()) :: {:ok, Webhook.t()} | {:error, term()}
+  def update_webhook(store, %Webhook{} = webhook) do
     written =
       with {:ok, [row]} <- Database.encode([webhook], &Rows.from_webhook(&1, store.vault)),
            do: Database.query(store, nil, @update, [store.clock.() | row])
@@ -107,34 +107,37 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
   DELETE FROM PREFIX.webhooks WHERE id = $2 AND site_id = $3 AND #{SQL.durably()} RETURNING 1
   """
 
-  @doc "Deletes the webhook, and leaves its log to `Retention`."
-  @spec delete(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
-  def delete(store, site_id, id),
-    do: found(Database.query(store, nil, @delete, [store.clock.(), Text.encode(id), site_id]))
+  @spec delete_webhook(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
+  def delete_webhook(store, site_id, id) do
+    params = [store.clock.(), Text.encode(id), site_id]
+
+    with :ok <- found(Database.query(store, nil, @delete, params)),
+         do: Retention.delete_log(store, site_id, id)
+  end
 
   @select "WITH #{SQL.clock(1)} SELECT #{@shown} FROM PREFIX.webhooks"
   @get @select <> " WHERE id = $2"
 
-  @spec get(store(), Webhook.id()) :: {:ok, Webhook.t()} | {:error, term()}
-  def get(store, id) do
+  @spec get_webhook(store(), Webhook.id()) :: {:ok, Webhook.t()} | {:error, term()}
+  def get_webhook(store, id) do
     with {:ok, webhooks} <- select(store, @get, [Text.encode(id)]),
          do: if(webhooks == [], do: {:error, :not_found}, else: {:ok, hd(webhooks)})
   end
 
   @some @select <> " WHERE id = ANY($2::text[])"
 
-  @spec some(store(), [Webhook.id()]) :: {:ok, [Webhook.t()]} | {:error, term()}
-  def some(store, ids), do: select(store, @some, [Enum.map(ids, &Text.encode/1)])
+  @spec get_webhooks(store(), [Webhook.id()]) :: {:ok, [Webhook.t()]} | {:error, term()}
+  def get_webhooks(store, ids), do: select(store, @some, [Enum.map(ids, &Text.encode/1)])
 
   @list @select <> " WHERE site_id = $2 ORDER BY webhooks.inserted_at_ms, id"
 
-  @spec list(store(), integer()) :: {:ok, [Webhook.t()]} | {:error, term()}
-  def list(store, site_id), do: select(store, @list, [site_id])
+  @spec list_webhooks(store(), integer()) :: {:ok, [Webhook.t()]} | {:error, term()}
+  def list_webhooks(store, site_id), do: select(store, @list, [site_id])
 
   @all @select <> " ORDER BY webhooks.inserted_at_ms, id"
 
-  @spec all(store()) :: {:ok, [Webhook.t()]} | {:error, term()}
-  def all(store), do: select(store, @all, [])
+  @spec all_webhooks(store()) :: {:ok, [Webhook.t()]} | {:error, term()}
+  def all_webhooks(store), do: select(store, @all, [])
 
   defp select(store, sql, params) do
     with {:ok, rows} <- Database.query(store, nil, sql, [store.clock.() | params]),

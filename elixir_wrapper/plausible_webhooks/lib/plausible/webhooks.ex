@@ -57,7 +57,7 @@ defmodule Plausible.Webhooks do
   alias Plausible.Webhooks.Deliver.{Engine, Recorder, Sweeper}
   alias Plausible.Webhooks.Ingest.Hooks
   alias Plausible.Webhooks.Manage.{Access, Changes, DeliveryLog, Overview, TestDelivery, Webhooks}
-  alias Plausible.Webhooks.Runtime.{Instance, Observers}
+  alias Plausible.Webhooks.Runtime.{Certificates, Instance, Observers}
 
   require Logger
 
@@ -65,6 +65,8 @@ defmodule Plausible.Webhooks do
   @type instance :: atom()
   @typedoc "The host's id of a site."
   @type site_id :: integer()
+  @typedoc "How many webhooks were encrypted anew, and how many are left."
+  @type rekeyed :: %{rewritten: non_neg_integer(), left: non_neg_integer()}
   @typedoc "Why a call failed."
   @type error :: {:error, Error.t()}
 
@@ -121,15 +123,8 @@ defmodule Plausible.Webhooks do
   Takes a spike or a drop that the host's own notifier has found. It is sent to the site's
   webhooks that subscribed to that kind with the threshold `:notifier`.
 
-      Plausible.Webhooks.traffic_change(:spike, site, %{
-        current_visitors: 512,
-        threshold: 300,
-        sources: stats.sources,
-        pages: stats.pages,
-        at: NaiveDateTime.utc_now()
-      })
-
-  `site` is the site's id, or a map with `:id`. The function returns when the deliveries are
+  `site` is the site's id, or a map with `:id`. `Plausible.Webhooks.Ingest.Traffic.change/4` says
+  what `info` holds. The function returns when the deliveries are
   committed, within ten seconds. It never raises.
   """
   @spec traffic_change(instance(), :spike | :drop, site_id() | map(), map()) :: :ok
@@ -154,8 +149,6 @@ defmodule Plausible.Webhooks do
   Takes note that something other than these functions changed the webhook in the store. This
   node then takes over what the store holds. Changes by other nodes need no call
   (`Plausible.Webhooks.Cluster`).
-
-      Plausible.Webhooks.webhook_changed(site_id, webhook_id)
   """
   @spec webhook_changed(instance(), site_id(), Webhook.id()) :: :ok | error()
   def webhook_changed(instance \\ __MODULE__, site_id, webhook_id) do
@@ -181,21 +174,16 @@ defmodule Plausible.Webhooks do
     3. Call this function once on any node, until `left` is 0.
     4. Give every node `[new]`.
   """
-  @spec rekey(instance(), (%{rewritten: non_neg_integer(), left: non_neg_integer()} -> term())) ::
-          {:ok, %{rewritten: non_neg_integer(), left: non_neg_integer()}} | error()
+  @spec rekey(instance(), (rekeyed() -> term())) :: {:ok, rekeyed()} | error()
   def rekey(instance \\ __MODULE__, progress \\ &log_rekey/1),
     do: if_running(instance, &Webhooks.rekey(&1, progress))
 
   defp log_rekey(%{rewritten: rewritten, left: left}),
     do: Logger.info("webhooks: #{rewritten} webhooks encrypted with the first key, #{left} left")
 
-  # --- periodic work by hand
-
   @doc """
   Deletes all finished deliveries that are older than `:retention_ms`, slice by slice in the
   caller's process, and returns the number deleted. Several nodes may call it at once.
-
-      {:ok, count} = Plausible.Webhooks.prune()
   """
   @spec prune(instance()) :: {:ok, non_neg_integer()} | error()
   def prune(instance \\ __MODULE__), do: if_running(instance, &Sweeper.prune/1)
@@ -203,8 +191,6 @@ defmodule Plausible.Webhooks do
   @doc """
   Takes over deliveries that are due and those that dead nodes have left. Every node does this
   by itself each `:sweep_interval_ms`.
-
-      :ok = Plausible.Webhooks.sweep()
   """
   @spec sweep(instance()) :: :ok | error()
   def sweep(instance \\ __MODULE__), do: if_running(instance, &Sweeper.sweep/1)
@@ -212,8 +198,6 @@ defmodule Plausible.Webhooks do
   @doc """
   How many deliveries are in each state, over all nodes. `overdue_ms` says for how long the
   oldest waiting delivery has been due; it is 0 if none is due.
-
-      {:ok, %{pending: 3, parked: 12, overdue_ms: 0}} = Plausible.Webhooks.queue()
   """
   @spec queue(instance()) ::
           {:ok, %{atom() => non_neg_integer()}} | error()
@@ -241,20 +225,12 @@ defmodule Plausible.Webhooks do
 
   # --- webhooks
 
-  @doc """
-  The site's webhooks, oldest first.
-
-      {:ok, webhooks} = Plausible.Webhooks.list_webhooks(user, site.id)
-  """
+  @doc "The site's webhooks, oldest first."
   @spec list_webhooks(instance(), Host.actor(), site_id()) :: {:ok, [Webhook.t()]} | error()
   def list_webhooks(instance \\ __MODULE__, actor, site_id),
     do: run(instance, &Webhooks.list(&1, actor, site_id))
 
-  @doc """
-  One webhook.
-
-      {:ok, webhook} = Plausible.Webhooks.get_webhook(user, site.id, "wh_01J...")
-  """
+  @doc "One webhook."
   @spec get_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
   def get_webhook(instance \\ __MODULE__, actor, site_id, id),
@@ -282,9 +258,6 @@ defmodule Plausible.Webhooks do
   Changes a webhook. The change applies to the next event and to the next attempt of waiting
   deliveries. A new URL ends a disabling as gone or failing.
 
-      {:ok, webhook} =
-        Plausible.Webhooks.update_webhook(user, site.id, webhook.id, %{name: "CRM"})
-
   With the attribute `version` nothing is saved over what somebody else has changed since that
   version.
 
@@ -295,11 +268,7 @@ defmodule Plausible.Webhooks do
   def update_webhook(instance \\ __MODULE__, actor, site_id, id, attributes),
     do: run(instance, &Webhooks.update(&1, actor, site_id, id, attributes))
 
-  @doc """
-  Deletes a webhook and its log. Its waiting deliveries are no longer sent.
-
-      :ok = Plausible.Webhooks.delete_webhook(user, site.id, webhook.id)
-  """
+  @doc "Deletes a webhook and its log. Its waiting deliveries are no longer sent."
   @spec delete_webhook(instance(), Host.actor(), site_id(), Webhook.id()) :: :ok | error()
   def delete_webhook(instance \\ __MODULE__, actor, site_id, id),
     do: run(instance, &Webhooks.delete(&1, actor, site_id, id))
@@ -307,8 +276,6 @@ defmodule Plausible.Webhooks do
   @doc """
   Switches a webhook on, also one that was disabled because it was gone or failing. What such
   a webhook has missed, `recover/5` sends again.
-
-      {:ok, webhook} = Plausible.Webhooks.enable_webhook(user, site.id, webhook.id)
   """
   @spec enable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
@@ -318,8 +285,6 @@ defmodule Plausible.Webhooks do
   @doc """
   Switches a webhook off: it gets no events until it is switched on again, and they are not
   kept for it. Its waiting deliveries are cancelled; `recover/5` can send them again.
-
-      {:ok, webhook} = Plausible.Webhooks.disable_webhook(user, site.id, webhook.id)
   """
   @spec disable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
@@ -330,9 +295,6 @@ defmodule Plausible.Webhooks do
   Who did what to the webhook, and when: its newest 100 changes, redeliveries and looks at its
   secrets, the newest first. Needs `:manage`. Entries are kept for a year after the log's
   retention, also when the webhook was deleted.
-
-      {:ok, [%{actor: "jane@example.com", action: "webhook_secret_revealed", at_ms: _} | _]} =
-        Plausible.Webhooks.audit_log(user, site.id, webhook.id)
   """
   @spec audit_log(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, [Store.audit()]} | error()
@@ -354,9 +316,6 @@ defmodule Plausible.Webhooks do
   @doc """
   Adds a new secret in front of the older ones. Those go on signing for `overlap_ms` (0 to 7
   days), so that receivers can change over. The call is written to the host's audit log.
-
-      {:ok, webhook} =
-        Plausible.Webhooks.rotate_secret(user, site.id, webhook.id, :timer.hours(24))
 
   Its own reasons: `:invalid_overlap`, `:too_many_secrets` (10).
   """
@@ -522,10 +481,9 @@ defmodule Plausible.Webhooks do
   @doc """
   The counters of this node since its start, and its present state, for the operator: `outbox`
   (deliveries that wait to be committed), `journal` (attempts that wait to be recorded),
-  `engine` (the engine's own counters), and what was pushed, accepted, recorded, dropped (with
+  `engine` (the engine's own counters), `certificates` (whether there are any to verify receivers
+  with), and what was pushed, accepted, recorded, dropped (with
   the reasons in `dropped_by`), refused by the store, and lost by slow or failing observers.
-
-      %{outbox: 0, engine: %{in_flight: 3}} = Plausible.Webhooks.stats()
   """
   @spec stats(instance()) :: map()
   def stats(instance \\ __MODULE__) do
@@ -535,7 +493,8 @@ defmodule Plausible.Webhooks do
       outbox: Outbox.size(instance),
       journal: Recorder.size(instance),
       dropped_by: Observers.dropped(instance),
-      engine: Engine.stats(instance)
+      engine: Engine.stats(instance),
+      certificates: Certificates.found?(instance.options.ca_file)
     })
   end
 end

@@ -109,6 +109,17 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     end
   end
 
+  test "the answers to one site's webhooks have a budget, and attempts have none", context do
+    context = start!(context, answer_bytes_per_day: 24 * 10_000)
+    HttpReceiver.script(context.receiver, "/hook", [{200, [], String.duplicate("x", 4_000)}])
+    webhook = webhook!(context, "/hook")
+    ids = push(context, deliveries(webhook, 5))
+    eventually(fn -> Enum.all?(ids, &(state(context, &1) == :delivered)) end)
+    kept = for id <- ids, [%{status: 200} = attempt] = attempts(context, id), do: attempt
+    assert Enum.count(kept, &(byte_size(&1.response_body) == 4_000)) == 2
+    assert Enum.count(kept, &(&1.response_body == "" and &1.response_truncated)) == 3
+  end
+
   describe "a change of the webhook, while a retry waits," do
     setup context do
       context = start!(context, retry_delays_ms: [50_000])

@@ -233,6 +233,7 @@ defmodule Plausible.Webhooks.Store do
       attempt is new (its number is 0 or greater than the delivery's `attempts`).
       Otherwise it stays, except that `:delivered` always wins. So recording something
       twice changes nothing.
+    * A delivery that moves takes over a greater `schedule_from`.
     * `:pending` and `:parked` set `next_at_ms`. `:pending` keeps the owner, every other
       state clears it. A terminal state sets `finished_at_ms`; `:failed` and `:cancelled`
       also set `reason`: the attempt's error, or its detail if the number is 0 and there
@@ -432,6 +433,11 @@ defmodule Plausible.Webhooks.Store do
     :exit, _reason -> {:error, :store_unavailable}
     :throw, _value -> {:error, :store_raised}
   end
+
+  @doc false
+  # With the handle: for stores that pass operations on to their parts.
+  @spec arity(atom()) :: pos_integer()
+  def arity(operation), do: Keyword.fetch!(__MODULE__.behaviour_info(:callbacks), operation)
 
   # --- errors
 

@@ -30,7 +30,16 @@ defmodule Plausible.Webhooks.Supervisor do
   alias Plausible.Webhooks.Ingest.{Directory, Hooks}
   alias Plausible.Webhooks.Ingest.Traffic.Evaluator
   alias Plausible.Webhooks.Manage.Changes
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated, NativeLibrary, Observers, Registration}
+
+  alias Plausible.Webhooks.Runtime.{
+    Certificates,
+    Instance,
+    Isolated,
+    NativeLibrary,
+    Observers,
+    Registration
+  }
+
   alias Plausible.Webhooks.Store.Keeper
 
   # Options hold keys and perhaps a password. Supervisors print the arguments of their
@@ -41,6 +50,8 @@ defmodule Plausible.Webhooks.Supervisor do
 
   def start_link(options) do
     with :ok <- native_library(), {:ok, options} <- Options.new(options) do
+      Certificates.check(options.ca_file)
+
       Supervisor.start_link(__MODULE__, fn -> options end,
         name: Instance.process(options.name, :supervisor)
       )

@@ -50,6 +50,15 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
     :stopped -> place(nil, webhook_id)
   end
 
+  @doc "The site of a webhook, where the engine knows it."
+  @spec site_id(:ets.table(), Webhook.id()) :: integer() | nil
+  def site_id(endpoints, webhook_id) do
+    case :ets.lookup(endpoints, webhook_id) do
+      [{_id, _version, _status, _checked, site_id, _destination}] -> site_id
+      [] -> nil
+    end
+  end
+
   @doc "The reason of a delivery that the engine has cancelled, since it lost the endpoint."
   @spec why_cancelled(:ets.table(), Webhook.id()) :: String.t()
   def why_cancelled(endpoints, webhook_id) do

@@ -24,7 +24,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   use GenServer
 
   alias Plausible.Webhooks.{Attempt, Delivery, Native}
-  alias Plausible.Webhooks.Deliver.{Endpoints, Handover, Owners, Recorder}
+  alias Plausible.Webhooks.Deliver.{AnswerBudget, Endpoints, Handover, Owners, Recorder}
   alias Plausible.Webhooks.Runtime.Instance
 
   require Logger
@@ -285,6 +285,8 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   defp report(instance, state, attempts) do
     attempts =
       for attempt <- attempts do
+        site_id = Endpoints.site_id(state.endpoints, attempt.webhook_id)
+        attempt = AnswerBudget.spend(instance, site_id, attempt)
         Map.merge(attempt, %{owner: state.owner, detail: detail(attempt, state.endpoints)})
       end
 

@@ -76,7 +76,8 @@ defmodule Plausible.Webhooks.Host.Plausible do
             ]}
 
   @managers [:owner, :admin, :editor]
-  @query_timeout_ms 9_000
+  # A query that has taken too long is not sent again: DBConnection would do so three times.
+  @query_options [timeout: 9_000, checkout_retries: 0]
   # The windows of one query: the fields of a dynamic map need existing atoms.
   @columns [:w0, :w1, :w2, :w3, :w4, :w5, :w6, :w7]
 
@@ -209,8 +210,8 @@ defmodule Plausible.Webhooks.Host.Plausible do
     Enum.map(columns, fn {column, _window} -> Map.fetch!(counts, column) end)
   end
 
-  defp one(query), do: Plausible.ClickhouseRepo.one(query, timeout: @query_timeout_ms)
-  defp all(query), do: Plausible.ClickhouseRepo.all(query, timeout: @query_timeout_ms)
+  defp one(query), do: Plausible.ClickhouseRepo.one(query, @query_options)
+  defp all(query), do: Plausible.ClickhouseRepo.all(query, @query_options)
 
   defp within({from, to}), do: dynamic([e], e.timestamp >= ^from and e.timestamp < ^to)
 

@@ -1,0 +1,36 @@
+defmodule Plausible.Webhooks.Deliver.AnswerBudget do
+  @moduledoc false
+  # How much of what receivers answer goes into the log. A receiver chooses its answers, and
+  # 16 KiB from each of 20 webhooks at full rate would fill a terabyte a day.
+  #
+  # Each site has a bucket of one hour's share of `:answer_bytes_per_day`, which is refilled
+  # evenly. What does not fit is left out; the attempt is on record all the same. Called by the
+  # engine's process alone.
+
+  alias Plausible.Webhooks.Runtime.Instance
+
+  @day_ms 86_400_000
+
+  @doc "The attempt, without its answer if the site has no room for that."
+  @spec spend(Instance.t(), site_id :: integer() | nil, map()) :: map()
+  def spend(_instance, _site_id, %{response_body: ""} = attempt), do: attempt
+
+  def spend(%Instance{tables: %{rates: rates}} = instance, site_id, attempt) do
+    per_day = instance.options.answer_bytes_per_day
+    now_ms = System.monotonic_time(:millisecond)
+    key = {:answers, site_id}
+    left = left(:ets.lookup(rates, key), now_ms, per_day) - byte_size(attempt.response_body)
+
+    if left >= 0 do
+      :ets.insert(rates, {key, now_ms, left})
+      attempt
+    else
+      %{attempt | response_body: "", response_truncated: true}
+    end
+  end
+
+  defp left([], _now_ms, per_day), do: div(per_day, 24)
+
+  defp left([{_key, at_ms, left}], now_ms, per_day),
+    do: min(left + div((now_ms - at_ms) * per_day, @day_ms), div(per_day, 24))
+end

@@ -66,7 +66,20 @@ if(IDN2_INCLUDE_DIR AND IDN2_LIBRARY)
     INTERFACE_INCLUDE_DIRECTORIES "${IDN2_INCLUDE_DIR}")
 endif()
 webhooks_need("${webhooks_idn2_found}" "libidn2, with headers" libidn2-dev libidn2-dev)
-# Searched by its files, as libidn2 is. The CMake package in Alpine's simdjson-dev names a
+# Searched by its files, as libidn2 is: Debian 12 has no CMake package of c-ares.
+find_path(CARES_INCLUDE_DIR ares.h)
+find_library(CARES_LIBRARY cares)
+mark_as_advanced(CARES_INCLUDE_DIR CARES_LIBRARY)
+if(CARES_INCLUDE_DIR AND CARES_LIBRARY)
+  set(webhooks_cares_found TRUE)
+  add_library(CARES::cares UNKNOWN IMPORTED)
+  set_target_properties(CARES::cares PROPERTIES
+    IMPORTED_LOCATION "${CARES_LIBRARY}"
+    INTERFACE_INCLUDE_DIRECTORIES "${CARES_INCLUDE_DIR}")
+endif()
+webhooks_need("${webhooks_cares_found}" "c-ares 1.18 or newer, with headers"
+  libc-ares-dev c-ares-dev)
+# Likewise. The CMake package in Alpine's simdjson-dev names a
 # static library, which is in another package and cannot be linked into a shared one.
 find_path(SIMDJSON_INCLUDE_DIR simdjson.h
   HINTS "${simdjson_ROOT}/include" "$ENV{simdjson_ROOT}/include")

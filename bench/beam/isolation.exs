@@ -42,7 +42,6 @@ defmodule Isolation do
         destination_rate_per_s: 100_000,
         timeout_ms: 30_000,
         connect_timeout_ms: 30_000,
-        dns_timeout_ms: 30_000,
         retry_delays_ms: []
       })
 

@@ -12,17 +12,7 @@ namespace {
 
 // A handle costs some 10 KiB: after a burst the surplus goes.
 constexpr std::size_t kIdleFlightsMax = 512;
-
-ResolverOptions resolver_options(const EngineOptions& options,
-                                 EventLoop& events) {
-  ResolverOptions resolver;
-  resolver.resolve = options.resolve;
-  resolver.threads_max = options.resolver_threads_max;
-  resolver.deadline_ms = options.dns_timeout_ms;
-  resolver.cache_ms = options.dns_cache_ms;
-  resolver.wake = [&events] { events.wake(); };
-  return resolver;
-}
+constexpr const char* kNoDnsAnswer = "no DNS answer in time";
 
 TransferSettings transfer_settings(const EngineOptions& options,
                                    const TrustStore& trust, EventLoop& events) {
@@ -53,15 +43,61 @@ std::string sign(Endpoint& endpoint, const Delivery& delivery,
   return header;
 }
 
+// The name may have moved to another machine.
+bool is_failed_connection(ErrorClass error) {
+  switch (error) {
+    case ErrorClass::kConnectionRefused:
+    case ErrorClass::kConnectionReset:
+    case ErrorClass::kNetworkUnreachable:
+    case ErrorClass::kConnectTimeout:
+    case ErrorClass::kTlsError:
+    case ErrorClass::kTlsTimeout:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
-Attempts::Attempts(const EngineOptions& options,
-                   std::unique_ptr<EventLoop> events, std::size_t spread,
-                   TrustStore trust, Scheduler& scheduler, Places& in_flight,
+Result<Attempts::Parts> Attempts::Parts::create(const EngineOptions& options,
+                                                std::size_t multis,
+                                                long idle_connections) {
+  auto trust = TrustStore::load(options.ca_file);
+  if (!trust) {
+    return trust.error();
+  }
+  auto events = EventLoop::create(multis, idle_connections);
+  if (!events) {
+    return events.error();
+  }
+  EventLoop& loop = *events.value();
+  ResolverOptions names;
+  names.channel.servers = options.dns_servers;
+  names.channel.watch = [&loop](int descriptor, bool in, bool out) {
+    loop.watch_other(descriptor, in, out);
+  };
+  names.moved = [&loop](const std::string& host, const auto& addresses) {
+    loop.retire(std::hash<std::string>()(host), addresses);
+  };
+  auto resolver = Resolver::create(std::move(names));
+  if (!resolver) {
+    return resolver.error();
+  }
+  loop.set_on_other(
+      [names = resolver.value().get()](int descriptor, bool in, bool out) {
+        names->on_socket(descriptor, in, out);
+      });
+  return Parts{std::move(trust).value(), std::move(events).value(),
+               std::move(resolver).value()};
+}
+
+Attempts::Attempts(const EngineOptions& options, Parts parts,
+                   std::size_t spread, Scheduler& scheduler, Places& in_flight,
                    Timers& timers, Report& report)
     : options_(options),
       spread_(spread),
-      trust_(std::move(trust)),
+      trust_(std::move(parts.trust)),
       scheduler_(scheduler),
       in_flight_(in_flight),
       timers_(timers),
@@ -69,14 +105,11 @@ Attempts::Attempts(const EngineOptions& options,
       schedule_{options.retry_delays_ms, options.jitter_percent,
                 options.retry_after_max_ms},
       random_(std::random_device{}()),
-      events_(std::move(events)),
-      resolver_(
-          std::make_unique<Resolver>(resolver_options(options, *events_))),
+      events_(std::move(parts.events)),
+      resolver_(std::move(parts.resolver)),
       settings_(transfer_settings(options, trust_, *events_)) {}
 
 Attempts::~Attempts() {
-  // The resolver first: after it nobody wakes the loop any more.
-  resolver_.reset();
   for (const Flight& flight : busy_) {
     events_->remove(flight.multi, flight.easy());
   }
@@ -113,14 +146,12 @@ void Attempts::resolve(Item& item) {
       launch(item, &lookup.resolution->addresses);
       break;
     case Resolver::State::kFailed:
-      fail_before_launch(item, ErrorClass::kDnsError,
-                         lookup.resolution->failure.empty()
-                             ? "the name has no address"
-                             : clean_detail(lookup.resolution->failure));
-      break;
-    case Resolver::State::kTimedOut:
-      fail_before_launch(item, ErrorClass::kDnsTimeout,
-                         "no DNS answer in time");
+      if (lookup.resolution->timed_out) {
+        fail_before_launch(item, ErrorClass::kDnsTimeout, kNoDnsAnswer);
+      } else {
+        fail_before_launch(item, ErrorClass::kDnsError,
+                           clean_detail(lookup.resolution->failure));
+      }
       break;
     case Resolver::State::kPending:
       wait_for_name(item);
@@ -128,20 +159,20 @@ void Attempts::resolve(Item& item) {
   }
 }
 
-// The attempt's time may be over before the lookup's own deadline.
 void Attempts::wait_for_name(Item& item) {
   const Endpoint& endpoint = item.lane->endpoint;
   const auto waiters = resolving_.try_emplace(endpoint.url.host).first;
   waiters->second.push_back(&item);
   item.awaited = &waiters->first;
-  timers_.set(item.timer,
-              item.started_us + std::int64_t{timeout_ms(endpoint)} * 1000,
+  const std::uint32_t patience_ms =
+      std::min(timeout_ms(endpoint), connect_timeout_ms(endpoint));
+  timers_.set(item.timer, item.started_us + std::int64_t{patience_ms} * 1000,
               &item);
 }
 
 void Attempts::give_up_name(Item& item) {
   std::erase(resolving_.find(*item.awaited)->second, &item);
-  fail_before_launch(item, ErrorClass::kDnsTimeout, "no DNS answer in time");
+  fail_before_launch(item, ErrorClass::kDnsTimeout, kNoDnsAnswer);
 }
 
 void Attempts::settle_names() {
@@ -222,6 +253,11 @@ std::uint32_t Attempts::timeout_ms(const Endpoint& endpoint) const {
   return endpoint.timeout_ms != 0 ? endpoint.timeout_ms : options_.timeout_ms;
 }
 
+std::uint32_t Attempts::connect_timeout_ms(const Endpoint& endpoint) const {
+  return endpoint.connect_timeout_ms != 0 ? endpoint.connect_timeout_ms
+                                          : options_.connect_timeout_ms;
+}
+
 // The connections to one destination stay in few multis, so that its lanes
 // share them.
 void Attempts::route(Lane& lane) const {
@@ -256,20 +292,21 @@ bool Attempts::send(Item& item, const std::vector<IpAddress>* addresses,
     route(lane);
   }
   const Endpoint& endpoint = lane.endpoint;
-  const std::int64_t left_ms =
-      timeout_ms(endpoint) - (steady_now_us() - item.started_us) / 1000;
-  const TransferRequest request{
-      endpoint,
-      lane.parsed_url,
-      item.delivery,
-      addresses,
-      signature,
-      signed_ms / 1000,
-      static_cast<std::uint32_t>(std::max<std::int64_t>(1, left_ms)),
-      endpoint.connect_timeout_ms != 0 ? endpoint.connect_timeout_ms
-                                       : options_.connect_timeout_ms,
-      item.started_us,
-      item.resolved_us};
+  const std::int64_t spent_ms = (steady_now_us() - item.started_us) / 1000;
+  const auto left_of = [spent_ms](std::uint32_t patience_ms) {
+    return static_cast<std::uint32_t>(
+        std::max<std::int64_t>(1, patience_ms - spent_ms));
+  };
+  const TransferRequest request{endpoint,
+                                lane.parsed_url,
+                                item.delivery,
+                                addresses,
+                                signature,
+                                signed_ms / 1000,
+                                left_of(timeout_ms(endpoint)),
+                                left_of(connect_timeout_ms(endpoint)),
+                                item.started_us,
+                                item.resolved_us};
   if (!flight->prepare(request) || !events_->add(lane.multi, flight->easy())) {
     idle_.erase(flight->self);
     return false;
@@ -287,8 +324,7 @@ std::size_t Attempts::poll(std::int64_t wait_us) {
       wait_us, [this](CURL* easy, CURLcode code) { done(easy, code); });
   rebuild_broken();
   report_.stats.connections_opened = events_->opened_count();
-  report_.stats.resolver_threads = resolver_->threads();
-  report_.stats.resolver_stuck = resolver_->stuck();
+  report_.stats.lookups = resolver_->running();
   return events;
 }
 
@@ -369,6 +405,10 @@ void Attempts::settle(Item& item, Attempt attempt,
   if (attempt.state == DeliveryState::kParked ||
       attempt.state == DeliveryState::kPending) {
     attempt.next_at_ms = options_.now_ms() + delay_ms;
+  }
+  const Url& url = item.lane->endpoint.url;
+  if (!url.literal && is_failed_connection(attempt.error)) {
+    resolver_->distrust(url.host, timers_.now_us());
   }
   scheduler_.finish(item, attempt.error);
   if (attempt.state == DeliveryState::kPending) {

@@ -19,21 +19,31 @@
 #include "core/event_loop.hpp"
 #include "core/places.hpp"
 #include "core/report.hpp"
+#include "core/resolver.hpp"
 #include "core/scheduler.hpp"
 #include "core/timers.hpp"
 #include "core/transfer.hpp"
 #include "webhooks/engine_options.hpp"
-#include "webhooks/resolver.hpp"
 #include "webhooks/retry_schedule.hpp"
 
 namespace webhooks {
 
 class Attempts {
  public:
+  // What an engine needs from the system. Errors: `ca_file`, `dns_servers`,
+  // `system_limit`.
+  struct Parts {
+    TrustStore trust;
+    std::unique_ptr<EventLoop> events;
+    std::unique_ptr<Resolver> resolver;
+    static Result<Parts> create(const EngineOptions& options,
+                                std::size_t multis, long idle_connections);
+  };
+
   // `spread`: over how many multis the connections to one destination go.
-  Attempts(const EngineOptions& options, std::unique_ptr<EventLoop> events,
-           std::size_t spread, TrustStore trust, Scheduler& scheduler,
-           Places& in_flight, Timers& timers, Report& report);
+  Attempts(const EngineOptions& options, Parts parts, std::size_t spread,
+           Scheduler& scheduler, Places& in_flight, Timers& timers,
+           Report& report);
   ~Attempts();
   Attempts(const Attempts&) = delete;
   Attempts& operator=(const Attempts&) = delete;
@@ -52,7 +62,7 @@ class Attempts {
   std::size_t poll(std::int64_t wait_us);
   void wake() noexcept { events_->wake(); }
   std::int64_t next_deadline_us() const {
-    return resolver_->next_deadline_us();
+    return resolver_->next_deadline_us(timers_.now_us());
   }
 
  private:
@@ -70,6 +80,7 @@ class Attempts {
   bool send(Item& item, const std::vector<IpAddress>* addresses,
             const std::string& signature, std::int64_t signed_ms);
   std::uint32_t timeout_ms(const Endpoint& endpoint) const;
+  std::uint32_t connect_timeout_ms(const Endpoint& endpoint) const;
   void route(Lane& lane) const;
   Flight* idle_flight();
   void done(CURL* easy, CURLcode code);

@@ -44,29 +44,24 @@ EngineLoop::Sizes::Sizes(const EngineOptions& options) {
 
 Result<std::unique_ptr<EngineLoop>> EngineLoop::create(EngineOptions options,
                                                        Report& report) {
-  auto trust = TrustStore::load(options.ca_file);
-  if (!trust) {
-    return trust.error();
-  }
   const Sizes sizes(options);
-  auto events = EventLoop::create(sizes.multis, sizes.idle_connections);
-  if (!events) {
-    return events.error();
+  auto parts =
+      Attempts::Parts::create(options, sizes.multis, sizes.idle_connections);
+  if (!parts) {
+    return parts.error();
   }
-  return std::unique_ptr<EngineLoop>(
-      new EngineLoop(std::move(options), sizes, std::move(trust).value(),
-                     std::move(events).value(), report));
+  return std::unique_ptr<EngineLoop>(new EngineLoop(
+      std::move(options), sizes, std::move(parts).value(), report));
 }
 
 EngineLoop::EngineLoop(EngineOptions options, const Sizes& sizes,
-                       TrustStore trust, std::unique_ptr<EventLoop> events,
-                       Report& report)
+                       Attempts::Parts parts, Report& report)
     : options_(std::move(options)),
       report_(report),
       in_flight_(sizes.in_flight_max),
       scheduler_(options_, in_flight_, timers_, report.waiting),
-      attempts_(options_, std::move(events), sizes.destination_multis,
-                std::move(trust), scheduler_, in_flight_, timers_, report) {
+      attempts_(options_, std::move(parts), sizes.destination_multis,
+                scheduler_, in_flight_, timers_, report) {
   if (!options_.now_ms) {
     options_.now_ms = wall_now_ms;
   }

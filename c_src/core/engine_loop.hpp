@@ -23,7 +23,7 @@ namespace webhooks {
 
 class EngineLoop {
  public:
-  // Errors: `ca_file`, `system_limit`.
+  // Errors: `ca_file`, `dns_servers`, `system_limit`.
   static Result<std::unique_ptr<EngineLoop>> create(EngineOptions options,
                                                     Report& report);
   EngineLoop(const EngineLoop&) = delete;
@@ -56,8 +56,8 @@ class EngineLoop {
     std::size_t destination_multis;  // for the connections to a destination
   };
 
-  EngineLoop(EngineOptions options, const Sizes& sizes, TrustStore trust,
-             std::unique_ptr<EventLoop> events, Report& report);
+  EngineLoop(EngineOptions options, const Sizes& sizes, Attempts::Parts parts,
+             Report& report);
   // It ends, or is put off, without an attempt.
   void refuse(const Delivery& delivery, DeliveryState state, ErrorClass error,
               std::string detail = {},

@@ -32,9 +32,6 @@ constexpr NumberOption kNumberOptions[] = {
      kAny},
     {"response_header_bytes_max", &EngineOptions::response_header_bytes_max, 1,
      kAny},
-    {"resolver_threads_max", &EngineOptions::resolver_threads_max, 1, 4096},
-    {"dns_timeout_ms", &EngineOptions::dns_timeout_ms, 1, kAny},
-    {"dns_cache_ms", &EngineOptions::dns_cache_ms, 0, kAny},
     {"multi_handles", &EngineOptions::multi_handles, 1, 64},
 };
 

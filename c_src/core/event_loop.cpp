@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::size_t kEventsMax = 256;
 constexpr std::uint64_t kWakeTag = std::numeric_limits<std::uint64_t>::max();
+constexpr std::size_t kOtherShard = 0x7fffffff;  // none of curl's
 
 std::uint64_t tag_of(std::size_t shard, curl_socket_t descriptor) {
   return static_cast<std::uint64_t>(shard) << 32 |
@@ -155,41 +156,98 @@ int EventLoop::on_socket(CURL* /*easy*/, curl_socket_t descriptor, int what,
   return 0;
 }
 
-void EventLoop::watch(Shard& shard, curl_socket_t descriptor,
-                      std::uint32_t events) noexcept {
-  const auto slot = static_cast<std::size_t>(descriptor);
-  if (slot >= interests_.size()) {
-    if (events == 0) {
-      return;
-    }
-    try {
-      interests_.resize(slot + 64);
-    } catch (...) {
-      return;  // out of memory: this transfer ends by its timeout
-    }
-  }
-  Interest& interest = interests_[slot];
-  interest.wanted = events;
-  // Interest that is no longer wanted stays registered: a kept-alive connection
-  // that goes back to work at once then costs no system call.
-  if (events == 0 || interest.watched == events) {
-    return;
-  }
+// What epoll knows may differ from what we believe: descriptors are closed
+// behind our back, and their numbers come again.
+bool EventLoop::tell_epoll(int descriptor, std::uint32_t events,
+                           std::uint64_t tag, bool known) noexcept {
   epoll_event event{};
   event.events = events;
-  event.data.u64 = tag_of(shard.index, descriptor);
-  const int operation = interest.watched == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+  event.data.u64 = tag;
+  const int operation = known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
   int status = epoll_ctl(epoll_, operation, descriptor, &event);
   if (status != 0 && errno == ENOENT) {
     status = epoll_ctl(epoll_, EPOLL_CTL_ADD, descriptor, &event);
   } else if (status != 0 && errno == EEXIST) {
     status = epoll_ctl(epoll_, EPOLL_CTL_MOD, descriptor, &event);
   }
-  interest.watched = status == 0 ? events : 0;
+  return status == 0;
 }
 
-void EventLoop::opened(curl_socket_t descriptor) noexcept {
+void EventLoop::watch(Shard& shard, curl_socket_t descriptor,
+                      std::uint32_t events) noexcept {
+  Interest* const found = interest_in(descriptor);
+  if (found == nullptr) {
+    return;  // this transfer ends by its timeout
+  }
+  Interest& interest = *found;
+  interest.wanted = events;
+  if (events == 0 && interest.retired) {
+    end_idle(descriptor);
+    return;
+  }
+  // Interest that is no longer wanted stays registered: a kept-alive connection
+  // that goes back to work at once then costs no system call.
+  if (events == 0 || interest.watched == events) {
+    return;
+  }
+  const bool told =
+      tell_epoll(descriptor, events, tag_of(shard.index, descriptor),
+                 interest.watched != 0);
+  interest.watched = told ? events : 0;
+}
+
+void EventLoop::watch_other(int descriptor, bool in, bool out) noexcept {
+  const std::uint32_t events =
+      (in ? std::uint32_t{EPOLLIN} : 0U) | (out ? std::uint32_t{EPOLLOUT} : 0U);
+  if (events == 0) {
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, descriptor, nullptr);
+  } else {
+    tell_epoll(descriptor, events, tag_of(kOtherShard, descriptor), false);
+  }
+}
+
+void EventLoop::opened(curl_socket_t descriptor, const Peer& peer) noexcept {
   ++opened_;
+  forget(descriptor);
+  if (Interest* const interest = interest_in(descriptor)) {
+    interest->peer = peer;
+  }
+}
+
+// Null: out of memory.
+EventLoop::Interest* EventLoop::interest_in(curl_socket_t descriptor) noexcept {
+  const auto slot = static_cast<std::size_t>(descriptor);
+  try {
+    if (slot >= interests_.size()) {
+      interests_.resize(slot + 64);
+    }
+    return &interests_[slot];
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+void EventLoop::retire(std::size_t host,
+                       const std::vector<IpAddress>& addresses) {
+  for (std::size_t slot = 0; slot < interests_.size(); ++slot) {
+    Interest& interest = interests_[slot];
+    if (interest.peer.host != host ||
+        std::ranges::find(addresses, interest.peer.address) !=
+            addresses.end()) {
+      continue;
+    }
+    if (interest.wanted == 0) {
+      end_idle(static_cast<curl_socket_t>(slot));
+    } else {
+      interest.retired = true;
+    }
+  }
+}
+
+// Ends a connection that is curl's and that nobody uses at the moment. curl
+// finds it ended when it wants to use it again.
+void EventLoop::end_idle(curl_socket_t descriptor) noexcept {
+  shutdown(descriptor, SHUT_RDWR);
   forget(descriptor);
 }
 
@@ -234,8 +292,7 @@ void EventLoop::take_idle_event(Shard& shard, curl_socket_t descriptor,
       break;
     }
   }
-  shutdown(descriptor, SHUT_RDWR);
-  forget(descriptor);
+  end_idle(descriptor);
 }
 
 void EventLoop::act(Shard& shard, curl_socket_t descriptor, int flags) {
@@ -327,7 +384,13 @@ void EventLoop::take_event(const epoll_event& event) {
   }
   const auto descriptor =
       static_cast<curl_socket_t>(event.data.u64 & 0xffffffffU);
-  Shard& shard = *shards_[static_cast<std::size_t>(event.data.u64 >> 32)];
+  const auto index = static_cast<std::size_t>(event.data.u64 >> 32);
+  if (index == kOtherShard) {
+    on_other_(descriptor, (event.events & ~std::uint32_t{EPOLLOUT}) != 0,
+              (event.events & EPOLLOUT) != 0);
+    return;
+  }
+  Shard& shard = *shards_[index];
   if (interests_[static_cast<std::size_t>(descriptor)].wanted == 0) {
     take_idle_event(shard, descriptor, event.events);
     return;

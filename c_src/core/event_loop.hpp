@@ -1,4 +1,5 @@
-// Purpose: one epoll for many curl multi handles. libcurl walks its whole
+// Purpose: one epoll for many curl multi handles and for what else the loop
+// has to watch. libcurl walks its whole
 // connection cache on every finished transfer: with all endpoints in one multi
 // the cost is quadratic. curl's timers stay in memory: a timerfd for each multi
 // costs more than a third of the CPU time of a small request.
@@ -15,9 +16,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/curl_handles.hpp"
+#include "webhooks/address_policy.hpp"
 #include "webhooks/result.hpp"
 
 namespace webhooks {
@@ -55,9 +58,24 @@ class EventLoop {
   // Ends the wait of a running or the next poll(). Any thread.
   void wake() noexcept;
 
+  // Watches a socket that is not curl's; neither: no longer. Its owner is told
+  // by poll().
+  using OnOther = std::function<void(int descriptor, bool in, bool out)>;
+  void set_on_other(OnOther on_other) { on_other_ = std::move(on_other); }
+  void watch_other(int descriptor, bool in, bool out) noexcept;
+
+  // To whom a connection goes: a hash of the name, and the address.
+  struct Peer {
+    std::size_t host = 0;
+    IpAddress address;
+  };
+  // Connections to this name but to none of these addresses end as soon as
+  // they are idle.
+  void retire(std::size_t host, const std::vector<IpAddress>& addresses);
+
   // For CURLOPT_OPENSOCKETFUNCTION and CURLOPT_CLOSESOCKETFUNCTION: what we
   // remember of a descriptor must die with it, for the number comes again.
-  void opened(curl_socket_t descriptor) noexcept;
+  void opened(curl_socket_t descriptor, const Peer& peer) noexcept;
   static int on_close_socket(void* loop, curl_socket_t descriptor) noexcept;
   std::uint64_t opened_count() const noexcept { return opened_; }
 
@@ -75,6 +93,8 @@ class EventLoop {
   struct Interest {
     std::uint32_t wanted = 0;   // by curl
     std::uint32_t watched = 0;  // what epoll was told; 0: nothing
+    bool retired = false;
+    Peer peer;
   };
 
   EventLoop() = default;
@@ -87,6 +107,10 @@ class EventLoop {
   bool fit_connections(const Shard& shard) const noexcept;
   void watch(Shard& shard, curl_socket_t descriptor,
              std::uint32_t events) noexcept;
+  Interest* interest_in(curl_socket_t descriptor) noexcept;
+  bool tell_epoll(int descriptor, std::uint32_t events, std::uint64_t tag,
+                  bool known) noexcept;
+  void end_idle(curl_socket_t descriptor) noexcept;
   void forget(curl_socket_t descriptor) noexcept;
   void take_event(const epoll_event& event);
   void take_idle_event(Shard& shard, curl_socket_t descriptor,
@@ -104,6 +128,7 @@ class EventLoop {
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<Shard*> touched_;
   std::vector<Interest> interests_;  // by descriptor
+  OnOther on_other_;
 };
 
 }  // namespace webhooks

@@ -1,8 +1,10 @@
 #include "core/transfer.hpp"
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "core/ascii.hpp"
@@ -151,17 +153,18 @@ curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
       transfer->facts_.address_refused = true;
       return CURL_SOCKET_BAD;
     }
-  } catch (...) {
+    const int descriptor = ::socket(
+        address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    // curl's own count of connections leaves out those that fail in TLS.
+    transfer->dialled_ = true;
+    if (descriptor >= 0) {
+      dial.sockets.opened(descriptor,
+                          {std::hash<std::string>()(transfer->name_), *ip});
+    }
+    return descriptor;
+  } catch (...) {  // out of memory
     return CURL_SOCKET_BAD;
   }
-  const int descriptor = ::socket(
-      address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-  // curl's own count of connections leaves out those that fail in TLS.
-  transfer->dialled_ = true;
-  if (descriptor >= 0) {
-    dial.sockets.opened(descriptor);
-  }
-  return descriptor;
 }
 
 CURLcode Transfer::on_tls_context(CURL* /*easy*/, void* context,

@@ -158,6 +158,8 @@ EngineOptions read_engine_options(ErlNifEnv* env, ERL_NIF_TERM map) {
       options.retry_delays_ms = read_delays(env, value);
     } else if (name == "ca_file") {
       options.ca_file = read_text_option(env, value, "ca_file");
+    } else if (name == "dns_servers") {
+      options.dns_servers = read_text_option(env, value, "dns_servers");
     } else if (name == "user_agent") {
       options.user_agent = read_text_option(env, value, "user_agent");
     } else if (name == "time_offset_ms") {

@@ -88,8 +88,7 @@ ERL_NIF_TERM stats_term(ErlNifEnv* env, const EngineStats& stats) {
       {"failed", stats.failed},
       {"cancelled", stats.cancelled},
       {"connections_opened", stats.connections_opened},
-      {"resolver_threads", stats.resolver_threads},
-      {"resolver_stuck", stats.resolver_stuck},
+      {"lookups", stats.lookups},
       {"loop_turns", stats.loop_turns},
   };
   ERL_NIF_TERM map = enif_make_new_map(env);

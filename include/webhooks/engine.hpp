@@ -22,7 +22,8 @@ namespace webhooks {
 
 class Engine {
  public:
-  // Errors: `invalid_option` (detail names it), `ca_file`, `system_limit`.
+  // Errors: `invalid_option` (detail names it), `ca_file`, `dns_servers`,
+  // `system_limit`.
   static Result<std::unique_ptr<Engine>> create(EngineOptions options);
   ~Engine();
   Engine(const Engine&) = delete;

@@ -10,7 +10,6 @@
 #include <string_view>
 #include <vector>
 
-#include "webhooks/resolver.hpp"
 #include "webhooks/result.hpp"
 #include "webhooks/url.hpp"
 
@@ -24,7 +23,7 @@ struct EngineOptions {
   std::uint32_t park_after_ms = 60'000;  // a longer wait leaves the engine
   std::uint32_t retry_after_max_ms = 6 * 3'600'000;
   std::uint32_t timeout_ms = 15'000;  // the whole attempt, DNS included
-  std::uint32_t connect_timeout_ms = 5'000;
+  std::uint32_t connect_timeout_ms = 5'000;  // DNS, connect and TLS
   std::uint32_t lane_in_flight_max = 8;
   std::uint32_t lane_rate_per_s = 50;
   std::uint32_t destination_in_flight_max = 64;  // over all its lanes
@@ -38,13 +37,10 @@ struct EngineOptions {
   std::uint32_t body_bytes_max = 256 * 1024;  // larger: fails unsent
   std::uint32_t response_body_bytes_max = 16 * 1024;
   std::uint32_t response_header_bytes_max = 64 * 1024;
-  std::uint32_t resolver_threads_max = 512;
-  std::uint32_t dns_timeout_ms = 5'000;
-  std::uint32_t dns_cache_ms = 30'000;
   std::uint32_t multi_handles = 64;  // 1..64, fewer where descriptors are few
   std::string ca_file;               // PEM; empty: the system's
   std::string user_agent;            // empty: Plausible-Webhooks/<version>
-  ResolveFunction resolve;           // empty: getaddrinfo
+  std::string dns_servers;  // "address:port", by commas; empty: the system's
   // The clock of due_at_ms, next_at_ms and started_at_ms, called by the thread
   // that drives. Empty: the system's time, by which signatures always go. A
   // caller that has a clock without leaps gives it here.

@@ -22,8 +22,7 @@ struct EngineStats {
   std::uint64_t failed = 0;
   std::uint64_t cancelled = 0;
   std::uint64_t connections_opened = 0;
-  std::uint64_t resolver_threads = 0;
-  std::uint64_t resolver_stuck = 0;  // lookups still running past deadline
+  std::uint64_t lookups = 0;  // names being looked up
   std::uint64_t loop_turns = 0;
   bool stopped = false;
 };

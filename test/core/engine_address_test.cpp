@@ -2,18 +2,17 @@
 // whatever a name, a literal or a later answer says. The trap is a server on
 // all of 127/8 of which the policy allows but one address: every connection to
 // another one is seen.
-// Thread: one; the server has its own, lookups run on the resolver's.
+// Thread: one; the servers have their own.
 #include <atomic>
 #include <chrono>
-#include <memory>
-#include <stdexcept>
+#include <functional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "allowing.hpp"
 #include "catch.hpp"
+#include "dns_server.hpp"
 #include "engine_support.hpp"
 #include "test_server.hpp"
 
@@ -26,27 +25,21 @@ namespace {
 constexpr const char* kAllowed = "127.0.0.2";
 constexpr const char* kRefused = "127.0.0.3";
 
-IpAddress ip(const std::string& text) {
-  const auto address = IpAddress::parse(text);
-  REQUIRE(address.has_value());
-  return *address;
-}
-
-// Public addresses and 127.0.0.2; names answer what `resolve` says.
-EngineOptions strict_options(ResolveFunction resolve) {
+// Public addresses, 127.0.0.2 and 127.0.0.4.
+EngineOptions strict_options(const DnsServer& names) {
   EngineOptions options = test_options();
   options.policy.addresses = webhooks_test::allowing("127.0.0.2:* 127.0.0.4:*");
-  options.resolve = std::move(resolve);
+  options.dns_servers = names.address();
   options.retry_delays_ms = {};
   return options;
 }
 
-ResolveFunction always(std::vector<std::string> answers) {
-  std::vector<IpAddress> addresses;
-  for (const std::string& answer : answers) {
-    addresses.push_back(ip(answer));
-  }
-  return [addresses](const std::string&) { return Resolution{addresses, {}}; };
+// One answer, and another once `later` says so.
+DnsServer moving(std::string from, std::string to,
+                 std::function<bool()> later) {
+  return DnsServer(DnsHandler([=](const std::string&, bool) {
+    return DnsAnswer{{later() ? to : from}, 1};
+  }));
 }
 
 struct Trap {
@@ -64,6 +57,20 @@ void check_blocked(const Attempt& attempt) {
   CHECK(attempt.detail.find("127") == std::string::npos);
 }
 
+// Sends until one attempt is as `wanted` says.
+bool until_outcome(EngineRun& run,
+                   const std::function<bool(const Attempt&)>& wanted) {
+  const auto end = std::chrono::steady_clock::now() + 10s * kSlowdown;
+  for (int i = 0; std::chrono::steady_clock::now() < end; ++i) {
+    if (wanted(
+            run.outcome(delivery("msg_until_" + std::to_string(i), "wh_1")))) {
+      return true;
+    }
+    run.run_for(50ms);
+  }
+  return false;
+}
+
 void put_unchecked(EngineRun& run, const std::string& webhook_id, Url url) {
   Endpoint endpoint;
   endpoint.webhook_id = webhook_id;
@@ -76,7 +83,8 @@ void put_unchecked(EngineRun& run, const std::string& webhook_id, Url url) {
 
 TEST_CASE("address: an allowed one is dialled") {
   Trap trap;
-  EngineRun run(strict_options(always({kAllowed})));
+  const DnsServer names({kAllowed});
+  EngineRun run(strict_options(names));
   run.endpoint("wh_1", trap.url());
   const Attempt attempt = run.outcome(delivery("msg_1", "wh_1"));
   CHECK(attempt.state == DeliveryState::kDelivered);
@@ -104,7 +112,8 @@ TEST_CASE("address: one refused answer refuses the name, and no packet goes") {
   for (const auto& answer : answers) {
     INFO(answer.back());
     Trap trap;
-    EngineRun run(strict_options(always(answer)));
+    const DnsServer names(answer);
+    EngineRun run(strict_options(names));
     run.endpoint("wh_1", trap.url());
     check_blocked(run.outcome(delivery("msg_1", "wh_1")));
     CHECK(trap.server.connections() == 0);
@@ -114,17 +123,17 @@ TEST_CASE("address: one refused answer refuses the name, and no packet goes") {
 
 TEST_CASE("address: a blocked name is tried again, it may be put right") {
   Trap trap;
-  auto calls = std::make_shared<std::atomic<int>>(0);
-  EngineOptions options = strict_options([calls](const std::string&) {
-    return Resolution{{ip(++*calls == 1 ? kRefused : kAllowed)}, {}};
-  });
-  options.dns_cache_ms = 1;
-  options.retry_delays_ms = {50, 50, 50};
+  std::atomic<bool> right{false};
+  const DnsServer names =
+      moving(kRefused, kAllowed, [&] { return right.load(); });
+  EngineOptions options = strict_options(names);
+  options.retry_delays_ms = std::vector<std::uint32_t>(12, 200);
   EngineRun run(options);
   run.endpoint("wh_1", trap.url());
-  run.submit(delivery("msg_1", "wh_1"));
+  CHECK(run.outcome(delivery("msg_1", "wh_1")).error ==
+        ErrorClass::kBlockedAddress);
+  right = true;
   REQUIRE(run.until([&] { return run.ended() == 1; }));
-  CHECK(run.attempts().front().error == ErrorClass::kBlockedAddress);
   CHECK(run.attempts().back().state == DeliveryState::kDelivered);
 }
 
@@ -135,57 +144,66 @@ TEST_CASE("address: a name that moves to a refused address is caught") {
   trap.server.otherwise([](const Request&) {
     return answer(200, {{"Connection", "close"}}).close();
   });
-  auto rebound = std::make_shared<std::atomic<bool>>(false);
-  EngineOptions options = strict_options([rebound](const std::string&) {
-    return Resolution{{ip(*rebound ? kRefused : kAllowed)}, {}};
-  });
-  options.dns_cache_ms = 1;
-  EngineRun run(options);
+  std::atomic<bool> rebound{false};
+  const DnsServer names =
+      moving(kAllowed, kRefused, [&] { return rebound.load(); });
+  EngineRun run(strict_options(names));
   run.endpoint("wh_1", trap.url());
   CHECK(run.outcome(delivery("msg_1", "wh_1")).state ==
         DeliveryState::kDelivered);
-  *rebound = true;
+  rebound = true;
+  REQUIRE(until_outcome(run, [](const Attempt& attempt) {
+    return attempt.error == ErrorClass::kBlockedAddress;
+  }));
   const std::size_t before = trap.server.connections();
-  std::size_t blocked = 0;
-  for (int i = 0; i < 20 && blocked < 3; ++i) {
-    const Attempt attempt =
-        run.outcome(delivery("msg_again_" + std::to_string(i), "wh_1"));
-    blocked += attempt.error == ErrorClass::kBlockedAddress;
-    run.run_for(10ms);
+  for (int i = 0; i < 3; ++i) {
+    check_blocked(run.outcome(delivery("msg_" + std::to_string(i), "wh_1")));
   }
-  CHECK(blocked == 3);
   for (const Request& request : trap.server.requests()) {
     CHECK(request.local_ip == kAllowed);
   }
-  CHECK(trap.server.connections() <= before + 17);
+  CHECK(trap.server.connections() == before);
 }
 
-TEST_CASE("address: a name that moves is followed") {
+TEST_CASE("address: a name that moves is followed, kept connections or not") {
+  const bool kept = GENERATE(true, false);
   Trap trap;
-  trap.server.otherwise([](const Request&) {
-    return answer(200, {{"Connection", "close"}}).close();
+  trap.server.otherwise([kept](const Request&) {
+    return kept ? answer(200) : answer(200, {{"Connection", "close"}}).close();
   });
-  auto moved = std::make_shared<std::atomic<bool>>(false);
-  EngineOptions options = strict_options([moved](const std::string&) {
-    return Resolution{{ip(*moved ? "127.0.0.4" : kAllowed)}, {}};
-  });
-  options.dns_cache_ms = 1;
-  EngineRun run(options);
+  std::atomic<bool> moved{false};
+  const DnsServer names =
+      moving(kAllowed, "127.0.0.4", [&] { return moved.load(); });
+  EngineRun run(strict_options(names));
   run.endpoint("wh_1", trap.url());
-  run.outcome(delivery("msg_1", "wh_1"));
-  *moved = true;
-  std::string ip;
-  for (int i = 0; i < 50 && ip != "127.0.0.4"; ++i) {
-    ip = run.outcome(delivery("msg_again_" + std::to_string(i), "wh_1"))
-             .remote_ip;
-    run.run_for(10ms);
-  }
-  CHECK(ip == "127.0.0.4");
+  CHECK(run.outcome(delivery("msg_1", "wh_1")).remote_ip == kAllowed);
+  moved = true;
+  CHECK(until_outcome(run, [](const Attempt& attempt) {
+    return attempt.remote_ip == "127.0.0.4";
+  }));
+  CHECK(run.outcome(delivery("msg_2", "wh_1")).remote_ip == "127.0.0.4");
+}
+
+TEST_CASE("address: a refused connection drops the answer, whatever its TTL") {
+  TestServer server(ServerOptions{"127.0.0.4", {}, nullptr, {}});
+  std::atomic<bool> moved{false};
+  const DnsServer names([&](const std::string&, bool) {
+    return DnsAnswer{{moved ? "127.0.0.4" : kAllowed}, 3'600};
+  });
+  EngineRun run(strict_options(names));
+  run.endpoint("wh_1", server.url("hook.example", "/"));
+  CHECK(run.outcome(delivery("msg_1", "wh_1")).error ==
+        ErrorClass::kConnectionRefused);
+  moved = true;
+  CHECK(until_outcome(run, [](const Attempt& attempt) {
+    return attempt.state == DeliveryState::kDelivered;
+  }));
 }
 
 TEST_CASE("address: literals are judged when dialled, not only when saved") {
   Trap trap;
-  EngineRun run(strict_options(always({kAllowed})));
+  const DnsServer names({kAllowed});
+  EngineRun run(strict_options(names));
   const std::uint16_t port = trap.server.port();
   int number = 0;
   for (const std::string& literal :
@@ -207,7 +225,8 @@ TEST_CASE("address: what is dialled is judged, not what was resolved") {
   // The text that curl dials and the host that was resolved differ: a fault
   // of the caller that must not become a hole.
   Trap trap;
-  EngineRun run(strict_options(always({kAllowed})));
+  const DnsServer names({kAllowed});
+  EngineRun run(strict_options(names));
   int number = 0;
   for (const std::string& dialled :
        {std::string(kRefused), std::string("localhost"), std::string("[::1]"),
@@ -232,7 +251,8 @@ TEST_CASE("address: the next of several is tried when one is dead") {
         std::vector<std::string>{"::1", "127.0.0.1"},
         std::vector<std::string>{"127.0.0.7", "::1", "127.0.0.8",
                                  "127.0.0.1"}}) {
-    options.resolve = always(answer);
+    const DnsServer names(answer);
+    options.dns_servers = names.address();
     EngineRun run(options);
     run.endpoint("wh_1", server.url("hook.example", "/"));
     const Attempt attempt = run.outcome(delivery("msg_1", "wh_1"));
@@ -253,36 +273,19 @@ TEST_CASE("address: IPv6") {
         "[::1]:" + std::to_string(server.port()));
 }
 
-TEST_CASE("address: the system's resolver knows localhost") {
-  TestServer server;
-  EngineRun run;
-  run.endpoint("wh_1", server.url("localhost", "/"));
-  const Attempt attempt = run.outcome(delivery("msg_1", "wh_1"));
-  // A bare system may have no /etc/hosts, and then has no localhost either.
-  if (resolve_with_getaddrinfo("localhost").addresses.empty()) {
-    CHECK(attempt.error == ErrorClass::kDnsError);
-    return;
-  }
-  CHECK(attempt.state == DeliveryState::kDelivered);
-  CHECK(attempt.dns_us.has_value());
-}
-
 TEST_CASE("address: names without an answer") {
   EngineOptions options = test_options();
   options.retry_delays_ms = {};
-  options.resolve = [](const std::string& host) -> Resolution {
-    if (host == "throws.example") {
-      throw std::runtime_error("no");
+  const DnsServer names([](const std::string& name, bool) -> DnsAnswer {
+    if (name == "many.example") {
+      return {std::vector<std::string>(65, "127.0.0.1")};
     }
-    if (host == "silent.example") {
-      return {};
-    }
-    return {{},
-            std::string("no such name \xff\x1b[31m") + std::string(1'000, 'n')};
-  };
+    return {{}, 60, name == "none.example" ? kNxDomain : kServFail};
+  });
+  options.dns_servers = names.address();
   EngineRun run(options);
   for (const std::string host :
-       {"none.example", "throws.example", "silent.example"}) {
+       {"none.example", "fails.example", "many.example"}) {
     INFO(host);
     run.endpoint(host, "http://" + host + "/");
     const Attempt attempt = run.outcome(delivery("msg_" + host, host));
@@ -300,37 +303,58 @@ TEST_CASE("address: names without an answer") {
 }
 
 TEST_CASE("address: a name server that hangs is given up in time") {
-  auto released = std::make_shared<std::atomic<bool>>(false);
+  DnsServer names;
   EngineOptions options = test_options();
   options.retry_delays_ms = {};
-  options.dns_timeout_ms = 200;
-  options.resolve = [released](const std::string&) {
-    while (!*released) {
-      std::this_thread::sleep_for(5ms);
-    }
-    return Resolution{};
+  options.dns_servers = names.address();
+  EngineRun run(options);
+  struct Patience {
+    std::uint32_t whole_ms;
+    std::uint32_t connect_ms;
   };
-  const auto attempt_with = [](EngineOptions with, std::uint32_t timeout_ms) {
-    EngineRun run(std::move(with));
-    run.endpoint("wh_1", "http://hang.example/",
-                 [&](Endpoint& endpoint) { endpoint.timeout_ms = timeout_ms; });
-    const auto begin = std::chrono::steady_clock::now();
-    const Attempt attempt = run.outcome(delivery("msg_1", "wh_1"));
-    const auto took = std::chrono::steady_clock::now() - begin;
+  // DNS is part of the attempt, and of what may pass before it is connected.
+  for (const Patience patience : {Patience{2'000, 200}, Patience{200, 2'000}}) {
+    run.endpoint("wh_1", "http://held.example/", [&](Endpoint& endpoint) {
+      endpoint.timeout_ms = patience.whole_ms;
+      endpoint.connect_timeout_ms = patience.connect_ms;
+    });
+    const Attempt attempt = run.outcome(
+        delivery("msg_" + std::to_string(patience.whole_ms), "wh_1"));
     CHECK(error_name(attempt.error) == "dns_timeout");
     CHECK(attempt.status == 0);
     CHECK_FALSE(attempt.detail.empty());
-    CHECK(run.engine().stats().resolver_stuck <= 1);
-    return took;
-  };
-  const auto by_dns = attempt_with(options, 2'000);
-  CHECK(by_dns >= 190ms);
-  CHECK(by_dns < 500ms * kSlowdown);
-  // The whole attempt, DNS included, ends when its time is over.
-  options.dns_timeout_ms = 5'000;
-  const auto by_whole = attempt_with(options, 300);
-  CHECK(by_whole >= 290ms);
-  CHECK(by_whole < 700ms * kSlowdown);
-  *released = true;
-  std::this_thread::sleep_for(30ms);
+    CHECK(attempt.total_us.value() >= 200'000);
+    CHECK(attempt.total_us.value() < 1'000'000U * kSlowdown);
+  }
+  // The next attempt joins the lookup that still runs.
+  CHECK(names.count("held.example") <= 2);
+  const ClosedPort closed;
+  run.endpoint("wh_1", "http://held.example:" + std::to_string(closed.port()));
+  run.submit(delivery("msg_joins", "wh_1"));
+  run.turn(0);
+  names.release();
+  REQUIRE(run.until_attempts(3));
+  CHECK(error_name(run.attempts().back().error) == "connection_refused");
+}
+
+TEST_CASE("address: a connection has what DNS has left of its time") {
+  ServerOptions how;
+  how.accept = ServerOptions::Accept::kNever;
+  TestServer never(how);
+  const auto answers_at =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(400);
+  const DnsServer names([&](const std::string&, bool) {
+    return std::chrono::steady_clock::now() < answers_at
+               ? std::nullopt
+               : std::optional(DnsAnswer{{"127.0.0.1"}});
+  });
+  EngineOptions options = test_options();
+  options.retry_delays_ms = {};
+  options.connect_timeout_ms = 800;
+  options.dns_servers = names.address();
+  EngineRun run(options);
+  run.endpoint("wh_1", never.url("hook.example", "/"));
+  const Attempt attempt = run.outcome(delivery("msg_1", "wh_1"));
+  CHECK(error_name(attempt.error) == "connect_timeout");
+  CHECK(attempt.total_us.value() < 1'100'000U * kSlowdown);
 }

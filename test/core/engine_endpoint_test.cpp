@@ -1,6 +1,6 @@
 // Purpose: endpoints that change or go while deliveries wait, and deliveries
 // that come twice.
-// Thread: one; the server has its own, lookups run on the resolver's.
+// Thread: one; the servers have their own.
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "dns_server.hpp"
 #include "engine_support.hpp"
 #include "test_server.hpp"
 
@@ -72,21 +73,16 @@ TEST_CASE("endpoint: a change leaves alone what is on its way") {
 
 TEST_CASE("endpoint: a change while the old name is looked up") {
   TestServer server;
-  auto released = std::make_shared<std::atomic<bool>>(false);
+  DnsServer names;
   EngineOptions options = retry_after_ms({});
-  options.resolve = [released](const std::string& host) {
-    while (host == "slow.example" && !*released) {
-      std::this_thread::sleep_for(2ms);
-    }
-    return Resolution{{*IpAddress::parse("127.0.0.1")}, {}};
-  };
+  options.dns_servers = names.address();
   EngineRun run(options);
-  run.endpoint("wh_1", server.url("slow.example", "/old"));
+  run.endpoint("wh_1", server.url("held.example", "/old"));
   run.submit(delivery("msg_1", "wh_1"));
-  run.run_for(30ms);
+  REQUIRE(run.until([&] { return names.held() > 0; }));
   run.endpoint("wh_1", server.url("other.example", "/new"));
-  run.run_for(10ms);
-  *released = true;
+  run.turn(0);
+  names.release();
   REQUIRE(run.until_attempts(1));
   CHECK(run.attempts()[0].state == DeliveryState::kDelivered);
   CHECK(server.count("/old") + server.count("/new") == 1);
@@ -169,21 +165,16 @@ TEST_CASE("endpoint: deleting lets what is in flight end") {
 
 TEST_CASE("endpoint: deleting while a name is looked up sends nothing") {
   Canary canary;
-  auto released = std::make_shared<std::atomic<bool>>(false);
+  DnsServer names;
   EngineOptions options = test_options();
-  options.resolve = [released](const std::string&) {
-    while (!*released) {
-      std::this_thread::sleep_for(2ms);
-    }
-    return Resolution{{*IpAddress::parse("127.0.0.1")}, {}};
-  };
+  options.dns_servers = names.address();
   EngineRun run(options);
-  run.endpoint("wh_1", "http://slow.example:" + std::to_string(canary.port()));
+  run.endpoint("wh_1", "http://held.example:" + std::to_string(canary.port()));
   run.submit(delivery("msg_1", "wh_1"));
-  run.run_for(30ms);
+  REQUIRE(run.until([&] { return names.held() > 0; }));
   REQUIRE(run.engine().delete_endpoint("wh_1").ok());
-  run.run_for(10ms);
-  *released = true;
+  run.turn(0);
+  names.release();
   REQUIRE(run.until_attempts(1));
   CHECK(run.attempts()[0].state == DeliveryState::kCancelled);
   CHECK(canary.touched() == 0);

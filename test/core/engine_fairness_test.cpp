@@ -1,6 +1,6 @@
 // Purpose: receivers that never answer take no more than their share of the
 // places, whether on the host of a good one or all over the engine.
-// Thread: one; the server has its own, lookups run on the resolver's.
+// Thread: one; the servers have their own.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "dns_server.hpp"
 #include "engine_support.hpp"
 #include "test_server.hpp"
 #include "webhooks/retry_schedule.hpp"
@@ -246,10 +247,8 @@ TEST_CASE("fairness: lanes that go or change while they wait") {
   options.destination_in_flight_max = 5;
   options.destination_rate_per_s = 200;
   options.in_flight_max = 6;
-  options.resolve = [](const std::string&) {
-    std::this_thread::sleep_for(3ms);
-    return Resolution{{*IpAddress::parse("127.0.0.1")}, {}};
-  };
+  const DnsServer names({"127.0.0.1"});
+  options.dns_servers = names.address();
   EngineRun run(options);
   std::minstd_rand random(7);
   const auto below = [&](unsigned n) { return static_cast<int>(random() % n); };

@@ -1,6 +1,6 @@
 // Purpose: limits hold, and whoever is slow, broken or limited delays nobody
 // else.
-// Thread: one; the server has its own, lookups run on the resolver's.
+// Thread: one; the server has its own, the name server as well.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 
 #include "allocation_limit.hpp"
 #include "catch.hpp"
+#include "dns_server.hpp"
 #include "engine_support.hpp"
 #include "test_server.hpp"
 
@@ -251,17 +252,17 @@ TEST_CASE("limits: waiting for a place is not part of an attempt") {
   EngineOptions options = test_options();
   options.in_flight_max = 1;
   options.retry_delays_ms = {};
-  options.resolve = [](const std::string&) {
-    std::this_thread::sleep_for(20ms);
-    return Resolution{{*IpAddress::parse("127.0.0.1")}, {}};
-  };
+  DnsServer names;
+  options.dns_servers = names.address();
   EngineRun run(options);
   run.endpoint("wh_slow", server.url("/slow"));
-  run.endpoint("wh_name", server.url("hook.example", "/name"),
+  run.endpoint("wh_name", server.url("held.example", "/name"),
                [](Endpoint& endpoint) { endpoint.timeout_ms = 300; });
   // The place is taken while the name is looked up.
   run.submit(delivery("msg_name", "wh_name"));
   run.submit(delivery("msg_slow", "wh_slow"));
+  REQUIRE(run.until([&] { return server.count("/slow") == 1; }));
+  names.release();
   REQUIRE(run.until_attempts(2));
   const Attempt named = run.attempts("msg_name").front();
   INFO(error_name(named.error) << " " << named.detail);
@@ -431,18 +432,12 @@ TEST_CASE("limits: one bad lane leaves the others as fast as they were") {
   TestServer never(how);
   how.accept = ServerOptions::Accept::kReset;
   TestServer resets(how);
-  auto released = std::make_shared<std::atomic<bool>>(false);
+  const DnsServer names;
   EngineOptions options = test_options();
   options.timeout_ms = 20'000;
   options.connect_timeout_ms = 20'000;
-  options.dns_timeout_ms = 20'000;
   options.retry_delays_ms = {5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5};
-  options.resolve = [released](const std::string& host) {
-    while (host != "good.example" && !*released) {
-      std::this_thread::sleep_for(5ms);
-    }
-    return Resolution{{*IpAddress::parse("127.0.0.1")}, {}};
-  };
+  options.dns_servers = names.address();
   EngineRun run(options);
   run.endpoint("wh_good", good.url("good.example", "/"));
   const auto alone = latencies(run, "wh_good", "alone", 60);
@@ -453,14 +448,13 @@ TEST_CASE("limits: one bad lane leaves the others as fast as they were") {
   run.endpoint("wh_fails", bad.url("/fails"));
   run.endpoint("wh_never", never.url("/"));
   run.endpoint("wh_resets", resets.url("/"));
-  run.endpoint("wh_names", "http://hang.example/");
+  run.endpoint("wh_names", "http://held.example/");
   for (const std::string id : {"wh_hang", "wh_drip", "wh_endless", "wh_fails",
                                "wh_never", "wh_resets", "wh_names"}) {
     run.submit(many(300, id, id));
   }
   run.run_for(100ms);
   const auto beside = latencies(run, "wh_good", "beside", 60);
-  *released = true;
   INFO("median alone " << alone[30] << " ms, beside " << beside[30]
                        << " ms; worst " << alone.back() << ", "
                        << beside.back());

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "dns_server.hpp"
 #include "engine_support.hpp"
 #include "test_server.hpp"
 
@@ -241,14 +242,11 @@ TEST_CASE("disorder: whatever happens, each delivery ends exactly once") {
   options.retry_delays_ms = {5, 10, 15};
   options.jitter_percent = 50;
   options.destination_in_flight_max = 40;
-  options.dns_cache_ms = 5;
-  options.resolve = [](const std::string& host) -> Resolution {
-    if (host.starts_with("none")) {
-      return {{}, "no"};
-    }
-    std::this_thread::sleep_for(2ms);
-    return {{*IpAddress::parse("127.0.0.1")}, {}};
-  };
+  const DnsServer names([](const std::string& name, bool) {
+    return name.starts_with("none") ? DnsAnswer{{}, 1, kNxDomain}
+                                    : DnsAnswer{{"127.0.0.1"}, 1};
+  });
+  options.dns_servers = names.address();
   EngineRun run(options);
   const auto put = [&](int lane) {
     const std::vector<std::string> hosts = {"127.0.0.1", "a.example",

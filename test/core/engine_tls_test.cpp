@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "catch.hpp"
+#include "dns_server.hpp"
 #include "engine_support.hpp"
 #include "test_server.hpp"
 
@@ -18,11 +19,6 @@ namespace {
 
 constexpr const char* kName = "hook.example";
 
-// Every name is at home.
-Resolution at_home(const std::string&) {
-  return {{*IpAddress::parse("127.0.0.1")}, {}};
-}
-
 std::unique_ptr<TestServer> serve(const ServerTlsOptions& tls,
                                   ServerOptions options = {}) {
   options.tls = std::make_shared<ServerTls>(tls);
@@ -32,12 +28,13 @@ std::unique_ptr<TestServer> serve(const ServerTlsOptions& tls,
 struct Trust {
   Authority root;
   TempFile file{root.pem()};
+  DnsServer names;
 
   EngineOptions options() const {
     EngineOptions options = test_options();
     options.policy.https_only = true;
     options.ca_file = file.path();
-    options.resolve = at_home;
+    options.dns_servers = names.address();
     options.retry_delays_ms = {};
     return options;
   }

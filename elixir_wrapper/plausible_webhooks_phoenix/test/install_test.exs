@@ -143,8 +143,8 @@ defmodule Plausible.Webhooks.InstallTest do
   describe "the Dockerfile" do
     test "gets the packages of the build and of the image", %{root: root} do
       assert [build, run] = added(root, "Dockerfile")
-      assert build =~ "cmake curl-dev g++ libidn2-dev openssl-dev simdjson-dev"
-      assert run =~ "libcurl libidn2 simdjson"
+      assert build =~ "c-ares-dev cmake curl-dev g++ libidn2-dev openssl-dev simdjson-dev"
+      assert run =~ "c-ares libcurl libidn2 simdjson"
       {:edit, _old, new} = change(root, "Dockerfile").result
       assert new =~ "make gcc\n# for plausible_webhooks\n"
       assert new =~ "&& true\n# for plausible_webhooks\n"

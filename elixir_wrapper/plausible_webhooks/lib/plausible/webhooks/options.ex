@@ -15,7 +15,6 @@ defmodule Plausible.Webhooks.Options do
     {:retry_after_max_ms, 6 * @hours, {0, 7 * @days}, "the longest `Retry-After` that is obeyed"},
     {:timeout_ms, 15_000, {100, 120_000}, "the whole attempt, DNS included"},
     {:connect_timeout_ms, 5_000, {100, 120_000}, "DNS, connect and TLS of an attempt"},
-    {:dns_timeout_ms, 5_000, {100, 120_000}, "the lookup of a name"},
     {:response_header_bytes_max, 65_536, {1_024, 1_048_576},
      "an answer with larger headers is refused"},
     {:response_body_bytes_max, 16_384, {0, 1_048_576}, "how much of an answer is kept"},
@@ -104,6 +103,8 @@ defmodule Plausible.Webhooks.Options do
       metadata) is allowed only by an entry inside it, and a local name (`n8n`,
       `app.internal`) only by an entry with that name.
     * `:ca_file` - a PEM file of certificate authorities, `nil` for the system's.
+    * `:dns_servers` - name servers, `"address:port"` separated by commas; `nil` for the
+      system's.
     * `:user_agent` - `nil` for `Plausible-Webhooks/<version>`.
     * `:observers` - a list of `{module, argument}`, see `Plausible.Webhooks.Observer`.
     * `:cluster` - how other nodes learn of changes: `{module, keyword}`, see
@@ -136,6 +137,7 @@ defmodule Plausible.Webhooks.Options do
               vault: nil,
               policy: %{https_only: true, allow: []},
               ca_file: nil,
+              dns_servers: nil,
               user_agent: nil,
               observers: [],
               cluster: nil,
@@ -215,7 +217,14 @@ defmodule Plausible.Webhooks.Options do
   defp check(:policy, policy), do: policy(policy)
   defp check(:observers, observers), do: observers(observers)
 
-  defp check(key, nil) when key in [:ca_file, :user_agent, :cluster], do: {:ok, nil}
+  defp check(key, nil) when key in [:ca_file, :dns_servers, :user_agent, :cluster],
+    do: {:ok, nil}
+
+  defp check(:dns_servers, text) when is_binary(text) do
+    if text =~ ~r/\A[0-9a-fA-F.:\[\]%,]{1,1000}\z/,
+      do: {:ok, text},
+      else: {:error, "must list addresses, with or without a port"}
+  end
 
   defp check(:ca_file, path) when is_binary(path) do
     case File.regular?(path) and File.read(path) do
@@ -235,7 +244,7 @@ defmodule Plausible.Webhooks.Options do
       else: {:error, "must be 1 to 200 printable ASCII characters"}
   end
 
-  defp check(key, _other) when key in [:ca_file, :user_agent],
+  defp check(key, _other) when key in [:ca_file, :dns_servers, :user_agent],
     do: {:error, "must be a string or nil"}
 
   defp check(:cluster, {module, options}) when is_atom(module),

@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   @lagging_ms 10
   @retry_ms 500
   @native_options ~w(policy retry_delays_ms jitter_percent park_after_ms retry_after_max_ms
-                     timeout_ms connect_timeout_ms dns_timeout_ms in_flight_max descriptors_max
+                     timeout_ms connect_timeout_ms dns_servers in_flight_max descriptors_max
                      circuit_failures response_header_bytes_max response_body_bytes_max
                      waiting_max lane_in_flight_max lane_rate_per_s
                      destination_in_flight_max destination_rate_per_s ca_file user_agent)a

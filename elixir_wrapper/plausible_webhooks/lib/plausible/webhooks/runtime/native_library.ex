@@ -86,6 +86,7 @@ defmodule Plausible.Webhooks.Runtime.NativeLibrary do
 
   # Debian names the package of a library after the name in the library, except for
   # OpenSSL's. Alpine's packages provide that name itself.
+  defp debian("libcares", version), do: "libc-ares" <> version
   defp debian("libcrypto", version), do: debian("libssl", version)
 
   defp debian(name, version) do

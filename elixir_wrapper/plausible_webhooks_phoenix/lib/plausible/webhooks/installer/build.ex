@@ -11,8 +11,8 @@ defmodule Plausible.Webhooks.Installer.Build do
   @migrations "priv/repo/migrations"
 
   # Without SQLite: Plausible has PostgreSQL, and the library is built without the other.
-  @build_packages ~w(cmake curl-dev g++ libidn2-dev openssl-dev simdjson-dev)
-  @run_packages ~w(libcurl libidn2 simdjson)
+  @build_packages ~w(c-ares-dev cmake curl-dev g++ libidn2-dev openssl-dev simdjson-dev)
+  @run_packages ~w(c-ares libcurl libidn2 simdjson)
 
   @type context :: %{
           root: Path.t(),

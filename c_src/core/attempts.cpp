@@ -12,6 +12,12 @@ namespace {
 
 // A handle costs some 10 KiB: after a burst the surplus goes.
 constexpr std::size_t kIdleFlightsMax = 512;
+// Beyond headers and body: TLS, and chunks of a byte each.
+constexpr std::uint64_t kFramingBytes = std::uint64_t{256} * 1024;
+constexpr std::int64_t kBodyUs = 1'000'000;  // from the end of the headers
+constexpr std::int64_t kLookAtBodiesUs = 100'000;
+// So long, a receiver that wants fewer requests costs a delivery no retry.
+constexpr std::int64_t kYoungMs = std::int64_t{24} * 3'600'000;
 constexpr const char* kNoDnsAnswer = "no DNS answer in time";
 
 TransferSettings transfer_settings(const EngineOptions& options,
@@ -67,7 +73,12 @@ Result<Attempts::Parts> Attempts::Parts::create(const EngineOptions& options,
   if (!trust) {
     return trust.error();
   }
-  auto events = EventLoop::create(multis, idle_connections);
+  EventLoop::Limits limits;
+  limits.multis = multis;
+  limits.idle_connections_max = idle_connections;
+  limits.received_bytes_max = std::uint64_t{options.response_header_bytes_max} +
+                              options.response_body_bytes_max + kFramingBytes;
+  auto events = EventLoop::create(limits);
   if (!events) {
     return events.error();
   }
@@ -107,7 +118,12 @@ Attempts::Attempts(const EngineOptions& options, Parts parts,
       random_(std::random_device{}()),
       events_(std::move(parts.events)),
       resolver_(std::move(parts.resolver)),
-      settings_(transfer_settings(options, trust_, *events_)) {}
+      settings_(transfer_settings(options, trust_, *events_)) {
+  events_->set_on_slow([this](CURL* easy, std::int64_t took_us) {
+    report_.note_slice(took_us,
+                       easy == nullptr ? std::string() : webhook_of(easy));
+  });
+}
 
 Attempts::~Attempts() {
   for (const Flight& flight : busy_) {
@@ -116,6 +132,10 @@ Attempts::~Attempts() {
   busy_.clear();
   idle_.clear();
   events_->close_multis();
+}
+
+const std::string& Attempts::webhook_of(CURL* easy) {
+  return static_cast<Flight&>(*Transfer::of(easy)).item->delivery.webhook_id;
 }
 
 void Attempts::start(Item& item) {
@@ -128,7 +148,7 @@ void Attempts::start(Item& item) {
 void Attempts::resolve(Item& item) {
   const Lane& lane = *item.lane;
   if (lane.deleted()) {  // while its name was looked up
-    scheduler_.finish(item, ErrorClass::kCancelled);
+    scheduler_.finish(item, {ErrorClass::kCancelled});
     report_.add_unattempted(item.delivery, DeliveryState::kCancelled,
                             ErrorClass::kCancelled, {}, options_.now_ms());
     scheduler_.drop(item);
@@ -297,16 +317,13 @@ bool Attempts::send(Item& item, const std::vector<IpAddress>* addresses,
     return static_cast<std::uint32_t>(
         std::max<std::int64_t>(1, patience_ms - spent_ms));
   };
-  const TransferRequest request{endpoint,
-                                lane.parsed_url,
-                                item.delivery,
-                                addresses,
-                                signature,
-                                signed_ms / 1000,
-                                left_of(timeout_ms(endpoint)),
-                                left_of(connect_timeout_ms(endpoint)),
-                                item.started_us,
-                                item.resolved_us};
+  const TransferRequest request{
+      endpoint, lane.parsed_url, item.delivery, addresses, signature,
+      signed_ms / 1000, left_of(timeout_ms(endpoint)),
+      left_of(connect_timeout_ms(endpoint)),
+      // What has no retry must not meet a connection that is just ending.
+      item.fresh_connection || !item.delivery.retry, item.started_us,
+      item.resolved_us};
   if (!flight->prepare(request) || !events_->add(lane.multi, flight->easy())) {
     idle_.erase(flight->self);
     return false;
@@ -323,6 +340,7 @@ std::size_t Attempts::poll(std::int64_t wait_us) {
   const std::size_t events = events_->poll(
       wait_us, [this](CURL* easy, CURLcode code) { done(easy, code); });
   rebuild_broken();
+  cut_bodies();
   report_.stats.connections_opened = events_->opened_count();
   report_.stats.lookups = resolver_->running();
   return events;
@@ -332,14 +350,33 @@ void Attempts::done(CURL* easy, CURLcode code) {
   Flight& flight = static_cast<Flight&>(*Transfer::of(easy));
   Item& item = *flight.item;
   Attempt attempt;
-  const auto retry_after_ms = flight.finish(code, attempt);
+  Ending ending;
+  ending.retry_after_ms = flight.finish(code, attempt);
+  ending.cut = code == CURLE_OPERATION_TIMEDOUT && flight.answered_us() != 0;
   if (flight.reusable() && idle_.size() < kIdleFlightsMax) {
     idle_.splice(idle_.end(), busy_, flight.self);
   } else {
     busy_.erase(flight.self);
   }
   in_flight_.give_back(item.standing);
-  settle(item, std::move(attempt), retry_after_ms);
+  settle(item, std::move(attempt), ending);
+}
+
+// The delivery is decided; a body that drips must not hold its place to the end
+// of the attempt's time.
+void Attempts::cut_bodies() {
+  const std::int64_t now = steady_now_us();
+  if (now - looked_at_bodies_us_ < kLookAtBodiesUs) {
+    return;
+  }
+  looked_at_bodies_us_ = now;
+  for (auto it = busy_.begin(); it != busy_.end();) {
+    const Flight& flight = *it++;
+    if (flight.answered_us() != 0 && now - flight.answered_us() >= kBodyUs) {
+      events_->remove(flight.multi, flight.easy());
+      done(flight.easy(), CURLE_OPERATION_TIMEDOUT);
+    }
+  }
 }
 
 // A multi that curl gave up: its transfers fail (and are retried), the next
@@ -364,57 +401,76 @@ void Attempts::fail_before_launch(Item& item, ErrorClass error,
   attempt.detail = std::move(detail);
   attempt.total_us = static_cast<std::uint64_t>(
       std::max<std::int64_t>(steady_now_us() - item.started_us, 0));
-  settle(item, std::move(attempt), std::nullopt);
+  settle(item, std::move(attempt), {});
 }
 
-// `delay_ms`: until the next attempt, when there is one.
-DeliveryState Attempts::state_after(const Item& item, const Attempt& attempt,
-                                    std::optional<std::int64_t> retry_after_ms,
-                                    std::uint32_t& delay_ms) {
+Attempts::Next Attempts::next_of(Item& item, const Attempt& attempt,
+                                 std::int64_t hold_ms) {
+  const Delivery& delivery = item.delivery;
   if (attempt.error == ErrorClass::kNone) {
-    return DeliveryState::kDelivered;
+    return {DeliveryState::kDelivered};
   }
-  if (attempt.gone || !item.delivery.retry) {
-    return DeliveryState::kFailed;
+  if (attempt.gone || !delivery.retry) {
+    return {DeliveryState::kFailed};
   }
   if (item.lane->deleted()) {
-    return DeliveryState::kCancelled;
+    return {DeliveryState::kCancelled};
   }
-  const std::uint32_t before = item.delivery.schedule_from;
-  const std::uint32_t failures =
-      attempt.number > before ? attempt.number - before : 1;
-  const auto delay = schedule_.next_delay_ms(
-      failures, retry_after_ms, static_cast<std::uint32_t>(random_()));
-  if (!delay) {
-    return DeliveryState::kFailed;
+  const bool young = options_.now_ms() - delivery.accepted_at_ms < kYoungMs;
+  Next next{DeliveryState::kPending, hold_ms, false};
+  item.fresh_connection = attempt.error == ErrorClass::kConnectionClosed;
+  if (!item.fresh_connection && (hold_ms == 0 || !young)) {
+    const std::uint32_t before = delivery.schedule_from;
+    const std::uint32_t failures =
+        attempt.number > before ? attempt.number - before : 1;
+    const auto step_ms = schedule_.next_delay_ms(
+        failures, static_cast<std::uint32_t>(random_()));
+    if (!step_ms) {
+      return {DeliveryState::kFailed};
+    }
+    next.wait_ms = std::max<std::int64_t>(*step_ms, hold_ms);
+    next.counts = true;
   }
-  delay_ms = *delay;
-  return delay_ms > options_.park_after_ms ? DeliveryState::kParked
-                                           : DeliveryState::kPending;
+  if (next.wait_ms > options_.park_after_ms) {
+    next.state = DeliveryState::kParked;
+  }
+  return next;
 }
 
-void Attempts::settle(Item& item, Attempt attempt,
-                      std::optional<std::int64_t> retry_after_ms) {
+void Attempts::settle(Item& item, Attempt attempt, const Ending& ending) {
   attempt.number = ++item.delivery.attempts;
   attempt.delivery_id = item.delivery.id;
   attempt.webhook_id = item.delivery.webhook_id;
   attempt.started_at_ms = item.started_ms;
   attempt.gone = attempt.error == ErrorClass::kGone;
-  std::uint32_t delay_ms = 0;
-  attempt.state = state_after(item, attempt, retry_after_ms, delay_ms);
-  if (attempt.state == DeliveryState::kParked ||
-      attempt.state == DeliveryState::kPending) {
-    attempt.next_at_ms = options_.now_ms() + delay_ms;
-  }
   const Url& url = item.lane->endpoint.url;
   if (!url.literal && is_failed_connection(attempt.error)) {
     resolver_->distrust(url.host, timers_.now_us());
   }
-  scheduler_.finish(item, attempt.error);
-  if (attempt.state == DeliveryState::kPending) {
-    scheduler_.retry(item, delay_ms);
-  } else {
+  const bool limited =
+      attempt.status == 429 || (attempt.status == 503 && ending.retry_after_ms);
+  std::int64_t hold_ms = 0;
+  if (limited) {
+    const std::uint32_t told_ms =
+        schedule_.asked_delay_ms(ending.retry_after_ms.value_or(0),
+                                 static_cast<std::uint32_t>(random_()));
+    hold_ms = item.lane->rate.limit(told_ms, steady_now_us());
+  }
+  const Next next = next_of(item, attempt, hold_ms);
+  attempt.state = next.state;
+  item.delivery.schedule_from += next.counts ? 0 : 1;
+  attempt.schedule_from = item.delivery.schedule_from;
+  if (next.state == DeliveryState::kParked ||
+      next.state == DeliveryState::kPending) {
+    attempt.next_at_ms = options_.now_ms() + next.wait_ms;
+  }
+  scheduler_.finish(item, {attempt.error, limited, ending.cut});
+  if (next.state != DeliveryState::kPending) {
     scheduler_.drop(item);
+  } else if (next.counts) {
+    scheduler_.retry(item, next.wait_ms);
+  } else {
+    scheduler_.requeue(item);  // the lane itself waits, if need be
   }
   report_.add(std::move(attempt));
 }

@@ -83,14 +83,24 @@ class Attempts {
   std::uint32_t connect_timeout_ms(const Endpoint& endpoint) const;
   void route(Lane& lane) const;
   Flight* idle_flight();
+  static const std::string& webhook_of(CURL* easy);
   void done(CURL* easy, CURLcode code);
   void fail_before_launch(Item& item, ErrorClass error, std::string detail);
-  void settle(Item& item, Attempt attempt,
-              std::optional<std::int64_t> retry_after_ms);
-  DeliveryState state_after(const Item& item, const Attempt& attempt,
-                            std::optional<std::int64_t> retry_after_ms,
-                            std::uint32_t& delay_ms);
+  // What is to be known of an attempt besides its report.
+  struct Ending {
+    std::optional<std::int64_t> retry_after_ms;
+    bool cut = false;
+  };
+  void settle(Item& item, Attempt attempt, const Ending& ending);
+  struct Next {
+    DeliveryState state = DeliveryState::kFailed;
+    std::int64_t wait_ms = 0;
+    bool counts = true;  // as a step of the schedule
+  };
+  // `hold_ms`: for how long the receiver wants nothing; 0: it did not say so.
+  Next next_of(Item& item, const Attempt& attempt, std::int64_t hold_ms);
   void rebuild_broken();
+  void cut_bodies();
 
   const EngineOptions& options_;
   const std::size_t spread_;
@@ -109,6 +119,7 @@ class Attempts {
   TransferSettings settings_;
   std::list<Flight> idle_;
   std::list<Flight> busy_;
+  std::int64_t looked_at_bodies_us_ = 0;
 };
 
 }  // namespace webhooks

@@ -132,7 +132,7 @@ Verdict judge_status(const TransferFacts& facts, bool truncated) {
 }  // namespace
 
 std::string_view error_name(ErrorClass error) noexcept {
-  static constexpr std::array<std::string_view, 19> kNames = {
+  static constexpr std::array<std::string_view, 20> kNames = {
       "none",
       "http_status",
       "redirect",
@@ -142,6 +142,7 @@ std::string_view error_name(ErrorClass error) noexcept {
       "blocked_address",
       "connection_refused",
       "connection_reset",
+      "connection_closed",
       "network_unreachable",
       "connect_timeout",
       "tls_error",
@@ -173,6 +174,10 @@ Verdict judge_transfer(const TransferFacts& facts) {
     // stranger about the network we run in.
     return {ErrorClass::kBlockedAddress,
             "the destination has an address that may not be dialled", false};
+  }
+  if (facts.sent_before) {
+    return {ErrorClass::kConnectionClosed,
+            "the kept connection was closed before an answer came", false};
   }
   if (facts.protocol_violation) {
     return {ErrorClass::kProtocolError, "the answer is not one to a POST",

@@ -20,6 +20,7 @@ struct TransferFacts {
   long os_error = 0;
   bool https = false;
   bool address_refused = false;  // the policy refused every address
+  bool sent_before = false;      // curl was about to send it once more
   bool headers_too_large = false;
   bool protocol_violation = false;  // 101 or a like answer to a plain POST
   bool body_capped = false;  // we stopped reading, the answer is complete

@@ -78,6 +78,7 @@ struct CurlCallbacks {
   curl_write_callback write_body = nullptr;
   curl_write_callback write_header = nullptr;
   curl_ssl_ctx_callback tls_context = nullptr;
+  curl_prereq_callback request = nullptr;
   // For close_socket: a connection outlives the transfer that opened it.
   void* sockets = nullptr;
   void* transfer = nullptr;  // for all others, and as CURLOPT_PRIVATE
@@ -100,6 +101,7 @@ struct AttemptOptions {
   curl_slist* resolve = nullptr;
   long timeout_ms = 0;
   long connect_timeout_ms = 0;
+  bool fresh_connection = false;
 };
 bool set_attempt_options(CURL* easy, const AttemptOptions& options);
 

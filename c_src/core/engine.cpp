@@ -21,6 +21,8 @@ namespace {
 constexpr std::int64_t kGatherUs = 2'000;
 constexpr std::size_t kGatherMax = 512;
 constexpr std::uint32_t kWaitMsMax = 1'000;
+// Of the inbox, at a time: the loop's sockets wait meanwhile.
+constexpr std::size_t kCommandsMax = 2'000;
 
 struct RemoveEndpoint {
   std::string webhook_id;
@@ -31,6 +33,7 @@ using Command = std::variant<Delivery, Endpoint, RemoveEndpoint>;
 
 struct Engine::Impl {
   std::uint64_t waiting_max = 0;
+  std::uint64_t waiting_bytes_max = 0;
   Report report;
   std::unique_ptr<EngineLoop> loop;  // driver only; gone once stopped
 
@@ -38,8 +41,15 @@ struct Engine::Impl {
   std::vector<Command> inbox;
   std::uint64_t submitted = 0;  // under inbox_mutex
   std::atomic<bool> inbox_filled{false};
+  // Out of the inbox, the first `commands_done` of them carried out; driver
+  // only.
+  std::vector<Command> commands;
+  std::size_t commands_done = 0;
   // The inbox may only wake a loop that is still there.
   EngineLoop* wakeable = nullptr;  // under inbox_mutex
+  // With `inbox_filled` and `stop_requested` it needs one order of all stores
+  // and loads: who fills the inbox writes that and then reads this, who goes to
+  // sleep writes this and then reads that, and one of them must see the other.
   std::atomic<bool> sleeping{false};
 
   std::mutex driver_seat;  // held by who drives
@@ -72,7 +82,7 @@ struct Engine::Impl {
   }
 
   std::size_t admit(std::vector<Delivery>& deliveries);
-  void take_inbox();
+  bool take_inbox();
   std::size_t step(std::int64_t wait_us);
   void run(std::int64_t until_us);
   void drain(std::int64_t until_us);
@@ -83,37 +93,48 @@ struct Engine::Impl {
 // Lock held. Manual deliveries have a tenth of extra room: a test or a
 // redelivery must work while the queue is full of something else.
 std::size_t Engine::Impl::admit(std::vector<Delivery>& deliveries) {
-  std::uint64_t waiting = report.waiting.load(std::memory_order_relaxed);
+  const std::uint64_t waiting = report.waiting.count();
+  const std::uint64_t waiting_bytes = report.waiting.bytes();
+  std::uint64_t bytes = 0;
   std::size_t taken = 0;
   try {
     for (Delivery& delivery : deliveries) {
-      const std::uint64_t extra = delivery.manual ? waiting_max / 10 + 1 : 0;
-      if (waiting >= waiting_max + extra) {
+      const auto most = [&delivery](std::uint64_t max) {
+        return delivery.manual ? max + max / 10 + 1 : max;
+      };
+      const std::uint64_t size = Waiting::bytes_of(delivery);
+      if (waiting + taken >= most(waiting_max) ||
+          waiting_bytes + bytes + size > most(waiting_bytes_max)) {
         break;
       }
       inbox.emplace_back(std::move(delivery));
-      ++waiting;
+      bytes += size;
       ++taken;
     }
   } catch (const std::bad_alloc&) {  // NOLINT(bugprone-empty-catch)
     // Those before are in, and this one has not been moved.
   }
-  report.waiting.fetch_add(taken, std::memory_order_relaxed);
+  report.waiting.add(taken, bytes);
   submitted += taken;
   return taken;
 }
 
-void Engine::Impl::take_inbox() {
-  if (!inbox_filled.load(std::memory_order_acquire)) {
-    return;
-  }
-  std::vector<Command> commands;
-  {
+// True: there is more.
+bool Engine::Impl::take_inbox() {
+  if (commands_done == commands.size()) {
+    commands = std::vector<Command>();  // gives its memory back, too
+    commands_done = 0;
+    if (!inbox_filled.load(std::memory_order_acquire)) {
+      return false;
+    }
     const std::lock_guard<std::mutex> lock(inbox_mutex);
     commands.swap(inbox);
     inbox_filled.store(false, std::memory_order_seq_cst);
   }
-  for (Command& command : commands) {
+  const std::size_t end =
+      std::min(commands.size(), commands_done + kCommandsMax);
+  while (commands_done < end) {
+    Command& command = commands[commands_done++];
     if (auto* delivery = std::get_if<Delivery>(&command)) {
       loop->take(std::move(*delivery));
     } else if (auto* endpoint = std::get_if<Endpoint>(&command)) {
@@ -122,14 +143,16 @@ void Engine::Impl::take_inbox() {
       loop->remove(gone->webhook_id);
     }
   }
+  return end < commands.size() || inbox_filled.load(std::memory_order_acquire);
 }
 
 std::size_t Engine::Impl::step(std::int64_t wait_us) {
-  take_inbox();
+  const bool more = take_inbox();
   // Announced before the last look at the inbox: whoever fills it afterwards
   // sees us asleep and wakes us.
   sleeping.store(true, std::memory_order_seq_cst);
-  if (inbox_filled.load(std::memory_order_seq_cst) || stop_requested.load()) {
+  if (more || inbox_filled.load(std::memory_order_seq_cst) ||
+      stop_requested.load(std::memory_order_seq_cst)) {
     wait_us = 0;
   }
   const std::size_t events = loop->step(wait_us);
@@ -168,7 +191,8 @@ void Engine::Impl::run(std::int64_t until_us) {
 }
 
 void Engine::Impl::drain(std::int64_t until_us) {
-  take_inbox();
+  while (take_inbox()) {
+  }
   loop->close_admission();
   for (;;) {
     const std::int64_t left_us = until_us - steady_now_us();
@@ -188,7 +212,7 @@ void Engine::Impl::tear_down() {
     wakeable = nullptr;
   }
   loop.reset();
-  report.waiting.store(0, std::memory_order_relaxed);
+  report.waiting.clear();
   report.stats.in_flight = report.stats.lanes = 0;
   publish();
 }
@@ -208,6 +232,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   }
   auto impl = std::make_unique<Impl>();
   impl->waiting_max = options.waiting_max;
+  impl->waiting_bytes_max = options.waiting_bytes_max;
   auto loop = EngineLoop::create(std::move(options), impl->report);
   if (!loop) {
     return loop.error();
@@ -244,7 +269,8 @@ Result<std::size_t> Engine::submit(std::vector<Delivery>& deliveries) {
 }
 
 Status Engine::run_once(std::uint32_t max_wait_ms,
-                        std::vector<Attempt>& finished) {
+                        std::vector<Attempt>& finished,
+                        std::vector<SlowSlice>* slow_slices) {
   const std::unique_lock seat(impl_->driver_seat, std::try_to_lock);
   if (!seat) {
     return Error{"already_driven", {}};
@@ -261,6 +287,9 @@ Status Engine::run_once(std::uint32_t max_wait_ms,
   finished.insert(finished.end(), std::make_move_iterator(ready.begin()),
                   std::make_move_iterator(ready.end()));
   ready.clear();
+  if (slow_slices != nullptr) {
+    *slow_slices = std::exchange(impl_->report.slow_slices, {});
+  }
   impl_->publish();
   return Ok{};
 }
@@ -301,7 +330,8 @@ EngineStats Engine::stats() const {
   }
   const std::lock_guard<std::mutex> lock(impl_->inbox_mutex);
   stats.submitted = impl_->submitted;
-  stats.waiting = impl_->report.waiting.load(std::memory_order_relaxed);
+  stats.waiting = impl_->report.waiting.count();
+  stats.waiting_bytes = impl_->report.waiting.bytes();
   stats.stopped = impl_->closed.load();
   return stats;
 }

@@ -14,6 +14,12 @@ namespace {
 // them, but not so many in one that curl's scan over them shows.
 constexpr std::size_t kConnectionsPerMulti = 64;
 
+// Per turn, so that a deleted webhook with a long line delays nobody.
+constexpr std::size_t kCancelledMax = 1'000;
+
+// Beyond it the times of the loop would overflow.
+constexpr std::int64_t kWaitMsMax = std::int64_t{365} * 24 * 3'600'000;
+
 // The descriptors belong to the whole VM, whose own tables were sized by the
 // same limit at its start: raising it here could break the VM's sockets. So we
 // live with half of them, unless told otherwise.
@@ -71,21 +77,36 @@ EngineLoop::EngineLoop(EngineOptions options, const Sizes& sizes,
 void EngineLoop::refuse(const Delivery& delivery, DeliveryState state,
                         ErrorClass error, std::string detail,
                         std::optional<std::int64_t> next_at_ms) {
-  report_.waiting.fetch_sub(1, std::memory_order_relaxed);
+  report_.waiting.remove(delivery);
   report_.add_unattempted(delivery, state, error, std::move(detail),
                           options_.now_ms(), next_at_ms);
 }
 
-void EngineLoop::remove(const std::string& webhook_id) {
-  for (const Delivery& delivery : scheduler_.remove(webhook_id)) {
-    refuse(delivery, DeliveryState::kCancelled, ErrorClass::kCancelled);
+void EngineLoop::cancel(const Delivery& delivery) {
+  refuse(delivery, DeliveryState::kCancelled, ErrorClass::kCancelled);
+}
+
+void EngineLoop::cancel_removed() {
+  for (const Delivery& delivery : scheduler_.take_removed(kCancelledMax)) {
+    cancel(delivery);
+  }
+}
+
+void EngineLoop::close_admission() {
+  open_ = false;
+  while (scheduler_.has_removed()) {
+    cancel_removed();
   }
 }
 
 void EngineLoop::take(Delivery delivery) {
-  if (Item* const known = scheduler_.item(delivery.id)) {
+  Item* const known = scheduler_.item(delivery.id);
+  if (known != nullptr && known->lane->deleted() &&
+      known->stage != Item::Stage::kStarted) {
+    cancel(scheduler_.take_removed(*known));
+  } else if (known != nullptr) {
     // At least once does not ask for twice.
-    report_.waiting.fetch_sub(1, std::memory_order_relaxed);
+    report_.waiting.remove(delivery);
     if (delivery.manual) {
       scheduler_.hurry(*known, delivery.schedule_from);
     }
@@ -110,7 +131,11 @@ void EngineLoop::take(Delivery delivery) {
            std::max(delivery.due_at_ms, now_ms + scheduler_.book_ms(*lane)));
     return;
   }
-  const std::int64_t wait_ms = delivery.due_at_ms - now_ms;
+  if (delivery.accepted_at_ms == 0) {
+    delivery.accepted_at_ms = now_ms;
+  }
+  const std::int64_t wait_ms =
+      std::min(delivery.due_at_ms, now_ms + kWaitMsMax) - now_ms;
   scheduler_.add(*lane, std::move(delivery), wait_ms);
 }
 
@@ -142,14 +167,19 @@ std::int64_t EngineLoop::next_wait_us(std::int64_t wait_us) const {
 std::size_t EngineLoop::step(std::int64_t wait_us) {
   timers_.advance();
   attempts_.settle_names();
+  cancel_removed();
   if (open_) {
     fire_timers();
     attempts_.start_resolved();
     while (Item* const item = scheduler_.next()) {
+      // The item may be gone once it has been started.
+      const std::string webhook_id = item->delivery.webhook_id;
+      const std::int64_t before = steady_now_us();
       attempts_.start(*item);
+      report_.note_slice(steady_now_us() - before, webhook_id);
     }
     // Who drives comes for what is finished, unless it waits for the rest.
-    if (!report_.finished.empty()) {
+    if (!report_.finished.empty() || scheduler_.has_removed()) {
       wait_us = 0;
     }
   }

@@ -30,7 +30,7 @@ class EngineLoop {
   EngineLoop& operator=(const EngineLoop&) = delete;
 
   void put(Endpoint endpoint) { scheduler_.put(std::move(endpoint)); }
-  void remove(const std::string& webhook_id);
+  void remove(const std::string& webhook_id) { scheduler_.remove(webhook_id); }
   // It is counted as waiting.
   void take(Delivery delivery);
 
@@ -40,7 +40,7 @@ class EngineLoop {
   void wake() noexcept { attempts_.wake(); }
 
   // From now on nothing is started; what is in flight goes on.
-  void close_admission() noexcept { open_ = false; }
+  void close_admission();
   std::vector<std::string> unfinished() const {
     return scheduler_.delivery_ids();
   }
@@ -62,6 +62,8 @@ class EngineLoop {
   void refuse(const Delivery& delivery, DeliveryState state, ErrorClass error,
               std::string detail = {},
               std::optional<std::int64_t> next_at_ms = {});
+  void cancel(const Delivery& delivery);
+  void cancel_removed();
   void fire_timers();
   std::int64_t next_wait_us(std::int64_t wait_us) const;
 

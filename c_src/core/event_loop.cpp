@@ -1,5 +1,7 @@
 #include "core/event_loop.hpp"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -7,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <limits>
 
 #include "core/clock.hpp"
@@ -17,6 +20,25 @@ namespace {
 constexpr std::size_t kEventsMax = 256;
 constexpr std::uint64_t kWakeTag = std::numeric_limits<std::uint64_t>::max();
 constexpr std::size_t kOtherShard = 0x7fffffff;  // none of curl's
+constexpr std::int64_t kSlowUs = 100'000;
+// An ordinary answer is read in fewer turns than this, and its bytes are never
+// asked for. curl reads some 100 KiB at most in each.
+constexpr std::uint32_t kReadsUncounted = 4;
+
+// Of a TCP connection. The structure belongs to Linux and only ever grows at
+// its end. glibc's header lacks this member, and the kernel's header collides
+// with glibc's. 0: unknown.
+std::uint64_t received_bytes(int descriptor) {
+  constexpr std::size_t kOffset = 128;  // tcpi_bytes_received
+  std::array<char, kOffset + sizeof(std::uint64_t)> info{};
+  auto size = static_cast<socklen_t>(info.size());
+  std::uint64_t bytes = 0;
+  if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, info.data(), &size) == 0 &&
+      size == info.size()) {
+    std::memcpy(&bytes, info.data() + kOffset, sizeof bytes);
+  }
+  return bytes;
+}
 
 std::uint64_t tag_of(std::size_t shard, curl_socket_t descriptor) {
   return static_cast<std::uint64_t>(shard) << 32 |
@@ -34,10 +56,9 @@ std::int64_t due_us(std::int64_t now_us, long timeout_ms) {
 
 }  // namespace
 
-Result<std::unique_ptr<EventLoop>> EventLoop::create(
-    std::size_t multis, long idle_connections_max) {
+Result<std::unique_ptr<EventLoop>> EventLoop::create(const Limits& limits) {
   std::unique_ptr<EventLoop> loop(new EventLoop());
-  if (!loop->open(multis, idle_connections_max)) {
+  if (!loop->open(limits)) {
     return Error{"system_limit", "no descriptor or memory for the event loop"};
   }
   return loop;
@@ -62,7 +83,8 @@ bool EventLoop::open_multi(Shard& shard) {
 // than the limit, each is closed as soon as it is idle. So the limit follows.
 bool EventLoop::fit_connections(const Shard& shard) const noexcept {
   return curl_multi_setopt(shard.multi.get(), CURLMOPT_MAXCONNECTS,
-                           idle_connections_max_ + shard.handles) == CURLM_OK;
+                           limits_.idle_connections_max + shard.handles) ==
+         CURLM_OK;
 }
 
 std::vector<std::size_t> EventLoop::broken() const {
@@ -75,8 +97,8 @@ std::vector<std::size_t> EventLoop::broken() const {
   return broken;
 }
 
-bool EventLoop::open(std::size_t multis, long idle_connections_max) {
-  idle_connections_max_ = idle_connections_max;
+bool EventLoop::open(const Limits& limits) {
+  limits_ = limits;
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   wake_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (epoll_ < 0 || wake_ < 0) {
@@ -88,7 +110,7 @@ bool EventLoop::open(std::size_t multis, long idle_connections_max) {
   if (epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) != 0) {
     return false;
   }
-  for (std::size_t index = 0; index < multis; ++index) {
+  for (std::size_t index = 0; index < limits.multis; ++index) {
     auto shard = std::make_unique<Shard>();
     shard->loop = this;
     shard->index = index;
@@ -112,7 +134,10 @@ EventLoop::~EventLoop() {
 }
 
 void EventLoop::wake() noexcept {
-  if (wake_pending_.exchange(true, std::memory_order_acq_rel)) {
+  // In one order with what the caller wrote before and the loop reads
+  // afterwards: otherwise a wake that is over could pass for one that is
+  // pending, and the loop would miss the reason for this one.
+  if (wake_pending_.exchange(true, std::memory_order_seq_cst)) {
     return;
   }
   const std::uint64_t one = 1;
@@ -145,12 +170,12 @@ int EventLoop::on_timer(CURLM* /*multi*/, long timeout_ms,
   return 0;
 }
 
-int EventLoop::on_socket(CURL* /*easy*/, curl_socket_t descriptor, int what,
+int EventLoop::on_socket(CURL* easy, curl_socket_t descriptor, int what,
                          void* data, void* /*unused*/) noexcept {
   auto* shard = static_cast<Shard*>(data);
   const bool in = what == CURL_POLL_IN || what == CURL_POLL_INOUT;
   const bool out = what == CURL_POLL_OUT || what == CURL_POLL_INOUT;
-  shard->loop->watch(*shard, descriptor,
+  shard->loop->watch(*shard, easy, descriptor,
                      (in ? std::uint32_t{EPOLLIN} : 0U) |
                          (out ? std::uint32_t{EPOLLOUT} : 0U));
   return 0;
@@ -173,7 +198,7 @@ bool EventLoop::tell_epoll(int descriptor, std::uint32_t events,
   return status == 0;
 }
 
-void EventLoop::watch(Shard& shard, curl_socket_t descriptor,
+void EventLoop::watch(Shard& shard, CURL* easy, curl_socket_t descriptor,
                       std::uint32_t events) noexcept {
   Interest* const found = interest_in(descriptor);
   if (found == nullptr) {
@@ -181,6 +206,10 @@ void EventLoop::watch(Shard& shard, curl_socket_t descriptor,
   }
   Interest& interest = *found;
   interest.wanted = events;
+  CURL* const user = events == 0 ? nullptr : easy;
+  if (std::exchange(interest.easy, user) != user) {
+    interest.reads = 0;
+  }
   if (events == 0 && interest.retired) {
     end_idle(descriptor);
     return;
@@ -283,7 +312,7 @@ void EventLoop::take_idle_event(Shard& shard, curl_socket_t descriptor,
   if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0 ||
       (recv(descriptor, dropped.data(), 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
        errno == EAGAIN)) {
-    watch(shard, descriptor, EPOLLIN);
+    watch(shard, nullptr, descriptor, EPOLLIN);
     interest.wanted = 0;
     return;
   }
@@ -295,7 +324,9 @@ void EventLoop::take_idle_event(Shard& shard, curl_socket_t descriptor,
   end_idle(descriptor);
 }
 
-void EventLoop::act(Shard& shard, curl_socket_t descriptor, int flags) {
+void EventLoop::act(Shard& shard, CURL* easy, curl_socket_t descriptor,
+                    int flags) {
+  const std::int64_t before = steady_now_us();
   if (!shard.touched) {
     shard.touched = true;
     touched_.push_back(&shard);
@@ -307,6 +338,25 @@ void EventLoop::act(Shard& shard, curl_socket_t descriptor, int flags) {
   if (code != CURLM_OK && code != CURLM_BAD_SOCKET) {
     shard.broken = true;
   }
+  const std::int64_t took_us = steady_now_us() - before;
+  if (took_us >= kSlowUs && on_slow_) {
+    on_slow_(easy, took_us);
+  }
+}
+
+// By now the descriptor may be closed, or be another transfer's.
+bool EventLoop::received_too_much(curl_socket_t descriptor,
+                                  CURL* easy) noexcept {
+  Interest& interest = interests_[static_cast<std::size_t>(descriptor)];
+  if (easy == nullptr || interest.easy != easy ||
+      ++interest.reads % kReadsUncounted != 0) {
+    return false;
+  }
+  const std::uint64_t received = received_bytes(descriptor);
+  if (interest.reads == kReadsUncounted) {
+    interest.received_before = received;
+  }
+  return received - interest.received_before > limits_.received_bytes_max;
 }
 
 void EventLoop::fire_timers(std::int64_t now) {
@@ -315,7 +365,7 @@ void EventLoop::fire_timers(std::int64_t now) {
       continue;
     }
     shard->due_us = kNever;
-    act(*shard, CURL_SOCKET_TIMEOUT, 0);
+    act(*shard, nullptr, CURL_SOCKET_TIMEOUT, 0);
     if (shard->due_us != kNever) {
       continue;
     }
@@ -335,14 +385,22 @@ void EventLoop::reap(const Done& done) {
       if (message->msg != CURLMSG_DONE) {
         continue;
       }
-      // The message dies with the removal.
-      CURL* easy = message->easy_handle;
-      const CURLcode code = message->data.result;
-      remove(shard->index, easy);
-      done(easy, code);
+      finish(*shard, message->easy_handle, message->data.result, done);
     }
   }
   touched_.clear();
+  while (!flooded_.empty()) {
+    const auto [shard, easy] = flooded_.back();
+    finish(*shard, easy, CURLE_FILESIZE_EXCEEDED, done);
+  }
+}
+
+// A message dies with the removal of its handle: hence no reference to it.
+void EventLoop::finish(Shard& shard, CURL* easy, CURLcode code,
+                       const Done& done) {
+  std::erase(flooded_, std::pair(&shard, easy));
+  remove(shard.index, easy);
+  done(easy, code);
 }
 
 std::int64_t EventLoop::next_timer_us() const noexcept {
@@ -379,7 +437,7 @@ void EventLoop::take_event(const epoll_event& event) {
   if (event.data.u64 == kWakeTag) {
     std::uint64_t ignored = 0;
     static_cast<void>(!read(wake_, &ignored, sizeof ignored));
-    wake_pending_.store(false, std::memory_order_release);
+    wake_pending_.store(false, std::memory_order_seq_cst);
     return;
   }
   const auto descriptor =
@@ -405,7 +463,13 @@ void EventLoop::take_event(const epoll_event& event) {
   if ((event.events & (EPOLLERR | EPOLLHUP)) != 0) {
     flags |= CURL_CSELECT_IN | CURL_CSELECT_ERR;
   }
-  act(shard, descriptor, flags);
+  CURL* const easy = interests_[static_cast<std::size_t>(descriptor)].easy;
+  act(shard, easy, descriptor, flags);
+  const std::pair flooded(&shard, easy);
+  if ((flags & CURL_CSELECT_IN) != 0 && received_too_much(descriptor, easy) &&
+      std::ranges::find(flooded_, flooded) == flooded_.end()) {
+    flooded_.push_back(flooded);
+  }
 }
 
 }  // namespace webhooks

@@ -30,10 +30,18 @@ class EventLoop {
   // Called for every finished easy handle, which is already removed.
   using Done = std::function<void(CURL* easy, CURLcode code)>;
 
-  // `idle_connections_max` per multi, besides those that are at work. Errors:
-  // `system_limit`.
-  static Result<std::unique_ptr<EventLoop>> create(std::size_t multis,
-                                                   long idle_connections_max);
+  // An easy handle (null: several) kept the loop for this long.
+  using OnSlow = std::function<void(CURL* easy, std::int64_t took_us)>;
+
+  struct Limits {
+    std::size_t multis = 1;
+    long idle_connections_max = 1;  // per multi, besides those at work
+    // What may come over the socket in one transfer, TLS and framing included.
+    // curl does not count all that it reads: a chunk's extension, for one.
+    std::uint64_t received_bytes_max = std::uint64_t{1} << 30;
+  };
+  // Errors: `system_limit`.
+  static Result<std::unique_ptr<EventLoop>> create(const Limits& limits);
   ~EventLoop();
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
@@ -45,6 +53,7 @@ class EventLoop {
 
   // Runs curl's timers that are due, waits for at most `wait_us` for sockets, a
   // timer or wake(), and lets curl work. `done` must not add or remove handles.
+  // A transfer that received too much is done with CURLE_FILESIZE_EXCEEDED.
   // Returns how many events there were.
   std::size_t poll(std::int64_t wait_us, const Done& done);
 
@@ -62,6 +71,7 @@ class EventLoop {
   // by poll().
   using OnOther = std::function<void(int descriptor, bool in, bool out)>;
   void set_on_other(OnOther on_other) { on_other_ = std::move(on_other); }
+  void set_on_slow(OnSlow on_slow) { on_slow_ = std::move(on_slow); }
   void watch_other(int descriptor, bool in, bool out) noexcept;
 
   // To whom a connection goes: a hash of the name, and the address.
@@ -95,6 +105,9 @@ class EventLoop {
     std::uint32_t watched = 0;  // what epoll was told; 0: nothing
     bool retired = false;
     Peer peer;
+    CURL* easy = nullptr;  // that uses it
+    std::uint32_t reads = 0;
+    std::uint64_t received_before = 0;
   };
 
   EventLoop() = default;
@@ -102,10 +115,10 @@ class EventLoop {
                        void* shard, void* unused) noexcept;
   static int on_timer(CURLM* multi, long timeout_ms, void* shard) noexcept;
 
-  bool open(std::size_t multis, long idle_connections_max);
+  bool open(const Limits& limits);
   bool open_multi(Shard& shard);
   bool fit_connections(const Shard& shard) const noexcept;
-  void watch(Shard& shard, curl_socket_t descriptor,
+  void watch(Shard& shard, CURL* easy, curl_socket_t descriptor,
              std::uint32_t events) noexcept;
   Interest* interest_in(curl_socket_t descriptor) noexcept;
   bool tell_epoll(int descriptor, std::uint32_t events, std::uint64_t tag,
@@ -115,20 +128,24 @@ class EventLoop {
   void take_event(const epoll_event& event);
   void take_idle_event(Shard& shard, curl_socket_t descriptor,
                        std::uint32_t events) noexcept;
-  void act(Shard& shard, curl_socket_t descriptor, int flags);
+  void act(Shard& shard, CURL* easy, curl_socket_t descriptor, int flags);
+  bool received_too_much(curl_socket_t descriptor, CURL* easy) noexcept;
+  void finish(Shard& shard, CURL* easy, CURLcode code, const Done& done);
   void fire_timers(std::int64_t now);
   void reap(const Done& done);
   std::int64_t next_timer_us() const noexcept;
 
-  long idle_connections_max_ = 0;
+  Limits limits_;
   int epoll_ = -1;
   int wake_ = -1;
   std::atomic<bool> wake_pending_{false};
   std::uint64_t opened_ = 0;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<Shard*> touched_;
+  std::vector<std::pair<Shard*, CURL*>> flooded_;
   std::vector<Interest> interests_;  // by descriptor
   OnOther on_other_;
+  OnSlow on_slow_;
 };
 
 }  // namespace webhooks

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/curl_handles.hpp"
+#include "core/lane_rate.hpp"
 #include "core/places.hpp"
 #include "core/timers.hpp"
 #include "webhooks/delivery.hpp"
@@ -39,6 +40,7 @@ struct Item {
   std::int64_t started_us = 0;
   std::int64_t started_ms = 0;
   std::int64_t resolved_us = 0;          // 0: there was nothing to resolve
+  bool fresh_connection = false;         // not over one that is kept
   const std::string* awaited = nullptr;  // the name being looked up
 };
 
@@ -49,8 +51,9 @@ struct Destination {
   const std::string* name = nullptr;
   Places places;  // taken, or granted
   TokenBucket bucket;
-  std::size_t lanes = 0;  // that refer to it
-  LaneQueue waiting;      // for a place or a token
+  std::size_t lanes = 0;   // that refer to it
+  std::size_t active = 0;  // of these, that hold or want a place
+  LaneQueue waiting;       // for a place or a token
   // Lanes that have left `waiting` with a place and a token in hand, and now
   // wait for the engine. One for each standing: a lane that waits for its
   // share of the engine must not hold up the others.
@@ -66,15 +69,18 @@ struct Lane {
     kForDestination,  // in Destination::waiting
     kForToken,        // for its timer
   };
-  Lane(Endpoint target, TokenBucket tokens)
-      : endpoint(std::move(target)), bucket(tokens) {}
+  Lane(Endpoint target, double rate_per_s, std::int64_t now_us)
+      : endpoint(std::move(target)), rate(rate_per_s, now_us) {}
   Endpoint endpoint;
-  TokenBucket bucket;
+  LaneRate rate;
   std::list<Lane>::iterator self;
   Destination* destination = nullptr;  // null once it is deleted
   std::list<Item> ready;
   std::list<Item> away;
-  std::uint32_t started = 0;  // items in kStarted
+  std::uint32_t started = 0;        // items in kStarted
+  std::uint64_t waiting_bytes = 0;  // of the others
+  bool active = false;              // holds or wants a place
+  bool removed = false;             // deleted, and nothing waits any more
   std::uint32_t failures_in_a_row = 0;
   std::uint32_t url_changes = 0;
   Standing standing = Standing::kUnproven;
@@ -89,5 +95,12 @@ struct Lane {
 
   bool deleted() const noexcept { return destination == nullptr; }
 };
+
+inline void LaneQueue::add(Lane& lane) {
+  lines_[lane.standing].emplace(lane.ticket, &lane);
+}
+inline void LaneQueue::remove(const Lane& lane) {
+  lines_[lane.standing].erase(lane.ticket);
+}
 
 }  // namespace webhooks

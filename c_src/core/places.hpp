@@ -41,6 +41,8 @@ class ByStanding {
 
 // The places of a destination, or of the engine. Failing lanes share half of
 // them, failing and unproven lanes together three quarters; at least one each.
+// The last quarter is for lanes that have less than their fair share: one that
+// answers soon finds a place beside others that hold theirs for long.
 class Places {
  public:
   explicit Places(std::size_t max) noexcept : max_(max) {}
@@ -65,6 +67,14 @@ class Places {
     }
     return standing == Standing::kUnproven ||
            taken_[Standing::kFailing] < std::max<std::size_t>(max_ / 2, 1);
+  }
+
+  // How many of `limit` places a lane may hold when so many lanes want some.
+  std::size_t share_of(std::size_t limit, std::size_t lanes) const noexcept {
+    if (lanes < 2 || taken() * 4 < max_ * 3) {
+      return limit;
+    }
+    return std::min(limit, std::max<std::size_t>(max_ / lanes, 1));
   }
 
  private:

@@ -1,6 +1,6 @@
 // Purpose: what the loop has to say: finished attempts, and figures.
 // Ownership: the engine's; it outlives the loop.
-// Thread: loop only, except `waiting`, which submit counts up.
+// Thread: loop only, except `waiting`, which submit counts up as well.
 #pragma once
 
 #include <atomic>
@@ -15,10 +15,55 @@
 
 namespace webhooks {
 
+inline constexpr std::int64_t kSlowSliceUs = 250'000;
+inline constexpr std::size_t kSlowSlicesMax = 100;  // not yet fetched
+
+// The deliveries that are not started. A body that several share counts for
+// each of them: to tell them apart would cost more than it is worth.
+class Waiting {
+ public:
+  static std::uint64_t bytes_of(const Delivery& delivery) noexcept {
+    return delivery.body ? delivery.body->size() : 0;
+  }
+  void add(std::uint64_t count, std::uint64_t bytes) noexcept {
+    count_.fetch_add(count, std::memory_order_relaxed);
+    bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  }
+  void remove(const Delivery& delivery) noexcept {
+    count_.fetch_sub(1, std::memory_order_relaxed);
+    bytes_.fetch_sub(bytes_of(delivery), std::memory_order_relaxed);
+  }
+  void clear() noexcept {
+    count_.store(0, std::memory_order_relaxed);
+    bytes_.store(0, std::memory_order_relaxed);
+  }
+  std::uint64_t count() const noexcept {
+    return count_.load(std::memory_order_relaxed);
+  }
+  std::uint64_t bytes() const noexcept {
+    return bytes_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<std::uint64_t> count_{0};
+  std::atomic<std::uint64_t> bytes_{0};
+};
+
 struct Report {
   std::vector<Attempt> finished;
-  EngineStats stats;  // but for `waiting`, `submitted` and `stopped`
-  std::atomic<std::uint64_t> waiting{0};
+  std::vector<SlowSlice> slow_slices;
+  EngineStats stats;  // but for `waiting*`, `submitted` and `stopped`
+  Waiting waiting;
+
+  // How long a piece of the loop's work took, and for which webhook it was done
+  // (empty: for none in particular).
+  void note_slice(std::int64_t took_us, const std::string& webhook_id) {
+    if (took_us >= kSlowSliceUs && slow_slices.size() < kSlowSlicesMax) {
+      slow_slices.push_back(
+          {webhook_id, static_cast<std::uint64_t>(took_us) / 1000});
+      ++stats.slow_slices;
+    }
+  }
 
   void add(Attempt attempt) {
     static constexpr std::uint64_t EngineStats::*kByState[] = {

@@ -29,21 +29,22 @@ std::uint32_t saturated(std::uint64_t delay_ms) {
 }  // namespace
 
 std::optional<std::uint32_t> RetrySchedule::next_delay_ms(
-    std::uint32_t failures, std::optional<std::int64_t> retry_after_ms,
-    std::uint32_t random) const {
+    std::uint32_t failures, std::uint32_t random) const {
   if (failures == 0 || failures > delays_ms.size()) {
     return std::nullopt;
-  }
-  if (retry_after_ms && *retry_after_ms > 0) {
-    const std::uint64_t told = std::min<std::uint64_t>(
-        static_cast<std::uint64_t>(*retry_after_ms), retry_after_max_ms);
-    const std::uint64_t spread =
-        std::min(percent_of(told, jitter_percent), kRetryAfterJitterMsMax);
-    return saturated(told + random % (spread + 1));
   }
   const std::uint64_t step = delays_ms[failures - 1];
   const std::uint64_t spread = percent_of(step, jitter_percent);
   return saturated(step - spread + random % (2 * spread + 1));
+}
+
+std::uint32_t RetrySchedule::asked_delay_ms(std::int64_t asked_ms,
+                                            std::uint32_t random) const {
+  const auto told = static_cast<std::uint64_t>(
+      std::clamp<std::int64_t>(asked_ms, 0, std::int64_t{retry_after_max_ms}));
+  const std::uint64_t spread =
+      std::min(percent_of(told, jitter_percent), kRetryAfterJitterMsMax);
+  return saturated(told + random % (spread + 1));
 }
 
 std::optional<std::int64_t> parse_retry_after_ms(std::string_view value,

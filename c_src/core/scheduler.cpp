@@ -6,28 +6,33 @@
 namespace webhooks {
 namespace {
 
-// From so many places on, a filling engine lowers the limit of each lane.
-constexpr std::size_t kPressureFrom = 512;
 constexpr std::size_t kLaneWaitingMin = 256;  // every lane has room for these
+constexpr std::uint64_t kLaneBytesMin = std::uint64_t{1} << 20;
 // With a shorter wait the store would bring back at once what has just left.
 constexpr std::int64_t kPutOffMsMin = 1'000;
 
+// Says nothing of the receiver.
+bool is_ours(ErrorClass error) {
+  return error == ErrorClass::kInternal || error == ErrorClass::kCancelled ||
+         error == ErrorClass::kUnknownWebhook ||
+         error == ErrorClass::kConnectionClosed;
+}
+
 // Any answer proves a receiver, for it frees the place; an answer that never
 // ends does not. A fault of ours says nothing of the receiver.
-Standing standing_after(ErrorClass error, Standing before) {
-  switch (error) {
+Standing standing_after(const Scheduler::Result& result, Standing before) {
+  if (result.cut) {
+    return Standing::kFailing;
+  }
+  switch (result.error) {
     case ErrorClass::kNone:
     case ErrorClass::kHttpStatus:
     case ErrorClass::kRedirect:
     case ErrorClass::kGone:
     case ErrorClass::kResponseTooLarge:
       return Standing::kProven;
-    case ErrorClass::kInternal:
-    case ErrorClass::kCancelled:
-    case ErrorClass::kUnknownWebhook:
-      return before;
     default:
-      return Standing::kFailing;
+      return is_ours(result.error) ? before : Standing::kFailing;
   }
 }
 
@@ -36,14 +41,6 @@ std::list<Item>& list_of(Item& item) {
 }
 
 }  // namespace
-
-void LaneQueue::add(Lane& lane) {
-  lines_[lane.standing].emplace(lane.ticket, &lane);
-}
-
-void LaneQueue::remove(const Lane& lane) {
-  lines_[lane.standing].erase(lane.ticket);
-}
 
 Lane* Scheduler::lane(const std::string& webhook_id) const {
   const auto found = by_webhook_.find(webhook_id);
@@ -64,14 +61,9 @@ std::vector<std::string> Scheduler::delivery_ids() const {
   return ids;
 }
 
-std::uint32_t Scheduler::rate_of(const Endpoint& endpoint) const {
+double Scheduler::rate_of(const Endpoint& endpoint) const {
   return endpoint.rate_per_s != 0 ? endpoint.rate_per_s
                                   : options_.lane_rate_per_s;
-}
-
-TokenBucket Scheduler::bucket_of(const Endpoint& endpoint) const {
-  const std::uint32_t rate = rate_of(endpoint);
-  return {rate, rate, timers_.now_us()};
 }
 
 Destination& Scheduler::destination_of(const std::string& name) {
@@ -95,6 +87,10 @@ void Scheduler::detach(Lane& lane) {
   Destination& destination = *lane.destination;
   leave_queue(lane);
   --destination.lanes;
+  if (std::exchange(lane.active, false)) {
+    --active_;
+    --destination.active;
+  }
   lane.destination = nullptr;
   serve(destination);
 }
@@ -102,8 +98,9 @@ void Scheduler::detach(Lane& lane) {
 void Scheduler::put(Endpoint endpoint) {
   Lane* const known = lane(endpoint.webhook_id);
   if (known == nullptr) {
-    const TokenBucket bucket = bucket_of(endpoint);
-    Lane& lane = lanes_.emplace_front(std::move(endpoint), bucket);
+    const double rate = rate_of(endpoint);
+    Lane& lane =
+        lanes_.emplace_front(std::move(endpoint), rate, timers_.now_us());
     lane.self = lanes_.begin();
     by_webhook_.emplace(lane.endpoint.webhook_id, &lane);
     attach(lane);
@@ -111,51 +108,76 @@ void Scheduler::put(Endpoint endpoint) {
   }
   Lane& lane = *known;
   detach(lane);
-  if (lane.endpoint.rate_per_s != endpoint.rate_per_s) {
-    lane.bucket = bucket_of(endpoint);
+  const bool moves = lane.endpoint.url.text != endpoint.url.text;
+  if (moves || lane.endpoint.rate_per_s != endpoint.rate_per_s) {
+    lane.rate.reset(rate_of(endpoint), timers_.now_us());
   }
-  if (lane.endpoint.url.text != endpoint.url.text) {
+  if (moves) {
     lane.failures_in_a_row = 0;
     lane.standing = Standing::kUnproven;
     ++lane.url_changes;
   }
   lane.endpoint = std::move(endpoint);
   attach(lane);
+  count_active(lane);
   enqueue(lane);
 }
 
-std::vector<Delivery> Scheduler::remove(const std::string& webhook_id) {
-  std::vector<Delivery> waiting;
+void Scheduler::remove(const std::string& webhook_id) {
   Lane* const found = lane(webhook_id);
   if (found == nullptr) {
-    return waiting;
+    return;
   }
   by_webhook_.erase(webhook_id);
   detach(*found);
-  for (std::list<Item>* items : {&found->ready, &found->away}) {
-    for (auto it = items->begin(); it != items->end();) {
-      Item& item = *it++;
-      if (item.stage != Item::Stage::kStarted) {
-        waiting.push_back(item.delivery);
-        erase(item);
+  removed_.push_back(found);
+}
+
+std::vector<Delivery> Scheduler::take_removed(std::size_t max) {
+  std::vector<Delivery> waited;
+  while (!removed_.empty()) {
+    Lane& lane = *removed_.front();
+    for (std::list<Item>* items : {&lane.ready, &lane.away}) {
+      for (auto it = items->begin(); it != items->end();) {
+        Item& item = *it++;
+        if (item.stage == Item::Stage::kStarted) {
+          continue;
+        }
+        if (waited.size() == max) {
+          return waited;
+        }
+        waited.push_back(take_removed(item));
       }
     }
+    removed_.pop_front();
+    lane.removed = true;
+    if (lane.started == 0) {
+      lanes_.erase(lane.self);
+    }
   }
-  if (found->started == 0) {
-    lanes_.erase(found->self);
-  }
-  return waiting;
+  return waited;
+}
+
+Delivery Scheduler::take_removed(Item& item) {
+  items_.erase(item.delivery.id);  // the key refers to it
+  timers_.cancel(item.timer);
+  Delivery delivery = std::move(item.delivery);
+  list_of(item).erase(item.self);
+  return delivery;
 }
 
 bool Scheduler::has_room(const Lane& lane) const {
   const std::size_t held = lane.ready.size() + lane.away.size() - lane.started;
-  if (held < kLaneWaitingMin) {
+  if (held < kLaneWaitingMin && lane.waiting_bytes < kLaneBytesMin) {
     return true;
   }
-  const std::uint64_t rate = rate_of(lane.endpoint);
-  return held < rate * options_.park_after_ms / 1000 &&
-         held + waiting_.load(std::memory_order_relaxed) <=
-             options_.waiting_max;
+  const std::int64_t soon_ms = options_.park_after_ms;
+  return static_cast<double>(held) <
+             lane.rate.per_s() * static_cast<double>(soon_ms) / 1000 &&
+         lane.rate.held_until_us() <= timers_.now_us() + soon_ms * 1000 &&
+         held + waiting_.count() <= options_.waiting_max &&
+         lane.waiting_bytes < options_.lane_waiting_bytes_max &&
+         lane.waiting_bytes + waiting_.bytes() <= options_.waiting_bytes_max;
 }
 
 std::int64_t Scheduler::book_ms(Lane& lane) const {
@@ -163,8 +185,9 @@ std::int64_t Scheduler::book_ms(Lane& lane) const {
   const std::int64_t soonest_ms =
       std::max<std::int64_t>(options_.park_after_ms, kPutOffMsMin);
   lane.booked_until_us =
-      std::max(lane.booked_until_us, now + soonest_ms * 1000) +
-      1'000'000 / rate_of(lane.endpoint);
+      std::max({lane.booked_until_us, now + soonest_ms * 1000,
+                lane.rate.held_until_us()}) +
+      static_cast<std::int64_t>(1'000'000 / lane.rate.per_s());
   return (lane.booked_until_us - now) / 1000;
 }
 
@@ -175,6 +198,7 @@ void Scheduler::add(Lane& lane, Delivery delivery, std::int64_t wait_ms) {
   item.delivery = std::move(delivery);
   item.lane = &lane;
   item.self = self;
+  lane.waiting_bytes += Waiting::bytes_of(item.delivery);
   items_.emplace(item.delivery.id, &item);
   if (wait_ms > 0) {
     delay(item, wait_ms);
@@ -226,25 +250,38 @@ void Scheduler::resume(Lane& lane) {
   enqueue(lane);
 }
 
-// One place for a lane that only fails: it probes. Few for everybody when the
-// engine fills up, so that a crowd of endpoints that never answer cannot take
-// all places.
-std::uint32_t Scheduler::limit_of(const Lane& lane) const {
-  if (options_.circuit_failures != 0 &&
-      lane.failures_in_a_row >= options_.circuit_failures) {
+// One place for a lane that only fails, or whose receiver wants fewer requests:
+// it probes.
+std::size_t Scheduler::limit_of(const Lane& lane) const {
+  if (lane.rate.probing() ||
+      (options_.circuit_failures != 0 &&
+       lane.failures_in_a_row >= options_.circuit_failures)) {
     return 1;
   }
-  const std::uint32_t limit = lane.endpoint.in_flight_max != 0
-                                  ? lane.endpoint.in_flight_max
-                                  : options_.lane_in_flight_max;
-  const std::size_t taken = in_flight_.taken();
-  if (in_flight_.max() < kPressureFrom || taken * 2 < in_flight_.max()) {
-    return limit;
+  const std::uint32_t own = lane.endpoint.in_flight_max;
+  const std::size_t limit = own != 0 ? own : options_.lane_in_flight_max;
+  const Destination& there = *lane.destination;
+  return in_flight_.share_of(there.places.share_of(limit, there.active),
+                             active_);
+}
+
+void Scheduler::count_active(Lane& lane) {
+  const bool active =
+      !lane.deleted() &&
+      (lane.started > 0 || lane.waits == Lane::Waits::kForEngine ||
+       lane.waits == Lane::Waits::kGranted ||
+       lane.waits == Lane::Waits::kForDestination);
+  if (active == lane.active) {
+    return;
   }
-  if (taken * 4 < in_flight_.max() * 3) {
-    return std::min(limit, 4U);
+  lane.active = active;
+  if (active) {
+    ++active_;
+    ++lane.destination->active;
+  } else {
+    --active_;
+    --lane.destination->active;
   }
-  return taken * 8 < in_flight_.max() * 7 ? std::min(limit, 2U) : 1;
 }
 
 bool Scheduler::may_start(const Lane& lane) const {
@@ -257,6 +294,7 @@ void Scheduler::enqueue(Lane& lane) {
   }
   lane.ticket = ++tickets_;
   queue_for_engine(lane, Lane::Waits::kForEngine);
+  count_active(lane);
 }
 
 void Scheduler::queue_for_engine(Lane& lane, Lane::Waits waits) {
@@ -367,9 +405,9 @@ Item* Scheduler::start_next(Lane& lane) {
   Item* item = nullptr;
   if (!may_start(lane)) {
     // The lane's own next event brings it back.
-  } else if (!lane.bucket.available(timers_.now_us())) {
+  } else if (!lane.rate.bucket().available(timers_.now_us())) {
     lane.waits = Lane::Waits::kForToken;
-    timers_.set(lane.timer, lane.bucket.next_us(), &lane);
+    timers_.set(lane.timer, lane.rate.bucket().next_us(), &lane);
   } else if (granted || take_place(lane)) {
     item = &lane.ready.front();
     move(*item, Item::Stage::kStarted);
@@ -377,8 +415,9 @@ Item* Scheduler::start_next(Lane& lane) {
     item->standing = lane.standing;
     item->url_changes = lane.url_changes;
     ++lane.started;
-    lane.bucket.take();
-    waiting_.fetch_sub(1, std::memory_order_relaxed);
+    lane.rate.bucket().take();
+    lane.waiting_bytes -= Waiting::bytes_of(item->delivery);
+    waiting_.remove(item->delivery);
   } else {
     queue_for_destination(lane);
     return nullptr;
@@ -393,6 +432,7 @@ Item* Scheduler::start_next(Lane& lane) {
   if (item != nullptr) {
     enqueue(lane);
   }
+  count_active(lane);
   return item;
 }
 
@@ -409,22 +449,41 @@ Item* Scheduler::next() {
   return nullptr;
 }
 
-void Scheduler::finish(Item& item, ErrorClass error) {
+void Scheduler::finish(Item& item, const Result& result) {
   Lane& lane = *item.lane;
   if (item.url_changes == lane.url_changes) {
-    set_standing(lane, standing_after(error, lane.standing));
+    set_standing(lane, standing_after(result, lane.standing));
   }
   --lane.started;
-  lane.failures_in_a_row =
-      error == ErrorClass::kNone ? 0 : lane.failures_in_a_row + 1;
+  if (result.error == ErrorClass::kNone) {
+    lane.failures_in_a_row = 0;
+    lane.rate.succeed();
+  } else if (!result.limited && !is_ours(result.error)) {
+    ++lane.failures_in_a_row;
+  }
+  count_active(lane);
   item.destination->places.give_back(item.standing);
   serve(*std::exchange(item.destination, nullptr));
 }
 
 void Scheduler::retry(Item& item, std::int64_t wait_ms) {
-  waiting_.fetch_add(1, std::memory_order_relaxed);
+  wait_again(item);
   delay(item, wait_ms);
   enqueue(*item.lane);
+}
+
+void Scheduler::requeue(Item& item) {
+  wait_again(item);
+  move(item, Item::Stage::kReady);
+  std::list<Item>& ready = item.lane->ready;
+  ready.splice(ready.begin(), ready, item.self);
+  enqueue(*item.lane);
+}
+
+void Scheduler::wait_again(Item& item) {
+  const std::uint64_t bytes = Waiting::bytes_of(item.delivery);
+  item.lane->waiting_bytes += bytes;
+  waiting_.add(1, bytes);
 }
 
 void Scheduler::drop(Item& item) {
@@ -432,7 +491,7 @@ void Scheduler::drop(Item& item) {
   erase(item);
   if (!lane.deleted()) {
     enqueue(lane);
-  } else if (lane.started == 0) {
+  } else if (lane.removed && lane.started == 0) {
     lanes_.erase(lane.self);
   }
 }

@@ -4,7 +4,6 @@
 // Thread: loop only.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <list>
@@ -15,6 +14,7 @@
 
 #include "core/lane.hpp"
 #include "core/places.hpp"
+#include "core/report.hpp"
 #include "core/timers.hpp"
 #include "webhooks/delivery.hpp"
 #include "webhooks/engine_options.hpp"
@@ -26,16 +26,21 @@ class Scheduler {
   // `in_flight`: the engine's places, taken by whoever opens connections.
   // `waiting`: counts deliveries that are not started.
   Scheduler(const EngineOptions& options, const Places& in_flight,
-            Timers& timers, std::atomic<std::uint64_t>& waiting)
+            Timers& timers, Waiting& waiting)
       : options_(options),
         in_flight_(in_flight),
         timers_(timers),
         waiting_(waiting) {}
 
   void put(Endpoint endpoint);
-  // Returns the deliveries that were waiting, still counted as such. Those that
-  // are started end with their attempt.
-  std::vector<Delivery> remove(const std::string& webhook_id);
+  // What waits is to be fetched with take_removed(). What is started ends with
+  // its attempt.
+  void remove(const std::string& webhook_id);
+  // Of deleted webhooks; at most so many. They are still counted as waiting.
+  std::vector<Delivery> take_removed(std::size_t max);
+  bool has_removed() const noexcept { return !removed_.empty(); }
+  // Likewise, one that is not started.
+  Delivery take_removed(Item& item);
   std::size_t lanes() const noexcept { return by_webhook_.size(); }
 
   Lane* lane(const std::string& webhook_id) const;
@@ -57,10 +62,16 @@ class Scheduler {
   // The delivery to start now, which has its places at lane and destination
   // but not in the engine. Null: none can start.
   Item* next();
-  // Its attempt came to this; the places are free again. Followed by retry()
-  // or drop().
-  void finish(Item& item, ErrorClass error);
+  // Its attempt came to this; the places are free again. Followed by retry(),
+  // requeue() or drop().
+  struct Result {
+    ErrorClass error = ErrorClass::kNone;
+    bool limited = false;  // it was one request too many
+    bool cut = false;      // its answer did not end in time
+  };
+  void finish(Item& item, const Result& result);
   void retry(Item& item, std::int64_t wait_ms);
+  void requeue(Item& item);  // as the lane's next
   void drop(Item& item);
 
   // Their timer is due.
@@ -70,13 +81,14 @@ class Scheduler {
 
  private:
   Destination& destination_of(const std::string& name);
-  TokenBucket bucket_of(const Endpoint& endpoint) const;
-  std::uint32_t rate_of(const Endpoint& endpoint) const;
-  std::uint32_t limit_of(const Lane& lane) const;
+  double rate_of(const Endpoint& endpoint) const;
+  std::size_t limit_of(const Lane& lane) const;
 
   void attach(Lane& lane);
   void detach(Lane& lane);
   void move(Item& item, Item::Stage stage);
+  void count_active(Lane& lane);
+  void wait_again(Item& item);
   void erase(Item& item);
   void delay(Item& item, std::int64_t wait_ms);
 
@@ -94,10 +106,12 @@ class Scheduler {
   const EngineOptions& options_;
   const Places& in_flight_;
   Timers& timers_;
-  std::atomic<std::uint64_t>& waiting_;
+  Waiting& waiting_;
   std::uint64_t tickets_ = 0;
+  std::size_t active_ = 0;  // lanes that hold or want a place
   std::unordered_map<std::string, Destination> destinations_;
-  std::list<Lane> lanes_;  // deleted ones too, until their attempts are over
+  std::list<Lane> lanes_;     // deleted ones too, until nothing is left in them
+  std::list<Lane*> removed_;  // deleted, with deliveries that may wait
   std::unordered_map<std::string, Lane*> by_webhook_;
   std::unordered_map<std::string_view, Item*> items_;  // by delivery id
   LaneQueue run_queue_;

@@ -14,9 +14,9 @@
 namespace webhooks {
 namespace {
 
-// Read on for this much beyond what is kept: closing would cost the receiver
-// and us a new TLS handshake. More than that is not worth its bytes.
-constexpr std::size_t kDiscardBytesMax = std::size_t{256} * 1024;
+// Read even if less is kept: closing would cost the receiver and us a new TLS
+// handshake. More than that is not worth its bytes.
+constexpr std::size_t kBodyBytesRead = std::size_t{16} * 1024;
 constexpr std::size_t kHeaderValueBytesMax = 200;
 // For a body of more than 1 MiB curl asks for permission to send it, and waits
 // a second for the answer. Well below that size we tell it not to.
@@ -60,6 +60,7 @@ bool Transfer::open() {
   callbacks.close_socket = EventLoop::on_close_socket;
   callbacks.write_body = on_body;
   callbacks.write_header = on_header;
+  callbacks.request = on_request;
   callbacks.tls_context = on_tls_context;
   callbacks.transfer = this;
   callbacks.sockets = &settings_.dial.sockets;
@@ -113,7 +114,8 @@ bool Transfer::prepare(const TransferRequest& request) {
   resolved_us_ = request.resolved_us;
   launched_us_ = steady_now_us();
   error_text_[0] = '\0';
-  dialled_ = false;
+  answered_us_ = 0;
+  dialled_ = sent_ = false;
   answer_ = {};
   facts_ = {};
   facts_.https = url.scheme == "https";
@@ -135,6 +137,7 @@ bool Transfer::prepare(const TransferRequest& request) {
   options.resolve = resolve.get();
   options.timeout_ms = static_cast<long>(request.timeout_ms);
   options.connect_timeout_ms = static_cast<long>(request.connect_timeout_ms);
+  options.fresh_connection = request.fresh_connection;
   const bool set = set_attempt_options(easy(), options);
   // The old ones may go only now that the handle no longer points to them.
   resolve_ = std::move(resolve);
@@ -147,6 +150,10 @@ curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
                                        struct curl_sockaddr* address) noexcept {
   auto* transfer = static_cast<Transfer*>(data);
   const DialPolicy& dial = transfer->settings_.dial;
+  if (transfer->sent_) {
+    transfer->facts_.sent_before = true;
+    return CURL_SOCKET_BAD;
+  }
   try {
     const auto ip = IpAddress::from_sockaddr(&address->addr);
     if (!ip || dial.addresses.judge(*ip, transfer->port_, transfer->name_)) {
@@ -165,6 +172,20 @@ curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
   } catch (...) {  // out of memory
     return CURL_SOCKET_BAD;
   }
+}
+
+// Called before each request. When a kept connection is closed without an
+// answer, curl sends the request again over another one and tells nobody. The
+// receiver may have taken it, so that would be an attempt which is not on
+// record.
+int Transfer::on_request(void* data, char* /*remote_ip*/, char* /*local_ip*/,
+                         int /*remote_port*/, int /*local_port*/) noexcept {
+  auto* transfer = static_cast<Transfer*>(data);
+  if (std::exchange(transfer->sent_, true)) {
+    transfer->facts_.sent_before = true;
+    return CURL_PREREQFUNC_ABORT;
+  }
+  return CURL_PREREQFUNC_OK;
 }
 
 CURLcode Transfer::on_tls_context(CURL* /*easy*/, void* context,
@@ -195,7 +216,8 @@ std::size_t Transfer::on_body(char* data, std::size_t size, std::size_t count,
   }
   answer.body_bytes += bytes;
   transfer->facts_.body_capped = answer.body_bytes > keep_max;
-  return answer.body_bytes > keep_max + kDiscardBytesMax ? kAbort : bytes;
+  return answer.body_bytes > std::max(keep_max, kBodyBytesRead) ? kAbort
+                                                                : bytes;
 }
 
 std::size_t Transfer::on_header(char* data, std::size_t size, std::size_t count,
@@ -252,6 +274,7 @@ bool Transfer::take_header(std::string_view line) {
     answer_.retry_after = header_value(line, 12);
   } else if (line == "\r\n" || line == "\n") {
     facts_.answered = answer_.status >= 200;
+    answered_us_ = facts_.answered ? steady_now_us() : 0;
   }
   return true;
 }
@@ -262,7 +285,7 @@ void Transfer::complete_facts(CURLcode code) {
   facts_.address_refused = facts_.address_refused && answer_.status == 0;
   curl_easy_getinfo(easy(), CURLINFO_RESPONSE_CODE, &facts_.status);
   curl_easy_getinfo(easy(), CURLINFO_OS_ERRNO, &facts_.os_error);
-  facts_.connected = facts_.connected || !dialled_ ||
+  facts_.connected = facts_.connected || sent_ ||
                      time_of(easy(), CURLINFO_CONNECT_TIME_T).has_value();
   facts_.tls_done = time_of(easy(), CURLINFO_APPCONNECT_TIME_T).has_value() ||
                     time_of(easy(), CURLINFO_PRETRANSFER_TIME_T).has_value();

@@ -48,6 +48,7 @@ struct TransferRequest {
   std::int64_t unix_seconds;
   std::uint32_t timeout_ms;
   std::uint32_t connect_timeout_ms;
+  bool fresh_connection;  // not over one that is kept
   // When the attempt began, and when its name was resolved (0: no name).
   std::int64_t started_us;
   std::int64_t resolved_us;
@@ -67,10 +68,13 @@ class Transfer {
   // go of the delivery's body. Returns what Retry-After asks for.
   std::optional<std::int64_t> finish(CURLcode code, Attempt& attempt);
 
-  // curl counts how often it sent a request again because a kept connection
-  // had died, and never starts over: from the sixth time in the life of a
-  // handle it fails. Only a handle that dialled can have counted.
-  bool reusable() const noexcept { return !dialled_; }
+  // When the answer's headers were complete; 0: not yet. From then on the
+  // attempt has its result, whatever comes of the body.
+  std::int64_t answered_us() const noexcept { return answered_us_; }
+
+  // curl counts how often it wanted to send a request again, and never starts
+  // over: from the sixth time in the life of a handle it fails.
+  bool reusable() const noexcept { return !facts_.sent_before; }
 
   CURL* easy() const noexcept { return easy_.get(); }
   static Transfer* of(CURL* easy) noexcept;
@@ -78,6 +82,8 @@ class Transfer {
  private:
   static curl_socket_t on_open_socket(void* transfer, curlsocktype purpose,
                                       struct curl_sockaddr* address) noexcept;
+  static int on_request(void* transfer, char* remote_ip, char* local_ip,
+                        int remote_port, int local_port) noexcept;
   static CURLcode on_tls_context(CURL* easy, void* context,
                                  void* transfer) noexcept;
   static std::size_t on_body(char* data, std::size_t size, std::size_t count,
@@ -118,7 +124,9 @@ class Transfer {
   std::int64_t started_us_ = 0;
   std::int64_t resolved_us_ = 0;
   std::int64_t launched_us_ = 0;
+  std::int64_t answered_us_ = 0;
   bool dialled_ = false;  // this attempt opened a connection
+  bool sent_ = false;     // or began to send the request, at least
   Answer answer_;
   TransferFacts facts_;
 };

@@ -14,7 +14,7 @@ namespace webhooks::nif {
   X(detail) X(started_at_ms) X(dns_us) X(connect_us) X(tls_us)            \
   X(first_byte_us) X(total_us) X(remote_ip) X(response_content_type)      \
   X(response_body) X(response_truncated) X(gone) X(delivered) X(pending)  \
-  X(parked) X(failed) X(cancelled)
+  X(parked) X(failed) X(cancelled) X(created_at_ms)
 // clang-format on
 
 namespace atoms {

@@ -224,6 +224,9 @@ Delivery read_delivery(ErlNifEnv* env, ERL_NIF_TERM map,
   if (const auto due = find(atoms::next_at_ms); due && !is_nil(*due)) {
     delivery.due_at_ms = expected(as_int64(env, *due));
   }
+  if (const auto at = find(atoms::created_at_ms); at && !is_nil(*at)) {
+    delivery.accepted_at_ms = expected(as_int64(env, *at));
+  }
   if (const auto flag = find(atoms::manual)) {
     delivery.manual = expected(as_bool(*flag));
   }

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "nif/nif_atoms.hpp"
 #include "nif/nif_support.hpp"
@@ -49,6 +50,7 @@ ERL_NIF_TERM attempt_term(ErlNifEnv* env, const Attempt& attempt) {
       {atoms::delivery_id, make_binary(env, attempt.delivery_id)},
       {atoms::webhook_id, make_binary(env, attempt.webhook_id)},
       {atoms::number, enif_make_uint(env, attempt.number)},
+      {atoms::schedule_from, enif_make_uint(env, attempt.schedule_from)},
       {atoms::state, state_atom(attempt.state)},
       {atoms::status,
        attempt.status != 0 ? enif_make_uint(env, attempt.status) : atoms::nil},
@@ -73,10 +75,22 @@ ERL_NIF_TERM attempt_term(ErlNifEnv* env, const Attempt& attempt) {
   return make_map(env, pairs);
 }
 
+ERL_NIF_TERM slow_slices_term(ErlNifEnv* env,
+                              const std::vector<SlowSlice>& slices) {
+  std::vector<ERL_NIF_TERM> terms;
+  terms.reserve(slices.size());
+  for (const SlowSlice& slice : slices) {
+    terms.push_back(enif_make_tuple2(env, optional_text(env, slice.webhook_id),
+                                     enif_make_uint64(env, slice.took_ms)));
+  }
+  return make_list(env, terms);
+}
+
 ERL_NIF_TERM stats_term(ErlNifEnv* env, const EngineStats& stats) {
   const std::pair<const char*, std::uint64_t> numbers[] = {
       {"in_flight", stats.in_flight},
       {"waiting", stats.waiting},
+      {"waiting_bytes", stats.waiting_bytes},
       {"lanes", stats.lanes},
       {"finished_unread", stats.finished_unread},
       {"in_flight_max", stats.in_flight_max},
@@ -90,6 +104,7 @@ ERL_NIF_TERM stats_term(ErlNifEnv* env, const EngineStats& stats) {
       {"connections_opened", stats.connections_opened},
       {"lookups", stats.lookups},
       {"loop_turns", stats.loop_turns},
+      {"slow_slices", stats.slow_slices},
   };
   ERL_NIF_TERM map = enif_make_new_map(env);
   for (const auto& number : numbers) {

@@ -48,6 +48,8 @@ struct Delivery {
   std::uint32_t schedule_from = 0;
   // By the engine's clock, in milliseconds; not before. 0: now.
   std::int64_t due_at_ms = 0;
+  // By the same clock, when it was accepted. 0: now.
+  std::int64_t accepted_at_ms = 0;
   // A test, a redelivery, a recovery: passes a full queue, and replaces a
   // waiting delivery of the same id.
   bool manual = false;
@@ -76,6 +78,7 @@ enum class ErrorClass : std::uint8_t {
   kBlockedAddress,
   kConnectionRefused,
   kConnectionReset,
+  kConnectionClosed,  // a kept one, as the request was sent over it
   kNetworkUnreachable,
   kConnectTimeout,
   kTlsError,
@@ -95,6 +98,7 @@ struct Attempt {
   std::string delivery_id;
   std::string webhook_id;
   std::uint32_t number = 0;
+  std::uint32_t schedule_from = 0;  // of its delivery, from now on
   DeliveryState state = DeliveryState::kFailed;
   std::uint16_t status = 0;  // 0: no answer
   ErrorClass error = ErrorClass::kNone;
@@ -115,5 +119,12 @@ struct Attempt {
   bool gone = false;
 };
 inline constexpr std::size_t kDetailBytesMax = 256;
+
+// The loop did nothing else for so long, for this webhook (empty: for none in
+// particular). No work for one webhook should take more than milliseconds.
+struct SlowSlice {
+  std::string webhook_id;
+  std::uint64_t took_ms = 0;
+};
 
 }  // namespace webhooks

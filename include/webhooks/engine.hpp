@@ -32,25 +32,28 @@ class Engine {
   // Replaces an endpoint of the same webhook_id; what waits uses the new one.
   // Error: `stopped`.
   Status put_endpoint(Endpoint endpoint);
-  // Waiting deliveries end as cancelled; one in flight ends with its attempt.
+  // Waiting deliveries end as cancelled, a thousand per turn of the loop; one
+  // in flight ends with its attempt.
   Status delete_endpoint(std::string webhook_id);
-  // Takes the first n and returns n: fewer than given when the queue is full or
-  // memory runs out. Errors: `overloaded` (none taken), `stopped`. `deliveries`
-  // is moved from up to n.
+  // Takes the first n and returns n: fewer than given when the queue is full
+  // (by number or by bytes) or memory runs out. Errors: `overloaded` (none
+  // taken), `stopped`. `deliveries` is moved from up to n.
   Result<std::size_t> submit(std::vector<Delivery>& deliveries);
 
   // Drives the loop until there is something to report or max_wait_ms is over,
-  // and appends the finished attempts. Errors: `already_driven`, `stopped` (and
-  // nothing left to report).
-  Status run_once(std::uint32_t max_wait_ms, std::vector<Attempt>& finished);
+  // and appends the finished attempts and slow slices. Errors:
+  // `already_driven`, `stopped` (and nothing left to report).
+  Status run_once(std::uint32_t max_wait_ms, std::vector<Attempt>& finished,
+                  std::vector<SlowSlice>* slow_slices = nullptr);
 
   // Stops admitting, lets what is in flight finish for drain_ms, then aborts.
   // Returns the ids that are not finished; finished attempts stay to be
   // fetched by run_once. Idempotent. Error: `already_driven`.
   Result<std::vector<std::string>> stop(std::uint32_t drain_ms);
 
-  // Makes a running and every later run_once return soon. Async-signal-unsafe
-  // but lock-free: for the owner's death and the exit of the process.
+  // Makes a running and every later run_once return soon: for the owner's death
+  // and the exit of the process. It never waits for the loop, at most for a
+  // submit that is being taken in. Async-signal-unsafe.
   void request_stop() noexcept;
 
   EngineStats stats() const;

@@ -18,11 +18,11 @@ namespace webhooks {
 struct EngineOptions {
   UrlPolicy policy;
   // Delay before retry n (from 0) after a failed attempt. At most 12.
-  std::vector<std::uint32_t> retry_delays_ms = {10'000, 60'000, 300'000};
+  std::vector<std::uint32_t> retry_delays_ms = {10'000, 600'000, 14'400'000};
   std::uint32_t jitter_percent = 20;     // 0..100, both ways
   std::uint32_t park_after_ms = 60'000;  // a longer wait leaves the engine
   std::uint32_t retry_after_max_ms = 6 * 3'600'000;
-  std::uint32_t timeout_ms = 15'000;  // the whole attempt, DNS included
+  std::uint32_t timeout_ms = 15'000;         // the whole attempt, DNS included
   std::uint32_t connect_timeout_ms = 5'000;  // DNS, connect and TLS
   std::uint32_t lane_in_flight_max = 8;
   std::uint32_t lane_rate_per_s = 50;
@@ -33,7 +33,9 @@ struct EngineOptions {
   // process may open. Never more than that.
   std::uint32_t descriptors_max = 0;
   std::uint32_t waiting_max = 100'000;  // manual ones may exceed it by a tenth
-  std::uint32_t circuit_failures = 5;   // then one probe at a time; 0: never
+  std::uint32_t waiting_bytes_max = 128U << 20;  // of their bodies; likewise
+  std::uint32_t lane_waiting_bytes_max = 8U << 20;
+  std::uint32_t circuit_failures = 5;  // then one probe at a time; 0: never
   std::uint32_t body_bytes_max = 256 * 1024;  // larger: fails unsent
   std::uint32_t response_body_bytes_max = 16 * 1024;
   std::uint32_t response_header_bytes_max = 64 * 1024;

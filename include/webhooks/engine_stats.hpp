@@ -10,6 +10,7 @@ namespace webhooks {
 struct EngineStats {
   std::uint64_t in_flight = 0;
   std::uint64_t waiting = 0;
+  std::uint64_t waiting_bytes = 0;  // of their bodies
   std::uint64_t lanes = 0;
   std::uint64_t finished_unread = 0;  // attempts not yet fetched by run_once
   // In force: less than asked where the process may open few descriptors.
@@ -24,6 +25,7 @@ struct EngineStats {
   std::uint64_t connections_opened = 0;
   std::uint64_t lookups = 0;  // names being looked up
   std::uint64_t loop_turns = 0;
+  std::uint64_t slow_slices = 0;  // see SlowSlice
   bool stopped = false;
 };
 

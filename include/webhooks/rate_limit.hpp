@@ -10,10 +10,9 @@ namespace webhooks {
 
 class TokenBucket {
  public:
-  TokenBucket(std::uint32_t rate_per_s, std::uint32_t burst,
-              std::int64_t now_us)
-      : interval_us_(rate_per_s == 0 ? 0 : 1'000'000.0 / rate_per_s),
-        burst_(burst == 0 ? 1 : burst),
+  TokenBucket(double rate_per_s, double burst, std::int64_t now_us)
+      : interval_us_(rate_per_s > 0 ? 1'000'000.0 / rate_per_s : 0),
+        burst_(std::max(burst, 1.0)),
         tokens_(burst_),
         at_us_(now_us) {}
 
@@ -25,6 +24,16 @@ class TokenBucket {
   void take() noexcept { tokens_ -= 1.0; }
   // One that was taken and not used.
   void give_back() noexcept { tokens_ = std::min(tokens_ + 1.0, burst_); }
+  // From now on at this rate.
+  void set_rate(double rate_per_s, double burst) noexcept {
+    interval_us_ = 1'000'000.0 / rate_per_s;
+    burst_ = std::max(burst, 1.0);
+  }
+  // There is one token at `until_us`, and none before.
+  void hold(std::int64_t until_us) noexcept {
+    tokens_ = 0;
+    at_us_ = until_us - static_cast<std::int64_t>(interval_us_);
+  }
   // When the next token is there; now or earlier when one is.
   std::int64_t next_us() const noexcept {
     if (tokens_ >= 1.0) {

@@ -20,12 +20,13 @@ struct RetrySchedule {
 
   // The wait before the next attempt after `failures` (>= 1) failed attempts
   // of this run of the schedule; nullopt: the schedule is used up.
-  // `random` is any uniformly distributed number. A positive `retry_after_ms`
-  // (what the receiver asked for) replaces the step: never shorter than asked,
-  // but capped, and only ever lengthened by the jitter.
-  std::optional<std::uint32_t> next_delay_ms(
-      std::uint32_t failures, std::optional<std::int64_t> retry_after_ms,
-      std::uint32_t random) const;
+  // `random` is any uniformly distributed number.
+  std::optional<std::uint32_t> next_delay_ms(std::uint32_t failures,
+                                             std::uint32_t random) const;
+  // How long to obey a receiver that asked for so long: capped, but never
+  // shorter.
+  std::uint32_t asked_delay_ms(std::int64_t asked_ms,
+                               std::uint32_t random) const;
 };
 
 // The value of a Retry-After header (seconds or an HTTP date) in milliseconds

@@ -1,6 +1,7 @@
 // Purpose: endpoints that change or go while deliveries wait, and deliveries
 // that come twice.
 // Thread: one; the servers have their own.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -142,6 +143,41 @@ TEST_CASE("endpoint: deleting cancels what waits, each once") {
   CHECK(run.engine().stats().waiting == 0);
   CHECK(run.engine().stats().lanes == 0);
   CHECK(run.engine().stats().cancelled == 6);
+}
+
+TEST_CASE("endpoint: a long line is taken in and cancelled step by step") {
+  TestServer server;
+  EngineRun run;
+  run.endpoint("wh_long", server.url("/"),
+               [](Endpoint& endpoint) { endpoint.rate_per_s = 1'000; });
+  run.endpoint("wh_1", server.url("/"));
+  std::vector<Delivery> line;
+  for (int i = 0; i < 20'000; ++i) {
+    line.push_back(delivery("msg_" + std::to_string(i), "wh_long"));
+    line.back().due_at_ms = unix_ms() + 50'000;
+  }
+  run.submit(std::move(line));
+  run.turn(0);
+  REQUIRE(run.engine().delete_endpoint("wh_long").ok());
+  // Put again while the old line is still being cancelled: it is a new one,
+  // and takes a delivery of the old line's as its own.
+  run.endpoint("wh_long", server.url("/again"));
+  Delivery again = delivery("msg_19999", "wh_long");
+  again.manual = true;
+  run.submit(std::move(again));
+  run.submit(delivery("msg_other", "wh_1"));
+  std::size_t most = 0;
+  REQUIRE(run.until([&] {
+    const std::size_t before = run.attempts().size();
+    run.turn(0);
+    most = std::max(most, run.attempts().size() - before);
+    return run.ended() == 20'002;
+  }));
+  CHECK(most <= 3'000);
+  CHECK(run.engine().stats().cancelled == 20'000);
+  CHECK(server.count("/again") == 1);
+  CHECK(run.engine().stats().lanes == 2);
+  CHECK(run.engine().stats().waiting == 0);
 }
 
 TEST_CASE("endpoint: deleting lets what is in flight end") {

@@ -196,6 +196,38 @@ TEST_CASE("fairness: a lane that answers with errors is no hog") {
   REQUIRE(run.until([&] { return run.engine().stats().in_flight == 16; }));
 }
 
+// They answer, so they may have every place; but each holds its places for
+// long, while the good one needs one for a moment.
+TEST_CASE("fairness: lanes that answer late leave room for a good one") {
+  const bool by_host = GENERATE(true, false);
+  // Late with the answer, or with its body.
+  const bool body = GENERATE(false, true);
+  INFO((by_host ? "of the host" : "of the engine") << (body ? ", body" : ""));
+  TestServer server;
+  server.otherwise([body](const Request&) {
+    return body ? Reply()
+                      .send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+                      .hang()
+                : Reply().wait(1'000).answer(200);
+  });
+  server.on("/good", answer(200));
+  EngineOptions options = pressing(10'000);
+  options.lane_in_flight_max = 8;
+  (by_host ? options.destination_in_flight_max : options.in_flight_max) = 64;
+  EngineRun run(options);
+  run.endpoint("wh_good", server.url("/good"));
+  for (int lane = 0; lane < 16; ++lane) {
+    run.endpoint(lane_id("late", lane), server.url("/late"));
+    submit_many(run, lane_id("late", lane), 300);
+  }
+  // Until they have had a chance to take what they may.
+  REQUIRE(run.until([&] { return run.attempts().size() >= 200; }, 20s));
+  const Seen seen = deliver_for(run, 2s);
+  CHECK(seen.in_flight >= 30);
+  CHECK(seen.slowest_ms < 100 * kSlowdown);
+  CHECK(seen.delivered > 20);
+}
+
 TEST_CASE("fairness: a new URL has to answer before it counts as good") {
   TestServer server;
   server.on("/good", answer(200));

@@ -3,6 +3,7 @@
 // in the test's thread only.
 #include <atomic>
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <set>
 #include <string>
@@ -128,6 +129,48 @@ TEST_CASE("lifecycle: a submission wakes a sleeping turn") {
   CHECK(taken);
   CHECK(finished.size() == 1);
   CHECK(Clock::now() - begin < 200ms * kSlowdown);
+}
+
+TEST_CASE("lifecycle: a slice that is too long is told with its webhook") {
+  TestServer server;
+  auto slow = std::make_shared<std::atomic<bool>>(false);
+  EngineOptions options = test_options();
+  options.now_ms = [slow] {
+    if (slow->exchange(false)) {
+      std::this_thread::sleep_for(300ms);
+    }
+    return unix_ms();
+  };
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"));
+  run.outcome(delivery("msg_1", "wh_1"));
+  CHECK(run.engine().stats().slow_slices == 0);
+  Delivery later = delivery("msg_2", "wh_1");
+  later.due_at_ms = unix_ms() + 100;
+  run.submit(std::move(later));
+  run.turn(0);
+  *slow = true;  // as it is started
+  std::vector<Attempt> finished;
+  std::vector<SlowSlice> slices;
+  REQUIRE(eventually([&] {
+    REQUIRE(run.engine().run_once(20, finished, &slices).ok());
+    return !slices.empty();
+  }));
+  CHECK(slices[0].webhook_id == "wh_1");
+  CHECK(slices[0].took_ms >= 300);
+  CHECK(run.engine().stats().slow_slices == 1);
+}
+
+TEST_CASE("lifecycle: a delivery that is due at the end of time waits") {
+  TestServer server;
+  EngineRun run;
+  run.endpoint("wh_1", server.url("/"));
+  Delivery never = delivery("msg_1", "wh_1");
+  never.due_at_ms = std::numeric_limits<std::int64_t>::max();
+  run.submit(std::move(never));
+  run.run_for(50ms);
+  CHECK(server.count() == 0);
+  CHECK(run.engine().stats().waiting == 1);
 }
 
 TEST_CASE("lifecycle: one driver at a time") {

@@ -307,6 +307,43 @@ TEST_CASE("limits: a full queue takes the first ones and says how many") {
   CHECK(run.engine().submit(again).ok());
 }
 
+TEST_CASE("limits: waiting deliveries are bounded by their bytes, too") {
+  TestServer server;
+  server.otherwise(after(0, 500));
+  EngineOptions options = test_options();
+  options.waiting_bytes_max = 4 << 20;
+  options.lane_waiting_bytes_max = 1 << 20;
+  options.retry_delays_ms = {50'000};
+  EngineRun run(options);
+  run.endpoint("wh_1", server.url("/"),
+               [](Endpoint& endpoint) { endpoint.rate_per_s = 1; });
+  const std::string body(200'000, 'b');
+  const auto large = [&](const std::string& prefix) {
+    std::vector<Delivery> out;
+    for (int i = 0; i < 30; ++i) {
+      out.push_back(delivery(prefix + std::to_string(i), "wh_1", body));
+    }
+    return out;
+  };
+  std::vector<Delivery> batch = large("msg_");
+  CHECK(run.engine().submit(batch).value() == 20);
+  CHECK(batch[20].body != nullptr);
+  std::vector<Delivery> more = large("more_");
+  CHECK_FALSE(run.engine().submit(more).ok());
+  CHECK(run.engine().stats().waiting_bytes == 20 * body.size());
+  // A lane that is full leaves the rest to the store.
+  REQUIRE(run.until([&] { return run.attempts().size() == 15; }));
+  std::size_t parked = 0;
+  for (const Attempt& attempt : run.attempts()) {
+    parked += attempt.state == DeliveryState::kParked ? 1U : 0U;
+  }
+  CHECK(parked == 14);
+  CHECK(run.engine().stats().waiting_bytes == 6 * body.size());
+  REQUIRE(run.engine().delete_endpoint("wh_1").ok());
+  REQUIRE(run.until([&] { return run.engine().stats().waiting == 0; }));
+  CHECK(run.engine().stats().waiting_bytes == 0);
+}
+
 TEST_CASE("limits: where memory runs out, what was taken is counted") {
   TestServer server;
   EngineRun run;

@@ -180,6 +180,33 @@ TEST_CASE("request: nothing leaves unsigned") {
   CHECK(server.count() == 0);
 }
 
+TEST_CASE("request: a fault of ours is no failure of the receiver") {
+  TestServer server;
+  EngineOptions options = test_options();
+  options.circuit_failures = 2;
+  options.retry_delays_ms = {};
+  EngineRun run(options);
+  // Without a key that lives nothing can be signed.
+  const auto put = [&](bool signs) {
+    run.endpoint("wh_1", server.url("/"), [&](Endpoint& endpoint) {
+      endpoint.keys[0].expires_at_ms =
+          signs ? std::nullopt : std::optional<std::int64_t>(1);
+    });
+  };
+  put(false);
+  for (int i = 0; i < 5; ++i) {
+    CHECK(run.outcome(delivery("msg_" + std::to_string(i), "wh_1")).error ==
+          ErrorClass::kInternal);
+  }
+  put(true);
+  server.otherwise([](const Request&) { return Reply().wait(50).answer(200); });
+  for (int i = 0; i < 20; ++i) {
+    run.submit(delivery("msg_after_" + std::to_string(i), "wh_1"));
+  }
+  REQUIRE(run.until([&] { return server.count() >= 1; }));
+  CHECK(run.engine().stats().in_flight > 1);  // no probe
+}
+
 TEST_CASE("request: an id cannot smuggle in a header") {
   TestServer server;
   EngineRun run;

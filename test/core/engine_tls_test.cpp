@@ -128,6 +128,15 @@ TEST_CASE("tls: what is too old or too weak") {
       "");
 }
 
+TEST_CASE("tls: a key exchange that costs the loop half a second is refused") {
+  const Trust trust;
+  ServerTlsOptions tls{trust.root.issue(kGood)};
+  tls.groups = "ffdhe8192";
+  check_refused(trust.attempt(tls), "");
+  tls.groups = "P-384";
+  CHECK(trust.attempt(tls).state == DeliveryState::kDelivered);
+}
+
 TEST_CASE("tls: a system that allows what is weak does not change that") {
   const SystemTlsConfig lax(
       "MinProtocol = TLSv1\nCipherString = ALL:@SECLEVEL=0");
@@ -144,8 +153,11 @@ TEST_CASE("tls: a system that allows what is weak does not change that") {
   check_refused(trust.attempt(tls), "");
   // Without ECDHE whoever gets the key later can read what was recorded.
   tls.version_max = TLS1_2_VERSION;
-  tls.ciphers = "AES256-GCM-SHA384";
-  check_refused(trust.attempt(tls), "");
+  for (const std::string ciphers :
+       {"AES256-GCM-SHA384", "DHE-RSA-AES256-GCM-SHA384"}) {
+    tls.ciphers = ciphers;
+    check_refused(trust.attempt(tls), "");
+  }
   tls.ciphers = "ECDHE-RSA-AES256-GCM-SHA384";
   CHECK(trust.attempt(tls).state == DeliveryState::kDelivered);
 }

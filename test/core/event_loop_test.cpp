@@ -59,7 +59,7 @@ TEST_CASE("event loop: an event out of date does not close the connection") {
     const auto wait_ms = static_cast<std::uint32_t>(20 * (i + 1));
     server.on(paths[i], Reply().wait(wait_ms).answer(200, {}, "body"));
   }
-  auto created = EventLoop::create(1, 8);
+  auto created = EventLoop::create({1, 8});
   REQUIRE(created.ok());
   EventLoop& loop = *created.value();
   std::size_t finished = 0;
@@ -94,6 +94,32 @@ TEST_CASE("event loop: an event out of date does not close the connection") {
   REQUIRE(until_finished(6));
   CHECK(failed == 0);
   CHECK(server.connections() == 3);
+  gets.clear();
+  loop.close_multis();
+}
+
+TEST_CASE("event loop: who keeps it busy is named") {
+  TestServer server;
+  server.on("/slow", answer(200, {}, "body"));
+  auto created = EventLoop::create({1, 8});
+  REQUIRE(created.ok());
+  EventLoop& loop = *created.value();
+  std::vector<CURL*> slow;
+  loop.set_on_slow([&](CURL* easy, std::int64_t took_us) {
+    CHECK(took_us >= 100'000);
+    slow.push_back(easy);
+  });
+  std::vector<Get> gets(2);
+  gets[0].busy_until = std::chrono::steady_clock::now() + 400ms * kSlowdown;
+  gets[0].start(loop, server.url("/slow"));
+  gets[1].start(loop, server.url("/"));
+  std::size_t finished = 0;
+  REQUIRE(eventually([&] {
+    loop.poll(1'000, [&](CURL*, CURLcode) { ++finished; });
+    return finished == 2;
+  }));
+  REQUIRE_FALSE(slow.empty());
+  CHECK(slow.front() == gets[0].easy.get());
   gets.clear();
   loop.close_multis();
 }

@@ -1,13 +1,18 @@
 // Purpose: the token bucket keeps its promise in every window, and says the
-// truth about when the next token is there.
+// truth about when the next token is there; and a lane finds the rate that its
+// receiver takes.
 // Thread: one.
 #include "webhooks/rate_limit.hpp"
 
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <vector>
 
 #include "catch.hpp"
+#include "core/lane_rate.hpp"
 
+using webhooks::LaneRate;
 using webhooks::TokenBucket;
 
 namespace {
@@ -127,4 +132,108 @@ TEST_CASE("rate limit: what was not used goes back, up to the burst") {
   bucket.take();
   bucket.take();
   CHECK_FALSE(bucket.available(0));
+}
+
+namespace {
+
+constexpr std::int64_t kSecond = 1'000'000;
+
+// What a receiver says to a request at this time.
+using Receiver = std::function<bool(std::int64_t now_us)>;
+
+// At most so many in any window.
+Receiver window(std::size_t most, double seconds) {
+  return [=, taken = std::deque<std::int64_t>()](std::int64_t now) mutable {
+    while (!taken.empty() &&
+           static_cast<double>(now - taken.front()) > seconds * 1e6) {
+      taken.pop_front();
+    }
+    if (taken.size() == most) {
+      return false;
+    }
+    taken.push_back(now);
+    return true;
+  };
+}
+
+struct Sent {
+  std::size_t passed = 0;
+  std::size_t limited = 0;
+  double seconds = 0;
+  double per_s = 0;
+};
+
+// Until so many have passed, or a day is over.
+Sent send(const Receiver& receiver, std::int64_t told_ms, std::size_t count) {
+  LaneRate rate(50, 0);
+  Sent sent;
+  std::int64_t now = 0;
+  while (sent.passed < count && now < 86'400 * kSecond) {
+    if (!rate.bucket().available(now)) {
+      now = rate.bucket().next_us();
+      continue;
+    }
+    rate.bucket().take();
+    now += 5'000;
+    if (receiver(now)) {
+      ++sent.passed;
+      rate.succeed();
+    } else {
+      ++sent.limited;
+      rate.limit(told_ms, now);
+    }
+  }
+  sent.seconds = static_cast<double>(now) / 1e6;
+  sent.per_s = rate.per_s();
+  return sent;
+}
+
+}  // namespace
+
+TEST_CASE("rate found: close to what the receiver takes, at little cost") {
+  struct Row {
+    std::size_t most;
+    double seconds;
+    std::int64_t told_ms;
+    double patience_s;
+  };
+  for (const Row& row : {Row{1, 1, 1'000, 75}, Row{5, 2, 0, 35},
+                         Row{30, 60, 30'000, 240}, Row{10, 1, 1'000, 30}}) {
+    INFO(row.most << " in " << row.seconds << " s");
+    const Sent sent = send(window(row.most, row.seconds), row.told_ms, 60);
+    INFO(sent.seconds << " s, " << sent.limited << " too many");
+    CHECK(sent.passed == 60);
+    CHECK(sent.seconds < row.patience_s);
+    CHECK(sent.limited <= 15);
+  }
+}
+
+TEST_CASE(
+    "rate found: a receiver that takes nothing is asked ever less often") {
+  const Sent sent = send([](std::int64_t) { return false; }, 1'000, 1);
+  CHECK(sent.passed == 0);
+  CHECK(sent.limited < 400);  // in a day
+}
+
+TEST_CASE("rate found: rises again when the receiver takes more") {
+  const Sent sent =
+      send([](std::int64_t now) { return now > 60 * kSecond; }, 5'000, 500);
+  CHECK(sent.per_s == 50);
+  CHECK(sent.seconds < 240);
+}
+
+TEST_CASE(
+    "rate found: one burst of refusals counts once, the longest wait wins") {
+  LaneRate rate(50, 0);
+  CHECK(rate.limit(2'000, 1'000) == 2'000);
+  CHECK(rate.probing());
+  CHECK(rate.limit(1'000, 501'000) == 1'500);
+  CHECK(rate.limit(5'000, 1'001'000) == 5'000);
+  CHECK(rate.per_s() == 25);
+  CHECK_FALSE(rate.bucket().available(6'000'000));
+  CHECK(rate.bucket().available(6'001'000));
+  rate.bucket().take();
+  CHECK_FALSE(rate.bucket().available(6'001'000));
+  rate.succeed();
+  CHECK_FALSE(rate.probing());
 }

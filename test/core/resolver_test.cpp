@@ -34,7 +34,7 @@ constexpr std::int64_t kMs = 1'000;
 constexpr std::int64_t kSecond = 1'000'000;
 
 struct Fixture {
-  std::unique_ptr<EventLoop> loop = std::move(EventLoop::create(1, 1)).value();
+  std::unique_ptr<EventLoop> loop = std::move(EventLoop::create({})).value();
   std::int64_t now = steady_now_us();
   std::vector<std::string> settled;
   std::map<std::string, std::size_t> moved;  // and how many addresses are left

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <optional>
 #include <string>
 
 #include "catch.hpp"
@@ -23,14 +22,13 @@ struct Range {
 };
 
 // Every kind of random number: the ends, and many in between.
-Range delays(const RetrySchedule& schedule, std::uint32_t failures,
-             std::optional<std::int64_t> retry_after_ms) {
+template <class DelayOf>
+Range range_of(DelayOf delay_of) {
   Range range;
   const auto take = [&](std::uint32_t random) {
-    const auto delay = schedule.next_delay_ms(failures, retry_after_ms, random);
-    REQUIRE(delay.has_value());
-    range.low = std::min(range.low, *delay);
-    range.high = std::max(range.high, *delay);
+    const std::uint32_t delay = delay_of(random);
+    range.low = std::min(range.low, delay);
+    range.high = std::max(range.high, delay);
   };
   for (std::uint32_t random = 0; random < 20'000; ++random) {
     take(random);
@@ -44,75 +42,65 @@ Range delays(const RetrySchedule& schedule, std::uint32_t failures,
   return range;
 }
 
+Range delays(const RetrySchedule& schedule, std::uint32_t failures) {
+  return range_of([&](std::uint32_t random) {
+    return schedule.next_delay_ms(failures, random).value();
+  });
+}
+
+Range asked(const RetrySchedule& schedule, std::int64_t asked_ms) {
+  return range_of([&](std::uint32_t random) {
+    return schedule.asked_delay_ms(asked_ms, random);
+  });
+}
+
 // 2026-11-23T10:15:30Z
 constexpr std::int64_t kNowMs = 1'795'428'930'000;
 
 }  // namespace
 
 TEST_CASE("retry schedule: each step within its jitter, then used up") {
-  const RetrySchedule schedule{{10'000, 60'000, 300'000}, 20, 21'600'000};
-  const Range first = delays(schedule, 1, std::nullopt);
-  CHECK(first.low == 8'000);
-  CHECK(first.high == 12'000);
-  const Range second = delays(schedule, 2, std::nullopt);
-  CHECK(second.low >= 48'000);
-  CHECK(second.low <= 49'000);
-  CHECK(second.high >= 71'000);
-  CHECK(second.high <= 72'000);
-  const Range third = delays(schedule, 3, std::nullopt);
-  CHECK(third.low >= 240'000);
-  CHECK(third.high <= 360'000);
-  CHECK_FALSE(schedule.next_delay_ms(4, std::nullopt, 7).has_value());
-  CHECK_FALSE(schedule.next_delay_ms(kMax, std::nullopt, 7).has_value());
-  CHECK_FALSE(schedule.next_delay_ms(0, std::nullopt, 7).has_value());
-}
-
-TEST_CASE("retry schedule: an asked-for wait does not make it longer") {
-  const RetrySchedule schedule{{10'000}, 20, 21'600'000};
-  CHECK_FALSE(schedule.next_delay_ms(2, 1'000, 7).has_value());
-  const RetrySchedule none{{}, 20, 21'600'000};
-  CHECK_FALSE(none.next_delay_ms(1, 1'000, 7).has_value());
-}
-
-TEST_CASE("retry schedule: jitter of 0 and of 100 percent") {
-  const Range exact = delays({{1'000}, 0, 0}, 1, std::nullopt);
-  CHECK(exact.low == 1'000);
-  CHECK(exact.high == 1'000);
-  const Range wide = delays({{1'000}, 100, 0}, 1, std::nullopt);
-  CHECK(wide.low == 0);
-  CHECK(wide.high == 2'000);
-  const Range zero = delays({{0}, 20, 0}, 1, std::nullopt);
-  CHECK(zero.high == 0);
+  struct Row {
+    std::uint32_t step_ms;
+    std::uint32_t jitter_percent;
+    std::uint32_t low;
+    std::uint32_t high;
+  };
+  for (const Row& row :
+       {Row{10'000, 20, 8'000, 12'000}, Row{1'000, 0, 1'000, 1'000},
+        Row{1'000, 100, 0, 2'000}, Row{0, 20, 0, 0}}) {
+    INFO(row.step_ms << " ms, " << row.jitter_percent << " %");
+    const Range range =
+        delays({{7, row.step_ms}, row.jitter_percent, 21'600'000}, 2);
+    CHECK(range.low == row.low);
+    CHECK(range.high == row.high);
+  }
+  const RetrySchedule schedule{{10'000, 600'000, 14'400'000}, 20, 21'600'000};
+  for (const std::uint32_t failures : {0U, 4U, kMax}) {
+    CHECK_FALSE(schedule.next_delay_ms(failures, 7).has_value());
+  }
 }
 
 TEST_CASE("retry schedule: never earlier than asked for, never past the cap") {
   const RetrySchedule schedule{{10'000}, 20, 3'600'000};
-  const Range told = delays(schedule, 1, 7'000);
+  const Range told = asked(schedule, 7'000);
   CHECK(told.low == 7'000);
   CHECK(told.high >= 8'000);
   CHECK(told.high <= 8'400);
   // Jitter has a limit of its own: an hour is not made twelve minutes longer.
-  const Range capped = delays(schedule, 1, std::int64_t{1} << 60);
+  const Range capped = asked(schedule, std::int64_t{1} << 60);
   CHECK(capped.low == 3'600'000);
   CHECK(capped.high <= 3'605'000);
-  // "0" and the past say nothing: the schedule's own step stands, so that a
-  // receiver cannot make us hammer it.
-  CHECK(delays(schedule, 1, 0).low == 8'000);
-  CHECK(delays(schedule, 1, -5).low == 8'000);
+  CHECK(asked(schedule, 0).high == 0);
+  CHECK(asked(schedule, -5).high == 0);
 }
 
 TEST_CASE("retry schedule: the longest delays do not wrap around") {
-  const RetrySchedule schedule{{kMax}, 100, kMax};
+  const RetrySchedule schedule{{kMax}, 20, kMax};
   for (const std::uint32_t random : {0U, 1U, kMax / 2, kMax - 1, kMax}) {
-    const auto told = schedule.next_delay_ms(
-        1, std::numeric_limits<std::int64_t>::max(), random);
-    REQUIRE(told.has_value());
-    CHECK(*told == kMax);
-  }
-  const RetrySchedule modest{{kMax}, 20, kMax};
-  for (const std::uint32_t random : {0U, 1U, kMax / 2, kMax - 1, kMax}) {
-    CHECK(modest.next_delay_ms(1, std::nullopt, random).value() >=
-          kMax / 5 * 4);
+    CHECK(schedule.asked_delay_ms(std::numeric_limits<std::int64_t>::max(),
+                                  random) == kMax);
+    CHECK(schedule.next_delay_ms(1, random).value() >= kMax / 5 * 4);
   }
 }
 

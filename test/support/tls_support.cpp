@@ -217,6 +217,9 @@ ServerTls::ServerTls(const ServerTlsOptions& options)
     SSL_CTX_set_cipher_list(context_,
                             (options.ciphers + ":@SECLEVEL=0").c_str());
   }
+  if (!options.groups.empty()) {
+    SSL_CTX_set1_groups_list(context_, options.groups.c_str());
+  }
   if (options.ask_client_cert || options.require_client_cert) {
     SSL_CTX_set_verify(
         context_,

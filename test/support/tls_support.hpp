@@ -55,6 +55,7 @@ struct ServerTlsOptions {
   bool leave_out_chain = false;  // serves the leaf alone
   int version_max = 0;           // 0, TLS1_1_VERSION, TLS1_2_VERSION, ...
   std::string ciphers = "ALL";   // with version_max
+  std::string groups{};          // of the key exchange; empty: OpenSSL's
   bool ask_client_cert = false;
   bool require_client_cert = false;
 };

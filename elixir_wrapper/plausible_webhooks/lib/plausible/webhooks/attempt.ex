@@ -17,7 +17,7 @@ defmodule Plausible.Webhooks.Attempt do
     * `error` - `nil` when the receiver answered 2xx; otherwise a class such as
       `:http_status`, `:redirect`, `:gone`, `:dns_error`, `:dns_timeout`,
       `:blocked_address`, `:connection_refused`, `:connection_reset`,
-      `:network_unreachable`, `:connect_timeout`, `:tls_error`,
+      `:connection_closed`, `:network_unreachable`, `:connect_timeout`, `:tls_error`,
       `:tls_timeout`, `:timeout`, `:response_too_large`, `:protocol_error`,
       `:cancelled`, `:unknown_webhook`, `:internal`.
     * `detail` - for people, at most 256 bytes of valid UTF-8.
@@ -31,7 +31,7 @@ defmodule Plausible.Webhooks.Attempt do
   """
 
   @errors ~w(http_status redirect gone dns_error dns_timeout blocked_address connection_refused
-             connection_reset network_unreachable connect_timeout tls_error tls_timeout timeout
+             connection_reset connection_closed network_unreachable connect_timeout tls_error tls_timeout timeout
              response_too_large protocol_error cancelled unknown_webhook internal)a
 
   @doc "Every error class."

@@ -175,7 +175,12 @@ defmodule Plausible.Webhooks.Native do
           {:ok, non_neg_integer()} | {:error, :overloaded | :stopped}
   def submit(_engine, _deliveries), do: missing()
 
-  @spec run_once(reference(), non_neg_integer()) :: {:ok, [map()]} | {:error, atom()}
+  # The third element names the webhooks that kept the engine from everything else for more
+  # than 250 ms at a time, and for how long in milliseconds; `nil`: several at once.
+  @spec run_once(reference(), non_neg_integer()) ::
+          {:ok, [map()]}
+          | {:ok, [map()], [{String.t() | nil, pos_integer()}]}
+          | {:error, atom()}
   def run_once(_engine, _max_wait_ms), do: missing()
 
   @spec stats(reference()) :: map()

@@ -33,6 +33,10 @@ defmodule Plausible.Webhooks.Options do
     {:circuit_failures, 5, {0, 1_000},
      "after this many failures in a row, a webhook gets one request at a time; 0: never"},
     {:waiting_max, 100_000, {1, 10_000_000}, "deliveries waiting in the engine"},
+    {:waiting_bytes_max, 134_217_728, {1_048_576, 4_294_967_295},
+     "their bodies, in bytes; what does not fit stays in the store"},
+    {:lane_waiting_bytes_max, 8_388_608, {1_048_576, 4_294_967_295},
+     "bodies of one webhook waiting in the engine, in bytes"},
     {:outbox_max, 10_000, {1, 10_000_000},
      "deliveries waiting to be committed; more are dropped, and so are those of one site " <>
        "above its share (four times what is free)"},

@@ -51,7 +51,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
   shared_test "every class of error comes back as its atom", store do
     classes =
       ~w(http_status redirect gone dns_error dns_timeout blocked_address connection_refused
-                 connection_reset network_unreachable connect_timeout tls_error tls_timeout timeout
+                 connection_reset connection_closed network_unreachable connect_timeout tls_error tls_timeout timeout
                  response_too_large protocol_error cancelled unknown_webhook internal)a
 
     delivery = accept!(store)

@@ -36,7 +36,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   @native_options ~w(policy retry_delays_ms jitter_percent park_after_ms retry_after_max_ms
                      timeout_ms connect_timeout_ms dns_servers in_flight_max descriptors_max
                      circuit_failures response_header_bytes_max response_body_bytes_max
-                     waiting_max lane_in_flight_max lane_rate_per_s
+                     waiting_max waiting_bytes_max lane_waiting_bytes_max lane_in_flight_max lane_rate_per_s
                      destination_in_flight_max destination_rate_per_s ca_file user_agent)a
 
   @doc """
@@ -251,9 +251,11 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   defp run_once(instance, state) do
     case Native.run_once(state.ref, @slice_ms) do
       {:ok, attempts} ->
-        report(instance, state, attempts)
-        send(self(), :drive)
-        {:noreply, note_finished(state, attempts)}
+        driven(instance, state, attempts)
+
+      {:ok, attempts, slow_slices} ->
+        Enum.each(slow_slices, &warn_slow/1)
+        driven(instance, state, attempts)
 
       {:error, :already_driven} ->
         Process.send_after(self(), :drive, @slice_ms)
@@ -262,6 +264,18 @@ defmodule Plausible.Webhooks.Deliver.Engine do
       {:error, reason} ->
         {:stop, {:engine, reason}, state}
     end
+  end
+
+  defp driven(instance, state, attempts) do
+    report(instance, state, attempts)
+    send(self(), :drive)
+    {:noreply, note_finished(state, attempts)}
+  end
+
+  # No work for one webhook should take more than milliseconds, whatever its receiver does.
+  defp warn_slow({webhook_id, took_ms}) do
+    whom = if webhook_id, do: "webhook #{webhook_id}", else: "several webhooks"
+    Logger.warning("webhooks: the engine was busy for #{took_ms} ms with #{whom}")
   end
 
   defp note_finished(%{finished: nil} = state, _attempts), do: state
@@ -274,6 +288,10 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   defp fetch_rest(instance, state) do
     case Native.run_once(state.ref, 0) do
       {:ok, [_ | _] = attempts} ->
+        report(instance, state, attempts)
+        fetch_rest(instance, state)
+
+      {:ok, attempts, _slow_slices} ->
         report(instance, state, attempts)
         fetch_rest(instance, state)
 

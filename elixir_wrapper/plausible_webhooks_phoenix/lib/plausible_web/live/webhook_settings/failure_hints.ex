@@ -34,7 +34,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FailureHints do
        "Its own log should say which field is missing."},
     429 =>
       {"Your endpoint receives more than it accepts.",
-       "Nothing to do: we wait as long as its Retry-After header says. To stop deliveries for longer, pause the webhook."},
+       "Nothing to do: we hold all deliveries to this webhook back for as long as its Retry-After header says, and then send more slowly. Within the first day, this costs a delivery no retry. To stop deliveries for longer, pause the webhook."},
     500 =>
       {"Your endpoint failed while it handled the request.",
        "Check its log at the time of this attempt."},
@@ -45,7 +45,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FailureHints do
        "Check that the application behind the proxy is running."},
     503 =>
       {"Your endpoint is not available at the moment.",
-       "Nothing to do: we try again. If the answer has a Retry-After header, we wait as long as it says."},
+       "Nothing to do: we try again. If the answer has a Retry-After header, we hold all deliveries to this webhook back for as long as it says. Within the first day, this costs a delivery no retry."},
     504 =>
       {"The proxy in front of your endpoint got no answer from it in time.",
        "Answer first and do the work afterwards, or raise the proxy's timeout."}
@@ -84,6 +84,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.FailureHints do
     connection_reset:
       {"connection closed", "The connection was closed before there was an answer.",
        "Look for a crash, a proxy or a firewall that closes connections."},
+    connection_closed:
+      {"kept connection ended",
+       "Your server closed a connection that was kept open, just as the next request was sent over it.",
+       "Nothing to do: the request is sent again at once over a new connection."},
     network_unreachable:
       {"network unreachable", "There is no route to this address from here.",
        "Check the addresses of the host, including IPv6: an AAAA record that leads nowhere causes this."},

@@ -2,6 +2,7 @@ defmodule Plausible.Webhooks.RealTree.AccessTest do
   # Who may no longer use a page, and which visitors Plausible does not count.
   use Plausible.Webhooks.Scenarios.Case, host: {Plausible.Webhooks.Test.PlausibleHost, nil}
 
+  import Phoenix.ConnTest, only: [get: 2]
   import Phoenix.LiveViewTest
   import Plausible.Webhooks.Test.PlausibleHost, only: [ingest: 3, logged_in: 1, member!: 2, team_of: 1]
 

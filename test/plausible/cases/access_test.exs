@@ -26,7 +26,7 @@ defmodule Plausible.Webhooks.RealTree.AccessTest do
       render_hook(view, "webhook.delete_confirm", %{})
       assert {:ok, [%{id: id}]} = list_webhooks(context)
       assert id == webhook.id
-      assert {:error, :forbidden} = list_webhooks(%{context | user: editor})
+      assert {:error, %{reason: :forbidden}} = list_webhooks(%{context | user: editor})
     end
   end
 

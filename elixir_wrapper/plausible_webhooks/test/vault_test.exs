@@ -162,7 +162,7 @@ defmodule Plausible.Webhooks.VaultTest do
 
       refute load.() =~ path
       File.chmod!(path, 0o640)
-      assert load.() =~ "others than its owner can use the key file #{path}"
+      assert load.() =~ "other users can read or change the key file #{path}"
       File.chmod!(path, 0o600)
       assert File.ls!(folder) == ["key"]
       assert {:ok, loaded} = Vault.load_file(path)

@@ -132,13 +132,13 @@ defmodule Plausible.Webhooks do
     do: Hooks.traffic_change(instance, kind, site, info)
 
   @doc """
-  Takes note that the goals of a site have changed, or what its webhooks may send about them
-  (`t:Plausible.Webhooks.Host.site/0`). When it returns, the new goals are in force. If the host
-  did not answer, the site is read again later. Other nodes learn of the change too
-  (`Plausible.Webhooks.Cluster`). It never raises.
+  Call this when the goals of a site have changed, or what its webhooks may send about them
+  (`t:Plausible.Webhooks.Host.site/0`). The new goals apply when the function returns. If the
+  host does not answer, the site is read again later. Other nodes learn of the change too
+  (`Plausible.Webhooks.Cluster`). The function never raises.
 
-  Call it after the commit. Within a transaction nobody else sees the change yet. Then the
-  readings 2 and 15 seconds later find it.
+  Call it after the commit: nobody else sees a change inside a transaction. If it is called
+  earlier, the readings 2 and 15 seconds later find the change.
 
       Plausible.Webhooks.goals_changed(goal.site_id)
   """
@@ -146,8 +146,8 @@ defmodule Plausible.Webhooks do
   def goals_changed(instance \\ __MODULE__, site_id), do: Changes.goals_changed(instance, site_id)
 
   @doc """
-  Takes note that something other than these functions changed the webhook in the store. This
-  node then takes over what the store holds. Changes by other nodes need no call
+  Call this when something other than these functions has changed the webhook in the store.
+  This node then reads the webhook again. Changes by other nodes need no call
   (`Plausible.Webhooks.Cluster`).
   """
   @spec webhook_changed(instance(), site_id(), Webhook.id()) :: :ok | error()
@@ -161,8 +161,9 @@ defmodule Plausible.Webhooks do
   # --- keys
 
   @doc """
-  Encrypts what an older key of the vault has encrypted with the first key. A start never does
-  that. `progress` is called after every 100 webhooks; by default it writes a line to the log.
+  Encrypts again, with the vault's first key, whatever an older key has encrypted. A start
+  never does that. `progress` is called after every 100 webhooks; by default it writes a line
+  to the log.
 
       {:ok, %{rewritten: 250, left: 0}} = Plausible.Webhooks.rekey()
 
@@ -258,10 +259,9 @@ defmodule Plausible.Webhooks do
   Changes a webhook. The change applies to the next event and to the next attempt of waiting
   deliveries. A new URL ends a disabling as gone or failing.
 
-  With the attribute `version` nothing is saved over what somebody else has changed since that
-  version.
+  With the attribute `version`, the change is saved only if the webhook still has that version.
 
-  Its own reason: `:stale`, others have changed it since, or kept changing it at the same time.
+  Its own reason: `:stale`, others have changed the webhook since, or keep changing it.
   """
   @spec update_webhook(instance(), Host.actor(), site_id(), Webhook.id(), map()) ::
           {:ok, Webhook.t()} | error()
@@ -274,8 +274,8 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.delete(&1, actor, site_id, id))
 
   @doc """
-  Switches a webhook on, also one that was disabled because it was gone or failing. What such
-  a webhook has missed, `recover/5` sends again.
+  Switches a webhook on, even one that was disabled because it was gone or failing.
+  `recover/5` then sends what such a webhook has missed.
   """
   @spec enable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
@@ -292,9 +292,9 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.disable(&1, actor, site_id, id))
 
   @doc """
-  Who did what to the webhook, and when: its newest 100 changes, redeliveries and looks at its
-  secrets, the newest first. Needs `:manage`. Entries are kept for a year after the log's
-  retention, also when the webhook was deleted.
+  Who did what to the webhook, and when: its last 100 changes, redeliveries and reads of its
+  secrets, newest first. Needs `:manage`. Entries are kept for a year longer than the log, even
+  if the webhook is deleted.
   """
   @spec audit_log(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, [Store.audit()]} | error()
@@ -302,8 +302,8 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.audit_log(&1, actor, site_id, id))
 
   @doc """
-  The secrets that sign now, newest first. The call is written to the audit logs, the host's and
-  our own (`audit_log/4`), before it returns them.
+  The secrets that sign now, newest first. The call is written to both audit logs, the host's
+  and that of the webhook (`audit_log/4`), before it returns the secrets.
 
       {:ok, [%{key: "whsec_" <> _} | _older]} =
         Plausible.Webhooks.reveal_secret(user, site.id, webhook.id)
@@ -314,8 +314,8 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.reveal_secret(&1, actor, site_id, id))
 
   @doc """
-  Adds a new secret in front of the older ones. Those go on signing for `overlap_ms` (0 to 7
-  days), so that receivers can change over. The call is written to the host's audit log.
+  Adds a new secret in front of the older ones. The older ones go on signing for `overlap_ms`
+  (0 to 7 days), so that receivers can change over. The call is written to both audit logs.
 
   Its own reasons: `:invalid_overlap`, `:too_many_secrets` (10).
   """
@@ -349,7 +349,7 @@ defmodule Plausible.Webhooks do
   def activity(instance \\ __MODULE__, actor, site_id),
     do: run(instance, &Overview.activity(&1, actor, site_id))
 
-  @doc "What a deletion would give up: `Plausible.Webhooks.Manage.Overview.waiting/4`."
+  @doc "How many deliveries wait for a webhook: `Plausible.Webhooks.Manage.Overview.waiting/4`."
   @spec waiting(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Overview.count()} | error()
   def waiting(instance \\ __MODULE__, actor, site_id, id),
@@ -371,17 +371,17 @@ defmodule Plausible.Webhooks do
   def goals(instance \\ __MODULE__, actor, site_id),
     do: run(instance, &Overview.goals(&1, actor, site_id))
 
-  @doc "What thresholds are held against: `Plausible.Webhooks.Manage.Overview.figures/3`."
+  @doc "The visitors now: `Plausible.Webhooks.Manage.Overview.figures/3`."
   @spec figures(instance(), Host.actor(), site_id()) :: {:ok, Overview.figures()} | error()
   def figures(instance \\ __MODULE__, actor, site_id),
     do: run(instance, &Overview.figures(&1, actor, site_id))
 
-  @doc "Whether `permission/4` says `:ok`."
+  @doc "Whether `permission/4` returns `:ok`."
   @spec can?(instance(), Host.actor(), Host.action(), site_id()) :: boolean()
   def can?(instance \\ __MODULE__, actor, action, site_id),
     do: action in [:read, :manage] and permission(instance, actor, action, site_id) == :ok
 
-  @doc "What to show to the actor: `Plausible.Webhooks.Manage.Overview.permission/4`."
+  @doc "What the actor may do: `Plausible.Webhooks.Manage.Overview.permission/4`."
   @spec permission(instance(), Host.actor(), Host.action(), site_id()) :: :ok | error()
   def permission(instance \\ __MODULE__, actor, action, site_id) do
     if_running(instance, &Overview.permission(&1, actor, action, site_id))
@@ -481,9 +481,10 @@ defmodule Plausible.Webhooks do
   @doc """
   The counters of this node since its start, and its present state, for the operator: `outbox`
   (deliveries that wait to be committed), `journal` (attempts that wait to be recorded),
-  `engine` (the engine's own counters), `certificates` (whether there are any to verify receivers
-  with), and what was pushed, accepted, recorded, dropped (with
-  the reasons in `dropped_by`), refused by the store, and lost by slow or failing observers.
+  `engine` (the engine's own counters), `certificates` (whether this machine has certificate
+  authorities to verify receivers with), and the numbers of deliveries and attempts that were
+  pushed, accepted, recorded, dropped (by reason in `dropped_by`), refused by the store, and
+  missed by slow or failing observers.
   """
   @spec stats(instance()) :: map()
   def stats(instance \\ __MODULE__) do

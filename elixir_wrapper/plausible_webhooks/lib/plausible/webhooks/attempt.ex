@@ -1,20 +1,20 @@
 defmodule Plausible.Webhooks.Attempt do
   @moduledoc """
-  What became of one POST of a delivery, or how a delivery ended without one.
+  The result of one POST of a delivery, or how a delivery ended without one.
 
-  The native engine reports exactly this (`Plausible.Webhooks.Native.run_once/2`),
-  except for the owner.
+  The native engine reports all of it (`Plausible.Webhooks.Native.run_once/2`) except `owner`,
+  `site_id` and `destination`.
 
-    * `number` - 1 for the first attempt; 0 when the delivery ended without an
-      attempt of its own (cancelled while it waited, unknown webhook), or was put
-      off (`:parked`) because its webhook has more waiting than it may be sent.
-    * `state` - what the delivery is from now on: `:delivered`; `:pending` (the
-      engine itself tries again at `next_at_ms`); `:parked` (it left the engine,
-      the store brings it back at `next_at_ms`); `:failed`; `:cancelled`.
-    * `schedule_from` - what `schedule_from` of its delivery is from now on. It grows when an
-      attempt costs no retry: the receiver wants fewer requests, or a kept connection ended.
+    * `number` - 1 for the first attempt. 0 if there was no attempt: the delivery was cancelled
+      while it waited, its webhook is unknown, or it was parked because more deliveries wait
+      for its webhook than the engine takes.
+    * `state` - the delivery's state from now on: `:delivered`; `:pending` (the engine tries
+      again at `next_at_ms`); `:parked` (it left the engine, and the store brings it back at
+      `next_at_ms`); `:failed`; `:cancelled`.
+    * `schedule_from` - the delivery's `schedule_from` from now on. It grows when an attempt
+      costs no retry: the receiver asked for fewer requests, or closed a kept connection.
     * `status` - the HTTP status, `nil` when there was none.
-    * `error` - `nil` when the receiver answered 2xx; otherwise a class such as
+    * `error` - `nil` when the receiver answered 2xx; otherwise one of `errors/0`:
       `:http_status`, `:redirect`, `:gone`, `:dns_error`, `:dns_timeout`,
       `:blocked_address`, `:connection_refused`, `:connection_reset`,
       `:connection_closed`, `:network_unreachable`, `:connect_timeout`, `:tls_error`,
@@ -25,9 +25,9 @@ defmodule Plausible.Webhooks.Attempt do
       that phase; `nil` where the phase was not reached or not needed (a reused
       connection has neither DNS nor connect nor TLS).
     * `response_body` - at most 16 KiB as received (any bytes).
-    * `gone` - the receiver answered 410: the webhook is to be disabled.
-    * `owner` - the node's engine that made it; `nil` in the log.
-    * `site_id`, `destination` - of its webhook, where observers are told of it; otherwise `nil`.
+    * `gone` - the receiver answered 410, so the webhook is to be disabled.
+    * `owner` - the engine that made the attempt; `nil` in the log.
+    * `site_id`, `destination` - those of its webhook, in what observers get; otherwise `nil`.
   """
 
   @errors ~w(http_status redirect gone dns_error dns_timeout blocked_address connection_refused

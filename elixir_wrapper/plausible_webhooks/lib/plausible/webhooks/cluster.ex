@@ -2,9 +2,9 @@ defmodule Plausible.Webhooks.Cluster do
   @moduledoc """
   How the nodes of a cluster tell each other that a webhook or a goal has changed.
 
-  An instance gets it as the option `cluster: {module, options}`, the same on every node. The
-  default `nil` is for one node, or for several that learn of each other's changes only by the
-  periodic refresh of `Plausible.Webhooks.Ingest.Directory`.
+  An instance gets the module as the option `cluster: {module, options}`, the same on every
+  node. The default `nil` is for a single node. Several nodes without a cluster learn of each
+  other's changes only by the periodic refresh of `Plausible.Webhooks.Ingest.Directory`.
 
       {Plausible.Webhooks,
        [cluster: {Plausible.Webhooks.Cluster.PubSub, pubsub: MyApp.PubSub}] ++ options}

@@ -2,8 +2,8 @@ defmodule Plausible.Webhooks.Delivery do
   @moduledoc """
   One event on its way to one webhook.
 
-  `id` is the `webhook-id` header: it never changes over the attempts. Times are
-  Unix milliseconds.
+  `id` is the `webhook-id` header; all attempts have the same one. Times are Unix
+  milliseconds.
 
   States: `:pending` (in an engine or about to be), `:parked` (in no engine, until the next
   attempt is due), and the terminal `:delivered`, `:failed`, `:cancelled`.
@@ -34,10 +34,9 @@ defmodule Plausible.Webhooks.Delivery do
         }
 
   # attempts: how many attempts were made so far, over all redeliveries.
-  # schedule_from: the value of `attempts` at which the retry schedule began
-  #   anew; a redelivery sets it to `attempts`, so that it gets the whole
-  #   schedule again while attempts go on counting.
-  # manual: a test, a redelivery or a recovery: passes a full queue.
+  # schedule_from: the value of `attempts` from which the retry schedule counts. A redelivery
+  #   sets it to `attempts`: the whole schedule applies again, and attempts go on counting.
+  # manual: true for a test, a redelivery or a recovery, which a full queue still takes.
   # retry: false for a test, which is tried once.
   defstruct [
     :id,

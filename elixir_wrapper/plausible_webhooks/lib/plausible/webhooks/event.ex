@@ -7,7 +7,7 @@ defmodule Plausible.Webhooks.Event do
 
   @typedoc "One of `types/0`."
   @type type :: String.t()
-  @typedoc "An event; `data` is the body's member of that name. `test`: somebody has asked for it."
+  @typedoc "An event. `data` is the body's member of that name. `test`: a user asked for it."
   @type t :: %__MODULE__{
           type: type(),
           site_id: integer(),
@@ -21,7 +21,7 @@ defmodule Plausible.Webhooks.Event do
   # takes it.
   defstruct [:type, :site_id, :occurred_at_ms, :goal_id, data: %{}, test: false]
 
-  @doc "Every event type there is."
+  @doc "Every event type."
   @spec types() :: [type()]
   def types, do: @types
 

@@ -97,7 +97,7 @@ defmodule Plausible.Webhooks.Host do
   @doc "The URL of the site's dashboard, or `nil` if there is none."
   @callback dashboard_url(arg(), site_id()) :: String.t() | nil
 
-  @doc "Whether the actor may do this with the site's webhooks. Called again on every call."
+  @doc "Whether the actor may do this with the site's webhooks. Every call asks again."
   @callback can?(arg(), actor(), action(), site_id()) :: boolean()
 
   @doc "Tells the owners of the site that a webhook was disabled (`:gone` or `:failing`)."
@@ -129,7 +129,7 @@ defmodule Plausible.Webhooks.Host do
 
   @doc """
   What the site's webhooks may send about goal completions. Raises for a value of another
-  shape: the host wants to hold something back, but does not say what.
+  shape, because the host then wants to hold something back, and it is not known what.
 
       iex> Plausible.Webhooks.Host.tells(%{id: 1, domain: "example.com", props: ["plan"]})
       %{events: true, props: %{"plan" => true}, revenue: true}

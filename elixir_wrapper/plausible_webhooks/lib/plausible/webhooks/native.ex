@@ -130,7 +130,7 @@ defmodule Plausible.Webhooks.Native do
 
   An unknown key or a value of the wrong type raises `ArgumentError`.
 
-  Errors: `:too_long` (over 2048 bytes), `:malformed`, `:scheme`, `:https_required`,
+  Errors: `:too_long` (more than 2048 bytes), `:malformed`, `:scheme`, `:https_required`,
   `:user_info`, `:fragment`, `:zone_id`, `:missing_host`, `:invalid_host`,
   `:local_name`, `:blocked_address`, `:blocked_port`, `:invalid_allow`,
   `:allows_everything` (0.0.0.0/0 and ::/0), `:too_many_entries`, `:stopped`.

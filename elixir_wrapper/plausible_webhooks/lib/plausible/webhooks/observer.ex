@@ -60,8 +60,8 @@ defmodule Plausible.Webhooks.Observer do
               term()
 
   @doc """
-  A process that runs as long as the instance, or `nil`. The instance restarts it when it
-  ends, and gives it up when it ends more than 20 times in 10 seconds.
+  A process that runs as long as the instance, or `nil`. The instance restarts the process when
+  it ends, and gives up after more than 20 restarts in 10 seconds.
   """
   @callback process(instance :: atom(), argument :: term()) :: Supervisor.child_spec() | nil
 

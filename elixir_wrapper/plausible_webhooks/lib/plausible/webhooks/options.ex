@@ -17,10 +17,10 @@ defmodule Plausible.Webhooks.Options do
     {:connect_timeout_ms, 5_000, {100, 120_000}, "DNS, connect and TLS of an attempt"},
     {:response_header_bytes_max, 65_536, {1_024, 1_048_576},
      "an answer with larger headers is refused"},
-    {:response_body_bytes_max, 16_384, {0, 1_048_576}, "how much of an answer is kept"},
+    {:response_body_bytes_max, 16_384, {0, 1_048_576}, "bytes of an answer that are kept"},
     {:answer_bytes_per_day, 268_435_456, {0, 68_719_476_736},
-     "how much of the answers to a site's webhooks this node keeps in the log; what comes " <>
-       "too fast is left out"},
+     "bytes a day of the answers to a site's webhooks that this node keeps in the log; an " <>
+       "answer above this rate is left out"},
     {:lane_in_flight_max, 8, {1, 1_024}, "requests at the same time to one webhook"},
     {:lane_rate_per_s, 50, {1, 100_000}, "requests per second to one webhook"},
     {:destination_in_flight_max, 64, {1, 4_096},
@@ -38,8 +38,8 @@ defmodule Plausible.Webhooks.Options do
     {:lane_waiting_bytes_max, 8_388_608, {1_048_576, 4_294_967_295},
      "bodies of one webhook waiting in the engine, in bytes"},
     {:outbox_max, 10_000, {1, 10_000_000},
-     "deliveries waiting to be committed; more are dropped, and so are those of one site " <>
-       "above its share (four times what is free)"},
+     "deliveries waiting to be committed; more are dropped. One site may have at most four " <>
+       "times as many waiting as are still free"},
     {:outbox_bytes_max, 67_108_864, {262_144, 68_719_476_736},
      "bodies waiting to be committed, in bytes; more are dropped"},
     {:deliveries_per_event_max, 1_000, {1, 100_000},
@@ -53,7 +53,7 @@ defmodule Plausible.Webhooks.Options do
     {:drain_ms, 5_000, {0, 600_000},
      "how long requests in flight may take to finish when the instance stops"},
     {:lease_ms, 30_000, {1_000, 600_000},
-     "after this long without a sign of life another node takes over"},
+     "after this time without a sign of life, other nodes take over a node's deliveries"},
     {:sweep_interval_ms, 1_000, {10, 60_000}, "how often parked deliveries are looked for"},
     {:prune_interval_ms, 60_000, {10, @days}, "how often old deliveries are deleted"}
   ]
@@ -98,8 +98,8 @@ defmodule Plausible.Webhooks.Options do
       instance needs another name and another database.
     * `:vault` - what encrypts the secrets in the store: a list of keys, newest first (32 bytes
       each, raw or in Base64); `{:file, path}`, a key file that is created with its folder if
-      it does not exist and the database holds nothing encrypted; or a `Plausible.Webhooks.Vault`. Default `nil`, for a store that has
-      its own.
+      it does not exist and the database holds nothing encrypted; or a
+      `Plausible.Webhooks.Vault`. Default `nil`, for a store that has its own.
     * `:policy` - which destinations are allowed: `%{https_only: true, allow: []}` or a part
       of it. `allow` lists destinations that are allowed besides public ones, up to 256:
       `"10.0.0.5:8080"`, `"[fd00::5]:8080"`, `"n8n:5678"` or `"10.1.0.0/16:*"`. `*` is any
@@ -194,7 +194,7 @@ defmodule Plausible.Webhooks.Options do
     end
   end
 
-  # What two options say about each other.
+  # Options that depend on each other.
   defp together(%Options{connect_timeout_ms: connect, timeout_ms: total}) when connect > total,
     do: {:error, {:invalid_option, :connect_timeout_ms, "must not be longer than timeout_ms"}}
 

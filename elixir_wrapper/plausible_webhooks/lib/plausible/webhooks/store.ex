@@ -26,8 +26,8 @@ defmodule Plausible.Webhooks.Store do
     * `delete_webhook/3`, `cancel_waiting/3` and `prune/3` work in slices, so that other
       callers need not wait. A part may be done. Repeating the call does the rest.
 
-  When `accept/2` or `record/2` returns an error for which `away?/1` is false, a row of the
-  call can never be written. The caller gives that row up once it has found it.
+  When `accept/2` or `record/2` returns an error for which `away?/1` is false, one of the rows
+  can never be written. The caller finds that row and gives it up.
 
   A callback does not raise because of the data or because the database is away. It
   answers within its own time limit. Bodies, answers, details and names may hold any
@@ -103,10 +103,10 @@ defmodule Plausible.Webhooks.Store do
 
   @typedoc """
   How a webhook's deliveries ended. `finished` counts them by state and by the UTC hour
-  in which they ended. `complete?` is false when some hour had more than a call counts
-  (10 000, or fewer for a site with many such webhooks); the counts are then lower
-  bounds. `last` is the newest delivery, without body; `nil` when there is none, or none
-  among the site's newest 100 000 for a store that has to look through those.
+  in which they ended. `complete?` is false if some hour had more than a call counts (10 000,
+  or fewer for a site with many such webhooks); the counts are then minimums. `last` is the
+  newest delivery, without body; `nil` if there is none. A store that has no index of a
+  webhook's deliveries searches only the site's newest 100 000.
   """
   @type activity :: %{
           finished: %{{hour_ms :: integer(), Delivery.state()} => pos_integer()},
@@ -114,7 +114,7 @@ defmodule Plausible.Webhooks.Store do
           last: Delivery.t() | nil
         }
 
-  @typedoc "At most 10 000 are counted; `more?` says that there are, or may be, more."
+  @typedoc "At most 10 000 are counted; with `more?` there are, or may be, more."
   @type waiting :: %{count: 0..10_000, more?: boolean()}
 
   @typedoc """
@@ -140,8 +140,8 @@ defmodule Plausible.Webhooks.Store do
         }
 
   @typedoc """
-  `visitors` and `threshold` are those of the breach. `seen_at_ms` is when the breach was
-  last seen to hold, `calm_since_ms` since when visitors have been back to normal.
+  `visitors` and `threshold` are those of the breach. `seen_at_ms` is the last time at which
+  the breach was seen. `calm_since_ms` is the time since which visitors are back to normal.
   """
   @type alert_state :: %{
           webhook_id: Webhook.id(),
@@ -162,12 +162,14 @@ defmodule Plausible.Webhooks.Store do
   Opens the store, and creates or migrates its tables.
 
   Gets the options that were given with the store. `:vault`, `:webhooks_per_site_max` and
-  `:wait_ms_max` are those of the instance unless they are given. No delivery waits longer than
-  `:wait_ms_max` from now: one that does was parked while the clock was fast. An error stops the start;
-  `:connection_lost`, `:queue_timeout` and `:timeout` are tried again for some seconds
-  first. A store that a newer version or somebody else made, or that was encrypted with
-  other keys, is an error and is left unchanged. What an older key of the vault has encrypted
-  stays as it is (`c:rekey/2`).
+  `:wait_ms_max` are those of the instance unless they are given. A delivery that would wait
+  longer than `:wait_ms_max` from now was parked while the clock was fast; its wait is
+  shortened to that.
+
+  An error stops the start; after `:connection_lost`, `:queue_timeout` and `:timeout` the
+  instance first tries again for some seconds. A store that a newer version or another program
+  made, or that was encrypted with other keys, is an error and is left unchanged. Whatever an
+  older key of the vault has encrypted stays as it is (`c:rekey/2`).
   """
   @callback init(keyword()) :: {:ok, handle()} | error()
   @doc "A child to supervise, or `nil` when the host already runs the database."
@@ -182,16 +184,16 @@ defmodule Plausible.Webhooks.Store do
               :ok | {:error, :limit_reached | :already_exists} | error()
 
   @doc """
-  Replaces all of a webhook but `site_id` and `inserted_at_ms`, if `version` is still the
-  stored one, and stores `version + 1`. Returns what is stored now. `:stale` for another
-  version, `:not_found` for a webhook that is gone or of another site.
+  Replaces a webhook except for `site_id` and `inserted_at_ms`, if `version` is still the
+  stored one, and stores `version + 1`. Returns the stored webhook. `:stale` for another
+  version, `:not_found` for a webhook that is deleted or belongs to another site.
   """
   operation update_webhook(webhook :: Webhook.t()) ::
               {:ok, Webhook.t()} | {:error, :stale | :not_found} | error()
 
   @doc """
-  Deletes the site's webhook with its alert states and its log. A part of a long log may
-  be left to `prune/3`. The engine cancels what waits.
+  Deletes the site's webhook with its alert states and its log. `prune/3` may have to delete
+  the rest of a long log. The engine cancels the deliveries that wait.
   """
   operation delete_webhook(site_id :: site_id(), id :: Webhook.id()) ::
               :ok | {:error, :not_found} | error()
@@ -199,7 +201,7 @@ defmodule Plausible.Webhooks.Store do
   operation get_webhook(id :: Webhook.id()) ::
               {:ok, Webhook.t()} | {:error, :not_found} | error()
 
-  @doc "Those of the webhooks that are there, in any order."
+  @doc "Those of the webhooks that exist, in any order."
   operation get_webhooks(ids :: [Webhook.id()]) :: {:ok, [Webhook.t()]} | error()
 
   @doc "The site's webhooks, oldest first."
@@ -225,8 +227,8 @@ defmodule Plausible.Webhooks.Store do
   Writes attempts and moves their deliveries, in the given order and in one transaction.
   An attempt of an unknown delivery is skipped.
 
-    * An attempt with `number` 0 is not stored. It only moves the delivery, and only if
-      nobody but its `owner` owns that.
+    * An attempt with `number` 0 is not stored. It only moves the delivery, and only if the
+      delivery has no other owner than the attempt's `owner`.
     * An attempt's key is its number and its `owner`: two engines that made one with the same
       number are both on record. Of several with the same key, the first one stays.
     * The delivery moves to the attempt's state if it is not terminal yet and the
@@ -238,8 +240,9 @@ defmodule Plausible.Webhooks.Store do
       state clears it. A terminal state sets `finished_at_ms`; `:failed` and `:cancelled`
       also set `reason`: the attempt's error, or its detail if the number is 0 and there
       is one.
-    * `attempts`, `last_status` and `last_error` follow the attempt with the greatest
-      number, after the end too, unless that was `:delivered`.
+    * `attempts`, `last_status` and `last_error` are those of the attempt with the greatest
+      number, even if it is recorded after the delivery has ended, unless the delivery ended
+      as `:delivered`.
     * An engine lets go of a delivery with an attempt that is neither `:delivered` nor
       `:pending`. When such an attempt is not new and was not recorded before (another
       engine had taken the delivery over and was faster), and its `owner` owns the pending
@@ -259,9 +262,9 @@ defmodule Plausible.Webhooks.Store do
 
   @doc """
   Makes `owner` the owner of at most `limit` pending deliveries of `from`, oldest due
-  first, whether or not the lease of `from` holds: the same engine goes on under another
-  name. They come back with body. Fewer than `limit` means that nothing is left, except
-  rows that somebody else was changing at that moment.
+  first, even while the lease of `from` holds: the same engine goes on under another name.
+  They come back with body. Fewer than `limit` means that none is left, except rows that
+  another node was changing at that moment.
   """
   operation reclaim(owner :: owner(), from :: owner(), limit :: pos_integer()) ::
               {:ok, [Delivery.t()]} | error()
@@ -277,10 +280,10 @@ defmodule Plausible.Webhooks.Store do
   operation heartbeat(owner :: owner(), lease_ms :: pos_integer()) :: :ok | error()
 
   @doc """
-  Takes the lease with this name, for what one node at a time may do. `{:error, :taken}`
-  while another node holds it. With its token a lease is renewed, also after its end
-  unless another node has held it since. 1 ms ends it. Names of leases and owners do not
-  meet.
+  Takes the lease with this name, for work that only one node at a time may do.
+  `{:error, :taken}` while another node holds it. Its token renews a lease, even after its
+  end if no other node has held it since. 1 ms ends it. A lease and an owner may have the
+  same name.
   """
   operation take_lease(name :: String.t(), lease_ms :: pos_integer(), token :: token() | nil) ::
               {:ok, token()} | {:error, :taken} | error()
@@ -330,9 +333,9 @@ defmodule Plausible.Webhooks.Store do
   operation counts() :: {:ok, counts()} | error()
 
   @doc """
-  How the deliveries of these webhooks, all of one site, ended in the 24 hours from
-  `since_ms`, the beginning of an hour, and after them. Returns an entry for each id. The
-  cost is bounded whatever the log holds: this is called whenever somebody opens the page.
+  How the deliveries of these webhooks, all of one site, ended since `since_ms`, which is the
+  beginning of an hour 24 hours ago. Returns an entry for each id. The cost is bounded
+  whatever the log holds, because every opening of the page calls it.
   """
   operation activity(site_id :: site_id(), webhook_ids :: [Webhook.id()], since_ms :: integer()) ::
               {:ok, %{Webhook.id() => activity()}} | error()
@@ -344,8 +347,8 @@ defmodule Plausible.Webhooks.Store do
   @doc """
   Deletes at most `limit` terminal deliveries that finished before then, with their
   attempts. Returns the number deleted; fewer than `limit` means that none is left. Also
-  deletes, and may count, what deleted webhooks have left behind, and audit entries that are a
-  year older.
+  deletes the rest of deleted webhooks' logs, which may be counted too, and audit entries
+  that are a year older.
   """
   operation prune(before_ms :: integer(), limit :: pos_integer()) ::
               {:ok, non_neg_integer()} | error()
@@ -354,8 +357,8 @@ defmodule Plausible.Webhooks.Store do
   operation alert_states(webhook_ids :: [Webhook.id()]) :: {:ok, [alert_state()]} | error()
 
   @doc """
-  Encrypts at most `limit` webhooks again that were not encrypted with the vault's first key.
-  Returns how many were, and how many are left.
+  Encrypts at most `limit` webhooks again that are not encrypted with the vault's first key.
+  Returns how many it encrypted, and how many are left.
   """
   operation rekey(limit :: pos_integer()) ::
               {:ok, %{rewritten: non_neg_integer(), left: non_neg_integer()}} | error()
@@ -420,8 +423,8 @@ defmodule Plausible.Webhooks.Store do
     ArgumentError -> nil
   end
 
-  # In the caller's process. A process of its own, which could be killed when the store
-  # hangs, would have to copy every batch; the stores have time limits of their own.
+  # Runs in the caller's process. Rejected: a task that could be killed when the store hangs,
+  # which would copy every batch. The stores have time limits of their own.
   defp guarded(module, function, arguments) do
     apply(module, function, arguments)
   rescue
@@ -435,7 +438,7 @@ defmodule Plausible.Webhooks.Store do
   end
 
   @doc false
-  # With the handle: for stores that pass operations on to their parts.
+  # Also takes the store's handle, for stores that pass operations on to their parts.
   @spec arity(atom()) :: pos_integer()
   def arity(operation), do: Keyword.fetch!(__MODULE__.behaviour_info(:callbacks), operation)
 

@@ -2,9 +2,10 @@ defmodule Plausible.Webhooks.Supervisor do
   @moduledoc false
   # The processes of one instance.
   #
-  # One for one: no process holds what another one needs to go on. Queued rows are in tables
-  # that belong to this supervisor, the store knows who owns what, and each process finds the
-  # others by name and copes with their absence. So a crash costs no delivery:
+  # The strategy is one for one: no process holds what another one needs to go on. Queued rows
+  # are in tables that belong to this supervisor, the store knows who owns which delivery, and
+  # each process finds the others by name and copes with their absence. So a crash costs no
+  # delivery. After a crash of
   #
   #   Registration  nothing: the instance stays known
   #   Isolated      tasks that run end; whoever waits for one gets an error
@@ -88,7 +89,7 @@ defmodule Plausible.Webhooks.Supervisor do
     Supervisor.init(children, strategy: :one_for_one, max_restarts: 20, max_seconds: 10)
   end
 
-  # What the Keeper has opened is useless once the store's own process has died.
+  # When the store's own process dies, the handle that the Keeper has opened is useless.
   defp store(%Instance{name: name, options: %{store: {module, options}}}) do
     children = Enum.reject([module.child_spec(options), {Keeper, name}], &is_nil/1)
     options = [strategy: :rest_for_one, max_restarts: 20, max_seconds: 10]
@@ -112,8 +113,8 @@ defmodule Plausible.Webhooks.Supervisor do
     [Supervisor.child_spec({Evaluator, options}, id: Evaluator)]
   end
 
-  # Each in a supervisor of its own, which is given up when its process ends again and again:
-  # deliveries go on. Before Observers, which calls them.
+  # Each observer has a supervisor of its own. If its process ends again and again, that
+  # supervisor gives up, and deliveries go on. They start before Observers, which calls them.
   defp observers(%Options{name: name, observers: observers}) do
     for {{module, argument}, n} <- Enum.with_index(observers),
         function_exported?(module, :process, 2),

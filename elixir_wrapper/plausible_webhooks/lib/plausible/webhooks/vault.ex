@@ -171,7 +171,7 @@ defmodule Plausible.Webhooks.Vault do
 
   def decrypt(%__MODULE__{}, "", context) when is_binary(context), do: {:error, :malformed}
 
-  @doc "What everything begins with that the first key has encrypted: 5 bytes."
+  @doc "The 5 bytes with which everything begins that the first key has encrypted."
   @spec prefix(t()) :: binary()
   def prefix(%__MODULE__{key_ids: [{id, _reference} | _older]}), do: <<@version, id::binary>>
 
@@ -181,7 +181,7 @@ defmodule Plausible.Webhooks.Vault do
   A vault from a key file: one Base64 key per line, newest first; empty lines and
   lines that begin with `#` do not count.
 
-  Errors: what `new/1` and `File.read/1` say, as `{:key_file, path, reason}`.
+  Errors: `{:key_file, path, reason}`, with the reason of `new/1` or `File.read/1`.
   """
   @spec load_file(Path.t()) :: {:ok, t()} | {:error, {:key_file, Path.t(), term()}}
   def load_file(path) do
@@ -198,7 +198,7 @@ defmodule Plausible.Webhooks.Vault do
     with {:ok, %{mode: mode}} when Bitwise.band(mode, 0o077) != 0 <- File.stat(path),
          do:
            Logger.warning(
-             "webhooks: others than its owner can use the key file #{path}; chmod 600"
+             "webhooks: other users can read or change the key file #{path}; run chmod 600 on it"
            )
   end
 
@@ -215,9 +215,9 @@ defmodule Plausible.Webhooks.Vault do
   end
 
   @doc """
-  Makes a key file with one new key, readable by its owner only (0600), on disk
-  before this returns. Error: `{:key_file, path, reason}`; a file that is there
-  already is never replaced (`:eexist`).
+  Makes a key file with one new key, readable by its owner only (0600). The file is on disk
+  when the function returns. Error: `{:key_file, path, reason}`; an existing file is never
+  replaced (`:eexist`).
   """
   @spec create_file(Path.t()) :: {:ok, t()} | {:error, {:key_file, Path.t(), term()}}
   def create_file(path) do

@@ -23,12 +23,12 @@ defmodule Plausible.Webhooks.Webhook do
   @type id :: String.t()
   @typedoc "One of `Plausible.Webhooks.Event.types/0`."
   @type event_type :: String.t()
-  @typedoc "A secret in clear, and until when it signs."
+  @typedoc "A secret in clear text, and the time until which it signs."
   @type secret :: Secrets.secret()
   @typedoc "Its receiver answered 410, or has only failed for days."
   @type disabled_reason :: :gone | :failing
 
-  @typedoc "Visitors; or `:notifier`, as the host's own notifier says."
+  @typedoc "A number of visitors, or `:notifier` to follow the host's own notifier."
   @type threshold :: pos_integer() | :notifier | nil
 
   @typedoc "What is wrong, by attribute."
@@ -56,7 +56,7 @@ defmodule Plausible.Webhooks.Webhook do
           updated_at_ms: integer()
         }
 
-  # `enabled` is what the user wants, `disabled_reason` what we did (410, or failing for days).
+  # `enabled` is the user's choice; `disabled_reason` is why we disabled it (410, or failing).
   # A webhook delivers when it is enabled and has no disabled_reason. `version` grows with
   # every change; caches and the engine compare it.
   defstruct [
@@ -83,11 +83,10 @@ defmodule Plausible.Webhooks.Webhook do
   @day_ms 86_400_000
 
   @doc """
-  A webhook of the site, from what a user gave: a map or keyword list whose keys
+  A webhook of the site, made from a user's attributes: a map or keyword list whose keys
   are atoms or strings. Values may come from a form (`"300"`, `"true"`).
 
-    * `url` - required; judged by `Plausible.Webhooks.Native.check_url/2` and kept
-      as that normalizes it.
+    * `url` - required; `Plausible.Webhooks.Native.check_url/2` judges and normalizes it.
     * `events` - required: a non-empty list out of
       `Plausible.Webhooks.Event.subscribable_types/0`. `traffic.resolved` needs
       the spike or the drop that it ends.
@@ -95,13 +94,13 @@ defmodule Plausible.Webhooks.Webhook do
     * `enabled` - default `true`.
     * `goals` - `:all` (default), `"all"`, or at most 1 000 goal ids.
     * `spike_threshold`, `drop_threshold` - visitors, 1 to 1 000 000 000, or
-      `:notifier` (`"notifier"`): whenever the host's own notifier has found one
-      (`Plausible.Webhooks.traffic_change/4`). Required when the type is subscribed
-      to.
+      `:notifier` (`"notifier"`): whenever the host's own notifier finds a spike or drop
+      (`Plausible.Webhooks.traffic_change/4`). Required for a webhook that subscribes to
+      that type.
     * `traffic_min_interval_s` - 0 to 7 days, by default 12 hours.
     * `headers` - at most 20, as `{name, value}`, `%{name: _, value: _}`, or a map
       of them; judged by `Plausible.Webhooks.Native.check_headers/1`.
-    * `secret` - `whsec_` and the Base64 of 24 to 64 bytes; made when not given.
+    * `secret` - `whsec_` and the Base64 of 24 to 64 bytes; generated if it is not given.
 
   Options: `:policy` (of `check_url`, default `%{}`: the strictest), `:now_ms`,
   `:id`.
@@ -141,8 +140,8 @@ defmodule Plausible.Webhooks.Webhook do
   @doc """
   The webhook with some attributes changed; those not given stay. Attributes,
   errors and options as for `new/3`, except `secret` (see `rotate_secret/4`) and
-  `:id`. The attribute `version` says which version was changed, for example by somebody who
-  filled in a form. If the webhook has another one by now, the error is `:stale`.
+  `:id`. The attribute `version` is the version that the user saw, for example in a form. If
+  the webhook has another version by now, the error is `:stale`.
   """
   @spec change(t(), map() | keyword(), keyword()) :: {:ok, t()} | {:error, errors() | :stale}
   def change(webhook, attrs, opts \\ [])
@@ -190,13 +189,13 @@ defmodule Plausible.Webhooks.Webhook do
 
   @doc """
   Puts a new secret in front. The older ones go on signing for `overlap_ms` (0 to 7 days, 24
-  hours by default), or as long as an earlier rotation left them if that is shorter. With 0
-  the new one is the only one at once. Expired ones are dropped.
+  hours by default), or until the end that an earlier rotation set, if that is sooner. With 0
+  only the new secret signs. Expired secrets are removed.
 
   `key` is a secret of the customer's own; `nil` generates one. Errors:
   `:invalid_overlap`, `:invalid_secret`, `:duplicate_secret`, `:too_many_secrets`
-  (10 would be exceeded: wait for older ones to expire, or choose a shorter
-  overlap), and what `Plausible.Webhooks.Native.generate_secret/0` says.
+  (more than 10: wait for older ones to expire, or choose a shorter overlap), and those of
+  `Plausible.Webhooks.Native.generate_secret/0`.
   """
   @spec rotate_secret(t(), non_neg_integer(), integer(), String.t() | nil) ::
           {:ok, t()} | {:error, atom()}

@@ -5,18 +5,19 @@ defmodule Plausible.Webhooks.Accept.Outbox do
 
   A request process only writes into a table, which takes about a microsecond per delivery,
   and wakes the Outbox if it sleeps. It never waits, never touches the disk and never
-  raises. The table belongs to the supervisor, so that a crash of this process loses
-  nothing. A row leaves the table when it is committed and handed over. To commit a row
-  twice is harmless, because its id decides.
+  raises. The table belongs to the supervisor, so a crash of this process loses nothing. A
+  row leaves the table when it is committed and handed over. Committing a row twice does no
+  harm: the store keeps the first row with an id.
 
   The table is bounded (`:outbox_max` deliveries, `:outbox_bytes_max` of bodies). What does
   not fit is dropped, counted and reported (`Plausible.Webhooks.Observer`, `Logger`). While
   the store is away the table keeps what arrives.
 
-  A site may use four times what is left free. One site alone gets four fifths of the
-  table, several that flood it share it evenly, and there is always room for sites that send
-  little. Sites take turns: a row's key begins with the round in which its site is served, so
-  the first rows of the table are one of each site, and a flood delays its own site only.
+  A site may hold at most four times what is still free. So one site alone gets four fifths
+  of the table, several sites that flood it share it evenly, and sites that send little
+  always find room. Sites take turns: a row's key begins with the round in which its site is
+  served, so the table begins with one row of each site, and a flood delays only its own
+  site.
   """
 
   @behaviour Plausible.Webhooks.Store.BatchWriter
@@ -41,8 +42,8 @@ defmodule Plausible.Webhooks.Accept.Outbox do
   @type instance :: Instance.t() | Instance.name()
 
   @doc """
-  Takes deliveries from a request process. Always `:ok`: what does not fit is
-  counted as dropped. A `manual` delivery passes a full table.
+  Takes deliveries from a request process. Always returns `:ok`: deliveries that do not fit
+  are counted as dropped. A full table still takes a `manual` delivery.
   """
   @spec push(instance(), [Delivery.t()]) :: :ok
   def push(instance, deliveries) do
@@ -61,11 +62,11 @@ defmodule Plausible.Webhooks.Accept.Outbox do
       Observers.dropped(instance, :stopping, length(deliveries))
       deliveries
     else
-      # Mostly they are of one site.
+      # Usually all of them are of one site.
       deliveries |> Enum.chunk_by(& &1.site_id) |> Enum.flat_map(&offer_some(instance, &1))
     end
   catch
-    # Mostly that the tables are gone: the instance has just been stopped.
+    # Usually the tables are gone, because the instance has just stopped.
     _kind, _reason ->
       Observers.dropped(instance, :hook_error, 1)
       deliveries
@@ -79,8 +80,8 @@ defmodule Plausible.Webhooks.Accept.Outbox do
   end
 
   @doc """
-  Why a delivery of this site would be dropped now, unless it is manual; `nil`: there
-  is room.
+  Why a delivery of this site would be dropped now, unless it is manual. `nil` if there is
+  room.
   """
   @spec full(Instance.t(), integer()) :: nil | :outbox_full | :site_share
   def full(instance, site_id) do
@@ -90,8 +91,8 @@ defmodule Plausible.Webhooks.Accept.Outbox do
   @doc """
   Takes deliveries and waits until they are committed and handed over.
 
-  `{:error, :timeout}`: not known; they may still be committed, and are sent then.
-  Any other error: at least one of them was not accepted.
+  After `{:error, :timeout}` the deliveries may still be committed; then they are sent. Any
+  other error means that at least one of them was not accepted.
   """
   @spec accept(instance(), [Delivery.t()], timeout()) :: :ok | {:error, term()}
   def accept(instance, deliveries, timeout_ms \\ 5_000)
@@ -135,9 +136,9 @@ defmodule Plausible.Webhooks.Accept.Outbox do
     dropped
   end
 
-  # How many more deliveries a site may have in the table. The sizes are read, not
-  # reserved: some requests at the same moment may exceed the bounds by what they
-  # carry. A count that is exact leaks when its process dies between two steps.
+  # How many more deliveries a site may have in the table. The sizes are read, not reserved:
+  # requests at the same moment may together exceed the bounds by what they carry. Rejected:
+  # an exact count, which leaks when a process dies between two steps.
   defp room(%Instance{options: options} = instance, site_id) do
     free = options.outbox_max - size(instance)
     bytes_free = options.outbox_bytes_max - Instance.gauge(instance, :outbox_bytes)
@@ -150,7 +151,8 @@ defmodule Plausible.Webhooks.Accept.Outbox do
 
     if free <= 0 or bytes_free <= 0 or bytes_held >= @share * bytes_free,
       do: 0,
-      # The most that is not above the share of what is free then; rounded up.
+      # The largest number that keeps the site within its share of what is free afterwards,
+      # rounded up.
       else: max(div(@share * free - held + @share, @share + 1), 0)
   end
 
@@ -212,7 +214,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
     end
   end
 
-  # What may be committed stays, until that is known: nobody else would send it.
+  # A row that may be committed stays until that is known: nobody else would send it.
   defp withdraw(%Instance{tables: %{queue: queue}} = instance, keys) do
     for key <- keys, [{_key, _delivery, _reply, false} = row] <- [:ets.lookup(queue, key)] do
       if :ets.select_delete(queue, [{{key, :_, :_, false}, [], [true]}]) == 1,
@@ -231,7 +233,7 @@ defmodule Plausible.Webhooks.Accept.Outbox do
     "#{count} deliveries that the store did not take"
   end
 
-  # An empty table is the moment to correct the sums that a crash may have left wrong.
+  # A crash may have left the sums wrong. When the table is empty they can be corrected.
   @impl true
   def take(%Instance{tables: %{queue: queue}} = instance) do
     case :ets.select(queue, [{:"$1", [], [:"$1"]}], @batch_deliveries_max) do
@@ -260,9 +262,9 @@ defmodule Plausible.Webhooks.Accept.Outbox do
   # from the store with those that it held already. Without an engine the rows have no
   # owner, and the Sweeper claims them.
   #
-  # A row in doubt may be committed already in the engine's name, and the Sweeper may have
-  # brought it back long ago: if it were handed over again it would be sent twice. Such rows
-  # get an owner of their own, by which the Sweeper finds those that are committed now.
+  # A row in doubt may already be committed in the engine's name, and the Sweeper may have
+  # brought it back. If it were handed over again, it would be sent twice. Such rows get an
+  # owner of their own, under which the Sweeper finds those that are committed now.
   @impl true
   def commit(instance, rows, failed_before?) do
     engine = Owners.engine(instance)
@@ -289,8 +291,8 @@ defmodule Plausible.Webhooks.Accept.Outbox do
     end
   end
 
-  # Also brings back rows that were withdrawn meanwhile. These are one batch at most, since
-  # the first batch is the one that is tried again.
+  # Also brings back rows that were withdrawn meanwhile. They are at most one batch, because
+  # only the first batch is tried again.
   defp doubt(%Instance{tables: %{queue: queue}} = instance, rows) do
     Instance.tell(instance, :sweeper, :unsure)
 

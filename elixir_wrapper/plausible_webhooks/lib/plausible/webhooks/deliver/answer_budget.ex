@@ -1,11 +1,12 @@
 defmodule Plausible.Webhooks.Deliver.AnswerBudget do
   @moduledoc false
-  # How much of what receivers answer goes into the log. A receiver chooses its answers, and
-  # 16 KiB from each of 20 webhooks at full rate would fill a terabyte a day.
+  # Limits how much of the receivers' answers goes into the log. A receiver chooses its
+  # answers: 20 webhooks at full rate with 16 KiB per answer would add more than a terabyte a
+  # day.
   #
-  # Each site has a bucket of one hour's share of `:answer_bytes_per_day`, which is refilled
-  # evenly. What does not fit is left out; the attempt is on record all the same. Called by the
-  # engine's process alone.
+  # Each site has a bucket that holds one hour's share of `:answer_bytes_per_day` and is
+  # refilled evenly. An answer that does not fit is left out; its attempt is recorded without
+  # it. Only the engine's process calls this module.
 
   alias Plausible.Webhooks.Runtime.Instance
 

@@ -2,12 +2,12 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
   @moduledoc false
   # Sees to it that the engine knows where deliveries go.
   #
-  # An endpoint is put when a delivery first needs it, and at once when a webhook changes.
-  # Both may happen at the same time in different processes; the webhook's version decides.
-  # Who reads a webhook puts its endpoint and then enters its version; who finds a newer
-  # version there has put something old and reads again. A change enters its version before
-  # it puts. So the newest endpoint is put last, without a lock and without a process that
-  # all would wait for.
+  # An endpoint is put into the engine when a delivery first needs it, and again when its
+  # webhook changes. Both may happen at the same time in different processes; the webhook's
+  # version decides. A reader puts the endpoint and then enters its version. If it finds a
+  # newer version there, it has put an old endpoint and reads again. A change enters its
+  # version before it puts. So the newest endpoint is put last. Rejected: a lock, or a
+  # process that everyone would wait for.
   #
   # The table of versions belongs to the engine and dies with it:
   #   {webhook_id, version, status, checked_at_ms, site_id, destination}  (monotonic time)
@@ -21,10 +21,11 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
 
   @type status :: :live | :disabled | :missing | {:refused, atom()}
 
-  # Another node may have changed the webhook. It tells us (Cluster), and the Directory
-  # compares all webhooks every minute. This is for when neither works.
+  # Another node may have changed the webhook. It sends a message (Cluster), and the Directory
+  # compares all webhooks every minute. This limit is for when neither works.
   @fresh_ms 150_000
-  # A store that answers with an old version (a lagging replica) must not keep us here.
+  # A store that keeps answering with an old version (a lagging replica) must not hold up the
+  # caller forever.
   @rereads_max 3
 
   # --- what observers are told
@@ -84,8 +85,8 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
   def deleted(instance, webhook_id), do: with_engine(instance, &forget(&1, webhook_id))
 
   @doc """
-  Compares what the engine knows with all webhooks as they were read from the store. A
-  webhook that is missing there may have been inserted since, and is read by itself.
+  Compares the engine's endpoints with all webhooks as they were read from the store. A
+  webhook that is missing in that reading may be newer than it, and is read by itself.
   """
   @spec compare(Instance.t(), [Webhook.t()]) :: :ok
   def compare(instance, webhooks) do
@@ -133,8 +134,8 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
   # --- reading
 
   @doc """
-  What is to become of deliveries to these webhooks. `:unknown` when the store is away. What
-  has to be read is read by one call of the store.
+  What to do with deliveries to these webhooks. `:unknown` while the store is away. One call
+  of the store reads all webhooks that have to be read.
   """
   @spec statuses(Instance.t(), Owners.engine(), [Webhook.id()]) ::
           %{Webhook.id() => status() | :unknown}
@@ -219,7 +220,7 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
     with {:error, :stopped} <- Native.put_endpoint(engine.ref, endpoint(webhook)),
          do: throw(:stopped)
   rescue
-    # Nothing that our stores hold looks like that; another store's data might.
+    # The stores of these packages hold no such data; another store might.
     ArgumentError -> {:error, :malformed}
   end
 

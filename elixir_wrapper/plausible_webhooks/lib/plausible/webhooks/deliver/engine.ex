@@ -2,23 +2,21 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   @moduledoc """
   Owns and drives the native engine.
 
-  The process does little but call the engine's loop again and again. It does so through its
-  own mailbox, so that a supervisor's messages get through. Every other process uses the
-  engine by its reference (`Plausible.Webhooks.Deliver.Owners.engine/1`): submitting
-  deliveries and changing endpoints are safe from any process, and the loop does not hold
-  them up.
+  The process calls the engine's loop again and again. Between two calls it reads its mailbox,
+  so that a supervisor's messages get through. Every other process uses the engine by its
+  reference (`Plausible.Webhooks.Deliver.Owners.engine/1`): any process may submit deliveries
+  and change endpoints, and does not wait for the loop.
 
-  When the process dies, the engine dies with it, and a new one takes a new owner. The
+  When the process dies, the engine dies with it, and the next engine takes a new owner. The
   Sweeper ends the lease of the dead owner, and everything it owned comes back at once.
   Nobody needs to know what was in the engine.
 
-  The native engine's times are Erlang's monotonic time plus the offset that the VM had at
-  the engine's start. So they never leap, whatever the clock does. They become the VM's time
-  when they are recorded (`Plausible.Webhooks.Deliver.Recorder`), and are turned back in
-  what is submitted.
+  The native engine's times are Erlang's monotonic time plus the offset that the VM had when
+  the engine started. So they never leap, whatever the clock does. The Recorder converts them
+  to the VM's time (`Plausible.Webhooks.Deliver.Recorder`), and `submit` converts them back.
 
-  At the stop, requests in flight may finish for `:drain_ms`. Then the lease is ended, and
-  the next engine to start takes what is left, with its schedule.
+  When the process stops, requests in flight have `:drain_ms` to finish. Then the lease ends,
+  and the next engine to start takes what is left, with its schedule.
   """
 
   use GenServer
@@ -40,8 +38,8 @@ defmodule Plausible.Webhooks.Deliver.Engine do
                      destination_in_flight_max destination_rate_per_s ca_file user_agent)a
 
   @doc """
-  Gives the engine a new owner, so that what the old one owns and no engine has can be
-  taken back. The engine ignores what it holds already.
+  Gives the engine a new owner. Deliveries that the old owner owns and no engine has can then
+  be taken back. The engine ignores those that it holds already.
   """
   @spec renew_owner(Instance.t()) :: :ok | {:error, term()}
   def renew_owner(instance) do
@@ -55,12 +53,12 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   end
 
   @doc """
-  Submits what `fun` has taken in the store and the engine may hold already, except what the
-  engine has finished while `fun` was at it: in the store that looks unfinished. `fun` is
-  called once everything reported before is on record. After an error of the store it is not
-  known who has what `fun` has taken.
+  Submits the deliveries that `fun` takes in the store, some of which the engine may hold
+  already. Leaves out those that the engine finishes while `fun` runs, since the store does
+  not know that yet. `fun` is called once everything reported before is on record. After an
+  error of the store nobody knows who owns the deliveries that `fun` took.
 
-  Returns what `fun` returns, with the ids that were `finished` meanwhile.
+  Returns the result of `fun`, with the ids that were `finished` meanwhile.
   """
   @spec submit_again(Instance.t(), (() -> {:ok, found} | {:error, term()})) ::
           {:ok, found} | {:error, term()}
@@ -84,7 +82,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   defp taken({:ok, found}), do: found.taken
   defp taken({:error, _reason}), do: []
 
-  # Nothing was taken: this is no unknown outcome of the store.
+  # Nothing was taken, so the outcome is known.
   defp recorded(instance) do
     with {:error, _reason} <- Recorder.flush(instance, 2_000), do: {:error, {:away, :recorder}}
   end
@@ -166,8 +164,8 @@ defmodule Plausible.Webhooks.Deliver.Engine do
     {:reply, :ok, publish(instance, %{state | owner: owner})}
   end
 
-  # Attempts end only while this process drives the engine: between two calls of the loop
-  # every one that ended is known.
+  # Attempts end only while this process drives the engine. So between two calls of the loop
+  # it knows every attempt that has ended.
   def handle_call(:watch, _from, state), do: {:reply, :ok, %{state | finished: MapSet.new()}}
 
   # They belong to a predecessor.
@@ -211,8 +209,8 @@ defmodule Plausible.Webhooks.Deliver.Engine do
     end
   end
 
-  # Without a lease anyone may claim the owner's rows: nothing is handed to this engine
-  # before the store has its lease.
+  # Without a lease anyone may claim the owner's rows. So this engine gets nothing before the
+  # store has its lease.
   defp take_charge(%{owner: nil} = state) do
     instance = Instance.fetch!(state.name)
     owner = Owners.new()
@@ -272,7 +270,7 @@ defmodule Plausible.Webhooks.Deliver.Engine do
     {:noreply, note_finished(state, attempts)}
   end
 
-  # No work for one webhook should take more than milliseconds, whatever its receiver does.
+  # Work for one webhook should take a few milliseconds at most, whatever its receiver does.
   defp warn_slow({webhook_id, took_ms}) do
     whom = if webhook_id, do: "webhook #{webhook_id}", else: "several webhooks"
     Logger.warning("webhooks: the engine was busy for #{took_ms} ms with #{whom}")

@@ -1,15 +1,15 @@
 defmodule Plausible.Webhooks.Deliver.Handover do
   @moduledoc false
-  # Gives committed deliveries to the engine, and what the engine has no room for back to
-  # the store.
+  # Gives committed deliveries to the engine, and gives those back to the store for which the
+  # engine has no room.
 
   alias Plausible.Webhooks.{Attempt, Delivery, Native, Store}
   alias Plausible.Webhooks.Deliver.{Endpoints, Owners, Recorder}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
   @doc """
-  Submits what can be sent. Deliveries of webhooks that are disabled, deleted or refused
-  end here, on record. Returns what the engine had no room for.
+  Submits the deliveries that can be sent. Those of webhooks that are disabled, deleted or
+  refused end here, and their end is recorded. Returns those for which the engine had no room.
   """
   @spec submit(Instance.t(), Owners.engine(), [Delivery.t()]) ::
           {:ok, left_over :: [Delivery.t()]} | {:error, :stopped}
@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Deliver.Handover do
     Endpoints.statuses(instance, engine, ids)
   end
 
-  @doc "Reads from the store what `submit/3` of these deliveries would have to read."
+  @doc "Reads what `submit/3` would otherwise read from the store for these deliveries."
   @spec look_up(Instance.t(), Owners.engine() | nil, [Delivery.t()]) :: :ok
   def look_up(_instance, nil, _deliveries), do: :ok
 
@@ -95,8 +95,8 @@ defmodule Plausible.Webhooks.Deliver.Handover do
   defp move_due(delivery, leapt_ms), do: %{delivery | next_at_ms: delivery.next_at_ms + leapt_ms}
 
   @doc """
-  Submits, and gives back to the store what the engine did not take. What a stopped engine
-  owns comes back by itself, since its owner is dead.
+  Submits, and gives back to the store the deliveries that the engine did not take. Those of a
+  stopped engine come back by themselves, because its owner is dead.
   """
   @spec submit_or_release(Instance.t(), Owners.engine(), [Delivery.t()]) :: :ok
   def submit_or_release(instance, engine, deliveries) do
@@ -108,8 +108,8 @@ defmodule Plausible.Webhooks.Deliver.Handover do
   end
 
   @doc """
-  Gives deliveries back to the store. If that fails they are remembered: a delivery that a
-  living owner owns and no engine knows would wait for ever.
+  Gives deliveries back to the store. If that fails they are remembered: a delivery that has a
+  living owner, but is in no engine, would wait forever.
   """
   @spec release(Instance.t(), Store.owner(), [String.t()]) :: :ok
   def release(instance, owner, ids) do

@@ -1,13 +1,13 @@
 defmodule Plausible.Webhooks.Deliver.Health do
   @moduledoc """
-  Finds out which webhooks are to be disabled because their receiver is gone.
+  Decides which webhooks to disable because their receiver is gone.
 
   A receiver that answers 410 wants no more requests: its webhook is disabled at once
   (`:gone`). A webhook that has only failed for `:disable_after_ms` (5 days) is disabled as
   `:failing`; any success starts the clock anew.
 
-  `disable`, a function given at the start, does the disabling. This process reads and
-  writes on its own, so that it does not hold up the recording.
+  `disable`, a function given at the start, disables a webhook. This process has its own reads
+  and writes, so that it does not hold up the recording.
   """
 
   use GenServer
@@ -17,10 +17,10 @@ defmodule Plausible.Webhooks.Deliver.Health do
 
   @retry_ms 1_000
 
-  @typedoc "How a webhook's attempts ended, of several the one that counts."
+  @typedoc "How a webhook's attempts ended: of several results, the one that counts."
   @type verdict :: :delivered | :failed | :gone
 
-  @typedoc "Disables a webhook; `:ok` also if it is gone or disabled already."
+  @typedoc "Disables a webhook. Returns `:ok` even if it is deleted or already disabled."
   @type disable ::
           (Instance.t(), Webhook.id(), :gone | :failing, failing_for_ms :: integer() | nil ->
              :ok | {:error, term()})
@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
           Map.update(verdicts, attempt.webhook_id, verdict(attempt), &worse(&1, attempt))
       end
 
-    # Nothing is to be done about a webhook that works and has not been failing.
+    # A webhook that works and was not failing needs nothing.
     case Map.filter(verdicts, fn {id, verdict} ->
            verdict != :delivered or failing?(instance, id)
          end) do
@@ -165,7 +165,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
     end
   end
 
-  # Our own clock only says when it is worth asking the store.
+  # This node's clock only tells when asking the store is worthwhile.
   defp failed_again(instance, id, since_ms, disable) do
     if Instance.now_ms() - since_ms >= instance.options.disable_after_ms,
       do: disable_failing(instance, id, Store.now_ms(instance), disable),

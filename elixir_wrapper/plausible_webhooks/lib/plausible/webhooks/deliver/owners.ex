@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Deliver.Owners do
   @moduledoc false
-  # Under which names this node owns deliveries in the store.
+  # The names under which this node owns deliveries in the store.
   #
   # An owner is one engine under one name. It owns its pending deliveries as long as its
   # lease holds. Each engine takes a new name, and so does an engine that may own
@@ -8,17 +8,17 @@ defmodule Plausible.Webhooks.Deliver.Owners do
   #
   #   current  the engine in charge
   #   former   names under which that engine worked before, or under which the Outbox
-  #            committed what it was in doubt about. What they own is taken back.
+  #            committed deliveries in doubt. Their deliveries are taken back.
   #   dead     names of engines that are gone. Their leases are ended, so that anyone can
-  #            claim what they own.
+  #            claim their deliveries.
 
   alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Store
 
   @typedoc """
-  The engine in charge: its native reference, the name under which it owns deliveries, what
-  it knows of endpoints (`Plausible.Webhooks.Deliver.Endpoints`), and the offset from
-  Erlang's monotonic time to its own.
+  The engine in charge: its native reference, the name under which it owns deliveries, its
+  table of endpoints (`Plausible.Webhooks.Deliver.Endpoints`), and the offset from Erlang's
+  monotonic time to the engine's time.
   """
   @type engine :: %{
           ref: reference(),

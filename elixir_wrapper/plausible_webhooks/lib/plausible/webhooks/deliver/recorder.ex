@@ -2,11 +2,10 @@ defmodule Plausible.Webhooks.Deliver.Recorder do
   @moduledoc """
   Puts attempts on record, in batches of one transaction each.
 
-  The engine writes what it reports into a table that belongs to the supervisor. A row
-  leaves it when it is recorded and everyone who wants to know was told. So an attempt
-  survives a crash of this process, and what was sent is not sent again because it was
-  forgotten. While the store is away the table fills up to a bound; then the engine is not
-  driven any more (`room?/1`).
+  The engine writes its attempts into a table that belongs to the supervisor. A row leaves the
+  table when it is recorded and everyone who waits for it was told. So an attempt survives a
+  crash of this process, and no delivery is sent again because its attempt was forgotten.
+  While the store is away the table fills up to a bound; then the engine stops (`room?/1`).
 
   After the commit the Recorder tells those who wait for a test (`await/4`), the observers
   (`Plausible.Webhooks.Observer`) and `Plausible.Webhooks.Deliver.Health`. The last two have
@@ -33,9 +32,8 @@ defmodule Plausible.Webhooks.Deliver.Recorder do
   }
 
   @doc """
-  Takes attempts from the engine. Their times are by Erlang's monotonic time and
-  this offset; the VM's own offset may leap while the store is away, and then they
-  go with it.
+  Takes attempts from the engine. Their times are Erlang's monotonic time plus this offset. If
+  the VM's own offset leaps while the store is away, the recorded times follow it.
   """
   @spec put(Instance.t(), [Attempt.t()], time_offset_ms :: integer()) :: :ok
   def put(instance, attempts, time_offset_ms \\ System.time_offset(:millisecond))
@@ -62,8 +60,8 @@ defmodule Plausible.Webhooks.Deliver.Recorder do
   def flush(instance, timeout_ms), do: BatchWriter.flush(instance, @writer, timeout_ms)
 
   @doc """
-  Runs `submit` and waits for the delivery's next attempt, which is on record
-  when it comes back.
+  Runs `submit`, waits until the delivery's next attempt is on record, and returns that
+  attempt.
   """
   @spec await(Instance.t(), String.t(), timeout(), (() -> :ok | {:error, term()})) ::
           {:ok, Attempt.t()} | {:error, term()}
@@ -109,7 +107,7 @@ defmodule Plausible.Webhooks.Deliver.Recorder do
     write = fn rows -> Store.record(instance, Enum.map(rows, &attempt/1)) end
 
     with {:ok, written, refused} <- Batch.write(rows, write, failed_before?) do
-      # Told before forgotten: after a crash in between they are told twice, not never.
+      # Tell first, delete then: after a crash in between, attempts are told twice, not lost.
       tell(instance, Enum.map(written, &attempt/1))
       forget(instance, written)
       Instance.count(instance, :recorded, length(written))
@@ -153,9 +151,9 @@ defmodule Plausible.Webhooks.Deliver.Recorder do
     :ok
   end
 
-  # The store takes other attempts but not this one. The only part of it that we did not
-  # make is what the receiver wrote. Without that part the delivery at least moves on. If
-  # even this is refused, it is logged. While the store is away the row stays.
+  # The store takes other attempts but not this one. The receiver wrote one part of it: the
+  # answer. Without the answer the attempt may be accepted, and the delivery moves on. If the
+  # store refuses that too, it is logged. While the store is away the row stays.
   defp shorten(instance, row, reason) do
     attempt = attempt(row)
 

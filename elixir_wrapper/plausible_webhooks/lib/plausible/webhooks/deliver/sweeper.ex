@@ -9,13 +9,15 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     * claims parked deliveries that are due and those of dead owners, as long as the engine
       has room.
 
-  Redeliveries and recoveries go this way too, so that only one process moves rows from the
-  store to the engine. A delivery that another node's engine has stays there: that node's
-  Sweeper finds the request in the store, and sends it again. When that process dies in the middle, or the store's answer is lost,
-  a living owner may own rows that its engine does not have. The engine then gets a new
-  owner, and everything in the former one's name is taken back and submitted; the engine
-  ignores what it holds already. The former lease is kept until that is done, so that no
-  other node sends the same rows.
+  Redeliveries and recoveries go through the Sweeper too, so that only one process moves rows
+  from the store to the engine. A delivery in another node's engine stays there: that node's
+  Sweeper finds the request in the store, and sends the delivery again.
+
+  When this process dies in the middle, or the store's answer is lost, a living owner may own
+  rows that its engine does not have. The engine then gets a new owner. Everything in the
+  former owner's name is taken back and submitted, and the engine ignores what it holds
+  already. The former lease is kept until that is done, so that no other node sends the same
+  rows.
 
   Every `:prune_interval_ms` it deletes finished deliveries older than `:retention_ms`, a
   slice at a time, if this node holds the lease for that.
@@ -73,8 +75,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   def child_spec(name),
     do: %{id: __MODULE__, start: {__MODULE__, :start_link, [name]}, shutdown: 5_000}
 
-  # unsure: rows may be owned by the engine's owner that the engine does not have. The
-  # engine is to get a new owner. claim_from: when to claim again, nil for now.
+  # unsure: the engine's owner may own rows that the engine does not have, so the engine needs
+  # a new owner. claim_from: when to claim again; nil: now.
   @impl true
   def init(name) do
     Process.flag(:trap_exit, true)
@@ -110,13 +112,13 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     {:noreply, sweep_now(state)}
   end
 
-  # Many may tell it at once (a new engine, an Outbox without one). Once is enough.
+  # Several processes may ask at once (a new engine, an Outbox without one). Once is enough.
   def handle_info(:sweep, state) do
     flush_messages(:sweep)
     {:noreply, sweep_now(state)}
   end
 
-  # The Outbox does not know what became of what it wrote.
+  # The Outbox does not know whether its rows were committed.
   def handle_info(:unsure, state) do
     flush_messages(:unsure)
     {:noreply, sweep_now(%{state | unsure: true})}
@@ -179,7 +181,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
             bring_back(instance, state)
 
           {:error, _reason} ->
-            # Without a lease our own rows would look like those of a dead owner.
+            # Without a lease this node's rows would look like those of a dead owner.
             state
         end
     end
@@ -211,8 +213,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     end
   end
 
-  # When the store was away for so long that leases have ended, the nodes come back to it
-  # one after the other. The first one must not take over what the others are working on.
+  # If the store was away for so long that leases have ended, the nodes come back to it one
+  # after the other. The first one must not take over the others' work.
   defp hold(state, %{leased_at: before}, lease_ms) do
     if before != nil and state.leased_at - before >= div(lease_ms * 2, 3),
       do: %{state | claim_from: System.monotonic_time(:millisecond) + lease_ms},
@@ -222,9 +224,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   defp holds?(%{claim_from: nil}), do: false
   defp holds?(state), do: System.monotonic_time(:millisecond) < state.claim_from
 
-  # What a dead owner reported is recorded first, so that what was delivered does not come
-  # back. Only this process renews and ends leases of this node, so that none is renewed
-  # after its end.
+  # A dead owner's attempts are recorded first, so that no delivered delivery comes back. Only
+  # this process renews and ends the leases of this node, so none is renewed after its end.
   defp end_leases(instance) do
     case Owners.dead(instance) do
       [] ->
@@ -258,8 +259,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   defp take_back(instance, engine, formers),
     do: formers |> Enum.map(&take_back_from(instance, engine, &1)) |> Enum.any?()
 
-  # The engine holds most of these and needs no room for them. What it has finished, but is
-  # not on record yet, would be sent again: nothing is taken back until that is written.
+  # The engine holds most of these and needs no room for them. Deliveries that it has finished
+  # would be sent again, so nothing is taken back until their attempts are on record.
   defp take_back_from(instance, engine, former) do
     limit = min(room(instance, engine, 100), @claim_max)
 
@@ -316,8 +317,8 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     end)
   end
 
-  # The engine may have ended an attempt while the store made the delivery pending again. When
-  # that attempt is on record it has ended the redelivery, which then begins once more.
+  # An attempt may have ended while the store made the delivery pending again. Recording that
+  # attempt ends the redelivery, so the redelivery begins once more.
   defp redeliver_slice(instance, ids, states) do
     with %{owner: owner} <- Owners.engine(instance),
          {:ok, %{taken: taken, requested: requested, finished: finished}} <-
@@ -330,7 +331,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     end
   end
 
-  # What another node wants sent again of what our engine has.
+  # Deliveries of this engine that another node wants sent again.
   defp send_requested(instance, engine) do
     case Store.requested(instance, engine.owner, @redeliver_max) do
       {:ok, [_ | _] = ids} -> lost?(redeliver_now(instance, ids, @undelivered))
@@ -348,7 +349,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     end
   end
 
-  # Kept until the next time, so that the same node goes on.
+  # The lease is kept until the next time, so that the same node goes on.
   defp take_lease(%Instance{options: options} = instance, state) do
     lease_ms = min(2 * options.prune_interval_ms, @lease_ms_max)
 

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Runtime.Certificates do
   @moduledoc false
-  # Whether this machine has certificates of authorities. Without them every delivery over TLS
+  # Whether this machine has certificate authorities. Without them every delivery over TLS
   # fails, and the receivers would seem to be at fault.
 
   require Logger
@@ -13,13 +13,13 @@ defmodule Plausible.Webhooks.Runtime.Certificates do
   @spec bundles() :: [Path.t()]
   def bundles, do: @bundles
 
-  @doc "Whether one of the files is there; a file that was given was checked already."
+  @doc "Whether one of the files exists. The option `:ca_file` was checked already."
   @spec found?(Path.t() | nil, [Path.t()]) :: boolean()
   def found?(ca_file, bundles \\ @bundles)
   def found?(nil, bundles), do: Enum.any?(bundles, &File.regular?/1)
   def found?(_ca_file, _bundles), do: true
 
-  @doc "Says loudly what is missing, and where it was looked for."
+  @doc "Logs an error that names the missing package and the paths that were tried."
   @spec check(Path.t() | nil, [Path.t()]) :: :ok
   def check(ca_file, bundles \\ @bundles) do
     unless found?(ca_file, bundles) do

@@ -1,8 +1,8 @@
 defmodule Plausible.Webhooks.Runtime.Isolated do
   @moduledoc false
-  # Runs what others wrote (the host, the store) without trusting it: in tasks of the
-  # instance's Task.Supervisor, a few at a time, each for a limited time. A function may
-  # raise, exit, hang or be killed; the caller gets a value. Tasks die with their caller.
+  # Runs code of others (the host, the store) without trusting it: in tasks of the instance's
+  # Task.Supervisor, a few at a time, each for a limited time. A function may raise, exit,
+  # hang or be killed; the caller gets a value. Tasks die with their caller.
 
   alias Plausible.Webhooks.Runtime.Instance
 
@@ -11,7 +11,7 @@ defmodule Plausible.Webhooks.Runtime.Isolated do
   def child_spec(name), do: Task.Supervisor.child_spec(name: Instance.process(name, :tasks))
 
   @doc """
-  Calls the function here; whatever it does comes back as a value.
+  Calls the function in this process, and turns a raise, throw or exit into a value.
 
       iex> Plausible.Webhooks.Runtime.Isolated.guard(fn -> raise "no" end)
       {:error, {:raised, "no"}}
@@ -69,8 +69,8 @@ defmodule Plausible.Webhooks.Runtime.Isolated do
 
   @doc """
   Runs the function on every item, `:concurrency` at a time, each for at most `:timeout_ms`.
-  What has not begun by `:deadline_ms` (monotonic, never by default) is not begun. Returns
-  the items with their results. `:callers` as for `start/3`.
+  Begins no item after `:deadline_ms` (monotonic time; default: no deadline). Returns the
+  items with their results. `:callers` as for `start/3`.
   """
   @spec map(Instance.t() | Instance.name(), [item], (item -> term()), keyword()) ::
           [{item, term()}]

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Runtime.NativeLibrary do
   @moduledoc false
-  # What became of the NIF of a module.
+  # Loads a module's NIF, and remembers why it could not be loaded.
   #
   # A release loads every module at boot, and there an `@on_load` that fails ends
   # the VM. A host must not die of a library that it lacks and perhaps never uses.

@@ -1,11 +1,11 @@
 defmodule Plausible.Webhooks.Runtime.Observers do
   @moduledoc false
-  # Tells the observers and the log, in a process of its own, so that an observer may hang or
-  # raise. Without an observer notices are not sent, and at most @waiting_max of them wait.
+  # Calls the observers and writes to the log, in a process of its own, so that an observer may
+  # hang or raise. At most @waiting_max notices wait. Without an observer none are sent.
   #
-  # Drops are logged here and not where they happen: there it would be a log call in the
-  # middle of a request, for each request. They are warnings and not errors: that a database is
-  # away is for the host's alarms to tell, and hosts count errors.
+  # Drops are logged here. Rejected: logging where they happen, which would be a log call in
+  # the middle of each request. They are warnings and not errors: hosts count errors, and
+  # their own alarms report a database that is away.
 
   use GenServer
 
@@ -91,11 +91,11 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     })
   end
 
-  # Rare, and logged: told without a bound, and without an observer too.
+  # These events are rare and logged: sent without a bound, and even without an observer.
   defp event(instance, event, measurements, metadata),
     do: tell(instance, {:event, event, measurements, metadata})
 
-  # Bounded, and not sent where nobody observes.
+  # These notices are bounded, and not sent without an observer.
 
   defp notice(%Instance{options: %{observers: []}}, _weight, _notice), do: :ok
 

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Runtime.Registration do
   @moduledoc false
-  # The first to start and the last to stop. When it stops, the instance is no longer known
-  # under its name. Until then requests find it, whatever else is being restarted.
+  # Makes the instance known under its name. This process is the first to start and the last
+  # to stop, so requests find the instance whatever else is being restarted.
 
   use GenServer
 

@@ -50,7 +50,9 @@ defmodule Plausible.Webhooks.InstallerUpgradeTest do
   end
 
   test "names the packages that an image lacks", %{tmp_dir: root} do
-    build = "RUN apk add --no-cache c-ares-dev cmake curl-dev g++ libidn2-dev openssl-dev simdjson-dev"
+    build =
+      "RUN apk add --no-cache c-ares-dev cmake curl-dev g++ libidn2-dev openssl-dev simdjson-dev"
+
     run = "RUN apk add --no-cache c-ares libcurl \\\n  simdjson"
     File.write!(Path.join(root, "Dockerfile"), "#{build}\n#{run}\n")
     assert %{result: {:unknown, why}, lines: lines} = change(root, &(&1 == "Dockerfile"))

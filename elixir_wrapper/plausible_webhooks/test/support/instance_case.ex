@@ -15,7 +15,7 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
   import Plausible.Webhooks.Test.AsUser, except: [attempts: 2, delivery: 2]
   import Plausible.Webhooks.Test.Eventually
 
-  alias Plausible.Webhooks.{Delivery, Id}
+  alias Plausible.Webhooks.{Delivery, Id, Native}
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Runtime.Instance
   alias Plausible.Webhooks.Test.{AsUser, HttpReceiver, SwitchStore, TestHost}
@@ -108,15 +108,11 @@ defmodule Plausible.Webhooks.Test.InstanceCase do
 
   @doc "A webhook of site 1 that wants goals, at a path of the receiver."
   def webhook!(context, path, attributes \\ %{}) do
-    attributes =
-      Map.merge(
-        %{url: HttpReceiver.url(context.receiver, path), events: ["goal.completed"]},
-        attributes
-      )
-
-    {:ok, webhook} = create_webhook(context, attributes)
-    {:ok, secrets} = reveal_secret(context, webhook.id)
-    HttpReceiver.secrets(context.receiver, path, Enum.map(secrets, & &1.key))
+    {:ok, secret} = Native.generate_secret()
+    url = HttpReceiver.url(context.receiver, path)
+    defaults = %{url: url, events: ["goal.completed"], secret: secret}
+    {:ok, webhook} = create_webhook(context, Map.merge(defaults, attributes))
+    HttpReceiver.secrets(context.receiver, path, [secret])
     webhook
   end
 

@@ -80,6 +80,7 @@ defmodule Plausible.Webhooks.Installer.Step do
   # --- for `places`
 
   @doc "Gives up. `lines` are to be added by hand instead of all of the step's."
+  @spec unknown!(String.t()) :: no_return()
   @spec unknown!(String.t(), [String.t()] | nil) :: no_return()
   def unknown!(why, lines \\ nil), do: throw({:unknown, why, lines})
 

@@ -101,15 +101,15 @@ defmodule Plausible.Webhooks.Store.Ecto do
   defstruct @enforce_keys
 
   @typedoc "`prefix` is quoted. `clock` returns the time by the node's clock."
-  @opaque handle :: %__MODULE__{
-            repo: module(),
-            prefix: String.t(),
-            vault: Vault.t(),
-            webhooks_per_site_max: pos_integer(),
-            wait_ms_max: non_neg_integer(),
-            timeout_ms: pos_integer(),
-            clock: (() -> integer())
-          }
+  @type handle :: %__MODULE__{
+          repo: module(),
+          prefix: String.t(),
+          vault: Vault.t(),
+          webhooks_per_site_max: pos_integer(),
+          wait_ms_max: non_neg_integer(),
+          timeout_ms: pos_integer(),
+          clock: (() -> integer())
+        }
 
   @impl true
   def child_spec(_options), do: nil

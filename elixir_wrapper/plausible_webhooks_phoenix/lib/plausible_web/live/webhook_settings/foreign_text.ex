@@ -45,7 +45,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.ForeignText do
   defp valid(text, done) do
     case :unicode.characters_to_binary(text) do
       binary when is_binary(binary) ->
-        IO.iodata_to_binary([done | binary])
+        IO.iodata_to_binary([done, binary])
 
       {_why, good, <<byte, rest::binary>>} ->
         valid(rest, [done, good, "[0x", hex(byte, 2), "]"])

@@ -137,8 +137,7 @@ defmodule Plausible.Webhooks do
   host does not answer, the site is read again later. Other nodes learn of the change too
   (`Plausible.Webhooks.Cluster`). The function never raises.
 
-  Call it after the commit: nobody else sees a change inside a transaction. If it is called
-  earlier, the readings 2 and 15 seconds later find the change.
+  Call it after the commit. If it is called earlier, readings 2 and 15 s later find the change.
 
       Plausible.Webhooks.goals_changed(goal.site_id)
   """

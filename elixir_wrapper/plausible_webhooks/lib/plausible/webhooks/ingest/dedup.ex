@@ -14,10 +14,10 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
   A table holds about `entries_max` keys (250 000 by default, 60 to 150 bytes each). When it
   is full before its time, the tables are exchanged early, which forgets the older half. Keys
   that arrive while it is over-full by a quarter are not remembered and count as new. So
-  beyond the limit a scroll goal may be told twice, but is never left out.
+  beyond the limit a scroll goal may be sent twice, but is never left out.
 
   The memory is per node: when a load balancer spreads one visit over several nodes, each of
-  them may tell it once.
+  them may send the goal once.
   """
 
   @window_ms 30 * 60 * 1_000
@@ -36,7 +36,7 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
   @current 1
   @entries 2
 
-  @doc "How long a key stays known at least, when nothing else is said."
+  @doc "How long a key stays known at least, by default."
   @spec window_ms() :: pos_integer()
   def window_ms, do: @window_ms
 
@@ -85,7 +85,7 @@ defmodule Plausible.Webhooks.Ingest.Dedup do
   defp room?(%{state: state, entries_max: entries_max}),
     do: :atomics.get(state, @entries) < entries_max + div(entries_max, 4)
 
-  @doc "Makes the key new again: what was to be done the first time has not been done."
+  @doc "Makes the key new again, because its completion was not sent."
   @spec forget(t(), tuple()) :: :ok
   def forget(%__MODULE__{tables: tables, state: state}, key) do
     key = shorten(key)

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Ingest.Directory do
   @moduledoc """
-  Which site has which webhooks, ready for the path of an ingestion request.
+  Which site has which webhooks, prepared for reads during an ingestion request.
 
   `lookup/2` is one ETS read. It returns `nil` for a site whose webhooks want no goal
   completions, otherwise the site's `Plausible.Webhooks.Ingest.Subscriptions`.
@@ -11,20 +11,20 @@ defmodule Plausible.Webhooks.Ingest.Directory do
 
   ## How it is kept up to date
 
-    * `refresh/2` reads one site from store and host, and returns when that is in force.
-      Whatever changes a webhook or a goal calls it, on every node
+    * `refresh/2` reads one site from store and host, and returns when the new state applies.
+      Every change of a webhook or a goal calls it, on every node
       (`Plausible.Webhooks.Cluster`).
-    * `changed/2` does the same, and reads the site again after each of `reread_ms`: whoever
-      calls it within a transaction tells of what nobody else sees before the commit.
-    * In case a change was not told, every `refresh_ms` all webhooks are compared by one read
-      of the store, and the goals of at most `sites_per_refresh` sites are read from the
-      host, the longest unread first.
-    * A site that could not be read keeps what it had, and is tried again after 1 s, 2 s, and
-      so on up to 60 s. Webhooks that are gone or paused leave at once all the same.
+    * `changed/2` does the same, and reads the site again after each of `reread_ms`: a caller
+      inside a transaction announces a change that nobody else sees before the commit.
+    * In case a change was not announced, every `refresh_ms` one read of the store compares
+      all webhooks, and the host is asked for the goals of at most `sites_per_refresh` sites,
+      those first that were read the longest ago.
+    * A site that could not be read keeps its last known state, and is tried again after 1 s,
+      2 s, and so on up to 60 s. Deleted and paused webhooks still leave at once.
 
-  Store and host are read by tasks, `concurrency` at a time and each for at most
-  `load_timeout_ms`. One that hangs or raises disturbs nobody else. The start waits for the
-  first reading of everything, but at most for `start_wait_ms`.
+  Tasks read store and host, `concurrency` at a time and each for at most
+  `load_timeout_ms`. A task that hangs or raises does not disturb the others. The start waits
+  at most `start_wait_ms` for the first reading of everything.
 
   Options of `start_link/1`: `:instance` (its name), the limits above (60 000,
   [2 000, 15 000] for `reread_ms`, 200, 4, 5 000, 5 000), `:dedup_entries_max`, and
@@ -53,7 +53,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     compare: nil
   ]
   @retry_ms_max 60_000
-  # A request that read the old entry just before it was replaced has ended by then.
+  # A request that read the old entry just before its replacement has ended by then.
   @sweep_after_ms 5_000
   @second_ms 1_000
   @log_pause_ms 10_000
@@ -79,8 +79,8 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   defdelegate traffic(instance, site_id), to: Table
 
   @doc """
-  Reads the site anew and returns when it is in force. On `{:error, reason}` the
-  reading goes on being tried in the background.
+  Reads the site again, and returns when its new state applies. After `{:error, reason}` the
+  directory keeps trying in the background.
   """
   @spec refresh(instance(), integer()) :: :ok | {:error, term()}
   def refresh(instance, site_id), do: call(instance, {:refresh, site_id})
@@ -89,11 +89,11 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   @spec changed(instance(), integer()) :: :ok | {:error, term()}
   def changed(instance, site_id), do: call(instance, {:changed, site_id})
 
-  @doc "Does what is done every `refresh_ms`, and waits for it."
+  @doc "Does the periodic refresh now, and waits for it."
   @spec refresh_all(instance()) :: :ok | {:error, term()}
   def refresh_all(instance), do: call(instance, :refresh_all)
 
-  @doc "Reads every site anew, and waits for it."
+  @doc "Reads every site again, and waits for it."
   @spec refresh_everything(instance()) :: :ok | {:error, term()}
   def refresh_everything(instance), do: call(instance, :refresh_everything)
 
@@ -365,8 +365,8 @@ defmodule Plausible.Webhooks.Ingest.Directory do
     succeeded(%{state | sites: Map.put(state.sites, site_id, site)}, site_id)
   end
 
-  # The host is away but the store answered: a webhook that is gone or paused must not get
-  # another event.
+  # The host is away but the store answered: a deleted or paused webhook must not get another
+  # event.
   defp in_force(state, %{what: site_id} = job, {:error, {:host, reason, webhooks}}) do
     with %{index: %{}} = site <- state.sites[site_id] do
       Table.put(state.table, site_id, site, webhooks)
@@ -381,7 +381,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   defp failed(state, %{what: site_id} = job, reason) do
     Table.delete_rows(state.table, site_id, job.generation)
     {failures, timer} = Map.get(state.failures, site_id, {0, nil})
-    # One try is on its way, however many readings have failed.
+    # Only one try is scheduled, however many readings have failed.
     if timer, do: Process.cancel_timer(timer)
     timer = Process.send_after(self(), {:retry, site_id}, retry_ms(failures + 1))
 

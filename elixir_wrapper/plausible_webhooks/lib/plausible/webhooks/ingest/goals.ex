@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Ingest.Goals do
   @moduledoc """
-  Which goals an event completes, and which webhooks want to know.
+  Which goals an event completes, and which webhooks subscribe to them.
 
   The rules are those of Plausible's statistics, so that a webhook fires for what
   the dashboard counts:
@@ -10,8 +10,8 @@ defmodule Plausible.Webhooks.Ingest.Goals do
       holds `*` (any characters, slashes too);
     * a scroll goal: an `engagement` event of such a path with
       `threshold <= scroll_depth <= 100` (255 stands for "not measured");
-    * custom properties: every pair of the goal must be on the event. An absent
-      property equals the empty string, as it does there.
+    * custom properties: the event must have every property of the goal, with the same
+      value. A missing property equals the empty string, as in Plausible.
 
   A visit reports its scroll depth again and again, so a scroll goal completes once per goal,
   session and path (`Plausible.Webhooks.Ingest.Dedup`). Event and page goals complete with
@@ -21,9 +21,10 @@ defmodule Plausible.Webhooks.Ingest.Goals do
 
   `compile/3` runs once per change of a site's goals or webhooks. It makes rows for an ETS
   table, whose keys are event names and literal paths. A path with `*` is filed under the
-  rarest three bytes that every match must hold. Each three bytes of an event's path are
-  looked up in a bitmap of those, and only goals filed under bytes that the path holds are
-  matched. A pattern without three literal bytes in a row (`*a*`) is tried on every event.
+  rarest three bytes that every match must hold. A bitmap knows these triples. Every three
+  bytes of an event's path are looked up in the bitmap, and only goals filed under a triple
+  that the path holds are matched. A pattern without three literal bytes in a row (`*a*`) is
+  tried on every event.
 
       iex> alias Plausible.Webhooks.Ingest.{Goals, Subscriptions}
       iex> table = :ets.new(:goals, [:set])
@@ -47,7 +48,7 @@ defmodule Plausible.Webhooks.Ingest.Goals do
   @type scope :: {integer(), pos_integer()}
   @typedoc "A webhook that wants goal completions, and of which goals."
   @type wish :: {Webhook.id(), :all | [integer()]}
-  @typedoc "What a body tells of a goal."
+  @typedoc "The goal, as a body has it."
   @type goal :: %{
           id: integer(),
           name: String.t(),
@@ -55,8 +56,8 @@ defmodule Plausible.Webhooks.Ingest.Goals do
           currency: String.t() | nil
         }
   @typedoc """
-  A goal that an event completes, and the webhooks that want to know. `once` is the key of a
-  scroll goal in the memory: if the completion cannot be told, it is to be forgotten
+  A goal that an event completes, and the webhooks that subscribe to it. `once` is the key of
+  a scroll goal in the memory. If the completion is not sent, the caller has to forget the key
   (`Plausible.Webhooks.Ingest.Dedup.forget/2`).
   """
   @type completion :: %{
@@ -151,7 +152,7 @@ defmodule Plausible.Webhooks.Ingest.Goals do
     {index, rows(exact, key) ++ rows(filed, key, &by_branch/1)}
   end
 
-  # Goals that differ in their properties only share a path: it is matched once.
+  # Goals that differ only in their properties share a path, which is matched once.
   defp by_branch(entries),
     do: entries |> Enum.group_by(&elem(&1, 0), &elem(&1, 1)) |> Map.to_list()
 
@@ -203,10 +204,10 @@ defmodule Plausible.Webhooks.Ingest.Goals do
   # --- matching
 
   @doc """
-  The goals that this event completes, each with the webhooks that want to know.
+  The goals that this event completes, each with the webhooks that subscribe to it.
 
-  `event` is what Plausible's ingestion hands on: any map with a
-  `:clickhouse_event`, read by its atom keys. Something else completes nothing.
+  `event` is an event of Plausible's ingestion: a map with a `:clickhouse_event`, which has
+  atom keys. Anything else completes nothing.
   `dedup` is a `Plausible.Webhooks.Ingest.Dedup` handle, or `nil` to let every engagement
   event complete its scroll goals.
   """
@@ -316,9 +317,9 @@ defmodule Plausible.Webhooks.Ingest.Goals do
   defp once(_site_id, _goal_id, _event), do: nil
 
   @doc """
-  The event's custom properties: the parallel lists `:"meta.key"` and
-  `:"meta.value"` as a map. Of a name that is there twice the first counts, as in
-  Plausible's statistics. What is not text is left out.
+  The event's custom properties: the parallel lists `:"meta.key"` and `:"meta.value"` as a
+  map. If a name occurs twice, the first one counts, as in Plausible's statistics. Names and
+  values that are not text are left out.
   """
   @spec props(map()) :: %{String.t() => String.t()}
   def props(%{"meta.key": keys, "meta.value": values}), do: zip(keys, values, %{})

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Ingest.Hooks do
   @moduledoc false
-  # What the host calls in its requests and jobs. An event that breaks something costs only
-  # itself: it is counted, and the request goes on.
+  # The functions that the host calls in its requests and jobs. If an event causes an error,
+  # only that event is lost: it is counted, and the request goes on.
 
   alias Plausible.Webhooks.{Delivery, Id, Store}
   alias Plausible.Webhooks.Accept.Outbox
@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
     end
   end
 
-  # Counted, since nobody would see otherwise why nothing happens.
+  # Counted, so that an operator can see why nothing happens.
   defp event(instance, _of_another_shape), do: Observers.dropped(instance, :malformed_event, 1)
 
   # A request must not pay for what is dropped: no body is made before there is room.
@@ -67,8 +67,8 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
 
   defp within(beyond, _left, all), do: {Enum.reverse(all), beyond}
 
-  # The Outbox gets the deliveries of several goals at a time, because to push each one costs
-  # more than to make a small body. Between large bodies it is asked whether it is full.
+  # Pushes the deliveries of several goals at a time, because a push costs more than making a
+  # small body. Between large bodies the Outbox is asked whether it is full.
   defp slice(%{json: json}), do: min(div(@slice_bytes, byte_size(json)) + 1, @slice_goals_max)
 
   defp in_slices(all, instance, event, size) do
@@ -94,7 +94,7 @@ defmodule Plausible.Webhooks.Ingest.Hooks do
     Enum.each(completions, &untold(instance, &1))
   end
 
-  # The next event of the visit tells it.
+  # The next event of the visit completes the goal.
   defp untold(instance, %{once: once}), do: Dedup.forget(Directory.dedup(instance.name), once)
   defp untold(_instance, _any_event_completes_it), do: :ok
 

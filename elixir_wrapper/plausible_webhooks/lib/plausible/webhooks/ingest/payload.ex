@@ -4,21 +4,21 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   Schema per type under `docs/schemas/`. The body of a test also has `"test": true`.
 
   A function per event type makes the `Plausible.Webhooks.Event`; `encode/1` makes its body. A
-  completed goal has one body for every webhook that wants it. A traffic alert has one per
-  webhook, because it holds the threshold. What an event tells besides its goal is the same
-  for all goals that it completes: `completion/3` makes that part once, as JSON, and each body
-  takes it in. A visitor's event with as many properties as there may be must not cost its
-  request that much for each of a thousand goals.
+  completed goal has one body for all webhooks that subscribe to it. A traffic alert has one
+  per webhook, because it holds the threshold. Everything in the body of a completion except
+  the goal is the same for all goals that one event completes. `completion/3` makes that part
+  once, as JSON, and every body includes it: an event with many properties may complete a
+  thousand goals.
 
   Every body keeps these rules:
 
-    * Every member that a schema names is there; what is not known is `null`. `props` and
-      `utm` are the exception: they hold what there was, and are `{}` when there was nothing.
+    * A body has every member that its schema names; an unknown value is `null`. `props` and
+      `utm` are the exception: they hold only what the event had, `{}` if it had nothing.
     * Times are RFC 3339 in UTC. Money is a decimal string and a currency.
     * There is never an IP address, a user agent, a user or session id.
     * Bytes that are not UTF-8 become U+FFFD: a broken property must not cost the delivery.
-    * A body over 256 KiB has its property values cut to 500 bytes, ending in "…". Only text
-      that JSON must escape byte by byte gets there.
+    * In a body over 256 KiB, property values are cut to 500 bytes, ending in "…". Only text
+      that JSON escapes byte by byte makes such a body.
   """
 
   alias Plausible.Webhooks.{Event, Native}
@@ -56,7 +56,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
           samples: [non_neg_integer()],
           change_percent: float() | nil
         }
-  @typedoc "What a body tells of the site."
+  @typedoc "The site, as a body has it."
   @type site :: %{
           required(:id) => integer(),
           required(:domain) => String.t(),
@@ -64,8 +64,8 @@ defmodule Plausible.Webhooks.Ingest.Payload do
         }
 
   @typedoc """
-  The `completion` member as JSON, and when it was found, as number and as text. `cut` is the
-  member with its property values cut, where `json` may be too large; otherwise `nil`.
+  The `completion` member as JSON, and the time of the completion as a number and as text.
+  `cut` is the member with its property values cut if `json` may be too large; otherwise `nil`.
   """
   @type completion :: %{
           json: binary(),
@@ -77,7 +77,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   @everything %{props: :all, revenue: true}
 
   @doc """
-  The site as the bodies of this event tell it, with the domain that the ingestion knows. The
+  The site as the bodies of this event have it, with the domain that the ingestion found. The
   domain in the event itself may be an old one.
   """
   @spec site(Subscriptions.t(), map()) :: site()
@@ -94,8 +94,8 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   # --- events
 
   @doc """
-  What an ingested event tells, whatever goal it completes. Made once for all of
-  them; `now_ms` is when they were found. `{:error, reason}` is the encoder's.
+  The part of an ingested event that is the same for all goals that it completes. `now_ms` is
+  the time of the completion. `{:error, reason}` is the encoder's.
   """
   @spec completion(map(), integer(), Subscriptions.tells()) ::
           {:ok, completion()} | {:error, term()}
@@ -208,10 +208,10 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   # --- test deliveries
 
   @doc """
-  The event of the test button: `webhook.test`, or a sample of any other type with
-  the site's own domain and, for a goal, one of its own goals (`nil`: an invented
-  one), and no more than what may be told of it. What is invented is the same in
-  every sample. The body says that it is a test.
+  The event of the test button: `webhook.test`, or a sample of any other type. A sample has
+  the site's own domain and, for a goal, one of the site's goals (`nil`: an invented one), and
+  holds nothing that the site's webhooks may not send. Invented values are the same in every
+  sample. The body says that it is a test.
   """
   @spec sample(
           Event.type(),
@@ -328,8 +328,8 @@ defmodule Plausible.Webhooks.Ingest.Payload do
   @spec encode(Event.t()) :: {:ok, binary()} | {:error, term()}
   def encode(%Event{data: %{completion: %{json: json, cut: cut}} = data} = event) do
     with {:ok, about} <- json(%{site: data.site, goal: data.goal}) do
-      # Without its last brace: the completion comes in before that. It is our own
-      # JSON, and is neither parsed nor escaped again.
+      # Without the last brace, because the completion follows. The completion is JSON
+      # already, and is neither parsed nor escaped again.
       about = binary_part(about, 0, byte_size(about) - 1)
 
       with {:error, :body_too_large} when cut != nil <- completed(event, about, json),
@@ -367,7 +367,7 @@ defmodule Plausible.Webhooks.Ingest.Payload do
 
   # --- values
 
-  # What Plausible stores where there is nothing to store.
+  # Values that Plausible stores for "nothing".
   @nothing ["", "(none)", "(not set)", "Direct / None"]
 
   defp text(event, key) do

@@ -1,24 +1,24 @@
 defmodule Plausible.Webhooks.Ingest.Subscriptions do
   @moduledoc """
-  What one site's webhooks want to know, compiled for the path of an ingestion request.
+  What one site's webhooks subscribe to, compiled for reads during an ingestion request.
   `Plausible.Webhooks.Ingest.Directory.lookup/2` returns it by one ETS read.
 
-  It is small whatever the site has. The goals are rows of `table`, found by key
-  (`Plausible.Webhooks.Ingest.Goals`), because an ETS read copies what it returns, and to copy
-  1 000 goals would cost more than to match them.
+  The struct is small, however many goals the site has. The goals are rows of `table`, found
+  by key (`Plausible.Webhooks.Ingest.Goals`): an ETS read copies what it returns, and copying
+  1 000 goals would cost more than matching them.
   """
 
-  @typedoc "`:disabled`: we disabled it, its events are kept as cancelled."
+  @typedoc "`:disabled`: we disabled the webhook, and its events are kept as cancelled."
   @type status :: :active | :disabled
   @typedoc "A webhook that wants goal completions."
   @type subscriber :: {Plausible.Webhooks.Webhook.id(), status()}
-  @typedoc "`:listed`: those in the row that `tells/1` reads."
+  @typedoc "`:listed`: the properties in the row that `tells/1` reads."
   @type props :: :all | :listed
   @typedoc "Which rows there are for one kind of path goal."
   @type paths :: %{exact: boolean(), any: boolean(), bits: binary() | nil, mask: integer()}
   @typedoc "Which rows there are."
   @type index :: %{event: boolean(), page: paths() | nil, scroll: paths() | nil}
-  @typedoc "What may be told: all properties or those that are keys; revenue or none."
+  @typedoc "What may be sent: all properties or those that are keys; revenue or none."
   @type tells :: %{
           required(:props) => :all | %{String.t() => true},
           required(:revenue) => boolean(),
@@ -48,13 +48,13 @@ defmodule Plausible.Webhooks.Ingest.Subscriptions do
     revenue: true
   ]
 
-  @doc "The key of the row that holds the properties that may be told."
+  @doc "The key of the row that lists the properties that may be sent."
   @spec props_key(integer(), pos_integer()) :: {integer(), pos_integer(), :tells, :props}
   def props_key(site_id, generation), do: {site_id, generation, :tells, :props}
 
   @doc """
-  What a body of the site may tell. Reads a row where the properties are listed;
-  without it, which is when a newer one has just come in force, none may be told.
+  What a body of the site may hold. If the properties are listed, reads their row. That row is
+  missing when a newer one has just replaced it; then no property may be sent.
   """
   @spec tells(t()) :: tells()
   def tells(%__MODULE__{props: :all, revenue: revenue}), do: %{props: :all, revenue: revenue}

@@ -17,16 +17,16 @@ defmodule Plausible.Webhooks.Ingest.Traffic do
   again and again.
 
   A breach gives one notice, when it begins. Its end gives a `traffic.resolved` to webhooks
-  that subscribed to that. A webhook gets no notice sooner than its minimum interval (12 hours
-  by default) after its last one of the same kind: a breach that is over by then gives none, and
-  one that still holds gives one then.
+  that subscribed to that. Between two notices of the same kind to one webhook there is at
+  least its minimum interval (12 hours by default). A breach that begins sooner gives its notice
+  at the end of the interval, and none if the breach is over by then.
 
   A breach that was not seen for 15 minutes (nothing was evaluated, or the site's alerts were
-  not allowed) may have ended, and what is seen then is a new breach. The same holds when a
-  webhook was switched off and on, subscribed again, or got another threshold.
+  not allowed) may have ended, so the next breach that is seen counts as a new one. The same
+  holds when a webhook was switched off and on, subscribed again, or got another threshold.
 
-  A site without statistics of the last 12 hours cannot drop. A site whose alerts the host does
-  not allow is not evaluated.
+  A site without statistics for the last 12 hours cannot have a drop. A site whose alerts the
+  host does not allow is not evaluated.
 
   A webhook whose threshold is `:notifier` follows the host's own notifier. It gets a notice
   whenever `change/4` is called, and neither a notice nor a `traffic.resolved` from here.
@@ -34,19 +34,19 @@ defmodule Plausible.Webhooks.Ingest.Traffic do
   ## After a crash
 
   First the breach is recorded with the alert's id. Then the delivery is accepted under an id
-  made from the alert's. Then the notice is recorded. The next evaluation tells a breach
-  without a recorded notice again; that changes nothing if the delivery was accepted, because
-  it has the same id. The notice tells the figures of the breach's beginning, also if it is
-  over by then. After a day it is not told any more. A `traffic.resolved` may be delivered
-  twice, both times with the alert's id.
+  made from the alert's id. Then the notice is recorded. The next evaluation repeats the notice
+  of a breach that has no recorded notice. If its delivery was accepted before, that changes
+  nothing, because the id is the same. The notice has the figures of the breach's beginning,
+  even if the breach is over by then. A breach older than a day gives no notice any more. A
+  `traffic.resolved` may be delivered twice, both times with the alert's id.
 
   ## The baseline
 
   The baseline is the mean of the visitors in the same window 7, 14, 21 and 28 days earlier, as
   far as the site has statistics. Days are those of the site's time zone, or of UTC without a
   time zone database (`Calendar.put_time_zone_database/1`). The host is asked for the baseline,
-  and for top sources and pages, only when a threshold is crossed. What it cannot say within 4
-  seconds is missing, and the notice goes out all the same.
+  and for top sources and pages, only when a threshold is crossed. If the host takes longer
+  than 4 seconds, the notice is sent without them.
   """
 
   alias Plausible.Webhooks.Ingest.Traffic.{Evaluator, Follower, Round, Rules}
@@ -54,7 +54,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic do
   @doc """
   Evaluates every site that has webhooks for traffic, in the instance's
   `Plausible.Webhooks.Ingest.Traffic.Evaluator`, and returns when the notices are accepted.
-  `now_ms` is taken for the present time. `{:error, :taken}`: another node is evaluating.
+  `now_ms` counts as the present time. `{:error, :taken}`: another node is evaluating.
   """
   @spec evaluate(atom(), integer()) ::
           {:ok, Round.summary()} | {:error, :not_running | :taken | term()}
@@ -63,8 +63,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic do
   # --- the host's own notifier
 
   @doc """
-  The host's notifier has found a spike or a drop of its own: tells the site's
-  webhooks that follow it. `site` is the site's id, or a map with `:id`.
+  Sends a spike or a drop that the host's own notifier has found to the site's webhooks that
+  follow it. `site` is the site's id, or a map with `:id`.
 
   `info` holds `:current_visitors` and `:threshold`, and if known `:sources` and `:pages`
   (as `c:Plausible.Webhooks.Host.breakdown/4` returns them, or rows with `:dimensions` and

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Manage.Access do
   @moduledoc false
-  # Who may do what. The host is asked on every call. What belongs to another site is not
+  # Who may do what. Every call asks the host. A webhook or delivery of another site is not
   # found, whoever asks.
 
   alias Plausible.Webhooks.{Delivery, Host, Store, Webhook}
@@ -10,7 +10,7 @@ defmodule Plausible.Webhooks.Manage.Access do
   def check(instance, actor, action, site_id) do
     site_id?(site_id) || raise ArgumentError, "a site's id must be a 64-bit integer"
 
-    # Anything but true is no.
+    # Anything but true counts as no.
     if Instance.host(instance, :can?, [actor, action, site_id]) == true,
       do: :ok,
       else: {:error, :forbidden}

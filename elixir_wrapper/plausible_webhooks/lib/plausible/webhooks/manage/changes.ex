@@ -1,9 +1,9 @@
 defmodule Plausible.Webhooks.Manage.Changes do
   @moduledoc false
-  # The one way in which a webhook changes: first in the store, then for everyone who keeps a
-  # part of it (what waits, the engine, the other nodes, the directory, the observers). When a
-  # function here returns, this node matches no event and sends no request the old way, and
-  # the other nodes have been told.
+  # Every change of a webhook goes through this module: first the store, then everything that
+  # keeps a part of the webhook (waiting deliveries, the engine, the other nodes, the
+  # directory, the observers). When a function here returns, this node uses the new webhook
+  # for every event and request, and the other nodes have been told.
 
   alias Plausible.Webhooks.{Cluster, Store, Webhook}
   alias Plausible.Webhooks.Deliver.{Endpoints, Health}
@@ -56,9 +56,9 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   defp after_update(instance, before, stored, kind) do
-    # Only what is in no engine. What is in one is cancelled there, here or on another node,
-    # when that learns of the change: whoever has a delivery may be sending it. What is missed
-    # here, because the store is away again, ends when an engine comes to it.
+    # Only deliveries that are in no engine. An engine, here or on another node, cancels its
+    # own when it learns of the change, because it may be sending them. If the store is away
+    # now, the engine that takes such a delivery later ends it.
     if Webhook.active?(before) and not Webhook.active?(stored),
       do: Store.cancel_waiting(instance, stored.id, @waiting_reason)
 
@@ -68,8 +68,8 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   # While a kind of traffic was not watched for this webhook, a breach may have ended and
-  # another one begun: the next one to be seen counts as new. When the store cannot be asked
-  # that happens after a while (`Plausible.Webhooks.Ingest.Traffic`).
+  # another one begun. So the next breach that is seen counts as new. If the store is away,
+  # that happens after a while anyway (`Plausible.Webhooks.Ingest.Traffic`).
   defp rearm(instance, before, stored) do
     newly = &(Rules.watched?(stored, &1) and not Rules.watched?(before, &1))
 
@@ -93,8 +93,8 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   @doc """
-  Disables a webhook whose receiver is gone. The host tells the webhook's owner. What waits
-  is cancelled and can be recovered, and further events are recorded as cancelled.
+  Disables a webhook whose receiver is gone. The host tells the webhook's owner. Waiting
+  deliveries are cancelled and can be recovered, and further events are recorded as cancelled.
   """
   @spec disable(Instance.t(), Webhook.id(), :gone | :failing, integer() | nil) ::
           :ok | {:error, term()}

@@ -43,7 +43,8 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
     with :ok <- Access.check(instance, actor, :manage, site_id),
          {:ok, since_ms} <- to_ms(since),
          {:ok, webhook} <- active(instance, site_id, webhook_id),
-         # All ids first: what fails again at once must not be found again.
+         # Collects all ids first, so that a delivery that fails again at once is not found
+         # a second time.
          {:ok, ids, more?} <- recoverable(instance, webhook_id, since_ms),
          {:ok, count} <- in_slices(instance, ids) do
       Webhooks.audit(instance, actor, :webhook_recovered, webhook)

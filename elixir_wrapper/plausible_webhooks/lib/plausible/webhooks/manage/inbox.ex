@@ -1,10 +1,10 @@
 defmodule Plausible.Webhooks.Manage.Inbox do
   @moduledoc false
-  # Takes over what other nodes have changed.
+  # Takes over the changes of other nodes.
   #
   # The listeners must not wait for the store, and a node that changes a thousand webhooks
-  # must not start a thousand processes here. So messages are noted, each one once, and one
-  # job at a time works them off. Too many different ones count as "everything has changed".
+  # must not start a thousand processes here. So each message is noted once, and one job at a
+  # time handles the noted messages. Too many different ones count as "everything has changed".
   #
   # When the store does not answer, the change is tried again. The directory tries again by
   # itself, and reads everything when it starts.

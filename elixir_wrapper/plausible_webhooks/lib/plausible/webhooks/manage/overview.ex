@@ -1,14 +1,14 @@
 defmodule Plausible.Webhooks.Manage.Overview do
   @moduledoc """
-  What a settings page shows besides the webhooks and their log: how each webhook has been
-  doing, what a change would bring about, what the site is like, what a request looks like.
+  What a settings page shows besides the webhooks and their log: the recent results of each
+  webhook, the effect of a change, facts of the site, and requests as they are sent.
 
-  Call these functions by `Plausible.Webhooks`, which takes the instance's name or no instance
-  and makes errors exceptions. The host has ten seconds for an answer. When it takes longer or
-  fails, the reason says so: `:timeout`, `{:raised, text}` and others.
+  Call these functions through `Plausible.Webhooks`, where the instance is optional and an
+  error is an exception. The host has ten seconds for an answer. If it takes longer or fails,
+  the reason says so: `:timeout`, `{:raised, text}` and others.
 
-  Functions that ask the host or read the log may take their time: a live page calls them from
-  a process of its own.
+  Functions that ask the host or read the log may be slow: a live page calls them from a
+  process of their own.
   """
 
   alias Plausible.Webhooks.{Delivery, Host, Native, Store, Webhook}
@@ -29,11 +29,11 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @typedoc """
   `hours` are 24, the oldest first, each a whole hour in UTC that begins at `at_ms`;
   the last one is not over. `delivered`, `failed`, `cancelled` are their sums.
-  `complete?`: not when some hour had more than are counted (10 000; fewer where many
-  webhooks of a site have that many): then it was so many at least. `waiting` is what
-  is pending or parked, up to 10 000; `waiting_more?`: there are, or may be, more.
-  `last` is the newest delivery, without its body; `nil` when there is none, or, on
-  SQLite, none among the site's newest 100 000.
+  `complete?` is false if some hour had more deliveries than are counted (10 000, or fewer if
+  many webhooks of the site have that many); the numbers are then minimums. `waiting` is the
+  number of pending and parked deliveries, up to 10 000; with `waiting_more?` there are, or
+  may be, more. `last` is the newest delivery, without its body; `nil` if there is none, or,
+  on SQLite, none among the site's newest 100 000.
   """
   @type activity :: %{
           hours: [hour()],
@@ -49,7 +49,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @typedoc "By webhook."
   @type activities :: %{Webhook.id() => activity()}
 
-  @typedoc "A number of deliveries; `more?`: there are, or may be, more."
+  @typedoc "A number of deliveries. With `more?` there are, or may be, more."
   @type count :: %{count: non_neg_integer(), more?: boolean()}
 
   @typedoc "The visitors that thresholds are compared with."
@@ -81,14 +81,14 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @hour_ms 3_600_000
   @hours 24
   @ended [:delivered, :failed, :cancelled]
-  # What the host may take for one answer.
+  # The time that the host has for one answer.
   @host_ms 10_000
 
-  # --- how webhooks have been doing
+  # --- recent results
 
   @doc """
-  What became of the deliveries of each of the site's webhooks in the last 24 hours,
-  by the time at which they ended. Needs `:read`.
+  How the deliveries of each of the site's webhooks ended in the last 24 hours, by the time
+  at which they ended. Needs `:read`.
 
       {:ok, %{"wh_01J..." => %{delivered: 1204, failed: 3, hours: hours, waiting: 0}}} =
         Plausible.Webhooks.activity(user, site.id)
@@ -112,7 +112,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   end
 
   defp of_one(hours, figures, waiting) do
-    # By a clock that is fast a delivery may have ended in an hour to come: it ended now.
+    # If a clock was fast, a delivery may have ended in a future hour; it counts as of now.
     last_ms = List.last(hours)
 
     counts =
@@ -141,9 +141,9 @@ defmodule Plausible.Webhooks.Manage.Overview do
   end
 
   @doc """
-  How many deliveries wait for this webhook: so many are given up when it is deleted,
-  and cancelled when it is switched off. At most 10 000 are counted; `more?`: there
-  are, or may be, more. Needs `:manage`.
+  How many deliveries wait for this webhook. They are lost if it is deleted, and cancelled if
+  it is switched off. At most 10 000 are counted; with `more?` there are, or may be, more.
+  Needs `:manage`.
 
       {:ok, %{count: 12, more?: false}} =
         Plausible.Webhooks.waiting(user, site.id, webhook.id)
@@ -158,9 +158,8 @@ defmodule Plausible.Webhooks.Manage.Overview do
   end
 
   @doc """
-  How many deliveries `Plausible.Webhooks.recover/5` would send again, also of a
-  webhook that is still to be switched on for that. `more?`: it would have to be
-  called again for the rest. Needs `:manage`.
+  How many deliveries `Plausible.Webhooks.recover/5` would send again, even if the webhook has
+  to be switched on first. With `more?`, one call would not send all of them. Needs `:manage`.
 
       {:ok, %{count: 87, more?: false}} =
         Plausible.Webhooks.recoverable(user, site.id, webhook.id, ~U[2026-11-23 00:00:00Z])
@@ -197,8 +196,8 @@ defmodule Plausible.Webhooks.Manage.Overview do
   end
 
   @doc """
-  The site's goals, by name. What is no goal (`t:Plausible.Webhooks.Host.goal/0`) is
-  left out, as it is when events are matched. Needs `:read`.
+  The site's goals, by name. Invalid goals (`t:Plausible.Webhooks.Host.goal/0`) are left out,
+  as when events are matched. Needs `:read`.
 
       {:ok, [%{id: 12, name: "Signup"} | _]} = Plausible.Webhooks.goals(user, site.id)
   """
@@ -211,8 +210,8 @@ defmodule Plausible.Webhooks.Manage.Overview do
   end
 
   @doc """
-  The figures that thresholds are held against, as they are now: the unique visitors
-  of the last 5 minutes and of the last 12 hours. Needs `:read`.
+  The current figures that are compared with the thresholds: the unique visitors of the last 5
+  minutes and of the last 12 hours. Needs `:read`.
 
       {:ok, %{spike: %{visitors: 41, window_seconds: 300}, drop: %{visitors: 2210}}} =
         Plausible.Webhooks.figures(user, site.id)
@@ -248,9 +247,9 @@ defmodule Plausible.Webhooks.Manage.Overview do
   end
 
   @doc """
-  Whether the actor may do this, so that a page shows or hides it. Every function asks by
-  itself, too. `:forbidden` says that the actor may not; any other error says that it cannot
-  be known now.
+  Whether the actor may do this, so that a page can show or hide it. Every other function
+  checks the permission too. `:forbidden` means no; after any other error the answer is
+  unknown.
 
       :ok = Plausible.Webhooks.permission(user, :manage, site.id)
   """
@@ -259,12 +258,12 @@ defmodule Plausible.Webhooks.Manage.Overview do
   def permission(instance, actor, action, site_id) when action in [:read, :manage],
     do: Isolated.guard(fn -> Access.check(instance, actor, action, site_id) end)
 
-  # --- what leaves
+  # --- requests
 
   @doc """
-  Judges what was typed in as a URL by the instance's policy, in the words of the
-  error that saving it would give. `host_unicode` is an international host as people
-  read it, `nil` for any other. Reads nothing.
+  Judges a URL by the instance's policy, with the same errors as saving it. `host_unicode` is
+  the Unicode form of an international host, `nil` for any other host. Reads neither store nor
+  host.
 
       {:ok, %{url: "https://xn--bcher-kva.example/", host_unicode: "bücher.example"}} =
         Plausible.Webhooks.check_url("https://bücher.example")
@@ -276,10 +275,9 @@ defmodule Plausible.Webhooks.Manage.Overview do
   def check_url(instance, text), do: URL.check(text, instance.options.policy)
 
   @doc """
-  The POST of a delivery as it would leave now: where to, with which headers, in the
-  order in which they are sent, and what body. Signed with the secrets that sign now,
-  for `timestamp` (Unix seconds). Needs `:manage`, since URL and headers may hold
-  tokens.
+  The POST of a delivery as it would be sent now: its URL, its headers in the order in which
+  they are sent, and its body. It is signed with the secrets that sign now, for `timestamp`
+  (Unix seconds). Needs `:manage`, since URL and headers may hold tokens.
 
       {:ok, %{url: url, headers: headers, body: body}} =
         Plausible.Webhooks.request(user, site.id, "msg_01J...")
@@ -287,7 +285,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
       List.keyfind(headers, "webhook-id", 0)
       #=> {"webhook-id", "msg_01J..."}
 
-  `{:error, :not_found}` also when its webhook is gone.
+  Returns `{:error, :not_found}` also if its webhook is deleted.
   """
   @spec request(Instance.t(), Host.actor(), integer(), String.t()) ::
           {:ok, request()} | error()
@@ -320,8 +318,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   defp user_agent(%Instance{options: %{user_agent: text}}), do: text
 
   @doc """
-  The body of what `Plausible.Webhooks.send_test/5` of this type would send now. For
-  who may `:manage`.
+  The body that `Plausible.Webhooks.send_test/5` of this type would send now. Needs `:manage`.
 
       {:ok, "{" <> _json} =
         Plausible.Webhooks.sample(user, site.id, webhook.id, "goal.completed")

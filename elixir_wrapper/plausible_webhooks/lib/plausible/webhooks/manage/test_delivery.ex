@@ -10,9 +10,9 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @window_ms 60_000
-  # For the commit, the wait in the lane and the record, besides the attempt itself.
+  # The time for commit, waiting in the lane and recording, besides the attempt itself.
   @slack_ms 5_000
-  # How long the host may take to say what the body tells.
+  # The time that the host has to return the facts of the body.
   @host_ms 10_000
 
   def send_test(instance, actor, site_id, webhook_id, type) do
@@ -32,7 +32,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
     end
   end
 
-  @doc "The body of what `send_test/5` of that type would send now."
+  @doc "The body that `send_test/5` of that type would send now."
   def sample(instance, actor, site_id, webhook_id, type) do
     with :ok <- Access.check(instance, actor, :manage, site_id),
          :ok <- known(type),

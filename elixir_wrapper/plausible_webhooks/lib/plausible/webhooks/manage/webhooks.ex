@@ -95,12 +95,12 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
          do: Store.audit(instance, site_id, id, @audit_max)
   end
 
-  @doc "Encrypts every webhook with the vault's first key; `progress` is told of each step."
+  @doc "Encrypts every webhook with the vault's first key; calls `progress` after each step."
   def rekey(instance, progress, rewritten \\ 0) do
     with {:ok, %{rewritten: more, left: left}} <- Store.rekey(instance, @rekey_slice) do
       step = %{rewritten: rewritten + more, left: left}
       progress.(step)
-      # Nothing but what others keep encrypting with an older key.
+      # Only webhooks are left that other nodes keep encrypting with an older key.
       if left == 0 or more == 0, do: {:ok, step}, else: rekey(instance, progress, step.rewritten)
     end
   end

@@ -1,18 +1,18 @@
 defmodule Plausible.Webhooks.Store.Batch do
   @moduledoc false
-  # Many rows in one transaction, and what to do when the store refuses.
+  # Writes many rows in one transaction, and finds bad rows when the store refuses.
   #
-  # A store refuses for one of two reasons. It is away: then everything is kept and tried
-  # again. Or one row can never be written: then it must not hold up the others for good.
+  # A store refuses for one of two reasons. Either it is away: then everything is kept and
+  # tried again. Or one row can never be written: then that row must not hold up the others.
   # Some errors can only mean the first (`Store.away?/1`). For the others a single row tells
-  # them apart: if any one row can be written, the store is there, and the rest is halved
-  # until the bad rows are alone. Only a batch that failed before is looked at this way, so
-  # that a store that is away is asked twice per round and not a thousand times.
+  # the two apart: if any one row can be written, the store is there, and the rest is halved
+  # until the bad rows are alone. Only a batch that has failed before is searched this way, so
+  # a store that is away is asked twice per round, not a thousand times.
   #
-  # That one row is written and another one is not is no proof: on a nearly full disk small
-  # rows pass, and a connection may break for one of many.
+  # One row that is written and one that is not are no proof: on a nearly full disk small rows
+  # pass, and a connection may break for one of many.
   #
-  # Writing a row twice has to be harmless (ids decide).
+  # Writing a row twice must do no harm (the store keeps the first row with an id).
 
   alias Plausible.Webhooks.Store
 
@@ -46,7 +46,8 @@ defmodule Plausible.Webhooks.Store.Batch do
     end
   end
 
-  # The first and a random row: so two bad rows do not always look like a store that is away.
+  # The first row and a random one. With two fixed rows, two bad ones would always look like a
+  # store that is away.
   defp probe([first | rest] = rows, write, reason) do
     case Enum.find([first, Enum.random(rest)], &(write.([&1]) == :ok)) do
       nil ->

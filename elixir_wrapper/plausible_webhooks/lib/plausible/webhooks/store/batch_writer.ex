@@ -1,13 +1,13 @@
 defmodule Plausible.Webhooks.Store.BatchWriter do
   @moduledoc false
-  # A process that writes the rows of a table to the store in batches: the Outbox what is
-  # to be accepted, the Recorder what is to be recorded.
+  # A process that writes the rows of a table to the store in batches: the Outbox writes
+  # deliveries to accept, the Recorder attempts to record.
   #
-  # The table is an ordered set, from whose beginning rows are taken. It belongs to the
-  # supervisor, so that rows outlive this process. Who inserts rows calls `wake/2`.
-  # The writer takes a batch, writes it, and takes the next one. When the store fails it
-  # tries again with growing pauses. At a stop that is wanted it goes on until the table is
-  # empty or the time is over.
+  # The table is an ordered set, and rows are taken from its beginning. It belongs to the
+  # supervisor, so that rows outlive this process. Whoever inserts rows calls `wake/2`. The
+  # writer takes a batch, writes it, and takes the next one. When the store fails, it tries
+  # again with growing pauses. At a planned stop it goes on until the table is empty or the
+  # time is over.
 
   use GenServer
 
@@ -23,15 +23,15 @@ defmodule Plausible.Webhooks.Store.BatchWriter do
   @doc "The rows of the next batch; `[]` when the table is empty."
   @callback take(Instance.t()) :: [row()]
   @doc """
-  Writes the rows, by `Plausible.Webhooks.Store.Batch.write/3` so that one bad row is not in
-  the way of the others. Removes from the table what was written or given up.
+  Writes the rows with `Plausible.Webhooks.Store.Batch.write/3`, so that one bad row does not
+  hold up the others. Removes from the table the rows that were written or given up.
   """
   @callback commit(Instance.t(), [row()], failed_before? :: boolean()) :: :ok | {:error, term()}
   @doc "How many rows the table has."
   @callback size(Instance.t()) :: non_neg_integer()
-  @doc "A stop that is wanted begins."
+  @doc "Called when a planned stop begins."
   @callback stopping(Instance.t()) :: term()
-  @doc "The time is over at the stop, and this many rows are left. Returns what to log."
+  @doc "Called when the stop runs out of time with this many rows left. Returns a text to log."
   @callback left_behind(Instance.t(), non_neg_integer()) :: String.t()
 
   @typedoc "`part` is the process's name in the instance, `operation` the store's function."
@@ -44,8 +44,8 @@ defmodule Plausible.Webhooks.Store.BatchWriter do
         }
 
   @doc "Wakes the writer, if it sleeps. To be called after the rows were inserted."
-  # The rows are there before the flag goes up, and the writer lowers the flag before it
-  # looks: no row is overlooked, and a busy writer gets no message.
+  # Rows are inserted before the flag is raised, and the writer lowers the flag before it
+  # looks. So no row is overlooked, and a busy writer gets no message.
   @spec wake(Instance.t(), writer()) :: :ok
   def wake(instance, %{flag: flag, part: part}) do
     if Instance.raise_flag(instance, flag), do: Instance.tell(instance, part, :drain)

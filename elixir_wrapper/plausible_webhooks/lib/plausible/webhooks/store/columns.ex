@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Store.Columns do
   @moduledoc """
-  What every store writes the same way: the columns of its tables, in order, and the
-  values in them.
+  The columns of the tables, in order, and the values in them. Every store uses these, so that
+  all stores write the same.
 
   A store maps these values to what its database takes (`true` to 1, a list to an array or
   to text), and back.
@@ -76,8 +76,8 @@ defmodule Plausible.Webhooks.Store.Columns do
   end
 
   @doc """
-  What `redeliver` returns of the rows that it has changed: the deliveries that are the
-  owner's now, in the order of the ids, and the ids of those that stay with another one.
+  The result of `redeliver` from the rows that it has changed: the deliveries that the owner
+  has now, in the order of the ids, and the ids of those that stay with another owner.
   """
   @spec taken([Delivery.t()], Plausible.Webhooks.Store.owner(), [String.t()]) ::
           %{taken: [Delivery.t()], requested: [String.t()]}
@@ -275,7 +275,7 @@ defmodule Plausible.Webhooks.Store.Columns do
   @spec to_audit([term()]) :: Plausible.Webhooks.Store.audit()
   def to_audit(values), do: Map.new(Enum.zip(@audit, values))
 
-  @doc "Before when entries are deleted, if deliveries that ended before then are."
+  @doc "The time before which audit entries are deleted, given that time for deliveries."
   @spec audit_before_ms(integer()) :: integer()
   def audit_before_ms(before_ms), do: before_ms - @audit_ms
 

@@ -1,10 +1,10 @@
 defmodule Plausible.Webhooks.Store.Keeper do
   @moduledoc false
-  # Opens the store. At the start of the instance a store that cannot be opened stops the
-  # start, with its reason. One that only cannot be reached gets some time, so that a database
-  # that has just been restarted does not keep the application from starting. Later, when the
-  # store's own process has died, the Keeper tries again and again: the queues hold what
-  # arrives meanwhile, which a restart of everything would not.
+  # Opens the store. If the store cannot be opened when the instance starts, the start fails
+  # with the store's reason. A store that only cannot be reached gets some time first: a
+  # database that is just restarting must not keep the application from starting. Later, when
+  # the store's own process has died, the Keeper tries again and again. Meanwhile the queues
+  # keep what arrives. Rejected: restarting the instance, which would lose the queues.
 
   use GenServer
 

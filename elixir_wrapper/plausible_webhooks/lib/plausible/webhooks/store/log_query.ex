@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Store.LogQuery do
   @moduledoc """
-  A query of the log, as every store runs it: which filters are valid, where a page begins
-  and ends, and how far one call walks along an index.
+  A query of the log, the same for every store: it checks the filters, knows where a page
+  begins and ends, and limits how far one call walks along an index.
 
   A filter may match nothing among millions of deliveries. A store therefore walks along
   an index in slices, each a statement of its own, so that other callers need not wait.
@@ -100,9 +100,8 @@ defmodule Plausible.Webhooks.Store.LogQuery do
 
   `slice` gets a place, the rows still wanted and the slice's size. It returns those rows of
   the slice that match, and the place of the slice's last row, or `nil` if the index ended.
-  The walk returns the rows and the place where it was given up, `nil` if it was not.
-
-  With `:unbounded` it is never given up.
+  The walk returns the rows and the place where it was given up, or `nil` if it reached the
+  end. An `:unbounded` walk is never given up.
   """
   @spec walk(
           place() | nil,

@@ -1,13 +1,13 @@
 defmodule Plausible.Webhooks.Store.PeriodicLease do
   @moduledoc false
-  # Periodic work that only one of the nodes that share a store does at a time.
+  # Periodic work. Of the nodes that share a store, one does it at a time.
   #
   # A node takes a lease with a name and gets a token, with which it renews the lease. A
   # node that comes back in time keeps its lease. When a node dies, its lease ends.
   #
-  # Rejected: an advisory lock of the database. It lives by a connection, which
-  # would be out of the host's pool as long as the work takes, and which a pooler
-  # between us and the database gives to somebody else.
+  # Rejected: an advisory lock of the database. It belongs to a connection. The host's pool
+  # would miss that connection as long as the work takes, and a pooler in front of the
+  # database may give it to another client.
 
   alias Plausible.Webhooks.Runtime.Isolated
   alias Plausible.Webhooks.Store

@@ -1,8 +1,9 @@
 defmodule Plausible.Webhooks.Store.Sealing do
   @moduledoc false
-  # The keys of what a store holds. Every key of the ring decrypts, the first one encrypts. A
-  # start only checks and writes nothing, so that nodes whose rings differ run side by side.
-  # The mark tells wrong keys from right ones while there is no webhook yet.
+  # Checks a store's keys, and encrypts again with the first one. Every key of the ring
+  # decrypts, the first one encrypts. A start only checks and writes nothing, so that nodes
+  # with different rings can run side by side. The mark tells wrong keys from right ones while
+  # there is no webhook yet.
 
   alias Plausible.Webhooks.{Vault, Webhook}
   alias Plausible.Webhooks.Webhook.Sealed
@@ -13,8 +14,8 @@ defmodule Plausible.Webhooks.Store.Sealing do
   def mark(vault), do: Vault.encrypt(vault, "", @context)
 
   @doc """
-  The vault, or that of a key file. A missing file is made only if `held?` says that nothing
-  is encrypted yet: a new key would decrypt nothing.
+  The vault, or the vault of a key file. A missing file is made only if `held?` says that
+  nothing is encrypted yet, because a new key would not decrypt it.
   """
   @spec vault(Vault.t() | {:file, Path.t()}, (() -> {:ok, boolean()} | {:error, term()})) ::
           {:ok, Vault.t()} | {:error, term()}
@@ -30,7 +31,7 @@ defmodule Plausible.Webhooks.Store.Sealing do
     end
   end
 
-  @doc "Whether the vault has the keys of the mark (if there is one) and of every webhook."
+  @doc "Whether the vault can decrypt the mark (if there is one) and every webhook."
   @spec check(binary() | nil, [{Webhook.id(), binary()}], Vault.t()) :: :ok | {:error, term()}
   def check(mark, webhooks, vault) do
     with :ok <- check_mark(mark, vault) do

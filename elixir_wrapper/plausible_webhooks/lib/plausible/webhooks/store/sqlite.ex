@@ -9,10 +9,9 @@ defmodule Plausible.Webhooks.Store.SQLite do
     * `:path` - required. The folder is made (0700) if it is not there; the file is
       made and kept 0600.
     * `:vault` - a `Plausible.Webhooks.Vault` for what is encrypted.
-    * `:key_file` - used when no vault is given, default: the path with `.key`
-      behind. It is made (0600) for a new database, never for one that holds
-      something already. **Keep a copy of it apart from the database's backup**:
-      without it secrets, URLs and headers cannot be read.
+    * `:key_file` - used if no vault is given, default: the path followed by `.key`. It is
+      made (0600) for an empty database only. **Keep a copy of it apart from the database's
+      backup**: without it secrets, URLs and headers cannot be read.
     * `:webhooks_per_site_max`, `:wait_ms_max` - default: the instance's.
     * `:lock_timeout_ms` - how long the start waits for another process to let go
       of the file, default 5 000.
@@ -27,19 +26,20 @@ defmodule Plausible.Webhooks.Store.SQLite do
   host, header values. In clear: the rest, deliveries' bodies and receivers'
   answers included.
 
-  It has a small NIF of its own over libsqlite3, which is built where SQLite's
-  headers are found (Debian: `libsqlite3-dev`, Alpine: `sqlite-dev`). One dirty IO
-  scheduler is busy while a statement runs.
+  The store has a small NIF of its own on libsqlite3. It is built where SQLite's headers are
+  found (Debian: `libsqlite3-dev`, Alpine: `sqlite-dev`). A statement keeps one dirty IO
+  scheduler busy.
 
   Errors at the start: `{:sqlite_not_available, text}` (the text names what is missing
-  and its package), `{:sqlite_too_old, version}` (3.38 is needed), `:locked`, `:not_a_database`, `:foreign_database`,
-  `{:newer_schema, version}`, `:corrupt`, `:read_only`, `:disk_full`, `:io_error`,
-  `{:folder | :file, path, reason}`, `{:key_file, path, reason}`,
-  `{:wrong_vault_keys, reason}`, `{:unreadable_webhook, id, reason}`. Nothing is
-  written to a file that is not ours or is newer than we are.
+  and its package), `{:sqlite_too_old, version}` (3.38 is needed), `:locked`,
+  `:not_a_database`, `:foreign_database`, `{:newer_schema, version}`, `:corrupt`,
+  `:read_only`, `:disk_full`, `:io_error`, `{:folder | :file, path, reason}`,
+  `{:key_file, path, reason}`, `{:wrong_vault_keys, reason}`,
+  `{:unreadable_webhook, id, reason}`. A file of another program or of a newer version is
+  left unchanged.
 
-  One connection, whose statements are kept short: reads wait for a write that is
-  under way and the other way round, some ten milliseconds at most.
+  There is one connection, and its statements are short: reads and writes wait for each
+  other, about ten milliseconds at most.
   """
 
   @behaviour Plausible.Webhooks.Store

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Webhook.Attributes do
   @moduledoc false
-  # Casts and checks the attributes that a user gave: first each one, then those that
-  # depend on each other, as the changed webhook would have them.
+  # Casts and checks a user's attributes: first each one by itself, then those that depend on
+  # each other, as they would be in the changed webhook.
 
   alias Plausible.Webhooks.{Event, Native}
   alias Plausible.Webhooks.Webhook.{Secrets, URL}
@@ -266,7 +266,7 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
       else: errors
   end
 
-  # The host's notifier does not tell of an end.
+  # The host's notifier does not report the end of a breach.
   defp resolved(errors, %{events: events} = webhook) do
     begun =
       for {type, threshold} <- [

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Webhook.Sealed do
   @moduledoc """
-  The part of a webhook that no store may hold in clear (URL, headers, secrets), as one
-  encrypted binary. It is bound to the webhook's id, so that rows cannot be exchanged.
+  The part of a webhook that no store may hold in clear text (URL, headers, secrets), as one
+  encrypted binary. It is bound to the webhook's id, so it cannot be moved to another row.
   """
 
   alias Plausible.Webhooks.{Vault, Webhook}

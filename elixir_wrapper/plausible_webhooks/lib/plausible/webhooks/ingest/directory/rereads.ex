@@ -1,8 +1,8 @@
 defmodule Plausible.Webhooks.Ingest.Directory.Rereads do
   @moduledoc false
   # The later readings of a site after a change, as `{:changed, site_id, delay_ms}` to the
-  # calling process. However often a site changes, one message for each delay is on its way.
-  # It is sent once more if there was a change since it was sent, so that there is always a
+  # calling process. However often a site changes, only one message per delay is scheduled. If
+  # the site has changed since, the message is scheduled once more, so that there is always a
   # reading that is this much later than the last change.
   #
   # Bounded: beyond this number of sites none is noted. The periodic reading finds those.

@@ -10,13 +10,13 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
     * `:lease_ms` - how long a node that died keeps others from evaluating, 90 000. It is
       longer than `tick_ms`, so that the same node goes on.
 
-  An evaluation that takes longer delays the next one; there are never two at a time. Sites
-  that were evaluated the longest ago come first.
+  An evaluation that takes longer than `tick_ms` delays the next one; there are never two at a
+  time. Sites that were evaluated the longest ago come first.
 
-  Of several nodes that share a store one evaluates at a time, or two would tell of the same
-  breach. An evaluation takes a lease (`Plausible.Webhooks.Store.take_lease/4`) and renews it
-  while it runs. With a `tick_ms` a node keeps its lease until the next tick. Another node
-  takes over when it has stopped, or `lease_ms` after it died.
+  Of several nodes that share a store, one evaluates at a time; otherwise two would report the
+  same breach. An evaluation takes a lease (`Plausible.Webhooks.Store.take_lease/4`) and
+  renews it while it runs. A node with a `tick_ms` keeps its lease until the next tick. When
+  that node stops, another one takes over at once; when it dies, after `lease_ms`.
   """
 
   use GenServer
@@ -94,7 +94,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
   defp schedule(:infinity), do: :ok
   defp schedule(tick_ms), do: Process.send_after(self(), :tick, tick_ms)
 
-  # The longest ago first: if the time is too short for all sites, each gets its turn.
+  # The longest ago first, so that every site is evaluated at some time, even if one round is
+  # too short for all.
   defp round(%{context: context, evaluated: evaluated} = state, now_ms, callers) do
     round = state.round + 1
 

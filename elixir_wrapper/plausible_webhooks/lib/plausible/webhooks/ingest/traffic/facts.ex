@@ -1,15 +1,15 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   @moduledoc false
-  # What a notice tells besides the figures that caused it. The host is asked once per site and
-  # kind, and only when there is a notice. What it cannot say in time is missing, and the
-  # notice goes out all the same.
+  # What a notice holds besides the figures that caused it. The host is asked once per site and
+  # kind, and only when there is a notice. Facts that the host does not return in time are
+  # missing from the notice.
 
   alias Plausible.Webhooks.Ingest.Traffic.Rules
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @week_s 7 * 24 * 3_600
   @top 3
-  # Much less than what a site may take: the notice is still to be accepted.
+  # Much less than the time of a site, because the notice has to be accepted after this.
   @ask_ms 4_000
 
   @type t :: %{
@@ -21,8 +21,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
         }
 
   @doc """
-  Asks everything at the same time. The host is not asked for top sources and pages that
-  `known` has already.
+  Asks the host for all facts at the same time, except for top sources and pages that `known`
+  has already.
   """
   @spec ask(
           Instance.name(),

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   @moduledoc false
   # One evaluation: each site in a task, and the webhooks of a site one after the other. `site`
-  # is what is known of the site in this round; it grows, since facts are asked once. `done` is
+  # holds the facts of the site in this round, each of which is asked for once. `done` counts
   # what was done.
 
   alias Plausible.Webhooks.{Id, Store}
@@ -21,8 +21,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
         }
 
   @typedoc """
-  What an evaluation works with. `deliver` returns `:ok` when the delivery is committed. It
-  may be called from any process.
+  The input of an evaluation. `deliver` returns `:ok` when the delivery is committed. Any
+  process may call it.
   """
   @type context :: %{
           required(:instance) => atom(),
@@ -33,8 +33,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
         }
 
   @typedoc """
-  What an evaluation did. `failed` are sites, `incomplete` counts notices without baseline or
-  top lists.
+  The result of an evaluation. `failed` lists sites, `incomplete` counts notices without
+  baseline or top lists.
   """
   @type summary :: %{
           sites: non_neg_integer(),
@@ -171,7 +171,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # So that after a pause it is known for how long nobody has looked.
+  # Recorded, so that after a pause it is known how long nothing was evaluated.
   defp note(state, site, done) do
     case put_state(site, state) do
       :ok -> {site, done}
@@ -179,7 +179,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # Recorded before anything is sent: after a crash it is known what was begun.
+  # Recorded before anything is sent, so that a crash does not lose the alert's id.
   defp fire(%{kind: kind, threshold: threshold, webhook: webhook} = watch, site, done) do
     state = %{
       webhook_id: webhook.id,
@@ -201,7 +201,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end
   end
 
-  # The figures are those of the breach, which may be over by the time it is told.
+  # The figures are those of the breach, which may be over when the notice is sent.
   defp notify(%{kind: kind, webhook: webhook} = watch, state, site, done) do
     current = state.visitors || site.current[kind]
     {facts, site} = facts(kind, current, state.changed_at_ms, site)

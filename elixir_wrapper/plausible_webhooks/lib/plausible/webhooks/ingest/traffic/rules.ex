@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Rules do
   @moduledoc false
-  # When traffic is a breach, when that is over, and what is to be done: decisions, without
-  # asking or telling anyone. `Plausible.Webhooks.Ingest.Traffic` explains them.
+  # Decides when traffic is a breach, when the breach is over, and what to do. Pure functions;
+  # `Plausible.Webhooks.Ingest.Traffic` explains the rules.
 
   alias Plausible.Webhooks.Ingest.Payload
   alias Plausible.Webhooks.Store
@@ -43,8 +43,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Rules do
   defp margin(threshold), do: max(div(threshold, 10), round(:math.sqrt(threshold)))
 
   @doc """
-  What is to be done about a webhook: `:fire` a new alert, `:notify` of one that is
-  on record without a notice, `:resolve`, `{:note, changes}` of the state, or `:nothing`.
+  What to do for a webhook: `:fire` a new alert, `:notify` of an alert that is on record
+  without a notice, `:resolve`, `{:note, changes}` of the state, or `:nothing`.
   """
   @spec decide(kind(), pos_integer(), non_neg_integer(), Store.alert_state() | nil, map()) ::
           :nothing | :fire | :notify | :resolve | {:note, map()}

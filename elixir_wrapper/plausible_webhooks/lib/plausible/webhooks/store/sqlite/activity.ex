@@ -1,13 +1,12 @@
 defmodule Plausible.Webhooks.Store.SQLite.Activity do
   @moduledoc false
-  # What became of a site's deliveries lately: figures that are looked at often.
+  # How the deliveries of webhooks ended lately: figures that the page reads often.
   #
-  # No index leads from a webhook to its deliveries (see Schema). What has finished is
-  # counted along the index of the end, which holds those of all sites: one file
-  # serves few. So many of each hour are looked at and no more. The newest of each
-  # webhook is looked for along the site's index, in slices, until
-  # `@walk_rows_max` rows or `@walk_ms_max`. Each hour and each slice is a statement of
-  # its own, so that nobody else waits for long.
+  # No index leads from a webhook to its deliveries (see Schema). Finished deliveries are
+  # counted along the index of the finishing time, over all sites, up to a limit per hour. The
+  # newest delivery of each webhook is searched along the site's index, in slices, up to
+  # `@walk_rows_max` rows or `@walk_ms_max`. Each hour and each slice is a statement of its
+  # own, so that no other caller waits for long.
 
   alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.SQLite.{Connection, Deliveries, Rows}
@@ -20,7 +19,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
   @hour_rows_max 10_000
   @int64_max 9_223_372_036_854_775_807
   @waiting_max 10_000
-  # Entries of the index of what waits that are looked at: some ten milliseconds.
+  # How many entries of the index of waiting deliveries are read: about ten milliseconds.
   @waiting_walk_max 200_000
 
   @id [{"id", :text}]
@@ -39,12 +38,12 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
     end
   end
 
-  # --- what has finished
+  # --- finished deliveries
 
   defp finished(handle, ids, since_ms) do
     Enum.reduce_while(0..(@hours - 1), {:ok, %{}, true}, fn n, {:ok, found, complete?} ->
       from_ms = since_ms + n * @hour_ms
-      # The last has no end: what ended by a clock that is fast.
+      # The last hour has no end, because a clock may have been fast.
       to_ms = if n == @hours - 1, do: @int64_max, else: from_ms + @hour_ms - 1
 
       case hour(handle, ids, from_ms, to_ms) do
@@ -143,7 +142,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
     {Enum.join(sql, " AND "), Enum.concat(params)}
   end
 
-  # --- what waits
+  # --- waiting deliveries
 
   def waiting(_handle, []), do: {:ok, %{}}
 

@@ -2,9 +2,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
   @moduledoc false
   # The one process that speaks to the database file, through the NIF of Native.
   #
-  # One connection, and no second one for reading: the first holds the file
-  # exclusively. Instead every statement is short; what may have much to do works
-  # in slices and lets others in between.
+  # There is one connection and no second one for reading, because the first one locks the
+  # file exclusively. So every statement is short: long work runs in slices, and other
+  # requests run in between.
   #
   # A statement runs on a dirty IO scheduler, of which the VM has ten. When this
   # process is killed in the middle of one, SQLite is interrupted and lets go of
@@ -19,7 +19,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
   @type statement :: {iodata(), [Native.param()]}
   @type server :: GenServer.server()
 
-  # A caller waits that long; a request that is older is not begun any more.
+  # How long a caller waits. An older request is not begun any more.
   @timeout_ms 30_000
   @int64_max 9_223_372_036_854_775_807
 
@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
 
   @doc """
   Runs the statement again and again, each time as a transaction, until it returns
-  fewer rows than `slice`. How many there were.
+  fewer rows than `slice`. Returns the number of all rows.
   """
   @spec write_slices(server(), statement(), pos_integer()) ::
           {:ok, non_neg_integer()} | {:error, term()}
@@ -44,7 +44,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     end
   end
 
-  @doc "Runs the statements with nobody else's in between."
+  @doc "Runs the statements without those of other callers in between."
   @spec read(server(), [statement()]) :: {:ok, [[tuple()]]} | {:error, term()}
   def read(server, statements), do: call(server, {:read, statements})
 
@@ -87,7 +87,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
 
   @doc false
   def child_spec(options) do
-    # Never killed in the middle of a statement, if it can be helped.
+    # So that the supervisor does not kill it in the middle of a statement.
     %{id: __MODULE__, start: {__MODULE__, :start_link, [options]}, shutdown: 60_000}
   end
 
@@ -116,7 +116,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     end
   end
 
-  # The supervisor's exit goes to terminate/2; what else was linked is no concern.
+  # The supervisor's exit goes to terminate/2. Exits of other linked processes are ignored.
   @impl true
   def handle_info(_other, state), do: {:noreply, state}
 
@@ -210,9 +210,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     end
   end
 
-  # ROLLBACK fails where SQLite has rolled back by itself. A transaction must not
-  # stay open behind anybody's back: should it fail and there still be one, the
-  # connection is given up, and the next request opens a new one.
+  # ROLLBACK fails if SQLite has rolled back by itself. If it fails and a transaction is still
+  # open, the connection is given up, and the next request opens a new one: a transaction must
+  # not stay open unnoticed.
   defp rolled_back(%{db: db} = state) do
     with {:error, _reason} <- execute(db, "ROLLBACK", []),
          {:ok, _rows} <- execute(db, "BEGIN", []),
@@ -230,7 +230,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     with {:ok, rows} <- execute(db, sql, params), do: each(db, statements, [rows | results])
   end
 
-  # Whatever somebody passes must not end the one process that all share.
+  # A wrong argument must not end the one process that all callers share.
   defp execute(db, sql, params) do
     if Enum.all?(params, &param?/1) do
       with {:error, reason} <- Native.execute(db, IO.iodata_to_binary(sql), params),

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @moduledoc false
-  # What happens to a delivery: it is accepted, recorded, claimed, released, redelivered,
-  # cancelled. Log reads pages of the log, Retention deletes.
+  # Deliveries are accepted, recorded, claimed, released, redelivered and cancelled. Log reads
+  # pages of the log, Retention deletes.
 
   alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.SQLite.{Connection, Rows, Schema}
@@ -60,7 +60,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     end
   end
 
-  @doc "Nothing waits beyond that time: what does was parked by a clock that was fast."
+  @doc "Shortens longer waits to this time: such deliveries were parked while a clock was fast."
   def bring_forward(connection, at_ms) do
     statement = "UPDATE deliveries SET next_at_ms = ?1 WHERE state <= 1 AND next_at_ms > ?1"
     with {:ok, _rows} <- Connection.write(connection, [{statement, [at_ms]}]), do: :ok
@@ -80,7 +80,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
 
   @live "EXISTS (SELECT 1 FROM owners WHERE owners.owner = ?1 AND until_ms > ?2)"
 
-  # What another node has requested to be sent again begins its schedule anew.
+  # If another node has requested the redelivery, the retry schedule begins anew.
   @take "state = 0, owner = ?1, requested = 0, " <>
           "schedule_from = CASE WHEN requested THEN attempts ELSE schedule_from END, " <>
           "next_at_ms = CASE WHEN NOT requested THEN next_at_ms END"

@@ -1,7 +1,6 @@
 defmodule Plausible.Webhooks.Store.SQLite.Retention do
   @moduledoc false
-  # What is deleted, in slices; bodies and attempts go with their deliveries by a
-  # trigger.
+  # Deletes in slices. A trigger deletes bodies and attempts with their deliveries.
 
   alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.SQLite.Connection
@@ -38,7 +37,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Retention do
     end
   end
 
-  # What a VM that died in the middle of a deletion has left.
+  # The rest of deletions during which the VM died.
   defp finish_deletions(handle) do
     statement = {"SELECT id, site_id FROM deleted_webhooks", []}
 

@@ -2,10 +2,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Rows do
   @moduledoc false
   # Many rows in one statement, whose text is the same for any number of them.
   #
-  # The rows travel as two parameters: ?1 is JSON, one array of numbers per row,
-  # and ?2 is every byte string of all rows in one blob; in the JSON stands where
-  # each begins and how long it is. SQLite takes them apart by json_each and
-  # substr, away from the normal schedulers.
+  # The rows are passed as two parameters. ?1 is JSON, one array of numbers per row. ?2 is one
+  # blob with every byte string of all rows; the JSON says where each string begins and how
+  # long it is. SQLite takes them apart with json_each and substr, on a dirty scheduler.
   #
   # Rejected: `VALUES (?,?,...)`. SQLite would have to parse another statement for
   # every size of a batch, and the number of parameters is limited. Also rejected:
@@ -15,8 +14,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Rows do
   @type column :: {name :: String.t(), :int | :text | :blob}
   @type params :: [{:blob, binary()} | binary()]
 
-  # What one statement carries at most: memory for three copies on its way, and
-  # the time that the others wait for it.
+  # The limits of one statement: it needs memory for three copies, and others wait for it.
   @bytes_max 4 * 1024 * 1024
   @rows_max 1_000
 

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Store.SQLite.Schema do
   @moduledoc false
-  # What is in the file, and how it comes to be there.
+  # The tables of the file, and their migrations.
   #
   #   deliveries.seq      order of arrival; the log is ordered by (created_at_ms, seq)
   #   deliveries.state    0 pending, 1 parked, 2 delivered, 3 failed, 4 cancelled
@@ -19,11 +19,10 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   # No index leads from a webhook to its deliveries: with many webhooks it doubles
   # what every commit writes. The site's index serves, a slice at a time.
   #
-  # accept and record are written through temporary views whose triggers hold the
-  # rules: one statement per batch is a transaction by itself, and rows are taken
-  # one after the other, so that several attempts of one delivery in a batch need
-  # no special care. They are made anew whenever the file is opened and therefore
-  # always those of this version.
+  # accept and record write through temporary views whose triggers hold the rules. One
+  # statement per batch is a transaction by itself, and takes the rows one after the other, so
+  # several attempts of one delivery in a batch need no special care. The views are made anew
+  # whenever the file is opened, so they are always those of this version.
 
   alias Plausible.Webhooks.Store.Columns
 
@@ -46,9 +45,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   def number_of(key), do: "(#{key} >> #{@maker_bits}) & #{Columns.number_max()}"
 
   @doc """
-  Makes a connection ready: looks at what the file is before anything is written
-  to it, calls `ours` when it is ours or empty, then migrates. `run` executes one
-  statement.
+  Prepares a connection: checks what the file is before anything is written to it, calls
+  `ours` if the file is a store or empty, then migrates. `run` executes one statement.
   """
   @spec open(run(), (() -> term()), [migration()]) :: :ok | {:error, term()}
   def open(run, ours, migrations \\ migrations()) do
@@ -61,9 +59,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
          do: all(run, temporary())
   end
 
-  # Exclusive before the first read: no shared-memory file, and the lock is taken
-  # now and kept, so that a second VM is refused at its start. The kernel lets go
-  # of it when the process ends, however it ends.
+  # Exclusive before the first read: then there is no shared-memory file, and the lock is taken
+  # now and kept, so that a second VM is refused at its start. The kernel releases the lock
+  # when the process ends, however it ends.
   defp first_look(run) do
     with :ok <- all(run, ["PRAGMA busy_timeout = 0", "PRAGMA locking_mode = EXCLUSIVE"]),
          {:ok, [{version}]} <- run.("SELECT sqlite_version()"),
@@ -144,7 +142,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
     end)
   end
 
-  @doc "Each brings the file to its version. What is released is never changed."
+  @doc "Each migration brings the file to its version. A released one is never changed."
   @spec migrations() :: [migration()]
   def migrations, do: [{1, version_1()}]
 

@@ -169,7 +169,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
 
   # --- keys
 
-  @doc "Is there something that was encrypted already? Then a key file may not be made anew."
+  @doc "Whether something is encrypted already. If so, no new key file may be made."
   def sealed?(connection) do
     with {:ok, [[{count}]]} <-
            Connection.read(connection, [{"SELECT count(*) FROM vault_check", []}]),
@@ -203,7 +203,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Webhooks do
 
   @reseal [{"id", :text}, {"old", :blob}, {"new", :blob}]
 
-  # Only where it is still what was read: it may have been changed in between.
+  # Only if the row is still the one that was read.
   def rekey(%{connection: connection, vault: vault}, limit) do
     old = "FROM webhooks WHERE substr(sealed, 1, 5) <> ?1"
     prefix = {:blob, Vault.prefix(vault)}

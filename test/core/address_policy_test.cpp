@@ -60,7 +60,7 @@ std::vector<std::string> wrong(const AddressPolicy& policy,
 
 }  // namespace
 
-TEST_CASE("addresses: every row's bounds, embedded and ordinary ones") {
+TEST_CASE("addresses: the bounds of every row, embedded in IPv6 too") {
   const auto same = [](std::string_view reason) { return reason; };
   CHECK(wrong(AddressPolicy(), {}, same) == std::vector<std::string>{});
   CHECK(address_cases().size() >= 270);
@@ -75,7 +75,7 @@ TEST_CASE("addresses: the table is ordered and knows the rows it must") {
   CHECK(address_rows().size() >= 58);
 }
 
-TEST_CASE("addresses: a name lets in private networks and nothing special") {
+TEST_CASE("addresses: a name entry lets in private ranges only") {
   const AddressPolicy policy = allowing("n8n:443");
   const auto opened = [](std::string_view reason) {
     return reason == "private" || reason == "shared" ? kReachable : reason;
@@ -89,7 +89,7 @@ TEST_CASE("addresses: a name lets in private networks and nothing special") {
   CHECK_FALSE(policy.allows_name("n8n.example", 443));
 }
 
-TEST_CASE("addresses: a block lets in what lies inside a refused row") {
+TEST_CASE("addresses: a block inside a refused row lets it in") {
   struct Case {
     std::string_view entry;
     std::string_view address;
@@ -136,7 +136,7 @@ TEST_CASE("addresses: a block lets in what lies inside a refused row") {
   }
 }
 
-TEST_CASE("addresses: an entry's ports, and those that are refused") {
+TEST_CASE("addresses: entries open ports that are refused otherwise") {
   const AddressPolicy none;
   CHECK(verdict(none, "8.8.8.8", 8443) == kReachable);
   for (const std::uint16_t port : std::vector<std::uint16_t>{
@@ -160,7 +160,7 @@ TEST_CASE("addresses: an entry's ports, and those that are refused") {
   CHECK(verdict(web, "fd00::1", 443) == "private");
 }
 
-TEST_CASE("addresses: how an entry is written") {
+TEST_CASE("addresses: entries are parsed") {
   for (const std::string_view text :
        words("10.0.0.5 10.0.0.5:8080 10.0.0.5:* 10.0.0.0/8 10.0.0.0/8:443 "
              "10.0.0.0/8:* fd00::1 [fd00::1] [fd00::1]:8080 [fd00::1]:* ::1 "
@@ -229,7 +229,7 @@ TEST_CASE("addresses: text forms are canonical") {
   CHECK_FALSE(ip("1.2.3.4") == ip("::ffff:1.2.3.4"));
 }
 
-TEST_CASE("addresses: out of what a socket would dial") {
+TEST_CASE("addresses: are read from a socket address") {
   ::sockaddr_in v4{};
   v4.sin_family = AF_INET;
   v4.sin_port = htons(443);

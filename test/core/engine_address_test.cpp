@@ -94,7 +94,7 @@ TEST_CASE("address: an allowed one is dialled") {
         "hook.example:" + std::to_string(trap.server.port()));
 }
 
-TEST_CASE("address: one refused answer refuses the name, and no packet goes") {
+TEST_CASE("address: one refused address refuses the name, unsent") {
   const std::vector<std::vector<std::string>> answers = {
       {kRefused},
       {kAllowed, kRefused},
@@ -121,7 +121,7 @@ TEST_CASE("address: one refused answer refuses the name, and no packet goes") {
   }
 }
 
-TEST_CASE("address: a blocked name is tried again, it may be put right") {
+TEST_CASE("address: a blocked name is retried") {
   Trap trap;
   std::atomic<bool> right{false};
   const DnsServer names =
@@ -137,7 +137,7 @@ TEST_CASE("address: a blocked name is tried again, it may be put right") {
   CHECK(run.attempts().back().state == DeliveryState::kDelivered);
 }
 
-TEST_CASE("address: a name that moves to a refused address is caught") {
+TEST_CASE("address: a name that moves to a refused address is refused") {
   // The first answer is fine, every later one is not: what was judged once is
   // judged again at each dial.
   Trap trap;
@@ -165,7 +165,7 @@ TEST_CASE("address: a name that moves to a refused address is caught") {
   CHECK(trap.server.connections() == before);
 }
 
-TEST_CASE("address: a name that moves is followed, kept connections or not") {
+TEST_CASE("address: a moved name is followed despite kept connections") {
   const bool kept = GENERATE(true, false);
   Trap trap;
   trap.server.otherwise([kept](const Request&) {
@@ -184,7 +184,7 @@ TEST_CASE("address: a name that moves is followed, kept connections or not") {
   CHECK(run.outcome(delivery("msg_2", "wh_1")).remote_ip == "127.0.0.4");
 }
 
-TEST_CASE("address: a refused connection drops the answer, whatever its TTL") {
+TEST_CASE("address: a refused connection discards the cached answer") {
   TestServer server(ServerOptions{"127.0.0.4", {}, nullptr, {}});
   std::atomic<bool> moved{false};
   const DnsServer names([&](const std::string&, bool) {
@@ -200,7 +200,7 @@ TEST_CASE("address: a refused connection drops the answer, whatever its TTL") {
   }));
 }
 
-TEST_CASE("address: literals are judged when dialled, not only when saved") {
+TEST_CASE("address: literals are judged when dialled") {
   Trap trap;
   const DnsServer names({kAllowed});
   EngineRun run(strict_options(names));
@@ -221,7 +221,7 @@ TEST_CASE("address: literals are judged when dialled, not only when saved") {
         DeliveryState::kDelivered);
 }
 
-TEST_CASE("address: what is dialled is judged, not what was resolved") {
+TEST_CASE("address: the dialled address is judged, too") {
   // The text that curl dials and the host that was resolved differ: a fault
   // of the caller that must not become a hole.
   Trap trap;
@@ -242,7 +242,7 @@ TEST_CASE("address: what is dialled is judged, not what was resolved") {
   CHECK(trap.server.connections() == 0);
 }
 
-TEST_CASE("address: the next of several is tried when one is dead") {
+TEST_CASE("address: after a dead address the next one is tried") {
   TestServer server;  // on 127.0.0.1 only
   EngineOptions options = test_options();
   options.retry_delays_ms = {};
@@ -337,7 +337,7 @@ TEST_CASE("address: a name server that hangs is given up in time") {
   CHECK(error_name(run.attempts().back().error) == "connection_refused");
 }
 
-TEST_CASE("address: a connection has what DNS has left of its time") {
+TEST_CASE("address: DNS and connection share one time limit") {
   ServerOptions how;
   how.accept = ServerOptions::Accept::kNever;
   TestServer never(how);

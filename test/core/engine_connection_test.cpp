@@ -68,7 +68,7 @@ TEST_CASE("connection: as many as there are requests at a time, no more") {
   CHECK(server.connections() <= 4);
 }
 
-TEST_CASE("connection: used again where more are at work than are kept idle") {
+TEST_CASE("connection: reused beyond the limit of idle ones") {
   TestServer server;
   // Not in step: while most are at work, some have just become idle.
   server.otherwise([](const Request& request) {
@@ -87,7 +87,7 @@ TEST_CASE("connection: used again where more are at work than are kept idle") {
   CHECK(server.connections() <= 400);
 }
 
-TEST_CASE("connection: kept after failures and answers of some size") {
+TEST_CASE("connection: kept after failures and medium answers") {
   TestServer server;
   server.on("/", std::vector<Reply>{
                      answer(500, {}, "no"), answer(404, {}, "no"),
@@ -119,7 +119,7 @@ TEST_CASE("connection: closed when the receiver says so") {
   CHECK(server.connections() == 10);
 }
 
-TEST_CASE("connection: closed without a word between two requests") {
+TEST_CASE("connection: closed silently between two requests") {
   // Whether the close is seen before or after the next request is sent is a
   // race that has to be won both ways.
   const auto pause = GENERATE(0ms, 1ms, 20ms);
@@ -187,7 +187,7 @@ TEST_CASE("connection: a test, which has one attempt, gets one of its own") {
   CHECK(server.connections() == 3);
 }
 
-TEST_CASE("connection: cut in the answer over a kept one is a failure") {
+TEST_CASE("connection: a kept one that ends inside the answer fails") {
   TestServer server;
   server.otherwise([](const Request& request) {
     return request.on_connection == 1
@@ -203,7 +203,7 @@ TEST_CASE("connection: cut in the answer over a kept one is a failure") {
   CHECK(run.attempts("msg_cut")[1].state == DeliveryState::kDelivered);
 }
 
-TEST_CASE("connection: a late answer is not the next one's") {
+TEST_CASE("connection: a late answer does not go to the next request") {
   TestServer server;
   server.on("/", std::vector<Reply>{Reply().wait(300).answer(410),
                                     Reply().wait(300).answer(200)});
@@ -217,7 +217,7 @@ TEST_CASE("connection: a late answer is not the next one's") {
   CHECK(server.connections() == 2);
 }
 
-TEST_CASE("connection: an answer too many is not the next one's") {
+TEST_CASE("connection: an extra answer does not go to the next request") {
   // Of a host that serves many webhooks one could otherwise speak for another.
   TestServer server;
   server.on("/at_once", std::vector<Reply>{
@@ -243,7 +243,7 @@ TEST_CASE("connection: an answer too many is not the next one's") {
   }
 }
 
-TEST_CASE("connection: an answer before the question is not taken for one") {
+TEST_CASE("connection: an answer before the request is ignored") {
   ServerOptions how;
   how.greeting = answer_bytes(410);
   TestServer server(how);

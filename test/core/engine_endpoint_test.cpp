@@ -29,7 +29,7 @@ EngineOptions retry_after_ms(std::vector<std::uint32_t> delays) {
 
 }  // namespace
 
-TEST_CASE("endpoint: a change counts for what waits") {
+TEST_CASE("endpoint: a change applies to waiting deliveries") {
   TestServer server;
   server.on("/old", answer(500));
   EngineRun run(retry_after_ms({150}));
@@ -54,7 +54,7 @@ TEST_CASE("endpoint: a change counts for what waits") {
                        "body"));
 }
 
-TEST_CASE("endpoint: a change leaves alone what is on its way") {
+TEST_CASE("endpoint: a change does not touch requests in flight") {
   TestServer server;
   server.on("/old", Reply().wait(150).answer(500));
   EngineRun run(retry_after_ms({20}));
@@ -96,7 +96,7 @@ TEST_CASE("endpoint: a change while the old name is looked up") {
   CHECK(server.count("/new") >= 20);
 }
 
-TEST_CASE("endpoint: new limits hold at once") {
+TEST_CASE("endpoint: new limits apply at once") {
   TestServer server;
   server.otherwise([](const Request&) { return Reply().wait(30).answer(200); });
   EngineRun run;
@@ -113,7 +113,7 @@ TEST_CASE("endpoint: new limits hold at once") {
   CHECK(server.in_flight_peak() == 6);
 }
 
-TEST_CASE("endpoint: deleting cancels what waits, each once") {
+TEST_CASE("endpoint: deleting cancels each waiting delivery once") {
   TestServer server;
   server.on("/fails", answer(500));
   EngineRun run(retry_after_ms({60'000}));
@@ -145,7 +145,7 @@ TEST_CASE("endpoint: deleting cancels what waits, each once") {
   CHECK(run.engine().stats().cancelled == 6);
 }
 
-TEST_CASE("endpoint: a long line is taken in and cancelled step by step") {
+TEST_CASE("endpoint: a long queue is filled and cancelled in steps") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_long", server.url("/"),
@@ -180,7 +180,7 @@ TEST_CASE("endpoint: a long line is taken in and cancelled step by step") {
   CHECK(run.engine().stats().waiting == 0);
 }
 
-TEST_CASE("endpoint: deleting lets what is in flight end") {
+TEST_CASE("endpoint: deleting lets requests in flight end") {
   const int status = GENERATE(200, 500);
   TestServer server;
   server.on("/", Reply().wait(150).answer(status));
@@ -216,7 +216,7 @@ TEST_CASE("endpoint: deleting while a name is looked up sends nothing") {
   CHECK(canary.touched() == 0);
 }
 
-TEST_CASE("endpoint: deleted and put again, it is a new one") {
+TEST_CASE("endpoint: a deleted one that is put again is new") {
   TestServer server;
   server.on("/old", Reply().wait(100).answer(500));
   EngineRun run;
@@ -234,7 +234,7 @@ TEST_CASE("endpoint: deleted and put again, it is a new one") {
   CHECK(run.engine().stats().lanes == 1);
 }
 
-TEST_CASE("endpoint: a webhook nobody knows") {
+TEST_CASE("endpoint: a delivery to an unknown webhook ends") {
   EngineRun run;
   const Attempt attempt = run.outcome(delivery("msg_1", "wh_none"));
   CHECK(attempt.state == DeliveryState::kCancelled);
@@ -245,7 +245,7 @@ TEST_CASE("endpoint: a webhook nobody knows") {
   CHECK(run.engine().stats().waiting == 0);
 }
 
-TEST_CASE("delivery: the same one twice is sent once") {
+TEST_CASE("delivery: a duplicate is sent once") {
   TestServer server;
   server.otherwise([](const Request&) { return Reply().wait(50).answer(200); });
   EngineRun run;
@@ -263,7 +263,7 @@ TEST_CASE("delivery: the same one twice is sent once") {
   CHECK(server.count() == 2);
 }
 
-TEST_CASE("delivery: a manual one takes the place of one that waits") {
+TEST_CASE("delivery: a manual one replaces a waiting one") {
   TestServer server;
   server.on("/", std::vector<Reply>{answer(500), answer(500), answer(200)});
   EngineRun run(retry_after_ms({700, 50}));
@@ -289,7 +289,7 @@ TEST_CASE("delivery: a manual one takes the place of one that waits") {
   CHECK(server.count() == 3);
 }
 
-TEST_CASE("delivery: a manual one overtakes the line of its lane") {
+TEST_CASE("delivery: a manual one goes to the front of its lane") {
   TestServer server;
   server.otherwise([](const Request&) { return Reply().wait(5).answer(200); });
   EngineRun run;
@@ -313,7 +313,7 @@ TEST_CASE("delivery: a manual one overtakes the line of its lane") {
   CHECK(place < 20);
 }
 
-TEST_CASE("delivery: a manual one that is on its way is not sent twice") {
+TEST_CASE("delivery: a manual one in flight is not sent twice") {
   TestServer server;
   server.otherwise(
       [](const Request&) { return Reply().wait(100).answer(200); });

@@ -148,7 +148,7 @@ TEST_CASE("fairness: lanes that hang leave room for a good one elsewhere") {
   CHECK(seen.in_flight <= 25);
 }
 
-TEST_CASE("fairness: what fails alone has half of the places, and all of it") {
+TEST_CASE("fairness: failing lanes alone get half of the places") {
   const bool by_host = GENERATE(false, true);
   INFO((by_host ? "of the host" : "of the engine"));
   TestServer server;
@@ -168,7 +168,7 @@ TEST_CASE("fairness: what fails alone has half of the places, and all of it") {
   REQUIRE(run.until([&] { return lanes_heard_of(run, before) == 30; }));
 }
 
-TEST_CASE("fairness: who never answered has three quarters at most") {
+TEST_CASE("fairness: unproven lanes get at most three quarters") {
   const bool by_host = GENERATE(false, true);
   INFO((by_host ? "of the host" : "of the engine"));
   TestServer server;
@@ -183,7 +183,7 @@ TEST_CASE("fairness: who never answered has three quarters at most") {
   CHECK(peak_for(run, 500ms) == 12);
 }
 
-TEST_CASE("fairness: a lane that answers with errors is no hog") {
+TEST_CASE("fairness: a lane that answers with errors counts as good") {
   TestServer server;
   server.otherwise([](const Request&) { return Reply().wait(30).answer(500); });
   EngineOptions options = pressing(5'000);
@@ -271,7 +271,7 @@ TEST_CASE("fairness: one or two places are enough to deliver everything") {
 
 // Lanes go and change wherever they wait: in the engine's queue, for their
 // host, with its place in hand, for a name, for a place once it is known.
-TEST_CASE("fairness: lanes that go or change while they wait") {
+TEST_CASE("fairness: lanes may be deleted or changed while they wait") {
   TestServer server(everywhere());
   server.otherwise(hang());
   server.on("/good", answer(200));
@@ -339,7 +339,7 @@ std::vector<std::int64_t> put_off_ms(const EngineRun& run, std::int64_t now) {
 
 }  // namespace
 
-TEST_CASE("fairness: what a lane cannot begin in time is put off") {
+TEST_CASE("fairness: a lane parks what it cannot start in time") {
   TestServer server;
   server.otherwise(hang());
   EngineOptions options = test_options();

@@ -96,7 +96,7 @@ TEST_CASE("hostile: no answer, and half an answer") {
               ErrorClass::kTimeout);
 }
 
-TEST_CASE("hostile: drips are bounded by the whole, not by the pause") {
+TEST_CASE("hostile: slow drips end at the total timeout") {
   check_fails(suffer(Reply().drip(answer_bytes(200), 100)),
               ErrorClass::kTimeout);
   // A status once received is the answer, however its body drips on.
@@ -113,7 +113,7 @@ TEST_CASE("hostile: drips are bounded by the whole, not by the pause") {
   CHECK(failing.attempt.status == 500);
 }
 
-TEST_CASE("hostile: a body that drips holds its place for a second") {
+TEST_CASE("hostile: a dripping body holds its place for a second") {
   TestServer server;
   server.on(
       "/", Reply().send(kOk + "Content-Length: 1000\r\n\r\n").endless("x", 50));
@@ -135,7 +135,7 @@ TEST_CASE("hostile: a body that drips holds its place for a second") {
   CHECK(run.engine().stats().in_flight == 2);
 }
 
-TEST_CASE("hostile: bytes that curl tells nobody of are counted") {
+TEST_CASE("hostile: bytes that curl does not report are counted") {
   // The extension of a chunk, and the blanks before its size.
   const std::string head = kOk + "Transfer-Encoding: chunked\r\n\r\n";
   const std::string filler(16'384, 'e');
@@ -163,7 +163,7 @@ TEST_CASE("hostile: endless headers") {
       ErrorClass::kResponseTooLarge);
 }
 
-TEST_CASE("hostile: headers just under the limit are no offence") {
+TEST_CASE("hostile: headers just under the limit are accepted") {
   const std::string line = "X-F: " + std::string(1'017, 'f') + "\r\n";
   std::string head = kOk;
   for (int i = 0; i < 60; ++i) {
@@ -178,7 +178,7 @@ TEST_CASE("hostile: headers just under the limit are no offence") {
               ErrorClass::kResponseTooLarge);
 }
 
-TEST_CASE("hostile: endless bodies are cut, the status counts") {
+TEST_CASE("hostile: endless bodies are cut and the status counts") {
   const std::string page(16'384, 'p');
   for (const std::string& head :
        {kOk + "\r\n", kOk + "Content-Length: 99999999999\r\n\r\n"}) {
@@ -201,7 +201,7 @@ TEST_CASE("hostile: endless bodies are cut, the status counts") {
   CHECK(error.attempt.response_truncated);
 }
 
-TEST_CASE("hostile: endless trailers change nothing in the answer") {
+TEST_CASE("hostile: endless trailers do not change the result") {
   const Outcome outcome = suffer(
       Reply()
           .send(kOk + "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n")
@@ -211,7 +211,7 @@ TEST_CASE("hostile: endless trailers change nothing in the answer") {
   CHECK(outcome.took < 700ms * kSlowdown);
 }
 
-TEST_CASE("hostile: a body is kept up to its limit, exactly") {
+TEST_CASE("hostile: a body is kept exactly up to the limit") {
   EngineOptions options = test_options();
   options.response_body_bytes_max = 10;
   for (const std::size_t size : {9U, 10U, 11U, 5'000U, 20'000U}) {
@@ -234,7 +234,7 @@ TEST_CASE("hostile: a body is kept up to its limit, exactly") {
   CHECK(none.attempt.response_body.empty());
 }
 
-TEST_CASE("hostile: broken bodies after a good status are delivered") {
+TEST_CASE("hostile: a broken body after a 2xx counts as delivered") {
   // Retrying a 200 would deliver twice.
   for (const std::string& rest :
        {std::string("Content-Length: 100\r\n\r\nshort"),
@@ -270,7 +270,7 @@ TEST_CASE("hostile: what is not HTTP") {
   }
 }
 
-TEST_CASE("hostile: headers that make no sense") {
+TEST_CASE("hostile: malformed headers") {
   for (const std::string& line :
        {std::string("Content-Length: -5\r\n"),
         std::string("Content-Length: 99999999999999999999999\r\n"),
@@ -299,7 +299,7 @@ TEST_CASE("hostile: headers that make no sense") {
   }
 }
 
-TEST_CASE("hostile: a protocol switch nobody asked for") {
+TEST_CASE("hostile: an unrequested protocol switch") {
   const Outcome outcome = suffer(
       Reply()
           .send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
@@ -351,7 +351,7 @@ TEST_CASE("hostile: an answer before the body was read") {
   CHECK((rude.status == 413 || rude.error == ErrorClass::kConnectionReset));
 }
 
-TEST_CASE("hostile: compressed answers are left as they are") {
+TEST_CASE("hostile: compressed answers are not inflated") {
   const std::string gzip("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", 10);
   const Outcome outcome =
       suffer(answer(200, {{"Content-Encoding", "gzip"}}, gzip + "rest"));
@@ -359,7 +359,7 @@ TEST_CASE("hostile: compressed answers are left as they are") {
   CHECK(outcome.attempt.response_body == gzip + "rest");
 }
 
-TEST_CASE("hostile: compressed transfers are left as they are") {
+TEST_CASE("hostile: compressed transfer codings are not inflated") {
   // The words "inflated inflated ...".
   const std::string gzip(
       "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xcb\xcc\x4b\xcb\x49\x2c\x49"
@@ -375,7 +375,7 @@ TEST_CASE("hostile: compressed transfers are left as they are") {
   }
 }
 
-TEST_CASE("hostile: what is shown of an answer is clean and short") {
+TEST_CASE("hostile: texts from an answer are printable and short") {
   const std::string evil = "text/\x1b[31mred\x80\xff" + std::string(9'000, 'x');
   const Outcome outcome = suffer(answer(200, {{"Content-Type", evil}}));
   CHECK(outcome.attempt.state == DeliveryState::kDelivered);
@@ -386,7 +386,7 @@ TEST_CASE("hostile: what is shown of an answer is clean and short") {
   }
 }
 
-TEST_CASE("hostile: never accepted, reset at once, mute") {
+TEST_CASE("hostile: unaccepted, reset and silent connections") {
   ServerOptions how;
   EngineOptions options = test_options();
   options.connect_timeout_ms = 300;

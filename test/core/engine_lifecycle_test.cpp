@@ -44,7 +44,7 @@ bool ended(const Attempt& attempt) {
 
 }  // namespace
 
-TEST_CASE("lifecycle: options that make no sense are named") {
+TEST_CASE("lifecycle: invalid options are named") {
   struct Case {
     const char* name;
     void (*change)(EngineOptions&);
@@ -83,7 +83,7 @@ TEST_CASE("lifecycle: options that make no sense are named") {
   }
 }
 
-TEST_CASE("lifecycle: an idle turn lasts as long as it may, and no longer") {
+TEST_CASE("lifecycle: an idle run_once lasts max_wait_ms") {
   EngineRun run;
   std::vector<Attempt> finished;
   auto begin = Clock::now();
@@ -96,7 +96,7 @@ TEST_CASE("lifecycle: an idle turn lasts as long as it may, and no longer") {
   CHECK(finished.empty());
 }
 
-TEST_CASE("lifecycle: a turn ends early when there is something to say") {
+TEST_CASE("lifecycle: run_once returns early with a report") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_1", server.url("/"));
@@ -108,7 +108,7 @@ TEST_CASE("lifecycle: a turn ends early when there is something to say") {
   CHECK(Clock::now() - begin < 300ms * kSlowdown);
 }
 
-TEST_CASE("lifecycle: a submission wakes a sleeping turn") {
+TEST_CASE("lifecycle: a submission wakes a sleeping run_once") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_1", server.url("/"));
@@ -131,7 +131,7 @@ TEST_CASE("lifecycle: a submission wakes a sleeping turn") {
   CHECK(Clock::now() - begin < 200ms * kSlowdown);
 }
 
-TEST_CASE("lifecycle: a slice that is too long is told with its webhook") {
+TEST_CASE("lifecycle: a slow slice names its webhook") {
   TestServer server;
   auto slow = std::make_shared<std::atomic<bool>>(false);
   EngineOptions options = test_options();
@@ -161,7 +161,7 @@ TEST_CASE("lifecycle: a slice that is too long is told with its webhook") {
   CHECK(run.engine().stats().slow_slices == 1);
 }
 
-TEST_CASE("lifecycle: a delivery that is due at the end of time waits") {
+TEST_CASE("lifecycle: a delivery due at the largest time waits") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_1", server.url("/"));
@@ -194,7 +194,7 @@ TEST_CASE("lifecycle: one driver at a time") {
   CHECK(run.engine().run_once(0, mine).ok());
 }
 
-TEST_CASE("lifecycle: stop gives back everything that is not finished") {
+TEST_CASE("lifecycle: stop returns the unfinished ids") {
   TestServer server;
   server.on("/hang", Reply().hang());
   server.on("/fails", answer(500));
@@ -243,7 +243,7 @@ TEST_CASE("lifecycle: stop gives back everything that is not finished") {
   CHECK(eventually([&] { return server.connections_open() == 0; }));
 }
 
-TEST_CASE("lifecycle: after stop nothing goes in") {
+TEST_CASE("lifecycle: nothing is accepted after stop") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_1", server.url("/"));
@@ -261,7 +261,7 @@ TEST_CASE("lifecycle: after stop nothing goes in") {
   CHECK(server.count() == 0);
 }
 
-TEST_CASE("lifecycle: draining lets what is in flight finish, and no more") {
+TEST_CASE("lifecycle: draining only finishes requests in flight") {
   TestServer server;
   server.otherwise(
       [](const Request&) { return Reply().wait(150).answer(200); });
@@ -288,7 +288,7 @@ TEST_CASE("lifecycle: draining lets what is in flight finish, and no more") {
   CHECK(server.count() == 3);
 }
 
-TEST_CASE("lifecycle: a drain does not wait for those that never answer") {
+TEST_CASE("lifecycle: a drain ends despite silent receivers") {
   TestServer server;
   server.on("/hang", Reply().hang());
   server.on("/fails", Reply().wait(50).answer(500));
@@ -314,7 +314,7 @@ TEST_CASE("lifecycle: a drain does not wait for those that never answer") {
   CHECK(rest[0].state == DeliveryState::kPending);
 }
 
-TEST_CASE("lifecycle: stopped in the middle of everything, all is accounted") {
+TEST_CASE("lifecycle: a stop under load accounts for all deliveries") {
   TestServer server;
   server.otherwise([](const Request& request) {
     switch (request.body.size() % 4) {
@@ -360,7 +360,7 @@ TEST_CASE("lifecycle: stopped in the middle of everything, all is accounted") {
   CHECK(seen.size() == 3'000);
 }
 
-TEST_CASE("lifecycle: dies with everything under way") {
+TEST_CASE("lifecycle: can be destroyed with everything in flight") {
   TestServer server;
   server.on("/hang", Reply().hang());
   EngineRun run;
@@ -372,7 +372,7 @@ TEST_CASE("lifecycle: dies with everything under way") {
   CHECK(run.engine().stats().in_flight == 8);
 }
 
-TEST_CASE("lifecycle: a request to stop ends a turn from another thread") {
+TEST_CASE("lifecycle: request_stop ends run_once from another thread") {
   TestServer server;
   server.on("/hang", Reply().hang());
   EngineRun run;

@@ -307,7 +307,7 @@ TEST_CASE("limits: a full queue takes the first ones and says how many") {
   CHECK(run.engine().submit(again).ok());
 }
 
-TEST_CASE("limits: waiting deliveries are bounded by their bytes, too") {
+TEST_CASE("limits: waiting deliveries are bounded by their bytes too") {
   TestServer server;
   server.otherwise(after(0, 500));
   EngineOptions options = test_options();
@@ -344,7 +344,7 @@ TEST_CASE("limits: waiting deliveries are bounded by their bytes, too") {
   CHECK(run.engine().stats().waiting_bytes == 0);
 }
 
-TEST_CASE("limits: where memory runs out, what was taken is counted") {
+TEST_CASE("limits: out of memory, submit returns the number it took") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_1", server.url("/"));
@@ -372,7 +372,7 @@ TEST_CASE("limits: where memory runs out, what was taken is counted") {
   }
 }
 
-TEST_CASE("limits: retries that wait count as waiting") {
+TEST_CASE("limits: waiting retries count as waiting") {
   TestServer server;
   server.otherwise(after(0, 500));
   EngineOptions options = test_options();
@@ -438,7 +438,7 @@ TEST_CASE("limits: after five failures in a row, one probe at a time") {
   CHECK(together >= 10);
 }
 
-TEST_CASE("limits: a new URL does not answer for the failures of the old") {
+TEST_CASE("limits: a new URL starts without the old one's failures") {
   TestServer server;
   server.on("/old", answer(500));
   server.on("/new", Handler(after(30)));
@@ -456,7 +456,7 @@ TEST_CASE("limits: a new URL does not answer for the failures of the old") {
   CHECK(server.in_flight_peak("/new") == 4);
 }
 
-TEST_CASE("limits: one bad lane leaves the others as fast as they were") {
+TEST_CASE("limits: a bad lane does not slow the others down") {
   TestServer good;
   TestServer bad;
   bad.on("/hang", Reply().hang());

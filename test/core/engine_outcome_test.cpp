@@ -111,7 +111,7 @@ TEST_CASE("outcome: the report of an attempt") {
   CHECK(*attempt.total_us < 1'000'000U * static_cast<unsigned>(kSlowdown));
 }
 
-TEST_CASE("outcome: a redirect is a failure and nobody follows it") {
+TEST_CASE("outcome: a redirect is a failure and is not followed") {
   Canary canary;
   const std::string elsewhere =
       "http://127.0.0.1:" + std::to_string(canary.port()) + "/";
@@ -134,7 +134,7 @@ TEST_CASE("outcome: a redirect is a failure and nobody follows it") {
   CHECK(canary.touched() == 0);
 }
 
-TEST_CASE("outcome: a redirect to the same place does not go in circles") {
+TEST_CASE("outcome: a redirect to the same URL does not loop") {
   TestServer server;
   server.otherwise([](const Request&) {
     return answer(307, {{"Location", "/again"}}, "moved");
@@ -147,7 +147,7 @@ TEST_CASE("outcome: a redirect to the same place does not go in circles") {
   CHECK(server.count() == 1);
 }
 
-TEST_CASE("outcome: 410 ends the delivery at once and says gone") {
+TEST_CASE("outcome: 410 ends the delivery at once as gone") {
   TestServer server;
   server.on("/", answer(410));
   EngineRun run;
@@ -161,7 +161,7 @@ TEST_CASE("outcome: 410 ends the delivery at once and says gone") {
   CHECK(server.count() == 1);
 }
 
-TEST_CASE("outcome: anything else fails and is retried to the end") {
+TEST_CASE("outcome: any other status is retried until the schedule ends") {
   for (const int status :
        {400, 401, 404, 409, 413, 422, 500, 503, 599, 600, 999}) {
     INFO(status);
@@ -188,7 +188,7 @@ TEST_CASE("outcome: anything else fails and is retried to the end") {
   }
 }
 
-TEST_CASE("outcome: retries come when announced, within the jitter") {
+TEST_CASE("outcome: retries run at the announced time") {
   TestServer server;
   server.on("/", answer(500));
   EngineOptions options = test_options();
@@ -225,7 +225,7 @@ TEST_CASE("outcome: retries come when announced, within the jitter") {
   CHECK(most - least >= 10);
 }
 
-TEST_CASE("outcome: Retry-After lengthens a wait and shortens none") {
+TEST_CASE("outcome: Retry-After only lengthens a wait") {
   constexpr std::int64_t kOld = std::int64_t{2} * 24 * 3'600'000;
   EngineOptions options = test_options();
   options.retry_delays_ms = {5'000};
@@ -263,7 +263,7 @@ TEST_CASE("outcome: Retry-After lengthens a wait and shortens none") {
   }
 }
 
-TEST_CASE("outcome: a receiver that wants fewer requests gets them, and all") {
+TEST_CASE("outcome: after 429 all arrive, at a lower rate") {
   TestServer server;
   server.otherwise(limited_to(5));
   server.on("/other", answer(200));
@@ -290,7 +290,7 @@ TEST_CASE("outcome: a receiver that wants fewer requests gets them, and all") {
   CHECK(server.count("/") < 25 + 20);
 }
 
-TEST_CASE("outcome: a long Retry-After parks what waits for it") {
+TEST_CASE("outcome: a long Retry-After parks waiting deliveries") {
   TestServer server;
   server.on("/", answer(503, {{"Retry-After", "3600"}}));
   EngineOptions options = test_options();
@@ -343,7 +343,7 @@ TEST_CASE("outcome: a long wait leaves the engine") {
   CHECK(run.attempts("msg_1")[3].state == DeliveryState::kFailed);
 }
 
-TEST_CASE("outcome: without retry there is one attempt, whatever comes") {
+TEST_CASE("outcome: without retry there is exactly one attempt") {
   TestServer server;
   server.on("/", answer(503, {{"Retry-After", "1"}}));
   EngineRun run;
@@ -357,7 +357,7 @@ TEST_CASE("outcome: without retry there is one attempt, whatever comes") {
   CHECK(server.count() == 1);
 }
 
-TEST_CASE("outcome: a redelivery gets the whole schedule, numbers go on") {
+TEST_CASE("outcome: a redelivery restarts the schedule, not the numbers") {
   TestServer server;
   server.on("/", answer(500));
   EngineRun run;
@@ -374,7 +374,7 @@ TEST_CASE("outcome: a redelivery gets the whole schedule, numbers go on") {
   CHECK(attempts.back().number == 11);
 }
 
-TEST_CASE("outcome: not before it is due") {
+TEST_CASE("outcome: nothing is sent before it is due") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_1", server.url("/"));
@@ -393,7 +393,7 @@ TEST_CASE("outcome: not before it is due") {
   CHECK(requests[1].at - requests[0].at < 600ms * kSlowdown);
 }
 
-TEST_CASE("outcome: a failure of the network is retried like a status") {
+TEST_CASE("outcome: a network failure is retried like a status") {
   const ClosedPort closed;
   EngineRun run;
   run.endpoint("wh_1", "http://127.0.0.1:" + std::to_string(closed.port()));
@@ -409,7 +409,7 @@ TEST_CASE("outcome: a failure of the network is retried like a status") {
   }
 }
 
-TEST_CASE("outcome: times are by the clock given, signatures by the system's") {
+TEST_CASE("outcome: times use the given clock, signatures the system's") {
   TestServer server;
   server.on("/", answer(500));
   EngineOptions options = test_options();

@@ -34,7 +34,7 @@ void add_key(Endpoint& endpoint, const char* secret,
 
 }  // namespace
 
-TEST_CASE("request: exactly the headers that are promised") {
+TEST_CASE("request: has exactly the documented headers") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_1", server.url("/in?token=t%20x"));
@@ -71,7 +71,7 @@ TEST_CASE("request: exactly the headers that are promised") {
         hmac_signature(kSecretA, "msg_1", timestamp, request.body));
 }
 
-TEST_CASE("request: the body arrives as it was signed, whatever is in it") {
+TEST_CASE("request: the body arrives byte for byte as signed") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_1", server.url("/"));
@@ -115,7 +115,7 @@ TEST_CASE("request: a body over the limit is not sent") {
   CHECK(run.engine().stats().waiting == 0);
 }
 
-TEST_CASE("request: a retry keeps its id and is signed anew") {
+TEST_CASE("request: a retry keeps its id and gets a new signature") {
   TestServer server;
   server.on("/", std::vector<Reply>{answer(500), answer(200)});
   EngineOptions options = test_options();
@@ -137,7 +137,7 @@ TEST_CASE("request: a retry keeps its id and is signed anew") {
   }
 }
 
-TEST_CASE("request: every live key signs, an expired one no more") {
+TEST_CASE("request: every valid key signs, an expired key does not") {
   TestServer server;
   server.on("/", std::vector<Reply>{answer(500), answer(200)});
   EngineOptions options = test_options();
@@ -161,7 +161,7 @@ TEST_CASE("request: every live key signs, an expired one no more") {
         expected(requests[1], kSecretA));
 }
 
-TEST_CASE("request: nothing leaves unsigned") {
+TEST_CASE("request: without a valid key nothing is sent") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_none", server.url("/"),
@@ -180,7 +180,7 @@ TEST_CASE("request: nothing leaves unsigned") {
   CHECK(server.count() == 0);
 }
 
-TEST_CASE("request: a fault of ours is no failure of the receiver") {
+TEST_CASE("request: an internal error does not count against the receiver") {
   TestServer server;
   EngineOptions options = test_options();
   options.circuit_failures = 2;
@@ -207,7 +207,7 @@ TEST_CASE("request: a fault of ours is no failure of the receiver") {
   CHECK(run.engine().stats().in_flight > 1);  // no probe
 }
 
-TEST_CASE("request: an id cannot smuggle in a header") {
+TEST_CASE("request: an id cannot inject a header") {
   TestServer server;
   EngineRun run;
   run.endpoint("wh_1", server.url("/"));
@@ -224,7 +224,7 @@ TEST_CASE("request: an id cannot smuggle in a header") {
   CHECK(server.count() == 0);
 }
 
-TEST_CASE("request: the endpoint's own headers, and the engine's agent") {
+TEST_CASE("request: has the endpoint's headers and the user agent") {
   TestServer server;
   EngineOptions options = test_options();
   options.user_agent = "Other/1.0 (test)";
@@ -243,7 +243,7 @@ TEST_CASE("request: the endpoint's own headers, and the engine's agent") {
   CHECK(request.header("x-long").size() == 4096);
 }
 
-TEST_CASE("request: a large body does not wait for permission") {
+TEST_CASE("request: a large body does not wait for 100 Continue") {
   // With `Expect` curl would hold back a body of this size for a second.
   TestServer server;
   EngineOptions options = test_options();
@@ -258,7 +258,7 @@ TEST_CASE("request: a large body does not wait for permission") {
   CHECK(server.requests().front().body.size() == 2'000'000);
 }
 
-TEST_CASE("request: what an answer sets is not sent back") {
+TEST_CASE("request: state that an answer sets is not sent back") {
   TestServer server;
   server.on("/", answer(200, {{"Set-Cookie", "a=b; Path=/"},
                               {"Strict-Transport-Security", "max-age=9999"},
@@ -277,7 +277,7 @@ TEST_CASE("request: what an answer sets is not sent back") {
   }
 }
 
-TEST_CASE("request: a 401 is not answered with credentials of the URL") {
+TEST_CASE("request: a 401 gets no credentials") {
   TestServer server;
   server.on("/", answer(401, {{"WWW-Authenticate", "Basic realm=x"}}));
   EngineRun run;
@@ -290,7 +290,7 @@ TEST_CASE("request: a 401 is not answered with credentials of the URL") {
   CHECK(server.count() == 1);
 }
 
-TEST_CASE("request: proxies of the environment are passed by") {
+TEST_CASE("request: the environment's proxies are ignored") {
   Canary proxy;
   const std::string url = "http://127.0.0.1:" + std::to_string(proxy.port());
   for (const char* name : {"http_proxy", "https_proxy", "all_proxy"}) {

@@ -129,7 +129,7 @@ TEST_CASE("scale: one submission fans out to many webhooks") {
   CHECK(body.use_count() == 1);  // nobody holds on to it
 }
 
-TEST_CASE("scale: lanes come and go without a trace") {
+TEST_CASE("scale: deleted lanes leave nothing behind") {
   TestServer server;
   EngineRun run;
   for (int round = 0; round < 20; ++round) {

@@ -141,7 +141,7 @@ TEST_CASE("threads: four submit while one drives") {
   CHECK(stats.finished_unread == 0);
 }
 
-TEST_CASE("threads: stopped while others submit, nothing slips in behind") {
+TEST_CASE("threads: nothing is accepted after a concurrent stop") {
   TestServer server;
   for (int round = 0; round < 5; ++round) {
     EngineRun run;
@@ -224,7 +224,7 @@ TEST_CASE("threads: two engines side by side") {
   CHECK(delivered == 400);
 }
 
-TEST_CASE("disorder: whatever happens, each delivery ends exactly once") {
+TEST_CASE("disorder: each delivery ends exactly once") {
   const std::uint32_t seed = GENERATE(1U, 2U, 3U);
   INFO("seed " << seed);
   std::mt19937 generator(seed);

@@ -63,7 +63,7 @@ const CertOptions kGood{{kName}, {}};
 
 }  // namespace
 
-TEST_CASE("tls: a proven receiver") {
+TEST_CASE("tls: a trusted certificate is accepted") {
   const Trust trust;
   const auto server = serve({trust.root.issue(kGood)});
   EngineRun run(trust.options());
@@ -89,7 +89,7 @@ TEST_CASE("tls: a proven receiver") {
   CHECK_FALSE(second.tls_us.has_value());
 }
 
-TEST_CASE("tls: an authority below the trusted one, and TLS 1.2") {
+TEST_CASE("tls: an intermediate certificate and TLS 1.2 are accepted") {
   const Trust trust;
   ServerTlsOptions tls{trust.root.intermediate().issue(kGood)};
   CHECK(trust.attempt(tls).state == DeliveryState::kDelivered);
@@ -97,7 +97,7 @@ TEST_CASE("tls: an authority below the trusted one, and TLS 1.2") {
   CHECK(trust.attempt(tls).state == DeliveryState::kDelivered);
 }
 
-TEST_CASE("tls: certificates that prove nothing") {
+TEST_CASE("tls: untrusted certificates are refused") {
   const Trust trust;
   check_refused(trust.attempt({Authority::self_signed(kGood)}), "self");
   check_refused(trust.attempt({Authority().issue(kGood)}), "issuer");
@@ -115,7 +115,7 @@ TEST_CASE("tls: certificates that prove nothing") {
   check_refused(trust.attempt(incomplete), "issuer");
 }
 
-TEST_CASE("tls: what is too old or too weak") {
+TEST_CASE("tls: old versions and weak keys are refused") {
   const Trust trust;
   ServerTlsOptions old{trust.root.issue(kGood)};
   old.version_max = TLS1_1_VERSION;
@@ -128,7 +128,7 @@ TEST_CASE("tls: what is too old or too weak") {
       "");
 }
 
-TEST_CASE("tls: a key exchange that costs the loop half a second is refused") {
+TEST_CASE("tls: an expensive key exchange is refused") {
   const Trust trust;
   ServerTlsOptions tls{trust.root.issue(kGood)};
   tls.groups = "ffdhe8192";
@@ -137,7 +137,7 @@ TEST_CASE("tls: a key exchange that costs the loop half a second is refused") {
   CHECK(trust.attempt(tls).state == DeliveryState::kDelivered);
 }
 
-TEST_CASE("tls: a system that allows what is weak does not change that") {
+TEST_CASE("tls: a weak system configuration changes nothing") {
   const SystemTlsConfig lax(
       "MinProtocol = TLSv1\nCipherString = ALL:@SECLEVEL=0");
   const Trust trust;
@@ -162,7 +162,7 @@ TEST_CASE("tls: a system that allows what is weak does not change that") {
   CHECK(trust.attempt(tls).state == DeliveryState::kDelivered);
 }
 
-TEST_CASE("tls: an address of the URL has to be in the certificate") {
+TEST_CASE("tls: the certificate must name the URL's address") {
   const Trust trust;
   const auto good = serve({trust.root.issue({{}, {"127.0.0.1"}})});
   const auto bad = serve({trust.root.issue({{kName}, {"127.0.0.2"}})});
@@ -176,7 +176,7 @@ TEST_CASE("tls: an address of the URL has to be in the certificate") {
   CHECK(good->requests().front().server_name.empty());
 }
 
-TEST_CASE("tls: without our authority the system's know nothing of it") {
+TEST_CASE("tls: the system's authorities do not vouch for a private one") {
   const Trust trust;
   const auto server = serve({trust.root.issue(kGood)});
   EngineOptions options = trust.options();
@@ -186,7 +186,7 @@ TEST_CASE("tls: without our authority the system's know nothing of it") {
   check_refused(run.outcome(delivery("msg_1", "wh_1")), "issuer");
 }
 
-TEST_CASE("tls: variables of the environment do not widen the trust") {
+TEST_CASE("tls: environment variables do not add authorities") {
   const Trust trust;
   const Authority other;
   const TempFile other_file(other.pem());
@@ -207,7 +207,7 @@ TEST_CASE("tls: variables of the environment do not widen the trust") {
   }
 }
 
-TEST_CASE("tls: a client certificate that is asked for is not sent") {
+TEST_CASE("tls: no client certificate is sent") {
   const Trust trust;
   ServerTlsOptions ask{trust.root.issue(kGood)};
   ask.ask_client_cert = true;
@@ -223,7 +223,7 @@ TEST_CASE("tls: a client certificate that is asked for is not sent") {
   }
 }
 
-TEST_CASE("tls: a peer that speaks no TLS, or nothing") {
+TEST_CASE("tls: a peer that is silent or does not speak TLS") {
   const Trust trust;
   ServerOptions how;
   how.greeting = "SSH-2.0-OpenSSH_9.2\r\n";
@@ -254,7 +254,7 @@ TEST_CASE("tls: a peer that speaks no TLS, or nothing") {
          broken.error == ErrorClass::kConnectionReset));
 }
 
-TEST_CASE("tls: a connection that is cut in the answer") {
+TEST_CASE("tls: a connection that ends inside the answer") {
   const Trust trust;
   const auto server = serve({trust.root.issue(kGood)});
   server->on("/early", Reply().send("HTTP/1.1 200 OK\r\nX-").reset());

@@ -52,7 +52,7 @@ struct Get {
 // long to read that the other timers are due when the second one's event is
 // handed to curl. Then curl reads the third answer, too, whose own event is
 // still to come.
-TEST_CASE("event loop: an event out of date does not close the connection") {
+TEST_CASE("event loop: a stale event does not close the connection") {
   TestServer server;
   const std::vector<std::string> paths = {"/1", "/2", "/3"};
   for (std::size_t i = 0; i < paths.size(); ++i) {
@@ -98,7 +98,7 @@ TEST_CASE("event loop: an event out of date does not close the connection") {
   loop.close_multis();
 }
 
-TEST_CASE("event loop: who keeps it busy is named") {
+TEST_CASE("event loop: a long slice names the transfer that caused it") {
   TestServer server;
   server.on("/slow", answer(200, {}, "body"));
   auto created = EventLoop::create({1, 8});

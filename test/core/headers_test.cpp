@@ -35,7 +35,7 @@ std::string verdict_of(const std::vector<Header>& headers) {
 
 }  // namespace
 
-TEST_CASE("headers: what people add") {
+TEST_CASE("headers: usual headers are accepted") {
   for (const std::string_view name :
        words("Authorization X-Api-Key x X-Site Accept Idempotency-Key "
              "X-Request-Id api_key X-Functions-Key X-Webhook-Source Hostname "
@@ -121,7 +121,7 @@ TEST_CASE("headers: values are visible ASCII with spaces inside") {
   }
 }
 
-TEST_CASE("headers: all of them together") {
+TEST_CASE("headers: number, duplicates and total size") {
   CHECK(verdict_of({}) == "ok");
   CHECK(verdict_of({{"A", "1"}, {"B", "2"}}) == "ok");
   CHECK(verdict_of({{"A", "1"}, {"a", "2"}}) == "duplicate_header 1");

@@ -41,7 +41,7 @@ std::string_view string_error(std::string_view bytes) {
 
 }  // namespace
 
-TEST_CASE("containers get their commas and brackets") {
+TEST_CASE("arrays and objects get commas and brackets") {
   JsonWriter writer;
   writer.begin_object();
   writer.key("a");
@@ -61,7 +61,7 @@ TEST_CASE("containers get their commas and brackets") {
   CHECK(writer.text() == R"({"a":[],"b":[1,null,{"c":true},false]})");
 }
 
-TEST_CASE("every byte below 0x80 comes out as RFC 8259 wants it") {
+TEST_CASE("every ASCII byte is escaped as RFC 8259 requires") {
   for (int i = 0; i < 0x80; ++i) {
     const char byte = static_cast<char>(i);
     INFO(i);
@@ -82,7 +82,7 @@ TEST_CASE("every byte below 0x80 comes out as RFC 8259 wants it") {
   CHECK(in_quotes("\u2028\u2029</script>/") == "\"\u2028\u2029</script>/\"");
 }
 
-TEST_CASE("one special byte at any place of any length is found") {
+TEST_CASE("a special byte is found at every position and length") {
   // Lengths around the scan's block and around the vectorized UTF-8 check.
   for (std::size_t size = 1; size <= 70; ++size) {
     for (std::size_t at = 0; at < size; ++at) {
@@ -121,7 +121,7 @@ TEST_CASE("UTF-8 goes through unchanged, anything else is refused") {
   }
 }
 
-TEST_CASE("integers to the ends of their range") {
+TEST_CASE("the smallest and largest integers are written") {
   const auto text = [](auto write) {
     JsonWriter writer;
     REQUIRE(write(writer));
@@ -134,7 +134,7 @@ TEST_CASE("integers to the ends of their range") {
         "9223372036854775807");
 }
 
-TEST_CASE("floats are short, keep their point and read back the same") {
+TEST_CASE("floats are short, keep their point and round-trip") {
   CHECK(number(0.0) == "0.0");
   CHECK(number(-0.0) == "-0.0");
   CHECK(number(1.0) == "1.0");
@@ -169,7 +169,7 @@ TEST_CASE("floats are short, keep their point and read back the same") {
   }
 }
 
-TEST_CASE("what is no number is refused") {
+TEST_CASE("NaN and infinities are refused") {
   for (const double value : {std::numeric_limits<double>::quiet_NaN(),
                              std::numeric_limits<double>::infinity(),
                              -std::numeric_limits<double>::infinity()}) {
@@ -180,7 +180,7 @@ TEST_CASE("what is no number is refused") {
   }
 }
 
-TEST_CASE("the size limit holds to the byte") {
+TEST_CASE("the size limit is exact") {
   // An exact fit, in a plain and in an escaped string.
   for (const std::string_view text : {"0123456789", "01234\n56789"}) {
     const std::size_t bytes = in_quotes(text).size();

@@ -96,13 +96,13 @@ TEST_CASE("rate limit: next_us is neither early nor late") {
   }
 }
 
-TEST_CASE("rate limit: rest fills it up to the burst and no further") {
+TEST_CASE("rate limit: idle time refills it up to the burst") {
   TokenBucket bucket(100, 5, 0);
   const std::vector<std::int64_t> moments = {0, 3'600'000'000};
   CHECK(taken_at(bucket, moments).size() == 10);
 }
 
-TEST_CASE("rate limit: a clock that stands still or goes back gives nothing") {
+TEST_CASE("rate limit: a clock that stops or goes back adds no token") {
   TokenBucket bucket(100, 1, 1'000'000);
   REQUIRE(bucket.available(1'000'000));
   bucket.take();
@@ -112,14 +112,14 @@ TEST_CASE("rate limit: a clock that stands still or goes back gives nothing") {
   CHECK(bucket.available(1'010'001));
 }
 
-TEST_CASE("rate limit: a burst of 0 still lets one through at a time") {
+TEST_CASE("rate limit: a burst of 0 counts as 1") {
   TokenBucket bucket(10, 0, 0);
   CHECK(bucket.available(0));
   bucket.take();
   CHECK_FALSE(bucket.available(1'000));
 }
 
-TEST_CASE("rate limit: what was not used goes back, up to the burst") {
+TEST_CASE("rate limit: an unused token goes back, up to the burst") {
   TokenBucket bucket(10, 2, 0);
   REQUIRE(bucket.available(0));
   bucket.take();
@@ -190,7 +190,7 @@ Sent send(const Receiver& receiver, std::int64_t told_ms, std::size_t count) {
 
 }  // namespace
 
-TEST_CASE("rate found: close to what the receiver takes, at little cost") {
+TEST_CASE("lane rate: settles near what the receiver accepts") {
   struct Row {
     std::size_t most;
     double seconds;
@@ -215,7 +215,7 @@ TEST_CASE(
   CHECK(sent.limited < 400);  // in a day
 }
 
-TEST_CASE("rate found: rises again when the receiver takes more") {
+TEST_CASE("lane rate: rises when the receiver accepts more") {
   const Sent sent =
       send([](std::int64_t now) { return now > 60 * kSecond; }, 5'000, 500);
   CHECK(sent.per_s == 50);

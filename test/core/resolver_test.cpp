@@ -105,7 +105,7 @@ using Texts = std::vector<std::string>;
 
 }  // namespace
 
-TEST_CASE("resolver: pending, then known, then from memory") {
+TEST_CASE("resolver: pending, then answered, then cached") {
   const DnsServer server({"127.0.0.1"});
   Fixture f(server);
   CHECK(f.resolver->next_deadline_us(f.now) == kNever);
@@ -148,7 +148,7 @@ TEST_CASE("resolver: an answer serves for its TTL, within bounds") {
   CHECK(f.state("b.example") == State::kPending);
 }
 
-TEST_CASE("resolver: one family does not wait for the other") {
+TEST_CASE("resolver: IPv4 and IPv6 do not wait for each other") {
   const std::string v4 = "127.0.0.1";
   const std::string v6 = "::1";
   // What the answer to the AAAA question is, or to the A question.
@@ -237,7 +237,7 @@ TEST_CASE("resolver: a stale answer serves only while DNS itself fails") {
   }
 }
 
-TEST_CASE("resolver: a failure says why, and is soon asked again") {
+TEST_CASE("resolver: a failure has a reason and is retried soon") {
   const DnsServer server([](const std::string&, bool) {
     return DnsAnswer{{}, 60, kNxDomain};
   });
@@ -272,7 +272,7 @@ TEST_CASE("resolver: 64 addresses are judged, with more the name is refused") {
         (v4 != 40));
 }
 
-TEST_CASE("resolver: an answer that led nowhere is asked for anew") {
+TEST_CASE("resolver: an answer that failed is looked up again") {
   std::atomic<bool> elsewhere{false};
   const DnsServer server([&](const std::string&, bool) {
     return DnsAnswer{{elsewhere ? "127.0.0.2" : "127.0.0.1"}, 3'600};
@@ -289,7 +289,7 @@ TEST_CASE("resolver: an answer that led nowhere is asked for anew") {
   f.resolver->distrust("unknown.example", f.now);
 }
 
-TEST_CASE("resolver: hanging names wait in a line of their own length") {
+TEST_CASE("resolver: the number of lookups at a time is limited") {
   DnsServer server;
   ResolverOptions options;
   options.lookups_max = 3;
@@ -307,7 +307,7 @@ TEST_CASE("resolver: hanging names wait in a line of their own length") {
   CHECK(f.resolver->running() == 0);
 }
 
-TEST_CASE("resolver: goes with lookups under way") {
+TEST_CASE("resolver: can be destroyed during lookups") {
   DnsServer server;
   Fixture f(server);
   for (int i = 0; i < 300; ++i) {
@@ -338,7 +338,7 @@ TEST_CASE("resolver: the hosts file comes before DNS") {
   CHECK(server.count(name) == 0);
 }
 
-TEST_CASE("resolver: another resolv.conf takes over what is under way") {
+TEST_CASE("resolver: a new resolv.conf applies to running lookups") {
   // Nobody listens at either address; only how long that takes to notice
   // differs: the first one is a network that swallows what it is sent.
   TempFile file("nameserver 192.0.2.1\n");
@@ -354,7 +354,7 @@ TEST_CASE("resolver: another resolv.conf takes over what is under way") {
   CHECK(f.resolver->lookup("a.example", f.now).state == State::kFailed);
 }
 
-TEST_CASE("resolver: servers that make no sense") {
+TEST_CASE("resolver: invalid name servers are refused") {
   ResolverOptions options;
   options.channel.servers = "not an address";
   const auto created = Resolver::create(options);

@@ -59,7 +59,7 @@ constexpr std::int64_t kNowMs = 1'795'428'930'000;
 
 }  // namespace
 
-TEST_CASE("retry schedule: each step within its jitter, then used up") {
+TEST_CASE("retry schedule: each delay is within its jitter, then it ends") {
   struct Row {
     std::uint32_t step_ms;
     std::uint32_t jitter_percent;
@@ -81,7 +81,7 @@ TEST_CASE("retry schedule: each step within its jitter, then used up") {
   }
 }
 
-TEST_CASE("retry schedule: never earlier than asked for, never past the cap") {
+TEST_CASE("retry schedule: Retry-After is never shortened, only capped") {
   const RetrySchedule schedule{{10'000}, 20, 3'600'000};
   const Range told = asked(schedule, 7'000);
   CHECK(told.low == 7'000);
@@ -95,7 +95,7 @@ TEST_CASE("retry schedule: never earlier than asked for, never past the cap") {
   CHECK(asked(schedule, -5).high == 0);
 }
 
-TEST_CASE("retry schedule: the longest delays do not wrap around") {
+TEST_CASE("retry schedule: the longest delays do not overflow") {
   const RetrySchedule schedule{{kMax}, 20, kMax};
   for (const std::uint32_t random : {0U, 1U, kMax / 2, kMax - 1, kMax}) {
     CHECK(schedule.asked_delay_ms(std::numeric_limits<std::int64_t>::max(),
@@ -139,7 +139,7 @@ TEST_CASE("Retry-After: the three forms of an HTTP date") {
         1'000'000'000'000);
 }
 
-TEST_CASE("Retry-After: anything else is no answer") {
+TEST_CASE("Retry-After: anything else is ignored") {
   for (const std::string text : {"",
                                  " ",
                                  "-1",

@@ -98,7 +98,7 @@ std::vector<Vector> vectors() {
 
 }  // namespace
 
-TEST_CASE("signature: known answers, signed and verified") {
+TEST_CASE("signature: known vectors sign and verify") {
   CHECK(webhooks::prepare_signing());
   for (const Vector& v : vectors()) {
     INFO(v.id);
@@ -108,7 +108,7 @@ TEST_CASE("signature: known answers, signed and verified") {
   }
 }
 
-TEST_CASE("signature: whatever is changed, it no longer matches") {
+TEST_CASE("signature: any change makes it invalid") {
   for (const Vector& v : vectors()) {
     INFO(v.id);
     const auto with = [&](std::string_view id, std::int64_t at,
@@ -128,7 +128,7 @@ TEST_CASE("signature: whatever is changed, it no longer matches") {
   }
 }
 
-TEST_CASE("signature: no changed character is overlooked") {
+TEST_CASE("signature: every changed character is detected") {
   const std::string header = signed_by({kSecret}, "msg_1", kNow, "body");
   REQUIRE(verified({kSecret}, "msg_1", kNow, header, "body", kNow) == "ok");
   int accepted = 0;
@@ -143,7 +143,7 @@ TEST_CASE("signature: no changed character is overlooked") {
   CHECK(accepted == 0);
 }
 
-TEST_CASE("signature: the parts of a message cannot be moved") {
+TEST_CASE("signature: bytes cannot move between the signed parts") {
   const auto of = [](std::string_view id, std::int64_t at,
                      std::string_view body) {
     return signed_by({kSecret}, id, at, body);
@@ -228,7 +228,7 @@ TEST_CASE("signature: rotation signs with every key, newest first") {
   CHECK(with({kSecret, "whsec_x"}) == "invalid_key");
 }
 
-TEST_CASE("signature: how many keys") {
+TEST_CASE("signature: takes 1 to 10 keys") {
   CHECK(signed_by({}, "a", kNow, "") == "(no_keys)");
   CHECK(verified({}, "a", kNow, "v2,x", "", kNow) == "no_keys");
   const std::vector<std::string_view> ten(10, kSecret);
@@ -240,7 +240,7 @@ TEST_CASE("signature: how many keys") {
   CHECK(verified(eleven, "a", kNow, header, "", kNow) == "too_many_keys");
 }
 
-TEST_CASE("signature: headers of every shape") {
+TEST_CASE("signature: header shapes") {
   const std::string good = signed_by({kSecret}, "a", kNow, "b");
   const std::string other = signed_by({kOtherSecret}, "a", kNow, "b");
   const std::string base64 = good.substr(3);
@@ -277,7 +277,7 @@ TEST_CASE("signature: headers of every shape") {
         "invalid_header");
 }
 
-TEST_CASE("signature: the clock's tolerance, to the second") {
+TEST_CASE("signature: the tolerance is exact to the second") {
   constexpr std::int64_t kLargest = std::numeric_limits<std::int64_t>::max();
   constexpr std::int64_t kSmallest = std::numeric_limits<std::int64_t>::min();
   struct Case {
@@ -308,7 +308,7 @@ TEST_CASE("signature: the clock's tolerance, to the second") {
   }
 }
 
-TEST_CASE("signature: a key signs many messages as if each were the first") {
+TEST_CASE("signature: a reused key signs like a new one") {
   auto reused = SigningKey::parse(kSecret);
   REQUIRE(reused.ok());
   for (int i = 0; i < 50; ++i) {
@@ -329,7 +329,7 @@ TEST_CASE("signature: large bodies") {
   CHECK(verified({kSecret}, "a", kNow, header, body, kNow) == "ok");
 }
 
-TEST_CASE("signature: generated secrets are fresh and usable") {
+TEST_CASE("signature: generated secrets are new and usable") {
   const auto first = webhooks::generate_secret();
   const auto second = webhooks::generate_secret();
   REQUIRE(first.ok());

@@ -86,7 +86,7 @@ CURLcode get_tls(const std::string& url, const std::string& ca_file) {
 
 }  // namespace
 
-TEST_CASE("test server: records what it was sent, answers as told") {
+TEST_CASE("test server: records requests and sends the given answers") {
   TestServer server;
   server.on("/a", answer(201, {{"X-One", "1"}, {"x-one", "2"}}, "hello"));
   const Talk got = talk(server.port(), post("/a?q=1", "body"), 200);
@@ -149,7 +149,7 @@ TEST_CASE("test server: an early answer does not wait for the body") {
   CHECK(server.count("/late") == 0);
 }
 
-TEST_CASE("test server: ways not to accept") {
+TEST_CASE("test server: refuses, ignores and resets connections") {
   ServerOptions options;
   options.accept = ServerOptions::Accept::kNever;
   TestServer never(options);

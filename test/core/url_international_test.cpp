@@ -92,7 +92,7 @@ TEST_CASE("url: emoji in punycode") {
       "https://xn--rnd.xn--ls8h.la/ https://xn--localhost-.xn--ls8h.la/");
 }
 
-TEST_CASE("url: nobody hides an address or a local name behind characters") {
+TEST_CASE("url: Unicode cannot hide an address or a local name") {
   for (const UrlPolicy& policy : {any_scheme(), with_private()}) {
     expect_all(
         {

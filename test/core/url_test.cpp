@@ -20,7 +20,7 @@ using webhooks_test::with_private;
 using webhooks_test::words;
 using std::string_literals::operator""s;
 
-TEST_CASE("url: one normalized form") {
+TEST_CASE("url: equal URLs have one normalized form") {
   expect_all({
       {"https://example.com", "https://example.com/"},
       {"https://example.com/", "https://example.com/"},
@@ -238,7 +238,7 @@ TEST_CASE("url: host names") {
                  "https://[::%25example.com]/");
 }
 
-TEST_CASE("url: bytes that are not UTF-8, wherever they are") {
+TEST_CASE("url: invalid UTF-8 is refused anywhere") {
   for (const std::string& bytes :
        {"\xff"s, "\xc3"s, "\xed\xa0\x80"s, "\xc0\xaf"s, "\xf4\x90\x80\x80"s}) {
     for (const std::string& url :
@@ -334,7 +334,7 @@ TEST_CASE("url: what is returned is what curl dials") {
   }
 }
 
-TEST_CASE("url: no error repeats what may hold a token") {
+TEST_CASE("url: no error repeats path or query") {
   for (const std::string text :
        {"https://example.com/SECRET#x", "https://u:SECRET@example.com/",
         "https://10.0.0.1/SECRET?SECRET", "https://localhost/SECRET",

@@ -8,7 +8,7 @@
 
 using webhooks::utf8_error_offset;
 
-TEST_CASE("the offset of a broken sequence is that of its first byte") {
+TEST_CASE("the offset of an invalid sequence is that of its first byte") {
   CHECK_FALSE(utf8_error_offset("").has_value());
   CHECK_FALSE(utf8_error_offset("a\u00e9\u20ac\U0001F600").has_value());
   CHECK(utf8_error_offset("\u20ac\x80") == 3U);

@@ -3,7 +3,7 @@ defmodule Demo.Web.Endpoint do
   A minimal host for the settings page: one page per site, under a strict
   Content-Security-Policy. The demo and the tests use it; `Demo.Web` starts it.
 
-  `/sites/1` is the page of site 1, seen by the first of `actors`. In the query, `as` names
+  `/sites/1/webhooks` is the page of site 1, seen by the first of `actors`. In the query, `as` names
   another actor, and `theme=dark` chooses the dark theme.
   """
   use Phoenix.Endpoint, otp_app: :plausible_webhooks_phoenix
@@ -14,6 +14,7 @@ defmodule Demo.Web.Endpoint do
 
   plug(Plug.Static, at: "/assets/phoenix", from: {:phoenix, "priv/static"})
   plug(Plug.Static, at: "/assets/live_view", from: {:phoenix_live_view, "priv/static"})
+  plug(Plug.Static, at: "/assets/phoenix_html", from: {:phoenix_html, "priv/static"})
   plug(Plug.Static, at: "/assets/page", from: {:plausible_webhooks_phoenix, "priv/static"})
   plug(Plug.Static, at: "/assets", from: Path.expand("static", __DIR__))
   plug(Plug.Session, @session)

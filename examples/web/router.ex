@@ -20,6 +20,6 @@ defmodule Demo.Web.Router do
   scope "/" do
     pipe_through(:browser)
     get("/", Demo.Web.Page, :index)
-    get("/sites/:id", Demo.Web.Page, :site)
+    get("/sites/:id/webhooks/*view", Demo.Web.Page, :webhooks)
   end
 end

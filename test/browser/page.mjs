@@ -15,24 +15,57 @@ export async function launch() {
   });
 }
 
-export async function open(browser, url, { dark = false, width = 1100, height = 900 } = {}) {
+export async function open(browser, url, { dark = false, width = 1280, height = 900 } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, reducedMotion: "reduce" });
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const page = await context.newPage();
   page.problems = [];
+  // Dialogs are accepted while a step expects them.
+  page.dialogs = [];
   page.on("console", (message) => {
     if (message.type() === "error" || /content security policy/i.test(message.text()))
       page.problems.push(message.text());
   });
   page.on("pageerror", (error) => page.problems.push(String(error)));
-  page.on("dialog", (dialog) => page.problems.push(`dialog: ${dialog.message()}`));
-  page.on("requestfailed", (request) => page.problems.push(`failed: ${request.url()}`));
+  page.on("dialog", (dialog) => {
+    page.dialogs.push(dialog.message() || dialog.type());
+    return page.agrees ? dialog.accept() : dialog.dismiss();
+  });
+  // A page that is left aborts what it still asks for.
+  page.on("requestfailed", (request) => {
+    if (request.failure()?.errorText !== "net::ERR_ABORTED") page.problems.push(`failed: ${request.url()}`);
+  });
   page.on("request", (request) => {
     if (new URL(request.url()).host !== new URL(url).host && !request.url().startsWith("data:"))
       page.problems.push(`another host: ${request.url()}`);
   });
   await page.goto(dark ? `${url}?theme=dark` : url);
-  await page.locator("[data-phx-session].phx-connected").waitFor();
+  await connected(page);
   return page;
+}
+
+export const connected = (page) => page.locator("[data-phx-session].phx-connected #webhook-settings").waitFor();
+
+// Does what leads to another address, and waits for the view there.
+export async function leads(page, address, action) {
+  await Promise.all([page.waitForURL(address), action()]);
+  await connected(page);
+}
+
+// Cuts the socket, and says when the page has said so and has come back.
+export async function cut(page, meanwhile = async () => {}) {
+  await page.evaluate(() => {
+    // As if the network were gone: a server that is told answers "normal", and stays left.
+    const { socket } = window.liveSocket;
+    socket.reconnectTimer.timerCalc = () => 700;
+    socket.conn.onclose = null;
+    socket.conn.close();
+    socket.onConnClose({ code: 1006 });
+  });
+  await page.locator("#webhook-offline", { hasText: "The connection is lost" }).waitFor();
+  await meanwhile();
+  await page.locator("#webhook-offline").waitFor({ state: "hidden" });
+  await connected(page);
 }
 
 // Everything that axe knows of WCAG 2.2 A and AA, and its best practices.
@@ -63,7 +96,7 @@ export async function fits(page, name) {
 // What can be clicked is 24 px high and wide at least, links in a line of text aside.
 export async function targets(page, name) {
   const small = await page.evaluate(() =>
-    [...document.querySelectorAll("#webhook-settings :is(button, select, textarea, input:not([type=hidden]))")]
+    [...document.querySelectorAll("#webhook-settings :is(button, a, summary, select, textarea, input:not([type=hidden]))")]
       .filter((element) => element.checkVisibility() && !element.disabled)
       .map((element) => {
         const label = element.labels?.[0];
@@ -120,9 +153,5 @@ export async function tabTo(page, wanted, name, key = "Tab") {
 }
 
 export async function focusIs(page, id) {
-  await page.waitForFunction((id) => document.activeElement?.id === id, id, { timeout: 5000 });
-  // LiveView 1.1 says it once more two frames later; nobody is faster than that but us.
-  await page.evaluate(async () => {
-    for (let frame = 0; frame < 4; frame++) await new Promise(requestAnimationFrame);
-  });
+  await page.waitForFunction((id) => document.activeElement?.id === id, id, { timeout: 10000 });
 }

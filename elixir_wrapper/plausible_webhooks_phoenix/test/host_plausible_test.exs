@@ -244,7 +244,7 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
       assert %{to: "owner@example.com", subject: "A webhook of example.com/blog" <> _} = mail
       assert mail.text_body =~ ~s("CRM" to example.com)
       assert mail.text_body =~ "410 Gone"
-      assert mail.text_body =~ "/example.com%2Fblog/settings/webhooks?__team=team-1"
+      assert mail.text_body =~ "/example.com%2Fblog/settings/webhooks/wh_1?__team=team-1"
       refute mail.text_body =~ "s3cr3t"
     end
 
@@ -268,8 +268,15 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
   end
 
   test "the page gets its site, and its user from Plausible's session" do
-    session = Host.page_session(%{assigns: %{site: @site}})
-    assert %{"site_id" => 7, "domain" => "example.com/blog"} = session
+    conn = %Plug.Conn{
+      assigns: %{site: @site},
+      path_info: ["example.com%2Fblog", "settings", "webhooks", "wh_1", "edit"],
+      path_params: %{"view" => ["wh_1", "edit"]}
+    }
+
+    assert %{assigns: %{webhooks_session: %{"site_id" => 7} = session}} = page = Host.page(conn)
+    # Where Plausible looks for the entry of the sidebar.
+    assert List.last(page.path_info) == "webhooks"
     set(PlausibleWeb.UserAuth, :get_user_session, {:ok, %{user: %{id: 5}}})
     assert Host.actor(session, nil) == {:ok, %{id: 5}}
     set(PlausibleWeb.UserAuth, :get_user_session, {:error, :no_valid_token})

@@ -106,7 +106,7 @@ defmodule Plausible.Webhooks.InstallTest do
 
   test "the page has a route, an action, a template and an entry in the sidebar", %{root: root} do
     assert added(root, "lib/plausible_web/router.ex") ==
-             [~s|  get "/:domain/settings/webhooks", SiteController, :settings_webhooks|]
+             [~s|  get "/:domain/settings/webhooks/*view", SiteController, :settings_webhooks|]
 
     assert [action] = added(root, "lib/plausible_web/controllers/site_controller.ex")
     assert action =~ "  def settings_webhooks(conn, _params) do\n"
@@ -122,7 +122,7 @@ defmodule Plausible.Webhooks.InstallTest do
     assert [template] =
              added(root, "lib/plausible_web/templates/site/settings_webhooks.html.heex")
 
-    assert template =~ "{live_render(@conn, PlausibleWeb.Live.WebhookSettings,"
+    assert template =~ "{PlausibleWeb.Live.WebhookSettings.live(@conn, @webhooks_session)}"
 
     without = root |> plan(page: false) |> Enum.map(& &1.path)
     assert without == Enum.reject(files(), &(&1 =~ ~r/plausible_web\/|assets/))
@@ -189,13 +189,14 @@ defmodule Plausible.Webhooks.InstallTest do
     adapter = Plausible.Webhooks.Host.Plausible
     assert Code.ensure_loaded?(adapter) and Code.ensure_loaded?(Plausible.Webhooks)
     assert function_exported?(adapter, :options, 0)
-    assert function_exported?(adapter, :page_session, 1)
+    assert function_exported?(adapter, :page, 1)
 
     for name <- [:events_buffered, :goals_changed],
         do: assert(function_exported?(Plausible.Webhooks, name, 1))
 
     assert function_exported?(Plausible.Webhooks, :traffic_change, 3)
     assert Code.ensure_loaded?(PlausibleWeb.Live.WebhookSettings)
+    assert function_exported?(PlausibleWeb.Live.WebhookSettings, :live, 2)
   end
 
   test "docs/plausible.md shows each line", %{root: root} do

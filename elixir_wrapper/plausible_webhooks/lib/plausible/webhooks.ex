@@ -402,14 +402,14 @@ defmodule Plausible.Webhooks do
 
   @doc "What `send_test/5` would send: `Plausible.Webhooks.Manage.Overview.sample/5`."
   @spec sample(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::
-          {:ok, binary()} | error()
+          {:ok, Overview.request()} | error()
   def sample(instance \\ __MODULE__, actor, site_id, id, type),
     do: run(instance, &Overview.sample(&1, actor, site_id, id, type))
 
   # --- the log
 
   @doc """
-  The site's deliveries, newest first, without bodies.
+  The site's deliveries, newest first. The bodies are read only with `bodies: true` in `page`.
 
       {:ok, %{entries: entries, next: next}} =
         Plausible.Webhooks.deliveries(user, site.id, %{states: [:failed]}, %{limit: 50})

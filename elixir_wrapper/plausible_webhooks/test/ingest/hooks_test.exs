@@ -73,7 +73,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
         keys = %{"meta.key": ["plan", "url"], "meta.value": ["growth", "/x"]}
         API.events_buffered(context.name, [event(1, Map.merge(revenue, keys))])
 
-        {:ok, sample} = sample(context, context.webhook.id, "goal.completed")
+        {:ok, %{body: sample}} = sample(context, context.webhook.id, "goal.completed")
 
         for body <- [body_after(context, before), sample], body != nil do
           {:ok, %{"data" => %{"completion" => completion} = data}} =

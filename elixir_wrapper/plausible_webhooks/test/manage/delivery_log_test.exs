@@ -65,6 +65,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
             {%{since_ms: "today"}, %{}, :since_ms},
             {%{status_class: 7}, %{}, :status_class},
             {%{}, %{limit: 0}, :limit},
+            {%{}, %{bodies: 1}, :bodies},
             {%{}, %{limit: 201}, :limit},
             {%{}, %{after: 7}, :after},
             {%{}, %{page: 2}, :page}

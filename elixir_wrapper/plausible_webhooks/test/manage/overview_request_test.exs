@@ -162,7 +162,8 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       webhook = webhook!(context, "/hook", %{goals: [12]})
 
       for type <- Event.types() do
-        {:ok, body} = sample(context, webhook.id, type)
+        {:ok, %{body: body} = sample} = sample(context, webhook.id, type)
+        assert sample.url == webhook.url
         {:ok, _attempt} = send_test(context, webhook.id, type)
         sent = List.last(HttpReceiver.requests(context.receiver, "/hook")).body
         assert timeless(body) == timeless(sent)
@@ -170,7 +171,14 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       end
 
       assert HttpReceiver.count(context.receiver) == length(Event.types())
-      assert {:ok, body} = sample(context, webhook.id, "goal.completed")
+
+      assert {:ok, %{body: body} = sample} = sample(context, webhook.id, "goal.completed")
+
+      # Signed as a test would be, under an id of its own.
+      {:ok, [%{key: key}]} = reveal_secret(context, webhook.id)
+      header = &(sample.headers |> List.keyfind(&1, 0) |> elem(1))
+      id = header.("webhook-id")
+      assert {:ok, header.("webhook-signature")} == Native.sign([key], id, sample.timestamp, body)
       assert body =~ "Signup" and not (body =~ "Other")
 
       assert {:error, %Error{reason: {:invalid, %{type: _}}}} =

@@ -46,7 +46,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.BrowserTest do
 
     arguments = [
       "settings.mjs",
-      "http://127.0.0.1:#{port}/sites/1",
+      "http://127.0.0.1:#{port}/sites/1/webhooks",
       HttpReceiver.url(receiver, "")
     ]
 

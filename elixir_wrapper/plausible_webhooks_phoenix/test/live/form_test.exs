@@ -1,31 +1,19 @@
 defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
   use Plausible.Webhooks.Test.PageCase, async: true
 
-  defp open_new(context) do
-    view = page!(context)
-    click(view, "#webhooks-add")
-    view
-  end
+  defp open_new(context), do: page!(context, "/new")
+  defp open_edit(context, webhook), do: page!(context, "/#{webhook.id}/edit")
+  defp change(view, params), do: change(view, "#webhook-form", webhook: params)
+  defp save(view, params), do: submit(view, "#webhook-form", webhook: params)
 
-  defp open_edit(context, webhook) do
-    view = page!(context)
-    click(view, "#webhook-#{webhook.id} h3 button")
-    click(view, "button", "Edit")
-    view
-  end
-
-  defp change(view, params) do
-    view |> form("#webhook-form", webhook: params) |> render_change()
-    settled(view)
+  # A save that succeeds leads to the webhook.
+  defp saved!(context, view, params) do
+    view |> form("#webhook-form", webhook: params) |> render_submit()
+    next!(context, view)
   end
 
   defp search(view, text) do
     view |> element("#webhook-goal-search") |> render_change(%{"search" => text})
-    settled(view)
-  end
-
-  defp save(view, params) do
-    view |> form("#webhook-form", webhook: params) |> render_submit()
     settled(view)
   end
 
@@ -52,6 +40,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
             {"https://localhost/", "must name a host that the whole internet knows"},
             {"https://10.0.0.1/", "must not name an address inside a network"},
             {"https://example.com:25/", "must not name this port"},
+            {"example.com:8443/hook", "We will deliver to example.com, port 8443."},
             {"nonsense", "The URL "},
             {"", ""}
           ] do
@@ -67,30 +56,34 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       view = open_new(context)
       HttpReceiver.stop_listening(context.receiver)
       url = HttpReceiver.url(context.receiver, "/nobody")
-      html = save(view, %{url: url})
-      assert html =~ "Webhook added. Copy its secret to your receiver, then send a test."
+      view = saved!(context, view, %{url: url})
+      assert message(view) =~ "Webhook added. Copy its secret to your receiver, then send a test."
       assert only(context).url == url
       assert HttpReceiver.count(context.receiver) == 0
     end
 
-    test "what saving says stands by the field and in the summary, which gets the focus",
-         context do
+    test "without a scheme means https", context do
+      context = start_page!(context, policy: %{})
+      saved!(context, open_new(context), %{url: "example.com/hook"})
+      assert only(context).url == "https://example.com/hook"
+    end
+
+    test "what saving says stands by each field, and the first one gets the focus", context do
       context = start_page!(context)
       view = open_new(context)
       html = save(view, %{url: "ftp://x", events: [""]})
-      assert text_of(view, "#webhook-form-errors") =~ "Not saved yet"
-      assert text_of(view, "#webhook-form-errors") =~ "Events must be a list of at least one of"
+      assert text_of(view, "#webhook-events-error") == "Choose at least one event."
       assert text_of(view, "#webhook-url-error") =~ "The URL must begin with"
       assert view |> element("#webhook-url") |> render() =~ ~s(aria-invalid="true")
       assert view |> element("#webhook-url") |> render() =~ "webhook-url-error"
-      assert html =~ "#webhook-form-errors"
+      assert html =~ "#webhook-url&quot;"
       assert {:ok, []} = API.list_webhooks(context.name, :owner, 1)
       # What is changed is judged anew, and the rest stays said.
       change(view, %{url: HttpReceiver.url(context.receiver, "/hook")})
       refute has_element?(view, "#webhook-url-error")
-      assert text_of(view, "#webhook-form-errors") =~ "Events must be"
+      assert text_of(view, "#webhook-events-error") =~ "Choose at least one"
       change(view, %{events: ["goal.completed"]})
-      refute text_of(view, "#webhook-form-errors") =~ "Not saved yet"
+      refute has_element?(view, "#webhook-events-error")
     end
   end
 
@@ -107,28 +100,35 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     click(view, "#webhook-add-header")
     click(view, "#webhook-add-header")
     click(view, "#webhook-add-header")
-    click(view, "button[phx-click='form.remove_header'][phx-value-key='2']")
+    click(view, "button[phx-click='remove_header'][phx-value-key='2']")
     key = "whsec_" <> Base.encode64(:binary.copy(<<5>>, 32))
 
-    save(view, %{
-      url: HttpReceiver.url(context.receiver, "/hook"),
-      name: "CRM",
-      goal: %{"12" => "true"},
-      spike: %{value: "300"},
-      interval: "3600",
-      headers: %{
-        "1" => %{name: "Authorization", value: "Bearer x"},
-        "3" => %{name: "", value: ""}
-      },
-      secret: key
-    })
+    view =
+      saved!(context, view, %{
+        url: HttpReceiver.url(context.receiver, "/hook"),
+        name: "CRM",
+        goal: %{"12" => "true"},
+        spike: %{value: "300"},
+        interval: "3600",
+        headers: %{
+          "1" => %{name: "Authorization", value: "Bearer x"},
+          "3" => %{name: "", value: ""}
+        },
+        secret: key
+      })
 
     webhook = only(context)
     assert webhook.name == "CRM"
     assert webhook.events == ~w(goal.completed traffic.spike traffic.drop traffic.resolved)
     assert webhook.goals == [12]
-    assert render(view) =~ "1 goal"
-    refute render(view) =~ "1 goals"
+    # The goals and conditions chosen are named.
+    for text <- [
+          "Signup",
+          "from 300 visitors in 5 minutes",
+          "when the e-mail notification reports it"
+        ],
+        do: assert(text_of(view, "#webhook-settings-shown") =~ text)
+
     assert webhook.spike_threshold == 300
     assert webhook.drop_threshold == :notifier
     assert webhook.traffic_min_interval_s == 3_600
@@ -153,31 +153,72 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       })
 
     view = open_edit(context, webhook)
-    assert text_of(view, "#webhook-form-title") == "Edit CRM"
+    assert text_of(view, "#webhooks-title") == "Edit CRM"
     assert view |> element("#webhook-goal-12[checked]") |> has_element?()
     assert view |> element("#webhook-spike-value") |> render() =~ ~s(value="40")
     assert view |> element("#webhook-interval option[selected]") |> render() =~ ~s(value="1234")
-    refute has_element?(view, "#webhook-secret")
-    html = save(view, %{name: "ERP"})
-    assert html =~ "Saved. The change applies from the next event."
+    refute has_element?(view, "#webhook-own-secret")
+    view = saved!(context, view, %{name: "ERP"})
+    assert message(view) =~ "Saved. The change applies from the next event."
     kept = [:url, :events, :goals, :spike_threshold, :traffic_min_interval_s, :headers]
     after_it = only(context)
     assert after_it.name == "ERP"
     assert Map.take(after_it, kept) == Map.take(webhook, kept)
   end
 
-  test "cancelling saves nothing and leads back", context do
+  test "cancelling is a link, before which unsaved edits ask", context do
     context = start_page!(context)
     webhook = webhook!(context, "/hook", %{name: "CRM"})
     view = open_edit(context, webhook)
+    refute has_element?(view, "#webhook-form[data-unsaved]")
     change(view, %{name: "Changed"})
-    click(view, "button", "Cancel")
-    assert text_of(view, "#webhook-title") == "CRM"
-    assert only(context).name == "CRM"
-    click(view, "button[phx-click='page.list']", "All webhooks")
-    click(view, "#webhooks-add")
-    click(view, "button", "Cancel")
-    assert text_of(view, "#webhooks-title") == "Webhooks"
+    assert has_element?(view, "#webhook-form[data-unsaved]")
+    assert link_of(view, "#webhook-cancel") == "/#{webhook.id}"
+    change(view, %{name: "CRM"})
+    refute has_element?(view, "#webhook-form[data-unsaved]")
+    assert link_of(open_new(context), "#webhook-cancel") == ""
+  end
+
+  # What LiveView's form recovery does, on a view that knows nothing of the edits.
+  test "the contents of a form outlast the view that had them", context do
+    goals = for id <- 1..100, do: TestHost.event_goal(id, "Goal number #{id}")
+    TestHost.put(context.host, {:goals, 1}, goals)
+    context = start_page!(context)
+    webhook = webhook!(context, "/hook", %{name: "CRM"})
+    view = open_edit(context, webhook)
+    change(view, %{name: "Half", events: ["goal.completed", "traffic.spike"], goals: "some"})
+    change(view, %{goal: %{"3" => "true"}})
+    search(view, "number 77")
+    click(view, "#webhook-add-header")
+    change(view, %{goal: %{"77" => "true"}, spike: %{value: "12"}})
+    change(view, %{headers: %{"1" => %{name: "X-A", value: "b"}}})
+    sent = recovered(view)
+    {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, %{name: "Theirs"})
+    again = open_edit(context, webhook)
+    forge(again, "change", sent)
+    settled(again)
+    assert recovered(again) == sent
+    # Somebody else's change is not lost by it.
+    save(again, %{})
+    assert render(again) =~ "Somebody else changed this webhook"
+    saved!(context, again, %{})
+
+    assert %{name: "Half", goals: [3, 77], spike_threshold: 12, headers: [{"X-A", "b"}]} =
+             only(context)
+  end
+
+  # The fields of the form as a browser would send them.
+  defp recovered(view) do
+    fields =
+      for [tag] <- Regex.scan(~r/<input [^>]*name="webhook[^>]*>/, render(view)),
+          not (tag =~ ~r/type="(checkbox|radio)"/) or tag =~ " checked",
+          [_, name] = Regex.run(~r/name="([^"]*)"/, tag),
+          value = Regex.run(~r/value="([^"]*)"/, tag),
+          do: {name, if(value, do: Enum.at(value, 1), else: "")}
+
+    # Which goals are listed is the search's, which is no part of the form.
+    fields = Enum.reject(fields, fn {name, value} -> name =~ "[goal]" and value == "false" end)
+    fields |> Enum.sort_by(&elem(&1, 0)) |> URI.encode_query() |> Plug.Conn.Query.decode()
   end
 
   describe "goals" do
@@ -208,7 +249,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       change(view, %{goal: %{"777" => "true"}})
       search(view, "nothing like it")
       assert text_of(view, "#webhook-goals") =~ "No goal has this name."
-      save(view, %{url: HttpReceiver.url(context.receiver, "/hook")})
+      saved!(context, view, %{url: HttpReceiver.url(context.receiver, "/hook")})
       assert only(context).goals |> Enum.sort() == [777, 1_000]
     end
 
@@ -217,7 +258,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       view = open_new(context)
       change(view, %{goals: "some"})
       save(view, %{url: HttpReceiver.url(context.receiver, "/hook")})
-      assert text_of(view, "#webhook-goals-error") =~ "Goals must be all, or at least one goal."
+      assert text_of(view, "#webhook-goals-error") =~ "Choose at least one goal, or all goals."
     end
 
     test "one that the site has no more is said, and left out by saving", context do
@@ -226,7 +267,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       view = open_edit(context, webhook)
       assert text_of(view, "#webhook-goals") =~ "1 of 1,000 goals chosen."
       assert text_of(view, "#webhook-goals") =~ "Chosen goals that no longer exist: 1"
-      save(view, %{})
+      saved!(context, view, %{})
       assert only(context).goals == [5]
     end
 
@@ -236,7 +277,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       TestHost.put(context.host, {:goals, 1}, fn -> raise "away" end)
       view = open_edit(context, webhook)
       assert text_of(view, "#webhook-goals") =~ "cannot be read now"
-      save(view, %{name: "CRM"})
+      saved!(context, view, %{name: "CRM"})
       assert %{goals: [5], name: "CRM"} = only(context)
     end
 
@@ -265,7 +306,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       view = open_new(context)
       change(view, %{events: ["traffic.spike"]})
       assert text_of(view, "#webhook-spike-figure") =~ "cannot be read now"
-      save(view, %{url: HttpReceiver.url(context.receiver, "/a"), spike: %{value: "5"}})
+
+      saved!(context, view, %{url: HttpReceiver.url(context.receiver, "/a"), spike: %{value: "5"}})
+
       assert only(context).spike_threshold == 5
     end
 
@@ -276,9 +319,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
       change(view, %{events: ["traffic.spike"]})
 
       for {value, text} <- [
-            {"", "is required for traffic.spike"},
+            {"", "Enter a number of visitors."},
             {"0", "must be an integer from 1"},
-            {"many", "must be an integer"}
+            {"many", "must be an integer from 1 to 1000000000."}
           ] do
         save(view, %{url: url, spike: %{value: value}})
         assert text_of(view, "#webhook-spike-value-error") =~ text
@@ -286,7 +329,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
 
       change(view, %{events: ["traffic.spike", "traffic.resolved"], spike: %{mode: "notifier"}})
       save(view, %{})
-      assert text_of(view, "#webhook-events-error") =~ "traffic.resolved needs a threshold"
+      assert text_of(view, "#webhook-events-error") =~ "needs a spike or a drop with a number"
     end
   end
 
@@ -302,7 +345,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
 
     for _ <- 2..20, do: click(view, "#webhook-add-header")
     assert has_element?(view, "#webhook-add-header[disabled]")
-    forge(view, "form.add_header", %{})
+    forge(view, "add_header", %{})
     refute has_element?(view, "#webhook-header-21-name")
   end
 
@@ -315,22 +358,20 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     assert html =~ "Somebody else changed this webhook"
     assert only(context).name == "Theirs"
 
-    save(view, %{name: "Mine"})
+    saved!(context, view, %{name: "Mine"})
     assert only(context).name == "Mine"
   end
 
-  test "one that is deleted meanwhile is left for the list", context do
+  test "one that is deleted meanwhile is said, and saving says so too", context do
     context = start_page!(context)
     webhook = webhook!(context, "/hook", %{name: "CRM"})
-    webhook!(context, "/other", %{name: "Another"})
     view = open_edit(context, webhook)
     :ok = API.delete_webhook(context.name, :owner, 1, webhook.id)
-    html = render_click(view, "page.cancel_form", %{})
-    assert html =~ "Another"
-    refute html =~ "#webhook-form"
-    # And a new one has no values of others.
-    click(view, "#webhooks-add")
-    assert forge(view, "form.reload", %{}) =~ "webhook-form"
+    shows!(view, "Somebody else changed this webhook")
+    save(view, %{name: "Mine"})
+    assert message(view) =~ "This webhook no longer exists."
+    click(view, "#webhook-reload")
+    assert message(view) =~ "This webhook no longer exists."
   end
 
   test "a host that cannot be asked who may is no loss of the right", context do
@@ -341,11 +382,16 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     html = change(view, %{name: "Half an hour's work!"})
     assert html =~ "the database did not answer"
     assert html =~ "Half an hour"
-    send(view.pid, {:plausible_webhooks, :accepted, %{}})
-    refute settled(view) =~ "You can no longer"
+    send(view.pid, :refresh)
+    assert settled(view) =~ "Half an hour"
 
     TestHost.put(context.host, {:role, :owner}, :owner)
-    save(view, %{name: "Half an hour's work!", url: HttpReceiver.url(context.receiver, "/x")})
+
+    saved!(context, view, %{
+      name: "Half an hour's work!",
+      url: HttpReceiver.url(context.receiver, "/x")
+    })
+
     assert only(context).name == "Half an hour's work!"
   end
 
@@ -357,7 +403,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, %{name: "Theirs"})
     shows!(view, "Somebody else changed this webhook")
     assert view |> element("#webhook-name") |> render() =~ "Mine"
-    click(view, "button[phx-click='form.reload']")
+    click(view, "#webhook-reload")
     assert view |> element("#webhook-name") |> render() =~ "Theirs"
     refute render(view) =~ "Somebody else"
   end
@@ -372,10 +418,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
           %{"webhook" => nil},
           %{"webhook" => %{"name" => ["a"], "url" => %{}, "events" => "x", "goal" => "12"}},
           %{"webhook" => %{"goal" => %{"x" => "true"}, "goals" => "none", "spike" => "y"}},
-          %{"webhook" => %{"headers" => %{"9" => %{"name" => "a"}}, "interval" => %{}}},
+          %{
+            "webhook" => %{"headers" => %{"x" => %{"name" => "a"}, "0" => %{}}, "interval" => %{}}
+          },
+          %{"webhook" => %{"headers" => "x", "version" => "9.5"}},
           %{"webhook" => %{"name" => String.duplicate("a", 10_000)}}
         ] do
-      forge(view, "form.change", params)
+      forge(view, "change", params)
       assert view |> element("#webhook-name") |> render() =~ ~s(value="CRM")
     end
   end

@@ -2,8 +2,16 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
   use ExUnit.Case, async: true
 
   alias Plausible.Webhooks.Attempt
-  alias PlausibleWeb.Live.WebhookSettings.{FailureHints, ForeignText, Format, Labels}
-  alias PlausibleWeb.Live.WebhookSettings.{Assigns, LogFilters, Snippets}
+
+  alias PlausibleWeb.Live.WebhookSettings.{
+    AttemptResult,
+    FailureHints,
+    ForeignText,
+    Format,
+    Labels
+  }
+
+  alias PlausibleWeb.Live.WebhookSettings.{Page, Snippets, Webhook}
 
   doctest ForeignText, import: true
   doctest Format, import: true
@@ -102,60 +110,19 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
     end
   end
 
-  describe "LogFilters" do
-    test "an older answer is told from the newest question" do
-      query = LogFilters.new()
-      assert LogFilters.filter(query, %{"state" => "failed"}).number != query.number
-
-      assert LogFilters.arguments(LogFilters.new(%{"webhook" => "wh_1"}), "Etc/UTC") == [
-               %{webhook_id: "wh_1"},
-               %{after: nil, limit: 25}
-             ]
-    end
-  end
-
-  describe "Assigns" do
-    test "a load during the same load runs once more afterwards" do
-      # Connected, as far as tasks ask.
-      socket = %Phoenix.LiveView.Socket{transport_pid: self()}
-      context = %{instance: __MODULE__, actor: nil, site_id: 1}
-
-      socket =
-        Phoenix.Component.assign(socket,
-          loading: MapSet.new(),
-          repeat: MapSet.new(),
-          context: context
-        )
-
-      Process.flag(:trap_exit, true)
-      key = {__MODULE__, :tag}
-      socket = Assigns.load(socket, __MODULE__, :tag, :site, [])
-      assert MapSet.member?(socket.assigns.loading, key)
-      {_socket, false} = Assigns.ended(socket, key)
-      socket = Assigns.load(socket, __MODULE__, :tag, :site, [])
-      assert {socket, true} = Assigns.ended(socket, key)
-      refute MapSet.member?(socket.assigns.loading, key)
-      assert {_socket, false} = Assigns.ended(socket, key)
-    end
-  end
-
-  describe "TestPanel" do
-    test "has a text for every result" do
-      alias PlausibleWeb.Live.WebhookSettings.TestPanel
-
-      for {result, text} <- [
-            {{:error, :timeout}, "The test is still waiting to be sent."},
-            {{:error, :unavailable}, "still starting"},
-            {{:error, {:not_sent, "the webhook was deleted"}},
-             "Not sent. The test ended early: the webhook was deleted."},
-            {{:error, {:rate_limited, 61_000}}, "the next one in 1:01."},
-            {{:error, :not_found}, "no longer exists"},
-            {{:error, :queue_timeout}, "the database did not answer"},
-            {{:error, :crashed}, "Try again in a moment."},
-            {{:ok, %Attempt{status: 200, total_us: 1_500, started_at_ms: 0}},
-             "Delivered: your endpoint answered 200 after 1.5 ms."}
+  describe "what a test says" do
+    test "has a text for every result that is no attempt" do
+      for {reason, text} <- [
+            timeout: "The test is still waiting to be sent.",
+            unavailable: "still starting",
+            not_found: "no longer exists",
+            queue_timeout: "the database did not answer",
+            crashed: "Try again in a moment."
           ],
-          do: assert(TestPanel.text(result, nil, __MODULE__) =~ text)
+          do: assert(Webhook.refused(reason, nil, __MODULE__) =~ text)
+
+      outcome = AttemptResult.outcome(%Attempt{status: 200, total_us: 1_500, started_at_ms: 0})
+      assert outcome == "Delivered: your endpoint answered 200 after 1.5 ms."
     end
 
     test "what the API refuses is said in words" do
@@ -166,9 +133,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.PartsTest do
             too_many_secrets: "Too many secrets",
             store_unavailable: "the database did not answer"
           ],
-          do: assert(Assigns.error(reason) =~ text)
+          do: assert(Page.explain(reason) =~ text)
 
-      assert Assigns.error({:invalid, %{url: "is required"}}) == "The URL is required."
+      assert Page.explain({:invalid, %{url: "is required"}}) == "The URL is required."
     end
   end
 

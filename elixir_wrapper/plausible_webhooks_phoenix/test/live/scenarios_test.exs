@@ -2,17 +2,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.ScenariosTest do
   # The user stories of the settings page, as its user goes through them.
   use Plausible.Webhooks.Test.PageCase, async: true
 
-  defp open(context, webhook) do
-    view = page!(context)
-    click(view, "#webhook-#{webhook.id} h3 button")
-    view
-  end
-
-  defp submit(view, form, params) do
-    view |> form(form, params) |> render_submit()
-    settled(view)
-  end
-
   defp signup!(context), do: :ok = API.events_buffered(context.name, [signup()])
 
   defp signup do
@@ -29,10 +18,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.ScenariosTest do
 
   test "US3.1 a user adds a webhook in the form and sees its secret", context do
     context = start_page!(context)
-    view = page!(context)
-    click(view, "#webhooks-add")
+    view = page!(context, link_of(page!(context), "#webhooks-add"))
     url = HttpReceiver.url(context.receiver, "/crm")
-    submit(view, "#webhook-form", webhook: %{url: url, name: "CRM"})
+    view |> form("#webhook-form", webhook: %{url: url, name: "CRM"}) |> render_submit()
+    view = next!(context, view)
+    assert message(view) =~ "Webhook added."
 
     {:ok, [%{name: "CRM"} = webhook]} = API.list_webhooks(context.name, :owner, 1)
     {:ok, [%{key: secret}]} = API.reveal_secret(context.name, :owner, 1, webhook.id)
@@ -46,9 +36,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.ScenariosTest do
 
   test "US3.2 a user edits a webhook and the next event follows", context do
     context = start_page!(context)
-    view = open(context, webhook!(context, "/before"))
-    click(view, "button", "Edit")
-    submit(view, "#webhook-form", webhook: %{url: HttpReceiver.url(context.receiver, "/after")})
+    view = page!(context, "/#{webhook!(context, "/before").id}/edit")
+    url = HttpReceiver.url(context.receiver, "/after")
+    view |> form("#webhook-form", webhook: %{url: url}) |> render_submit()
+    assert message(next!(context, view)) =~ "Saved. The change applies from the next event."
     signup!(context)
     HttpReceiver.await(context.receiver, "/after", 1)
     assert HttpReceiver.count(context.receiver, "/before") == 0
@@ -56,10 +47,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.ScenariosTest do
 
   test "US3.3 a user deletes a webhook, which gets nothing more", context do
     context = start_page!(context)
-    view = open(context, webhook!(context, "/gone"))
+    view = page!(context, "/#{webhook!(context, "/gone").id}")
     other = webhook!(context, "/other")
-    click(view, "#webhook-delete")
-    click(view, "#webhook-delete-confirm")
+    view |> element("#webhook-delete") |> render_click()
+    assert message(next!(context, view)) =~ "Webhook deleted."
     assert {:ok, [^other]} = API.list_webhooks(context.name, :owner, 1)
     signup!(context)
     HttpReceiver.await(context.receiver, "/other", 1)
@@ -68,7 +59,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.ScenariosTest do
 
   test "US4.1 a user sends a test and sees the response", context do
     context = start_page!(context)
-    view = open(context, webhook!(context, "/test"))
+    view = page!(context, "/#{webhook!(context, "/test").id}")
     html = submit(view, "#webhook-test-form", type: "goal.completed")
     assert html =~ "Delivered"
     [request] = HttpReceiver.await(context.receiver, "/test", 1)
@@ -78,7 +69,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.ScenariosTest do
   test "US4.2 a user sends a test to a failing endpoint and sees the reason", context do
     context = start_page!(context, retry_delays_ms: [])
     HttpReceiver.script(context.receiver, "/broken", [{500, [], "no database"}])
-    view = open(context, webhook!(context, "/broken"))
+    view = page!(context, "/#{webhook!(context, "/broken").id}")
     html = submit(view, "#webhook-test-form", type: "webhook.test")
     assert html =~ "500"
     assert html =~ "no database"

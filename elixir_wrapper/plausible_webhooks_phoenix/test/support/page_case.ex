@@ -6,7 +6,7 @@ defmodule Plausible.Webhooks.Test.PageCase do
   #
   #     test "...", context do
   #       context = start_page!(context)
-  #       view = page!(context)
+  #       view = page!(context, "/new")
   #
   # Of `Plausible.Webhooks.Test.TestHost` the actors are: `owner`, `viewer`, `other`,
   # `nobody`.
@@ -17,7 +17,13 @@ defmodule Plausible.Webhooks.Test.PageCase do
   import Phoenix.LiveViewTest
   import Plausible.Webhooks.Test.Eventually
 
+  alias Plausible.Webhooks.Accept.Outbox
+  alias Plausible.Webhooks.Store
+  alias Plausible.Webhooks.Test.EctoInstanceCase
+  alias PlausibleWeb.Live.WebhookSettings
+
   @endpoint Demo.Web.Endpoint
+  @path "/sites/1/webhooks"
 
   using options do
     quote do
@@ -35,40 +41,60 @@ defmodule Plausible.Webhooks.Test.PageCase do
   @doc "An instance that tells the page what happens."
   def start_page!(context, options \\ []) do
     defaults = [observers: [{Plausible.Webhooks.Updates, pubsub: Demo.PubSub}]]
-    Plausible.Webhooks.Test.EctoInstanceCase.start!(context, Keyword.merge(defaults, options))
+    EctoInstanceCase.start!(context, Keyword.merge(defaults, options))
   end
 
-  @doc "What `live_render` gives."
-  def session(context, given \\ %{}) do
+  @doc "What `WebhookSettings.live/2` gives to the view of an address."
+  def session(context, address, given \\ %{}) do
+    uri = URI.parse(address)
+
     Map.merge(
       %{
         "site_id" => 1,
-        "domain" => "site1.example",
         "auth" => inspect(Demo.Web.Auth),
         "instance" => inspect(context.name),
         "pubsub" => inspect(Demo.PubSub),
-        "actor" => "owner"
+        "actor" => "owner",
+        "path" => @path,
+        "view" => String.split(uri.path || "", "/", trim: true),
+        "query" => URI.decode_query(uri.query || "")
       },
       given
     )
   end
 
-  @doc "The page, connected, once it has read everything."
-  def page!(context, given \\ %{}) do
-    options = [session: session(context, given)]
-    {:ok, view, _html} = live_isolated(build_conn(), PlausibleWeb.Live.WebhookSettings, options)
+  @doc "The view of an address below the page's, connected, once it has read everything."
+  def page!(context, address \\ "", given \\ %{}) do
+    session = session(context, address, given)
+    view = WebhookSettings.view(session["view"])
+    {:ok, view, _html} = live_isolated(build_conn(), view, session: session)
     settled(view)
     view
   end
 
-  @doc "The first answer, before anything is connected."
-  def first_answer(context, given \\ %{}) do
-    conn = Plug.Conn.put_private(build_conn(), :phoenix_endpoint, @endpoint)
+  @doc "The view to which this one has led."
+  def next!(context, view), do: page!(context, left!(view))
 
-    Phoenix.LiveView.Controller.live_render(conn, PlausibleWeb.Live.WebhookSettings,
-      session: session(context, given)
-    )
+  @doc "The address below the page's to which this view has led."
+  def left!(view) do
+    {to, _flash} = assert_redirect(view, 10_000)
+    String.replace_prefix(to, @path, "")
   end
+
+  @doc "The address of a link, below the page's."
+  def link_of(view, selector) do
+    [_all, href] = Regex.run(~r/href="([^"]*)"/, view |> element(selector) |> render())
+    href |> unescaped() |> String.replace_prefix(@path, "")
+  end
+
+  @doc "The host's answer to a request, before anything is connected."
+  def get(context, address, actor \\ "owner") do
+    page = %{instance: context.name, pubsub: Demo.PubSub, actors: actors()}
+    conn = Plug.Conn.put_private(build_conn(), :demo_page, page)
+    Phoenix.ConnTest.dispatch(conn, @endpoint, :get, @path <> address, %{"as" => actor})
+  end
+
+  defp actors, do: Map.new(~w(owner viewer other nobody)a, &{Atom.to_string(&1), &1})
 
   @doc "Waits until nothing is being loaded; what is shown then."
   def settled(view, timeout_ms \\ 10_000) do
@@ -88,8 +114,14 @@ defmodule Plausible.Webhooks.Test.PageCase do
     settled(view)
   end
 
-  def click(view, selector, text) do
-    view |> element(selector, text) |> render_click()
+  @doc "What a user submits, or changes."
+  def submit(view, form, params \\ %{}) do
+    view |> form(form, params) |> render_submit()
+    settled(view)
+  end
+
+  def change(view, form, params) do
+    view |> form(form, params) |> render_change()
     settled(view)
   end
 
@@ -99,17 +131,17 @@ defmodule Plausible.Webhooks.Test.PageCase do
   @doc "The text in an element."
   def text_of(view, selector), do: view |> element(selector) |> render() |> plain()
 
-  @doc "The text in a read-only field of lines, which Floki gives as it stands in the HTML."
-  def code_of(view, selector), do: view |> text_of(selector) |> unescaped()
+  @doc "The message that is shown."
+  def message(view), do: text_of(view, "#webhook-message")
 
   @doc "HTML as text."
-  def plain(html),
-    do:
-      html
-      |> String.replace(~r/<[^>]*>/, " ")
-      |> unescaped()
-      |> String.replace(~r/\s+/, " ")
-      |> String.trim()
+  def plain(html) do
+    html
+    |> String.replace(~r/<[^>]*>/, " ")
+    |> unescaped()
+    |> String.replace(~r/\s+/, " ")
+    |> String.trim()
+  end
 
   defp unescaped(text) do
     for {entity, char} <- [
@@ -122,5 +154,27 @@ defmodule Plausible.Webhooks.Test.PageCase do
         reduce: text do
       text -> String.replace(text, entity, char)
     end
+  end
+
+  @doc "A delivery in the log that no engine sends."
+  def accept!(context, webhook, attributes) do
+    delivery = EctoInstanceCase.delivery(webhook, attributes)
+    :ok = Store.accept(context.instance, [delivery])
+    delivery
+  end
+
+  @doc "A delivery that has been sent, with that many attempts."
+  def sent!(context, webhook, attempts \\ 1) do
+    delivery = EctoInstanceCase.delivery(webhook)
+    Outbox.push(context.instance, [delivery])
+
+    eventually(fn ->
+      match?(
+        {:ok, %{attempts: ^attempts}},
+        Plausible.Webhooks.delivery(context.name, :owner, 1, delivery.id)
+      )
+    end)
+
+    delivery
   end
 end

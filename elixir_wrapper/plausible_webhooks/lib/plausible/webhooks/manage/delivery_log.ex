@@ -14,8 +14,23 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
   def deliveries(instance, actor, site_id, filters, page) do
     with :ok <- Access.check(instance, actor, :read, site_id),
          {:ok, filters} <- pick(filters, &filter/2),
-         {:ok, page} <- pick(page, &page/2) do
-      Store.deliveries(instance, site_id, filters, page)
+         {:ok, page} <- pick(page, &page/2),
+         {bodies?, page} = Map.pop(page, :bodies, false),
+         {:ok, found} <- Store.deliveries(instance, site_id, filters, page) do
+      {:ok,
+       if(bodies?,
+         do: %{found | entries: Enum.map(found.entries, &body(instance, &1))},
+         else: found
+       )}
+    end
+  end
+
+  # One read by the primary key for each: a page has few, and a store's walk along an index
+  # stays free of bodies.
+  defp body(instance, %{id: id} = delivery) do
+    case Store.get_delivery(instance, id) do
+      {:ok, %{body: body}} -> %{delivery | body: body}
+      {:error, _gone_or_away} -> delivery
     end
   end
 
@@ -130,6 +145,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
   defp page(:after, nil), do: {:ok, nil}
   defp page(:after, cursor) when is_binary(cursor), do: {:ok, cursor}
   defp page(:limit, limit) when limit in 1..200, do: {:ok, limit}
+  defp page(:bodies, bodies?) when is_boolean(bodies?), do: {:ok, bodies?}
   defp page(:after, _other), do: {:error, "must be the cursor of the last page"}
   defp page(:limit, _other), do: {:error, "must be an integer from 1 to 200"}
   defp page(_key, _value), do: {:error, "is not a part of a page"}

@@ -11,7 +11,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   process of their own.
   """
 
-  alias Plausible.Webhooks.{Delivery, Host, Native, Store, Webhook}
+  alias Plausible.Webhooks.{Delivery, Host, Id, Native, Store, Webhook}
   alias Plausible.Webhooks.Ingest.Goals
   alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
   alias Plausible.Webhooks.Manage.{Access, DeliveryLog, TestDelivery}
@@ -290,15 +290,18 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @spec request(Instance.t(), Host.actor(), integer(), String.t()) ::
           {:ok, request()} | error()
   def request(instance, actor, site_id, delivery_id) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         {:ok, delivery} <- Access.delivery(instance, site_id, delivery_id),
+         {:ok, webhook} <- Access.webhook(instance, site_id, delivery.webhook_id),
+         do: signed(instance, webhook, delivery.id, delivery.body)
+  end
+
+  defp signed(instance, webhook, id, body) do
     now_ms = Instance.now_ms()
     timestamp = div(now_ms, 1_000)
+    keys = webhook |> Webhook.live_keys(now_ms) |> Enum.map(& &1.key)
 
-    with :ok <- Access.check(instance, actor, :manage, site_id),
-         {:ok, %{id: id, body: body} = delivery} <-
-           Access.delivery(instance, site_id, delivery_id),
-         {:ok, webhook} <- Access.webhook(instance, site_id, delivery.webhook_id),
-         keys = webhook |> Webhook.live_keys(now_ms) |> Enum.map(& &1.key),
-         {:ok, signature} <- Native.sign(keys, id, timestamp, body) do
+    with {:ok, signature} <- Native.sign(keys, id, timestamp, body) do
       ours = [
         {"content-type", "application/json"},
         {"user-agent", user_agent(instance)},
@@ -318,13 +321,16 @@ defmodule Plausible.Webhooks.Manage.Overview do
   defp user_agent(%Instance{options: %{user_agent: text}}), do: text
 
   @doc """
-  The body that `Plausible.Webhooks.send_test/5` of this type would send now. Needs `:manage`.
+  The POST that `Plausible.Webhooks.send_test/5` of this type would send now, signed, under
+  an id of its own. Needs `:manage`.
 
-      {:ok, "{" <> _json} =
+      {:ok, %{url: url, headers: headers, body: "{" <> _json}} =
         Plausible.Webhooks.sample(user, site.id, webhook.id, "goal.completed")
   """
   @spec sample(Instance.t(), Host.actor(), integer(), Webhook.id(), String.t()) ::
-          {:ok, binary()} | error()
-  def sample(instance, actor, site_id, id, type),
-    do: TestDelivery.sample(instance, actor, site_id, id, type)
+          {:ok, request()} | error()
+  def sample(instance, actor, site_id, id, type) do
+    with {:ok, webhook, body} <- TestDelivery.sample(instance, actor, site_id, id, type),
+         do: signed(instance, webhook, Id.delivery(Instance.now_ms()), body)
+  end
 end

@@ -32,13 +32,13 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
     end
   end
 
-  @doc "The body that `send_test/5` of that type would send now."
+  @doc "The webhook, and the body of what `send_test/5` of that type would send to it now."
   def sample(instance, actor, site_id, webhook_id, type) do
     with :ok <- Access.check(instance, actor, :manage, site_id),
          :ok <- known(type),
          {:ok, webhook} <- Access.webhook(instance, site_id, webhook_id),
          {:ok, _event, body} <- body(instance, webhook, type),
-         do: {:ok, body}
+         do: {:ok, webhook, body}
   end
 
   # The delivery ended without a request: the webhook was deleted in the meantime.

@@ -117,8 +117,9 @@ defmodule Plausible.Webhooks.Webhook.Attributes do
         {:error, "must be text of at most #{@name_characters_max} characters"}
 
       # Control and format characters, line and paragraph separators: what could
-      # forge a line in a log or turn the text around it.
-      value =~ ~r/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u ->
+      # forge a line in a log or turn the text around it. Persian words and many an emoji
+      # need the joiners.
+      value =~ ~r/[\p{Cc}\p{Zl}\p{Zp}]|(?![\x{200C}\x{200D}])\p{Cf}/u ->
         {:error, "must not hold control characters"}
 
       true ->

@@ -383,7 +383,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
         #{why(reason)}
 
         Its events are kept. Once the endpoint works again, a successful test switches the webhook on, and you can send again what it missed:
-        #{url(site.id, "/settings/webhooks")}
+        #{url(site.id, "/settings/webhooks/#{webhook.id}")}
         """
     })
   end
@@ -451,23 +451,28 @@ defmodule Plausible.Webhooks.Host.Plausible do
   # --- the settings page
 
   @doc """
-  The session of the settings page, for Plausible's `settings_webhooks.html.heex`:
+  Prepares the response of the settings page, in the action of Plausible's `SiteController`:
+  assigns `webhooks_session` for `PlausibleWeb.Live.WebhookSettings.live/2` and the title.
 
-      live_render(@conn, PlausibleWeb.Live.WebhookSettings,
-        session: Plausible.Webhooks.Host.Plausible.page_session(@conn))
+      render(Plausible.Webhooks.Host.Plausible.page(conn), "settings_webhooks.html", ...)
 
-  `conn` has passed `PlausibleWeb.Plugs.AuthorizeSiteAccess`. Plausible's pages have no
-  Content-Security-Policy, so the page brings the script of its copy buttons.
+  `conn` has passed `PlausibleWeb.Plugs.AuthorizeSiteAccess`. Plausible marks the entry of the
+  sidebar by the end of the path, so `path_info` ends where the page is mounted. Plausible's
+  pages have no Content-Security-Policy, so the page brings its script.
   """
-  @spec page_session(Plug.Conn.t()) :: %{String.t() => term()}
-  def page_session(%{assigns: %{site: site}}) do
-    %{
+  @spec page(Plug.Conn.t()) :: Plug.Conn.t()
+  def page(%{assigns: %{site: site}} = conn) do
+    segments = List.wrap(conn.path_params["view"])
+
+    session = %{
       "site_id" => site.id,
-      "domain" => site.domain,
       "auth" => Atom.to_string(__MODULE__),
-      "pubsub" => Atom.to_string(Plausible.PubSub),
-      "copy" => "page"
+      "pubsub" => Atom.to_string(Plausible.PubSub)
     }
+
+    %{conn | path_info: Enum.drop(conn.path_info, -length(segments))}
+    |> Plug.Conn.assign(:title, "Webhooks · #{site.domain}")
+    |> Plug.Conn.assign(:webhooks_session, session)
   end
 
   # Plausible's own live views find the user the same way.

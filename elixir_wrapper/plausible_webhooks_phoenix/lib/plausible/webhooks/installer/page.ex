@@ -17,7 +17,7 @@ defmodule Plausible.Webhooks.Installer.Page do
       %Step{
         path: "lib/plausible_web/router.ex",
         where: "next to the route of the integrations",
-        lines: [~s(get "/:domain/settings/webhooks", SiteController, :settings_webhooks)],
+        lines: [~s(get "/:domain/settings/webhooks/*view", SiteController, :settings_webhooks)],
         places: &route/1
       },
       %Step{
@@ -30,7 +30,7 @@ defmodule Plausible.Webhooks.Installer.Page do
         path: Path.join(@templates, "settings_webhooks.html.heex"),
         kind: :new,
         where: "as a file of its own",
-        lines: template_lines(context.root)
+        lines: [template_line(context.root)]
       },
       %Step{
         path: "lib/plausible_web/views/layout_view.ex",
@@ -58,11 +58,17 @@ defmodule Plausible.Webhooks.Installer.Page do
           "more than one route to settings_integrations"
         )
 
-      [{Source.last_line(node), nil, renamed!(source, node)}]
+      renamed = renamed!(source, node)
+      ours = Enum.map(renamed, &with_views/1)
+      if ours == renamed, do: unknown!("that of the integrations has another path")
+      [{Source.last_line(node), nil, ours}]
     else
       []
     end
   end
+
+  # Every view has an address below the page's.
+  defp with_views(line), do: String.replace(line, ~r"/webhooks(?=[\"'])", "/webhooks/*view")
 
   defp routes(source, action) do
     Source.find(source.ast, fn
@@ -94,7 +100,7 @@ defmodule Plausible.Webhooks.Installer.Page do
     [
       "",
       "def settings_webhooks(conn, _params) do",
-      "  render(conn, \"settings_webhooks.html\",",
+      "  render(Plausible.Webhooks.Host.Plausible.page(conn), \"settings_webhooks.html\",",
       "    dogfood_page_path: \"/:dashboard/settings/webhooks\",",
       "    connect_live_socket: true,",
       "    layout: {PlausibleWeb.LayoutView, \"site_settings.html\"}",
@@ -120,19 +126,13 @@ defmodule Plausible.Webhooks.Installer.Page do
   # --- the template
 
   # Braces came with LiveView 1.0, whose formatter rewrites the older form.
-  defp template_lines(root) do
+  defp template_line(root) do
     goals = File.read(Path.join([root, @templates, "settings_goals.html.heex"]))
+    live = "PlausibleWeb.Live.WebhookSettings.live(@conn, @webhooks_session)"
 
-    {before, behind} =
-      if match?({:ok, _text}, goals) and elem(goals, 1) =~ ~r/<%=\s*live_render/,
-        do: {"<%= ", " %>"},
-        else: {"{", "}"}
-
-    [
-      before <> "live_render(@conn, PlausibleWeb.Live.WebhookSettings,",
-      "  session: Plausible.Webhooks.Host.Plausible.page_session(@conn)",
-      ")" <> behind
-    ]
+    if match?({:ok, _text}, goals) and elem(goals, 1) =~ ~r/<%=\s*live_render/,
+      do: "<%= #{live} %>",
+      else: "{#{live}}"
   end
 
   # --- the sidebar

@@ -9,8 +9,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.AttemptResult do
   alias Plausible.Webhooks.Attempt
   alias PlausibleWeb.Live.WebhookSettings.{Chart, FailureHints, Format}
 
-  @excerpt_bytes 2_048
-
   @doc "The result in one sentence."
   @spec outcome(Attempt.t()) :: String.t()
   def outcome(%Attempt{error: nil} = attempt),
@@ -30,18 +28,16 @@ defmodule PlausibleWeb.Live.WebhookSettings.AttemptResult do
   attr(:attempt, Attempt, required: true)
   attr(:id, :string, required: true)
 
-  def render(%{attempt: %{response_body: body} = attempt} = assigns) do
-    excerpt = binary_part(body, 0, min(byte_size(body), @excerpt_bytes))
-    cut? = attempt.response_truncated or byte_size(body) > @excerpt_bytes
-    label = if cut?, do: "Answer (cut after #{Format.bytes(byte_size(excerpt))})", else: "Answer"
-
-    assigns =
-      assign(assigns, hint: FailureHints.hint(attempt), excerpt: excerpt, answer_label: label)
+  def render(%{attempt: attempt} = assigns) do
+    body = Format.json(attempt.response_body)
+    size = Format.bytes(byte_size(attempt.response_body))
+    label = if attempt.response_truncated, do: "Answer (cut after #{size})", else: "Answer"
+    assigns = assign(assigns, hint: FailureHints.hint(attempt), body: body, label: label)
 
     ~H"""
     <div id={@id} class="space-y-4">
       <.notice theme={if @attempt.error, do: :red, else: :green}>
-        <p class="font-semibold"><%= outcome(@attempt) %></p>
+        <p class="font-medium"><%= outcome(@attempt) %></p>
         <p :if={@attempt.detail not in [nil, ""]} class="mt-1"><.foreign text={@attempt.detail} /></p>
         <dl :if={@hint} class="mt-2 space-y-1">
           <div :for={{term, text} <- [{"What it means", @hint.meaning}, {"What to do", @hint.action}]}>
@@ -51,11 +47,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.AttemptResult do
         </dl>
       </.notice>
       <Chart.timing attempt={@attempt} />
-      <.foreign_block :if={@excerpt != ""} id={"#{@id}-answer"} label={@answer_label} text={@excerpt} />
-      <p
-        :if={@attempt.status && @attempt.response_body == ""}
-        class="text-sm text-gray-700 dark:text-gray-200"
-      >
+      <.foreign_block :if={@body != ""} id={"#{@id}-answer"} label={@label} text={@body} />
+      <p :if={@attempt.status && @body == ""} class="text-sm text-gray-600 dark:text-gray-300">
         The answer had no body.
       </p>
       <.facts rows={[

@@ -1,46 +1,45 @@
 defmodule PlausibleWeb.Live.WebhookSettings.Context do
   @moduledoc false
-  # The site, the actor and the settings of a page, from its session. The session is signed.
-  # Even so, only modules that exist and have the right callbacks are taken from it.
+  # The site, the actor, the address and the settings of a view, from its session. The session
+  # is signed. Even so, only modules that exist and have the right callbacks are taken from it.
 
   alias Plausible.Webhooks.Runtime.Instance
+  alias PlausibleWeb.Live.WebhookSettings.{NotFound, Unavailable}
 
-  @enforce_keys [:instance, :site_id, :actor]
-  defstruct [:instance, :site_id, :actor, :pubsub, :copy, :nonce]
+  @enforce_keys [:instance, :site_id, :actor, :path, :view, :query]
+  defstruct [:instance, :site_id, :actor, :pubsub, :script, :nonce, :path, :view, :query]
 
   @type t :: %__MODULE__{}
 
   @doc """
-  Returns `:not_found` without an actor, and `:unavailable` while the instance is not
-  running: without it nobody can be asked for permissions.
+  Raises `NotFound` without an actor, and `Unavailable` while the instance is not running:
+  without it nobody can be asked for permissions.
   """
-  @spec from(map(), Phoenix.LiveView.Socket.t()) ::
-          {:ok, t()} | {:error, :not_found | :unavailable}
-  def from(%{"site_id" => site_id} = session, socket) when is_integer(site_id) do
+  @spec from!(map(), Phoenix.LiveView.Socket.t()) :: t()
+  def from!(%{"site_id" => site_id, "path" => path} = session, socket) when is_integer(site_id) do
     with {:ok, auth} <- module(session["auth"]),
          true <- Code.ensure_loaded?(auth) and function_exported?(auth, :actor, 2),
          {:ok, actor} <- auth.actor(session, socket),
          {:ok, instance} <- module(session["instance"] || "Plausible.Webhooks") do
-      if Instance.get(instance),
-        do: {:ok, context(session, instance, site_id, actor)},
-        else: {:error, :unavailable}
+      Instance.get(instance) || raise Unavailable
+
+      %__MODULE__{
+        instance: instance,
+        site_id: site_id,
+        actor: actor,
+        pubsub: pubsub(session["pubsub"]),
+        script: if(session["script"] == "host", do: :host, else: :page),
+        nonce: session["nonce"],
+        path: path,
+        view: session["view"],
+        query: session["query"]
+      }
     else
-      _nobody -> {:error, :not_found}
+      _nobody -> raise NotFound
     end
   end
 
-  def from(_session, _socket), do: {:error, :not_found}
-
-  defp context(session, instance, site_id, actor) do
-    %__MODULE__{
-      instance: instance,
-      site_id: site_id,
-      actor: actor,
-      pubsub: pubsub(session["pubsub"]),
-      copy: %{true => :host, "page" => :page}[session["copy"]],
-      nonce: session["nonce"]
-    }
-  end
+  def from!(_session, _socket), do: raise(NotFound)
 
   # Without a running PubSub the page polls.
   defp pubsub(name) do

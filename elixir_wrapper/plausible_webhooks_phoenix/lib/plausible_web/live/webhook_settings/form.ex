@@ -1,254 +1,232 @@
 defmodule PlausibleWeb.Live.WebhookSettings.Form do
   @moduledoc false
-  # The values of the form, as they were typed; `Plausible.Webhooks.Webhook` validates them
-  # on save. Params come from outside: values of an unexpected shape are ignored.
+  # The form that adds or edits a webhook. It checks the URL while the user types, and the
+  # rest on save. Saving does not check whether the URL can be reached.
+  #
+  # After a reconnect or a deploy LiveView sends the contents of the form again, as a change
+  # (form recovery), to a view that is mounted anew.
 
-  alias Plausible.Webhooks.{Event, Webhook}
-  alias PlausibleWeb.Live.WebhookSettings.Labels
+  use PlausibleWeb.Live.WebhookSettings.Page
 
-  @headers_max 20
-  @text_max 8_192
+  alias PlausibleWeb.Live.WebhookSettings.{Fields, FormData, Labels}
 
-  @type threshold :: %{mode: :number | :notifier, value: String.t()}
-  @type t :: %__MODULE__{}
-
-  # chosen: ids of goals, including those that the search hides. first: the goals chosen
-  #   when the form opened, which are listed first.
-  # headers: `{key, name, value}`; no key is used twice, so a field keeps its identity when
-  #   one above it is removed.
+  # saved: the attributes at the start, nil once they are saved.
   # changed?: somebody else has saved the webhook meanwhile.
-  # Form values may hold secrets and tokens, which no crash report may show.
-  @derive {Inspect, only: [:id]}
-  defstruct [
-    :id,
-    :version,
-    :title,
-    :url_check,
-    name: "",
-    url: "",
-    events: ["goal.completed"],
-    goals: :all,
-    chosen: MapSet.new(),
-    first: MapSet.new(),
-    search: "",
-    spike: %{mode: :number, value: ""},
-    drop: %{mode: :number, value: ""},
-    interval: "0",
-    headers: [],
-    next_header: 1,
-    secret: "",
-    errors: %{},
-    changed?: false
-  ]
+  @impl true
+  def mount(_params, _session, %{assigns: %{context: context, site: site}} = socket) do
+    socket = assign(socket, goals: nil, figures: nil, errors: %{}, changed?: false)
 
-  @spec new() :: t()
-  def new, do: %__MODULE__{}
+    socket =
+      case context.view do
+        ["new"] ->
+          full? =
+            length(fetch!(socket, :list_webhooks, [])) >=
+              socket.assigns.options.webhooks_per_site_max
 
-  @spec edit(Webhook.t(), String.t()) :: t()
-  def edit(%Webhook{} = webhook, title) do
-    chosen = if webhook.goals == :all, do: MapSet.new(), else: MapSet.new(webhook.goals)
+          socket
+          |> assign(
+            page_title: "Add webhook · #{site.domain}",
+            title: "Add webhook",
+            full?: full?
+          )
+          |> open(%FormData{})
 
-    headers =
-      for {{name, value}, key} <- Enum.with_index(webhook.headers, 1), do: {key, name, value}
+        [id, "edit"] ->
+          webhook = fetch!(socket, :get_webhook, [id])
+          title = "Edit #{Labels.name(webhook)}"
 
-    %__MODULE__{
-      id: webhook.id,
-      version: webhook.version,
-      title: title,
-      name: webhook.name,
-      url: webhook.url,
-      events: webhook.events,
-      goals: if(webhook.goals == :all, do: :all, else: :some),
-      chosen: chosen,
-      first: chosen,
-      spike: threshold(webhook.spike_threshold),
-      drop: threshold(webhook.drop_threshold),
-      interval: to_string(webhook.traffic_min_interval_s),
-      headers: headers,
-      next_header: length(headers) + 1
-    }
-  end
-
-  defp threshold(:notifier), do: %{mode: :notifier, value: ""}
-  defp threshold(value), do: %{mode: :number, value: to_string(value)}
-
-  @doc "Merges the params of the form into its values."
-  @spec merge(t(), term()) :: t()
-  def merge(%__MODULE__{} = form, params) when is_map(params) do
-    %{
-      form
-      | name: text(params["name"], form.name),
-        url: text(params["url"], form.url),
-        events: events(params["events"], form.events),
-        goals: goals(params["goals"], form.goals),
-        chosen: chosen(params["goal"], form.chosen),
-        spike: threshold(params["spike"], form.spike),
-        drop: threshold(params["drop"], form.drop),
-        interval: text(params["interval"], form.interval),
-        headers: headers(params["headers"], form.headers),
-        secret: text(params["secret"], form.secret)
-    }
-  end
-
-  def merge(form, _no_form), do: form
-
-  @doc "Sets the text of the goal search."
-  @spec search(t(), term()) :: t()
-  def search(%__MODULE__{} = form, text), do: %{form | search: text(text, form.search)}
-
-  defp text(text, _before) when is_binary(text) and byte_size(text) <= @text_max, do: text
-  defp text(_other, before), do: before
-
-  # The form always sends an empty event, so that no event at all is a list too.
-  defp events(given, _before) when is_list(given),
-    do: Enum.filter(Event.subscribable_types(), &(&1 in given))
-
-  defp events(_other, before), do: before
-
-  defp goals("all", _before), do: :all
-  defp goals("some", _before), do: :some
-  defp goals(_other, before), do: before
-
-  # The params hold only the goals that were shown, each with its new state.
-  defp chosen(given, before) when is_map(given) do
-    Enum.reduce(given, before, fn {id, checked}, chosen ->
-      case is_binary(id) and Integer.parse(id) do
-        {id, ""} when checked == "true" -> MapSet.put(chosen, id)
-        {id, ""} -> MapSet.delete(chosen, id)
-        _no_id -> chosen
-      end
-    end)
-  end
-
-  defp chosen(_other, before), do: before
-
-  defp threshold(%{} = given, before) do
-    mode =
-      case given["mode"] do
-        "notifier" -> :notifier
-        "number" -> :number
-        _other -> before.mode
+          socket
+          |> assign(page_title: "#{title} · #{site.domain}", title: title, full?: false)
+          |> open(FormData.edit(webhook))
       end
 
-    %{mode: mode, value: text(given["value"], before.value)}
+    {:ok, socket |> load(:goals, :goals, []) |> load(:figures, :figures, [])}
   end
 
-  defp threshold(_other, before), do: before
+  defp open(socket, form),
+    do:
+      assign(socket,
+        form: form,
+        saved: FormData.attributes(form, nil),
+        url_check: check(socket, form)
+      )
 
-  defp headers(given, before) when is_map(given) do
-    for {key, name, value} <- before do
-      case given[to_string(key)] do
-        %{} = pair -> {key, text(pair["name"], name), text(pair["value"], value)}
-        _other -> {key, name, value}
-      end
+  defp check(%{assigns: %{context: %{instance: instance}}}, form) do
+    url = FormData.url(form)
+    if url != "", do: Plausible.Webhooks.check_url(instance, url)
+  end
+
+  @impl true
+  def handle_info(:refresh, %{assigns: %{form: %{id: nil}}} = socket), do: {:noreply, socket}
+
+  def handle_info(:refresh, %{assigns: %{form: form, changed?: changed?}} = socket),
+    do: {:noreply, assign(socket, changed?: changed? or changed_elsewhere?(socket, form))}
+
+  defp changed_elsewhere?(socket, form) do
+    case call(socket, :get_webhook, [form.id]) do
+      {:ok, %{version: version}} -> version != FormData.version(form)
+      {:error, reason} -> reason == :not_found
     end
   end
 
-  defp headers(_other, before), do: before
+  # --- events
 
-  # The fields of the form behind each attribute.
-  @fields %{
-    name: [:name],
-    url: [:url],
-    events: [:events, :spike, :drop],
-    goals: [:goals, :chosen, :events],
-    spike_threshold: [:spike, :events],
-    drop_threshold: [:drop, :events],
-    traffic_min_interval_s: [:interval],
-    headers: [:headers],
-    secret: [:secret]
-  }
+  @impl true
+  def handle_event("change", %{"webhook" => params}, %{assigns: %{form: before}} = socket) do
+    form = FormData.merge(before, params)
+    {:noreply, changed(socket, form)}
+  end
 
-  @doc "Drops the errors of fields that have changed since the save that found them."
-  @spec drop_outdated_errors(t(), t()) :: t()
-  def drop_outdated_errors(form, before) do
-    still = fn {attribute, _text} ->
-      fields = Map.get(@fields, attribute, [])
-      Map.take(form, fields) == Map.take(before, fields)
+  def handle_event("search", %{"search" => text}, socket),
+    do: {:noreply, assign(socket, form: FormData.search(socket.assigns.form, text))}
+
+  def handle_event("add_header", _params, socket) do
+    {form, key} = FormData.add_header(socket.assigns.form)
+    {:noreply, socket |> changed(form) |> focus("webhook-header-#{key}-name")}
+  end
+
+  def handle_event("remove_header", %{"key" => key}, socket) do
+    form = FormData.remove_header(socket.assigns.form, key)
+    {:noreply, socket |> changed(form) |> focus("webhook-add-header")}
+  end
+
+  def handle_event("reload", _params, %{assigns: %{form: %{id: id}}} = socket) when id != nil do
+    case call(socket, :get_webhook, [id]) do
+      {:ok, webhook} ->
+        {:noreply, socket |> assign(changed?: false) |> open(FormData.edit(webhook))}
+
+      {:error, reason} ->
+        {:noreply, failed(socket, reason)}
     end
-
-    %{form | errors: form.errors |> Enum.filter(still) |> Map.new()}
   end
 
-  @doc "The error of an attribute as a sentence, or `nil`."
-  @spec error(t(), atom()) :: String.t() | nil
-  def error(%{errors: errors}, name) do
-    with text when is_binary(text) <- errors[name], do: Labels.invalid(name, text)
+  def handle_event("save", %{"webhook" => params}, %{assigns: %{goals: goals}} = socket) do
+    form = FormData.merge(socket.assigns.form, params)
+    socket = changed(socket, form)
+
+    case save(socket, form, FormData.attributes(form, if(is_list(goals), do: goals))) do
+      {:ok, %{id: id}} ->
+        {:noreply,
+         socket |> assign(saved: nil) |> go([id], if(form.id, do: "saved", else: "added"))}
+
+      {:error, {:invalid, errors}} ->
+        {:noreply, socket |> assign(errors: errors) |> focus(FormData.first_wrong(errors))}
+
+      {:error, :changed_elsewhere} ->
+        {:noreply, assign(socket, changed?: true)}
+
+      {:error, reason} ->
+        {:noreply, failed(socket, reason)}
+    end
   end
 
-  @spec add_header(t()) :: t()
-  def add_header(%{headers: headers, next_header: key} = form) do
-    if length(headers) < @headers_max,
-      do: %{form | headers: headers ++ [{key, "", ""}], next_header: key + 1},
-      else: form
+  def handle_event(event, params, socket), do: super(event, params, socket)
+
+  defp changed(%{assigns: %{form: before, errors: errors}} = socket, form) do
+    assign(socket,
+      form: form,
+      errors: FormData.still(errors, form, before),
+      url_check: check(socket, form)
+    )
   end
 
-  @spec remove_header(t(), term()) :: t()
-  def remove_header(form, key),
-    do: %{
-      form
-      | headers: Enum.reject(form.headers, fn {known, _, _} -> to_string(known) == key end)
-    }
+  defp save(socket, %{id: nil}, attributes), do: call(socket, :create_webhook, [attributes])
 
-  @spec headers_max() :: pos_integer()
-  def headers_max, do: @headers_max
-
-  @doc """
-  The attributes of the webhook. `goals` are the site's, or `nil` when they cannot be
-  read; chosen goals that no longer exist are left out.
-  """
-  @spec attributes(t(), [map()] | nil) :: map()
-  def attributes(form, goals) do
-    attributes = %{
-      name: form.name,
-      url: String.trim(form.url),
-      events: form.events,
-      goals: wanted_goals(form, goals),
-      spike_threshold: wanted(form.spike, "traffic.spike" in form.events),
-      drop_threshold: wanted(form.drop, "traffic.drop" in form.events),
-      traffic_min_interval_s: form.interval,
-      # An empty row was added and never filled.
-      headers:
-        for({_key, name, value} <- form.headers, name != "" or value != "", do: {name, value})
-    }
-
-    if form.id == nil and form.secret != "",
-      do: Map.put(attributes, :secret, String.trim(form.secret)),
-      else: attributes
+  # Who has seen the notice about another change overwrites it.
+  defp save(%{assigns: %{changed?: changed?}} = socket, %{id: id} = form, attributes) do
+    if not changed? and changed_elsewhere?(socket, form),
+      do: {:error, :changed_elsewhere},
+      else: call(socket, :update_webhook, [id, attributes])
   end
 
-  defp wanted_goals(%{goals: :all}, _goals), do: :all
-  defp wanted_goals(form, nil), do: MapSet.to_list(form.chosen)
+  # --- markup
 
-  defp wanted_goals(form, goals) do
-    chosen = for %{id: id} <- goals, MapSet.member?(form.chosen, id), do: id
-    # Without a subscription to goals an empty choice is no error.
-    if chosen == [] and "goal.completed" not in form.events, do: :all, else: chosen
-  end
-
-  # The threshold of an event that is not subscribed to is not validated.
-  defp wanted(%{mode: :notifier}, true), do: :notifier
-  defp wanted(%{value: value}, true), do: String.trim(value)
-  defp wanted(_threshold, false), do: nil
-
-  @doc "The number of chosen goals that the site no longer has."
-  @spec missing(t(), [map()]) :: non_neg_integer()
-  def missing(form, goals),
-    do: form.chosen |> MapSet.difference(MapSet.new(goals, & &1.id)) |> MapSet.size()
-
-  @doc """
-  The goals that match the search, at most `max`, with those first that were chosen when
-  the form opened; and the number of further matches.
-  """
-  @spec shown_goals(t(), [map()], pos_integer()) :: {[map()], non_neg_integer()}
-  def shown_goals(form, goals, max) do
-    search = form.search |> String.trim() |> String.downcase()
-
-    found =
-      Enum.filter(goals, &(search == "" or String.contains?(String.downcase(&1.name), search)))
-
-    {first, others} = Enum.split_with(found, &MapSet.member?(form.first, &1.id))
-    {shown, more} = Enum.split(first ++ others, max)
-    {shown, length(more)}
+  @impl true
+  def render(assigns) do
+    ~H"""
+    <.frame
+      context={@context}
+      now_ms={@now_ms}
+      message={@message}
+      focus={@focus}
+      title={@title}
+      back={{[], "All webhooks"}}
+    >
+      <.notice :if={@full?} theme={:yellow}>
+        This site has all of its <%= @options.webhooks_per_site_max %> webhooks. Delete one to add
+        another.
+      </.notice>
+      <.notice :if={@changed?} theme={:yellow} class="mb-4" role="alert">
+        <p>
+          Somebody else changed this webhook in the meantime. Saving overwrites their values with
+          yours.
+        </p>
+        <.text_link id="webhook-reload" phx-click="reload">Load their values</.text_link>
+      </.notice>
+      <%!-- The form of the goal search: Enter in that field must not save. --%>
+      <form id="webhook-search-form" phx-submit="search" autocomplete="off"></form>
+      <form
+        :if={not @full?}
+        id="webhook-form"
+        phx-change="change"
+        phx-submit="save"
+        novalidate
+        autocomplete="off"
+        data-unsaved={@saved && FormData.attributes(@form, nil) != @saved}
+        class="space-y-6"
+      >
+        <input type="hidden" name="webhook[version]" value={@form.params["version"]} />
+        <Fields.url form={@form} errors={@errors} check={@url_check} />
+        <.text_field
+          id="webhook-name"
+          label="Description"
+          help="Optional. A name by which you recognize the webhook, for example CRM."
+          error={FormData.error(@errors, :name)}
+          name="webhook[name]"
+          value={@form.params["name"]}
+          maxlength="100"
+          phx-debounce="300"
+        />
+        <Fields.events form={@form} errors={@errors} />
+        <Fields.goals
+          :if={FormData.event?(@form, "goal.completed")}
+          form={@form}
+          errors={@errors}
+          goals={@goals}
+        />
+        <Fields.threshold
+          :for={kind <- [:spike, :drop]}
+          :if={FormData.event?(@form, "traffic.#{kind}")}
+          kind={kind}
+          threshold={@form.params["#{kind}"]}
+          error={FormData.error(@errors, :"#{kind}_threshold")}
+          figures={@figures}
+        />
+        <Fields.interval
+          :if={FormData.event?(@form, "traffic.spike") or FormData.event?(@form, "traffic.drop")}
+          form={@form}
+          errors={@errors}
+        />
+        <Fields.headers form={@form} errors={@errors} />
+        <.text_field
+          :if={@form.id == nil}
+          id="webhook-own-secret"
+          label="Signing secret of your own"
+          help="Optional. Leave it empty and we create one. Your own secret is whsec_ followed by the Base64 of 24 to 64 bytes."
+          error={FormData.error(@errors, :secret)}
+          name="webhook[secret]"
+          value={@form.params["secret"]}
+          maxlength="200"
+          phx-debounce="300"
+        />
+        <div class="flex flex-wrap gap-3">
+          <.button type="submit" theme={:primary}>
+            <%= if @form.id, do: "Save changes", else: "Add webhook" %>
+          </.button>
+          <.button id="webhook-cancel" href={path(@context, List.wrap(@form.id))}>Cancel</.button>
+        </div>
+      </form>
+    </.frame>
+    """
   end
 end

@@ -14,6 +14,23 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
     "#{at.day} #{Enum.at(@months, at.month - 1)} #{at.year}, #{clock} #{at.zone_abbr}"
   end
 
+  @spec iso(integer()) :: String.t()
+  def iso(ms), do: ms |> DateTime.from_unix!(:millisecond) |> DateTime.to_iso8601()
+
+  @doc """
+  How long ago something was.
+
+      iex> ago = &PlausibleWeb.Live.WebhookSettings.Format.ago/1
+      iex> Enum.map([-5, 12_000, 150_000, 7_200_000, 200_000_000], ago)
+      ["just now", "12 s ago", "2 min ago", "2 h ago", "2 d ago"]
+  """
+  @spec ago(integer()) :: String.t()
+  def ago(ms) when ms < 5_000, do: "just now"
+  def ago(ms) when ms < 60_000, do: "#{div(ms, 1_000)} s ago"
+  def ago(ms) when ms < 3_600_000, do: "#{div(ms, 60_000)} min ago"
+  def ago(ms) when ms < 86_400_000, do: "#{div(ms, 3_600_000)} h ago"
+  def ago(ms), do: "#{div(ms, 86_400_000)} d ago"
+
   @doc "The zone in which times are shown."
   @spec zone(String.t()) :: String.t()
   def zone(zone), do: in_zone(DateTime.utc_now(), zone).time_zone
@@ -114,6 +131,16 @@ defmodule PlausibleWeb.Live.WebhookSettings.Format do
     parts = for {number, unit} <- parts, number > 0, do: "#{number} #{unit}"
     parts |> Enum.take(2) |> Enum.join(" ")
   end
+
+  @doc """
+  A short duration, such as a delay.
+
+      iex> Enum.map([15_000, 600_000, 14_400_000], &PlausibleWeb.Live.WebhookSettings.Format.span_s/1)
+      ["15 s", "10 min", "4 h"]
+  """
+  @spec span_s(integer()) :: String.t()
+  def span_s(ms) when ms < 60_000, do: "#{div(ms + 999, 1_000)} s"
+  def span_s(ms), do: span(ms)
 
   @doc "A number with separators: `1,234,567`."
   @spec number(integer()) :: String.t()

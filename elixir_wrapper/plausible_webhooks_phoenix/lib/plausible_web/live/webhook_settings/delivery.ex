@@ -1,0 +1,165 @@
+defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
+  @moduledoc false
+  # One delivery: its body and its attempts, how to send it again, and how to verify it.
+
+  use PlausibleWeb.Live.WebhookSettings.Page
+
+  alias PlausibleWeb.Live.WebhookSettings.{
+    AttemptResult,
+    FailureHints,
+    ForeignText,
+    Format,
+    Labels,
+    Request,
+    Status
+  }
+
+  @gone "This delivery no longer exists."
+
+  # webhook: nil when it is gone.
+  @impl true
+  def mount(_params, _session, %{assigns: %{context: %{view: [_deliveries, id]}}} = socket) do
+    delivery = fetch!(socket, :delivery, [id])
+    title = "#{Labels.type(delivery.type)} · Webhooks · #{socket.assigns.site.domain}"
+
+    {:ok,
+     socket
+     |> assign(page_title: title, delivery: delivery, attempts: fetch!(socket, :attempts, [id]))
+     |> assign(webhook: webhook(socket, delivery), request: nil, language: :node)}
+  end
+
+  defp webhook(socket, delivery) do
+    with {:ok, webhook} <- call(socket, :get_webhook, [delivery.webhook_id]),
+         do: webhook,
+         else: (_gone -> nil)
+  end
+
+  @impl true
+  def handle_info(:refresh, socket), do: {:noreply, renewed(socket)}
+
+  defp renewed(%{assigns: %{delivery: %{id: id}}} = socket) do
+    with {:ok, delivery} <- call(socket, :delivery, [id]),
+         {:ok, attempts} <- call(socket, :attempts, [id]) do
+      assign(socket, delivery: delivery, attempts: attempts)
+    else
+      {:error, reason} -> not_possible(socket, reason)
+    end
+  end
+
+  defp not_possible(socket, :not_found), do: say(socket, @gone, :red)
+  defp not_possible(socket, reason), do: failed(socket, reason)
+
+  # --- events
+
+  @impl true
+  def handle_event("redeliver", _params, %{assigns: %{delivery: %{id: id}}} = socket) do
+    case call(socket, :redeliver, [id]) do
+      :ok -> {:noreply, socket |> renewed() |> say("On its way again.")}
+      {:error, reason} -> {:noreply, not_possible(socket, reason)}
+    end
+  end
+
+  def handle_event("request", _params, %{assigns: %{delivery: %{id: id}}} = socket) do
+    case call(socket, :request, [id]) do
+      {:error, :not_found} ->
+        text = "The webhook no longer exists, so there is no URL and no secret to sign with."
+        {:noreply, say(socket, text, :red)}
+
+      result ->
+        {:noreply, Request.put(socket, result)}
+    end
+  end
+
+  def handle_event("request_hide", _params, socket),
+    do: {:noreply, socket |> assign(request: nil) |> focus("request-show")}
+
+  def handle_event("language", params, socket),
+    do: {:noreply, Request.language(socket, params["language"])}
+
+  def handle_event(event, params, socket), do: super(event, params, socket)
+
+  # --- markup
+
+  @impl true
+  def render(assigns) do
+    ~H"""
+    <.frame
+      context={@context}
+      now_ms={@now_ms}
+      message={@message}
+      focus={@focus}
+      title={Labels.type(@delivery.type)}
+      back={{["deliveries"], "All deliveries"}}
+    >
+      <:subtitle><Status.delivery delivery={@delivery} now_ms={@now_ms} /></:subtitle>
+      <:actions>
+        <.button id="delivery-redeliver" theme={:primary} phx-click="redeliver">Send again</.button>
+      </:actions>
+      <.facts rows={facts(@delivery, @zone)} />
+      <p :if={@webhook} class="mt-3">
+        <.text_link href={path(@context, [@webhook.id])}>
+          Open <%= ForeignText.short(Labels.name(@webhook), 60) %>
+        </.text_link>
+      </p>
+      <.section id="delivery-attempts" title="Attempts">
+        <p :if={@attempts == []} class="text-sm">No attempt yet.</p>
+        <.attempts :if={@attempts != []} attempts={Enum.reverse(@attempts)} zone={@zone} />
+      </.section>
+      <.section id="delivery-body" title="What was sent">
+        <.copy
+          id="delivery-body-text"
+          label="Body"
+          value={ForeignText.block(Format.json(@delivery.body || ""))}
+        />
+      </.section>
+      <.section id="request" title="Request">
+        <:text>
+          As it would be sent now: every attempt is signed anew with its own time. Receivers that
+          verify refuse requests older than five minutes.
+        </:text>
+        <Request.render request={@request} language={@language} />
+      </.section>
+    </.frame>
+    """
+  end
+
+  defp facts(delivery, zone) do
+    [
+      {"webhook-id", delivery.id},
+      {"About", Labels.about(delivery)},
+      {"Created", Format.time(delivery.created_at_ms, zone)},
+      {"Attempts", to_string(delivery.attempts)},
+      {"Last answer", Status.answer(delivery)},
+      {"Why", delivery.state in [:failed, :cancelled] && why(delivery.reason)}
+    ]
+  end
+
+  # An error class, a reason of ours, or a sentence.
+  defp why("webhook_disabled"), do: "the webhook was paused or switched off"
+  defp why("webhook_deleted"), do: "the webhook was deleted"
+  defp why(reason), do: FailureHints.name(reason) || reason
+
+  # The last attempt is open. An attempt never changes, so the browser alone opens and closes
+  # the others.
+  defp attempts(assigns) do
+    ~H"""
+    <ol class="divide-y divide-gray-200 dark:divide-gray-700">
+      <li :for={{attempt, index} <- Enum.with_index(@attempts)} class="py-2">
+        <details id={"attempt-#{attempt.number}"} open={index == 0} phx-update="ignore">
+          <summary class="flex flex-wrap items-center gap-x-3 min-h-8 rounded-sm text-sm cursor-pointer">
+            <.shape tone={if attempt.error, do: :red, else: :green} class="size-3" />
+            <span class="font-medium">Attempt <%= attempt.number %></span>
+            <span><%= AttemptResult.outcome(attempt) %></span>
+            <time dir="ltr" class="text-gray-600 dark:text-gray-300">
+              <%= Format.time(attempt.started_at_ms, @zone) %>
+            </time>
+          </summary>
+          <div class="mt-3 mb-4">
+            <AttemptResult.render attempt={attempt} id={"attempt-#{attempt.number}-result"} />
+          </div>
+        </details>
+      </li>
+    </ol>
+    """
+  end
+end

@@ -1,9 +1,9 @@
-// The settings page in a Plausible: a user logs in, adds a webhook, sends a test, sees a
-// failure, at 1 280 and 390 px, light and dark.
+// The settings page in a Plausible: a user logs in, adds a webhook, sends a test, copies the
+// secret, sees a failure, at 1 280 and 390 px, light and dark. Every view has an address.
 // Arguments: the URL of the page, an e-mail address, a password, the URL of a receiver
 // that answers 200 at /ok and 404 at /missing.
 import assert from "node:assert/strict";
-import { clean, launch, picture } from "./page.mjs";
+import { clean, connected, launch, leads, picture } from "./page.mjs";
 
 const [url, email, password, receiver] = process.argv.slice(2);
 const browser = await launch();
@@ -14,6 +14,7 @@ const ours = (text) => /webhook/i.test(text);
 
 async function logIn(options) {
   const context = await browser.newContext({ reducedMotion: "reduce", ...options });
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const page = await context.newPage();
   page.problems = [];
   const complain = (text) => ours(text) && page.problems.push(text);
@@ -24,8 +25,7 @@ async function logIn(options) {
   await page.fill("input[name=password]", password);
   await Promise.all([page.waitForURL((to) => !to.pathname.startsWith("/login")), page.press("input[name=password]", "Enter")]);
   await page.goto(url);
-  await page.locator("#webhook-settings").waitFor();
-  await page.locator(".phx-connected #webhook-settings, #webhook-settings.phx-connected").first().waitFor();
+  await connected(page);
   return page;
 }
 
@@ -44,12 +44,17 @@ async function oursFits(page, name) {
 const message = (page, text) => page.locator("#webhook-message", { hasText: text }).waitFor();
 
 async function add(page, path, name) {
-  await page.click("#webhooks-add");
+  await leads(page, /\/settings\/webhooks\/new$/, () => page.click("#webhooks-add"));
   await page.fill("#webhook-url", `${receiver}${path}`);
   await page.fill("#webhook-name", name);
   await page.locator("#webhook-url-check", { hasText: "We will deliver to" }).waitFor();
-  await page.locator("#webhook-settings button[type=submit]").click();
+  await leads(page, /\/webhooks\/wh_/, () => page.locator("#webhook-settings button[type=submit]").click());
   await message(page, "Webhook added");
+}
+
+async function sendTest(page, text) {
+  await page.click("#webhook-test-send");
+  await page.locator("#webhook-test-result", { hasText: text }).waitFor({ timeout: 20000 });
 }
 
 const page = await logIn({ viewport: { width: 1280, height: 900 } });
@@ -57,14 +62,25 @@ await oursFits(page, "the empty list");
 await picture(page, "plausible-empty");
 await add(page, "/ok", "CRM");
 step("US3.1 added");
-await page.click("#webhook-test-send");
-await message(page, "Delivered: your endpoint answered 200");
+await page.waitForFunction(() => document.title.startsWith("CRM · "));
+await sendTest(page, "Delivered: your endpoint answered 200");
 await picture(page, "plausible-test");
 step("US4.1 a test arrives");
+await page.click("#webhook-reveal");
+await page.click("#webhook-secret button:has-text('Copy')");
+await page.locator("#webhook-secret-1-copied", { hasText: "Copied" }).waitFor();
+step("the secret is copied");
+await page.click("#webhook-settings a:has-text('Edit')");
+await page.waitForURL(/\/edit$/);
+await connected(page);
+// Plausible's sidebar marks our entry in every view.
+const entries = page.locator("[data-testid=site_settings_sidebar] a", { hasText: "Webhooks" });
+const general = page.locator("[data-testid=site_settings_sidebar] a", { hasText: "General" });
+assert.notEqual(await entries.first().getAttribute("class"), await general.first().getAttribute("class"));
 await page.goto(url);
+await connected(page);
 await add(page, "/missing", "Wrong path");
-await page.click("#webhook-test-send");
-await message(page, "Not delivered: error status 404");
+await sendTest(page, "Not delivered: error status 404");
 step("US4.2 a failure names its reason");
 clean(page, "light");
 

@@ -7,13 +7,24 @@ defmodule Plausible.Webhooks.RealTree.PageTest do
 
   @password "a long password"
 
-  test "only managers get the page", context do
+  test "only managers get the page, at every address, and nobody another site's webhook", context do
     %{managers: managers, others: others} = people!(context)
     path = "/#{context.site.domain}/settings/webhooks"
-    # The super administrator has no row.
-    for %{id: id} = user <- managers, id != 1_000_000, do: assert(get(path, user) == 200)
-    for user <- others, user != nil, do: assert(get(path, user) == 404)
+    {:ok, webhook} = Webhooks.create_webhook(context.user, context.site.id, url_and_events())
+    {:ok, theirs} = Webhooks.create_webhook(:system, site!(team!(user!())).id, url_and_events())
+    addresses = ["", "/new", "/deliveries?state=failed", "/#{webhook.id}", "/#{webhook.id}/edit"]
+    missing = ["/#{theirs.id}", "/#{theirs.id}/edit", "/deliveries/msg_x", "/a/b/c"]
+
+    for address <- addresses do
+      # The super administrator has no row.
+      for %{id: id} = user <- managers, id != 1_000_000, do: assert(get(path <> address, user) == 200)
+      for user <- others, user != nil, do: assert(get(path <> address, user) == 404)
+    end
+
+    for address <- missing, do: assert(get(path <> address, context.user) == 404)
   end
+
+  defp url_and_events, do: %{url: "https://example.com/hook", events: ["goal.completed"]}
 
   # The page in a browser needs Plausible's own scripts and styles.
   @assets ~w(priv/static/js/app.js priv/static/css/app.css)
@@ -50,7 +61,10 @@ defmodule Plausible.Webhooks.RealTree.PageTest do
     conn = logged_in(user)
 
     try do
-      PlausibleWeb.Endpoint.call(%{conn | method: "GET", path_info: String.split(path, "/", trim: true), request_path: path}, []).status
+      %{path: path, query: query} = URI.parse(path)
+      path_info = String.split(path, "/", trim: true)
+      conn = %{conn | method: "GET", path_info: path_info, request_path: path, query_string: query || ""}
+      PlausibleWeb.Endpoint.call(conn, []).status
     rescue
       error -> Plug.Exception.status(error)
     end

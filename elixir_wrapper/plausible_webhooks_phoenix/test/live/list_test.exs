@@ -53,6 +53,20 @@ defmodule PlausibleWeb.Live.WebhookSettings.ListTest do
     assert link_of(view, "#{row} td:nth-child(4) a") == "/deliveries/#{List.last(deliveries).id}"
   end
 
+  test "tests are no traffic: they do not count, and are not sent again", context do
+    context = start_page!(context)
+    webhook = webhook!(context, "/hook")
+    HttpReceiver.script(context.receiver, "/hook", [500, 200])
+
+    {:ok, %{error: :http_status}} =
+      API.send_test(context.name, :owner, 1, webhook.id, "webhook.test")
+
+    sent!(context, webhook)
+    view = page!(context)
+    eventually(fn -> text_of(view, "#webhook-#{webhook.id}") =~ "100 % of 1" end)
+    assert {:ok, %{count: 0}} = API.recoverable(context.name, :owner, 1, webhook.id, 0)
+  end
+
   test "what needs its owner comes first; other orders have an address", context do
     context = start_page!(context, retry_delays_ms: [])
     [a, b, c] = for name <- ~w(a b c), do: webhook!(context, "/#{name}", %{name: name})

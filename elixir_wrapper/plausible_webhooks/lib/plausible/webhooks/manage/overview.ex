@@ -29,6 +29,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @typedoc """
   `hours` are 24, the oldest first, each a whole hour in UTC that begins at `at_ms`;
   the last one is not over. `delivered`, `failed`, `cancelled` are their sums.
+  Tests do not count.
   `complete?` is false if some hour had more deliveries than are counted (10 000, or fewer if
   many webhooks of the site have that many); the numbers are then minimums. `waiting` is the
   number of pending and parked deliveries, up to 10 000; with `waiting_more?` there are, or

@@ -159,16 +159,21 @@ defmodule PlausibleWeb.Live.WebhookSettings.Deliveries do
     end
   end
 
-  defp time(text, zone),
-    do: with({:ok, ms} <- Format.from_local(text, zone), do: ms, else: (_ -> nil))
+  defp time(text, zone) do
+    case Format.from_local(text, zone) do
+      {:ok, ms} -> ms
+      :error -> nil
+    end
+  end
 
   # --- markup
 
   @impl true
   def render(assigns) do
     ~H"""
-    <.frame context={@context} now_ms={@now_ms} message={@message} focus={@focus} title="Deliveries">
+    <.head title="Deliveries">
       <:subtitle>Every event that was sent, and every attempt, newest first.</:subtitle>
+    </.head>
       <.filters filters={@filters} webhooks={@webhooks} goals={@goals} zone={@zone} context={@context} />
       <div class="mt-4 flex flex-wrap items-center justify-between gap-3 min-h-6 text-sm" aria-live="polite">
         <p class="text-gray-600 dark:text-gray-300"><%= total(@entries, @next, @cursor) %></p>
@@ -196,7 +201,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Deliveries do
           <%= if @entries == [], do: "Search further back", else: "Older" %> →
         </.button>
       </nav>
-    </.frame>
     """
   end
 

@@ -29,9 +29,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
   end
 
   defp webhook(socket, delivery) do
-    with {:ok, webhook} <- call(socket, :get_webhook, [delivery.webhook_id]),
-         do: webhook,
-         else: (_gone -> nil)
+    case call(socket, :get_webhook, [delivery.webhook_id]) do
+      {:ok, webhook} -> webhook
+      {:error, _gone} -> nil
+    end
   end
 
   @impl true
@@ -83,18 +84,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
   @impl true
   def render(assigns) do
     ~H"""
-    <.frame
-      context={@context}
-      now_ms={@now_ms}
-      message={@message}
-      focus={@focus}
-      title={Labels.type(@delivery.type)}
-      back={{["deliveries"], "All deliveries"}}
-    >
+    <.head title={Labels.type(@delivery.type)} back={path(@context, ["deliveries"])}>
       <:subtitle><Status.delivery delivery={@delivery} now_ms={@now_ms} /></:subtitle>
       <:actions>
         <.button id="delivery-redeliver" theme={:primary} phx-click="redeliver">Send again</.button>
       </:actions>
+    </.head>
       <.facts rows={facts(@delivery, @zone)} />
       <p :if={@webhook} class="mt-3">
         <.text_link href={path(@context, [@webhook.id])}>
@@ -119,7 +114,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
         </:text>
         <Request.render request={@request} language={@language} />
       </.section>
-    </.frame>
     """
   end
 

@@ -112,7 +112,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
       {:error, {:invalid, errors}} ->
         {:noreply, socket |> assign(errors: errors) |> focus(FormData.first_wrong(errors))}
 
-      {:error, :changed_elsewhere} ->
+      {:error, :stale} when not socket.assigns.changed? ->
         {:noreply, assign(socket, changed?: true)}
 
       {:error, reason} ->
@@ -133,10 +133,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   defp save(socket, %{id: nil}, attributes), do: call(socket, :create_webhook, [attributes])
 
   # Who has seen the notice about another change overwrites it.
-  defp save(%{assigns: %{changed?: changed?}} = socket, %{id: id} = form, attributes) do
-    if not changed? and changed_elsewhere?(socket, form),
-      do: {:error, :changed_elsewhere},
-      else: call(socket, :update_webhook, [id, attributes])
+  defp save(%{assigns: %{changed?: true}} = socket, %{id: id}, attributes),
+    do: call(socket, :update_webhook, [id, attributes])
+
+  defp save(socket, %{id: id} = form, attributes) do
+    attributes = Map.put(attributes, :version, FormData.version(form))
+    call(socket, :update_webhook, [id, attributes])
   end
 
   # --- markup
@@ -144,14 +146,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   @impl true
   def render(assigns) do
     ~H"""
-    <.frame
-      context={@context}
-      now_ms={@now_ms}
-      message={@message}
-      focus={@focus}
-      title={@title}
-      back={{[], "All webhooks"}}
-    >
+    <.head title={@title} back={path(@context, [])} />
       <.notice :if={@full?} theme={:yellow}>
         This site has all of its <%= @options.webhooks_per_site_max %> webhooks. Delete one to add
         another.
@@ -226,7 +221,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
           <.button id="webhook-cancel" href={path(@context, List.wrap(@form.id))}>Cancel</.button>
         </div>
       </form>
-    </.frame>
     """
   end
 end

@@ -36,8 +36,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.List do
   @impl true
   def render(%{webhooks: []} = assigns) do
     ~H"""
-    <.frame context={@context} now_ms={@now_ms} message={@message} focus={@focus} title="Webhooks">
-      <.empty title="Create your first webhook">
+    <.head title="Webhooks" />
+    <.empty title="Create your first webhook">
         Have Plausible tell your own systems at once when somebody signs up or buys, and when
         traffic spikes or drops. You need a URL that accepts POST requests.
         <:action>
@@ -46,7 +46,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.List do
           </.button>
         </:action>
       </.empty>
-    </.frame>
     """
   end
 
@@ -54,7 +53,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.List do
     assigns = assign(assigns, max: assigns.options.webhooks_per_site_max)
 
     ~H"""
-    <.frame context={@context} now_ms={@now_ms} message={@message} focus={@focus} title="Webhooks">
+    <.head title="Webhooks">
       <:subtitle>
         Signed POST requests to your own systems when a goal is completed or traffic changes.
         <%= length(@webhooks) %> of <%= @max %> webhooks.
@@ -69,6 +68,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.List do
           Add webhook
         </.button>
       </:actions>
+      </.head>
       <.notice :if={length(@webhooks) >= @max} class="mb-4">
         This site has all of its <%= @max %> webhooks. Delete one to add another.
       </.notice>
@@ -96,7 +96,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.List do
           />
         </tbody>
       </table>
-    </.frame>
     """
   end
 

@@ -33,7 +33,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
   defmacro __using__(_options) do
     quote do
       # Form values may hold secrets and tokens, which must not reach the log.
-      use Phoenix.LiveView, log: false
+      use Phoenix.LiveView, log: false, layout: {PlausibleWeb.Live.WebhookSettings.Page, :frame}
 
       import PlausibleWeb.Live.WebhookSettings.{Components, Page}
 
@@ -279,22 +279,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
 
   # --- the frame
 
-  attr(:context, :map, required: true)
-  attr(:now_ms, :integer, required: true)
-  attr(:message, :any, required: true)
-  attr(:focus, :any, required: true)
-  attr(:title, :string, required: true)
-  attr(:back, :any, default: nil, doc: "`{segments, text}`")
-  slot(:subtitle)
-  slot(:actions)
-  slot(:inner_block, required: true)
-
+  @doc "The layout of every view: messages, the lost connection, and the tabs."
   def frame(assigns) do
-    assigns =
-      assign(assigns,
-        script: @script,
-        deliveries?: hd(assigns.context.view ++ [nil]) == "deliveries"
-      )
+    deliveries? = List.first(assigns.context.view) == "deliveries"
+    assigns = assign(assigns, script: @script, deliveries?: deliveries?)
 
     ~H"""
     <div id="webhook-settings" data-now={@now_ms} class="leading-5 text-gray-900 dark:text-gray-100">
@@ -310,35 +298,15 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
       >
         The connection is lost. What you have typed is kept, and sent when the connection is back.
       </p>
-      <div class="shadow-sm bg-white dark:bg-gray-900 rounded-md mb-6">
-        <header class="px-4 sm:px-6 pt-4">
-          <nav aria-label="Webhook settings" class="flex gap-6 text-sm font-medium border-b border-gray-200 dark:border-gray-700">
-            <.tab href={path(@context, [])} current?={not @deliveries?}>Webhooks</.tab>
-            <.tab href={path(@context, ["deliveries"])} current?={@deliveries?}>Deliveries</.tab>
-          </nav>
-          <p :if={@back} class="mt-4">
-            <.text_link href={path(@context, elem(@back, 0))}>← <%= elem(@back, 1) %></.text_link>
-          </p>
-          <div class="mt-4 flex flex-wrap items-start justify-between gap-3">
-            <div class="min-w-0">
-              <h2
-                id="webhooks-title"
-                tabindex="-1"
-                class="text-lg font-medium leading-7 break-words outline-none"
-              >
-                <.foreign text={@title} />
-              </h2>
-              <div
-                :if={@subtitle != []}
-                class="text-sm mt-px text-gray-500 dark:text-gray-400 leading-5"
-              >
-                <%= render_slot(@subtitle) %>
-              </div>
-            </div>
-            <div :if={@actions != []} class="flex flex-wrap gap-2"><%= render_slot(@actions) %></div>
-          </div>
-        </header>
-        <div class="p-4 sm:p-6 sm:pt-4"><%= render_slot(@inner_block) %></div>
+      <div class="shadow-sm bg-white dark:bg-gray-900 rounded-md mb-6 p-4 sm:p-6 sm:pt-4">
+        <nav
+          aria-label="Webhook settings"
+          class="flex gap-6 text-sm font-medium border-b border-gray-200 dark:border-gray-700"
+        >
+          <.tab href={path(@context, [])} current?={not @deliveries?}>Webhooks</.tab>
+          <.tab href={path(@context, ["deliveries"])} current?={@deliveries?}>Deliveries</.tab>
+        </nav>
+        <%= @inner_content %>
       </div>
       <script :if={@context.script == :page} nonce={@context.nonce}>
         <%= Phoenix.HTML.raw(@script) %>
@@ -347,9 +315,26 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
     """
   end
 
-  attr(:href, :string, required: true)
-  attr(:current?, :boolean, required: true)
-  slot(:inner_block, required: true)
+  attr(:title, :string, required: true)
+  attr(:back, :string, default: nil, doc: "the address of the list")
+  slot(:subtitle)
+  slot(:actions)
+
+  @doc "The head of a view."
+  def head(assigns) do
+    ~H"""
+    <p :if={@back} class="mt-4"><.text_link href={@back}>← Back to the list</.text_link></p>
+    <div class="my-4 flex flex-wrap items-start justify-between gap-3">
+      <div class="min-w-0">
+        <h2 id="webhooks-title" class="text-lg font-medium leading-7 break-words">
+          <.foreign text={@title} />
+        </h2>
+        <div class="text-sm mt-px text-gray-500 dark:text-gray-400"><%= render_slot(@subtitle) %></div>
+      </div>
+      <div class="flex flex-wrap gap-2"><%= render_slot(@actions) %></div>
+    </div>
+    """
+  end
 
   defp tab(assigns) do
     ~H"""

@@ -8,10 +8,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Status do
   # |---|---|---|
   # | Paused | its owner paused it | resume |
   # | Switched off | we disabled it: 410, or failing for days | a test that arrives, or switching it on |
-  # | Failing | at least 3 attempts in a row failed, the first of them 5 minutes ago or more | a success |
+  # | Failing | attempts have failed, and none has arrived, for 5 minutes or longer | a success |
   # | Active | otherwise | |
   #
-  # Tests are not traffic: they count neither here nor in the success rate.
+  # Tests are not traffic: they do not count in the success rate.
 
   use Phoenix.Component
 

@@ -192,14 +192,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
       assign(assigns, activity: activity || nil, active?: Webhook.active?(assigns.webhook))
 
     ~H"""
-    <.frame
-      context={@context}
-      now_ms={@now_ms}
-      message={@message}
-      focus={@focus}
-      title={Labels.name(@webhook)}
-      back={{[], "All webhooks"}}
-    >
+    <.head title={Labels.name(@webhook)} back={path(@context, [])}>
       <:subtitle><Status.webhook webhook={@webhook} now_ms={@now_ms} /></:subtitle>
       <:actions>
         <.button href={path(@context, [@webhook.id, "edit"])}>Edit</.button>
@@ -223,6 +216,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
           Delete
         </.button>
       </:actions>
+    </.head>
 
       <.notice
         :if={text = Status.why(@webhook, @now_ms, @zone)}
@@ -273,7 +267,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
         active?={@active?}
         zone={@zone}
       />
-    </.frame>
     """
   end
 

@@ -60,10 +60,10 @@ defmodule Plausible.Webhooks.Store.SQLite.Activity do
   defp hour(handle, ids, from_ms, to_ms) do
     sql = """
     #{@given}
-    SELECT CASE WHEN webhook_id IN (SELECT id FROM given) THEN webhook_id END,
+    SELECT CASE WHEN retry AND webhook_id IN (SELECT id FROM given) THEN webhook_id END,
       finished_at_ms / #{@hour_ms} * #{@hour_ms}, state, count(*)
     FROM (
-      SELECT webhook_id, finished_at_ms, state FROM deliveries INDEXED BY deliveries_finished
+      SELECT webhook_id, finished_at_ms, state, retry FROM deliveries INDEXED BY deliveries_finished
       WHERE finished_at_ms IS NOT NULL AND finished_at_ms BETWEEN ? AND ?
       LIMIT #{@hour_rows_max})
     GROUP BY 1, 2, 3

@@ -25,8 +25,9 @@ defmodule Plausible.Webhooks.Store.SQLite.Log do
     with {:ok, [[{site_id}]]} <- Connection.read(handle.connection, [site]),
          filters = %{webhook_id: webhook_id, states: [:failed, :cancelled], since_ms: since_ms},
          {:ok, query} <- LogQuery.new(filters, %{}),
-         {:ok, rows, nil} <-
-           rows(handle, walk(site_id, query, :asc, "id"), query, limit, :unbounded) do
+         walk = walk(site_id, query, :asc, "id"),
+         # A test is not sent again.
+         {:ok, rows, nil} <- rows(handle, ask(walk, "retry", []), query, limit, :unbounded) do
       {:ok, Enum.map(rows, &elem(&1, 0))}
     else
       {:ok, [[]]} -> {:ok, []}

@@ -28,7 +28,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Activity do
 
   @late V01.late()
 
-  # Rows that do not count have no hour; they show whether the limit was reached. The last
+  # Rows that do not count, tests among them, have no hour; they show whether the limit was reached. The last
   # hour has no end, because clocks may differ.
   @finished """
   SELECT given.id, hour, state, sum(n)::bigint, bool_or(looked_at >= $3)
@@ -39,11 +39,11 @@ defmodule Plausible.Webhooks.Store.Ecto.Activity do
         ELSE $2::bigint + (n + 1) * #{@hour_ms} - 1 END AS to_ms
     FROM generate_series(-1, #{@hours - 1}) AS hours (n)) AS hours
   CROSS JOIN LATERAL (
-    SELECT CASE WHEN finished_at_ms >= $2 AND NOT late
+    SELECT CASE WHEN finished_at_ms >= $2 AND NOT late AND retry
         THEN finished_at_ms / #{@hour_ms} END AS hour,
       state, count(*) AS n, sum(count(*)) OVER () AS looked_at
     FROM (
-      SELECT finished_at_ms, state, (#{@late}) AS late FROM PREFIX.webhook_deliveries
+      SELECT finished_at_ms, state, retry, (#{@late}) AS late FROM PREFIX.webhook_deliveries
       WHERE webhook_id = given.id AND created_at_ms BETWEEN from_ms AND to_ms
       ORDER BY created_at_ms, seq LIMIT $3) AS created
     GROUP BY 1, 2

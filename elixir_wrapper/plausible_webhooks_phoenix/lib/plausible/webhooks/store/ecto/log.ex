@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Log do
 
   @recoverable """
   SELECT id FROM PREFIX.webhook_deliveries
-  WHERE webhook_id = $1 AND state >= 3 AND #{SQL.open()} AND created_at_ms >= $2
+  WHERE webhook_id = $1 AND state >= 3 AND #{SQL.open()} AND created_at_ms >= $2 AND retry
     AND EXISTS (SELECT 1 FROM PREFIX.webhooks WHERE id = $1)
   ORDER BY created_at_ms, seq LIMIT $3
   """

@@ -41,21 +41,25 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
       {:postgrex, "~> 0.19"},
       {:telemetry, "~> 1.0"},
       {:phoenix_pubsub, "~> 2.1"},
-      {:phoenix_live_view, "~> 0.20 or ~> 1.0"},
+      {:phoenix_live_view, live_view()},
       # Indents JSON on the settings page; the format of LiveView's messages by default.
       {:jason, "~> 1.4"},
       # Serves the page in tests and in the demo; what LiveView's tests read HTML with.
       {:bandit, "~> 1.2", only: [:dev, :test]},
+      {:hpax, hpax(), only: [:dev, :test]},
       {html_parser(), ">= 0.1.0", only: :test},
       # Comes with prom_ex, which a host may have.
       {:telemetry_metrics, "~> 1.0", only: :test}
     ]
   end
 
-  # LiveView 1.1, which needs Elixir 1.15, has left Floki for LazyHTML.
-  defp html_parser do
-    if Version.match?(System.version(), ">= 1.15.0"), do: :lazy_html, else: :floki
-  end
+  # Newer versions of LiveView and of Bandit's HPAX need Elixir 1.15, which Hex does not
+  # consider. LiveView 1.1 has left Floki for LazyHTML.
+  @elixir_114 Version.match?(System.version(), "< 1.15.0")
+
+  defp live_view, do: if(@elixir_114, do: "~> 0.20 or ~> 1.0.0", else: "~> 0.20 or ~> 1.0")
+  defp html_parser, do: if(@elixir_114, do: :floki, else: :lazy_html)
+  defp hpax, do: if(@elixir_114, do: "~> 0.1 or ~> 1.0.0 and < 1.0.4", else: ">= 0.1.0")
 
   # The contract that every store keeps is the first project's, and so are its
   # tests and what they need; here they are compiled from where they are.

@@ -3,7 +3,7 @@
 // recovered; the whole of it by keyboard; light, dark and narrow.
 // Arguments: the URL of a page without webhooks, the URL of a receiver.
 import assert from "node:assert/strict";
-import { checked, clean, connected, cut, focusIs, launch, leads, open, picture, tabTo } from "./page.mjs";
+import { checked, clean, connected, cut, focusIs, launch, leads, open, tabTo } from "./page.mjs";
 
 const [url, receiver] = process.argv.slice(2);
 const browser = await launch();
@@ -84,7 +84,6 @@ async function form(page) {
   assert.equal(await page.inputValue("#webhook-header-1-name"), "X-Token");
   assert.equal(await page.inputValue("#webhook-spike-value"), "300");
   await page.locator("#webhook-goals", { hasText: "1 of 121 goals chosen" }).waitFor();
-  await picture(page, "form");
   step("a form that outlasts a cut socket");
 
   // Unsaved edits ask before they go, and stay if the answer is no.
@@ -131,7 +130,6 @@ async function secret(page) {
 async function owner() {
   const page = await open(browser, url);
   await checked(page, "the empty list");
-  await picture(page, "empty");
   await form(page);
 
   // US3.1: add, with URL and subscriptions.
@@ -153,7 +151,6 @@ async function owner() {
   await page.locator("#request-curl").waitFor();
   await checked(page, "one webhook");
   await page.click("text=Hide request");
-  await picture(page, "test");
   step("US4.1 a test that arrives");
   await secret(page);
 
@@ -173,7 +170,6 @@ async function owner() {
   await sendTest(page, "Not delivered: error status 404");
   await page.locator("#webhook-test-result", { hasText: "this path does not" }).waitFor();
   await checked(page, "a test that fails");
-  await picture(page, "test-failed");
   step("US4.2 a test that fails, explained");
 
   // Switched off by 410; a test that succeeds switches it on.
@@ -218,7 +214,6 @@ async function repair(page) {
   await page.selectOption("#request-language-select", "python");
   await page.waitForFunction(() => document.querySelector("#request-verify").value.includes("hmac"));
   await checked(page, "a delivery");
-  await picture(page, "delivery");
   await page.click("#delivery-redeliver");
   await page.locator("#attempt-2", { hasText: "Delivered" }).waitFor({ timeout: 20000 });
   await checked(page, "a delivery with two attempts");
@@ -237,7 +232,6 @@ async function repair(page) {
   );
   await leads(page, deliveries, () => page.click("#log-clear"));
   await page.waitForFunction(() => document.querySelectorAll("tbody tr").length > 5);
-  await picture(page, "log");
 
   // Searched by its id.
   const id = await page.getAttribute("tbody tr >> nth=2", "id");
@@ -265,7 +259,6 @@ async function remove(page) {
   const heights = await page.$$eval("tbody tr", (rows) => rows.map((row) => row.getBoundingClientRect().height));
   assert.ok(heights.every((height) => height <= 72), `rows of ${heights} px`);
   await checked(page, "the list");
-  await picture(page, "list");
   step("US3.3 deleted");
 }
 
@@ -367,7 +360,6 @@ async function look(name, options) {
     getComputedStyle(document.querySelector("#webhook-settings [class*=bg-white]")).backgroundColor);
   assert.equal(colour === "rgb(255, 255, 255)", !options.dark, `${name}: ${colour}`);
   await checked(page, `${name}: list`);
-  await picture(page, `list-${name}`);
   await leads(page, webhook, () => page.click("#webhook-settings tbody a:has-text('Sales')"));
   await page.click("#webhook-reveal");
   await page.locator("#webhook-secret-1").waitFor();
@@ -375,7 +367,6 @@ async function look(name, options) {
   await sendTest(page, "Delivered");
   await checked(page, `${name}: one webhook`);
   await page.click("text=Hide secret");
-  await picture(page, `test-${name}`);
   await leads(page, /\/edit$/, () => page.click("#webhook-settings a:has-text('Edit')"));
   await page.check("[id='webhook-event-traffic.spike']");
   await page.check("#webhook-goals-some");
@@ -383,7 +374,7 @@ async function look(name, options) {
   const box = await page.locator("[id='webhook-event-traffic.drop']").evaluate((e) => getComputedStyle(e).backgroundColor);
   assert.equal(box === "rgb(255, 255, 255)", !options.dark, `${name}: check boxes are ${box}`);
   await page.click("#webhook-add-header");
-  await page.waitForFunction(() => /^webhook-header-.*-name$/.test(document.activeElement.id));
+  await focusIs(page, "webhook-header-.*-name");
   await page.fill("#webhook-url", "ftp://x");
   await page.locator("#webhook-url-check", { hasText: "must begin" }).waitFor();
   await page.click("button[type=submit]");
@@ -393,7 +384,6 @@ async function look(name, options) {
   await leads(page, deliveries, () => page.click("nav a:has-text('Deliveries')"));
   await page.locator("tbody tr").first().waitFor();
   await checked(page, `${name}: log`);
-  await picture(page, `log-${name}`);
   await leads(page, delivery, () => page.click("tbody tr >> nth=0 >> a"));
   await page.click("#request-show");
   await page.locator("#request-curl").waitFor();

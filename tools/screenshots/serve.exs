@@ -5,7 +5,9 @@
 #
 # The log is written straight into the store, so that it may name real-looking receivers: no
 # request leaves this machine, but for tests that the page sends to the receiver on loopback.
-# The PostgreSQL server ends with this VM.
+# The PostgreSQL server ends with this VM. Then, elsewhere:
+#
+#     test/browser/run pictures.mjs http://127.0.0.1:PORT/sites/1/webhooks docs/screenshots
 for app <- ~w(bandit ecto_sql postgrex inets plausible_webhooks_phoenix)a, do: {:ok, _} = Application.ensure_all_started(app)
 
 alias Plausible.Webhooks.{Attempt, Delivery, Id, Store}
@@ -162,6 +164,9 @@ send_one.(alerts, "traffic.resolved", 180, 300, 4 * hour_ms + 1_200_000, [])
 send_one.(alerts, "traffic.drop", 212, 500, 90 * 60_000, [])
 send_one.(crm, "goal.completed", "Signup", "/register", 45_000, [])
 send_one.(crm, "goal.completed", "Demo requested", "/pricing", 20_000, [])
+
+# They finished when they were sent, not when this script wrote them.
+Repo.query!("UPDATE webhook_deliveries SET finished_at_ms = created_at_ms + 240 WHERE finished_at_ms IS NOT NULL")
 
 page = %{instance: Shown, pubsub: Demo.PubSub, actors: %{"owner" => :owner}}
 {:ok, _web} = Demo.Web.start_link(http: [ip: {127, 0, 0, 1}, port: port], server: true, page: page)

@@ -35,10 +35,18 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     assigns = assign(assigns, classes: [@button, @themes[assigns.theme], @focus])
 
     ~H"""
-    <a :if={@href} href={@href} class={@classes} {@rest}><%= render_slot(@inner_block) %></a>
-    <button :if={@href == nil} type={@type} class={@classes} {@rest}>
-      <%= render_slot(@inner_block) %>
-    </button>
+    <.press href={@href} type={@type} class={@classes} {@rest}><%= render_slot(@inner_block) %></.press>
+    """
+  end
+
+  attr(:href, :string, required: true)
+  attr(:rest, :global, include: ~w(type disabled name value form))
+  slot(:inner_block, required: true)
+
+  defp press(assigns) do
+    ~H"""
+    <a :if={@href} href={@href} {Map.delete(@rest, :type)}><%= render_slot(@inner_block) %></a>
+    <button :if={@href == nil} {@rest}><%= render_slot(@inner_block) %></button>
     """
   end
 
@@ -59,10 +67,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
       )
 
     ~H"""
-    <a :if={@href} href={@href} class={@classes} {@rest}><%= render_slot(@inner_block) %></a>
-    <button :if={@href == nil} type="button" class={@classes} {@rest}>
-      <%= render_slot(@inner_block) %>
-    </button>
+    <.press href={@href} type="button" class={@classes} {@rest}><%= render_slot(@inner_block) %></.press>
     """
   end
 
@@ -90,20 +95,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     assigns = assign(assigns, path: path, classes: classes)
 
     ~H"""
-    <a :if={@href} href={@href} aria-label={@label} title={@label} class={@classes} {@rest}>
-      <.outline path={@path} />
-    </a>
-    <button :if={@href == nil} type="button" aria-label={@label} title={@label} class={@classes} {@rest}>
-      <.outline path={@path} />
-    </button>
-    """
-  end
-
-  defp outline(assigns) do
-    ~H"""
-    <svg class="size-5" viewBox="0 0 24 24" fill="none" stroke="currentColor" aria-hidden="true">
-      <path d={@path} stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" />
-    </svg>
+    <.press href={@href} type="button" aria-label={@label} title={@label} class={@classes} {@rest}>
+      <svg class="size-5" viewBox="0 0 24 24" fill="none" stroke="currentColor" aria-hidden="true">
+        <path d={@path} stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" />
+      </svg>
+    </.press>
     """
   end
 

@@ -91,13 +91,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   end
 
   def handle_event("reload", _params, %{assigns: %{form: %{id: id}}} = socket) when id != nil do
-    case call(socket, :get_webhook, [id]) do
-      {:ok, webhook} ->
-        {:noreply, socket |> assign(changed?: false) |> open(FormData.edit(webhook))}
-
-      {:error, reason} ->
-        {:noreply, failed(socket, reason)}
-    end
+    continue(socket, call(socket, :get_webhook, [id]), fn webhook ->
+      socket |> assign(changed?: false) |> open(FormData.edit(webhook))
+    end)
   end
 
   def handle_event("save", %{"webhook" => params}, %{assigns: %{goals: goals}} = socket) do

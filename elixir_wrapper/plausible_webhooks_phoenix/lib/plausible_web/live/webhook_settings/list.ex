@@ -22,12 +22,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.List do
   end
 
   @impl true
-  def handle_async(:webhooks, result, socket) do
-    case loaded(result) do
-      {:ok, webhooks} -> {:noreply, assign(socket, webhooks: webhooks)}
-      {:error, reason} -> {:noreply, failed(socket, reason)}
-    end
-  end
+  def handle_async(:webhooks, result, socket),
+    do: continue(socket, loaded(result), &assign(socket, webhooks: &1))
 
   def handle_async(key, result, socket), do: super(key, result, socket)
 

@@ -52,7 +52,16 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
 
   def on_mount(:default, _params, session, socket) do
     context = Context.from!(session, socket)
-    socket = assign(socket, context: context, loading: MapSet.new(), again?: false, focus: nil)
+
+    socket =
+      assign(socket,
+        context: context,
+        loading: MapSet.new(),
+        again?: false,
+        focus: nil,
+        leaving?: false
+      )
+
     if permission(context) != :ok, do: not_permitted!(permission(context))
     site = fetch!(socket, :site, [])
     if connected?(socket), do: follow(context)
@@ -100,6 +109,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
     Process.send_after(self(), :poll, ms)
     {:halt, collect(socket, 0)}
   end
+
+  # A refresh on the way would not find what was just deleted.
+  defp info(:refresh, %{assigns: %{leaving?: true}} = socket), do: {:halt, socket}
 
   defp info(:refresh, socket) do
     socket = socket |> now() |> assign(refreshing?: false)
@@ -196,6 +208,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
     end
   end
 
+  @doc "Continues with a result, or shows its error."
+  @spec continue(Socket.t(), :ok | {:ok, term()} | {:error, term()}, (term() -> Socket.t())) ::
+          {:noreply, Socket.t()}
+  def continue(_socket, :ok, fun), do: {:noreply, fun.(:ok)}
+  def continue(_socket, {:ok, result}, fun), do: {:noreply, fun.(result)}
+  def continue(socket, {:error, reason}, _fun), do: {:noreply, failed(socket, reason)}
+
   @doc "The result of a load; a process that ended has none."
   @spec loaded({:ok, term()} | {:exit, term()}) :: {:ok, term()} | :ok | {:error, term()}
   def loaded({:ok, result}), do: result
@@ -223,7 +242,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
   @spec go(Socket.t(), [String.t()], String.t()) :: Socket.t()
   def go(socket, segments, done) do
     send(self(), {:go, path(socket, segments, done: done)})
-    socket
+    assign(socket, leaving?: true)
   end
 
   @done %{

@@ -51,17 +51,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
   # --- events
 
   @impl true
-  def handle_event("pause", _params, socket),
-    do: {:noreply, change(socket, :disable_webhook, "Paused.")}
+  def handle_event("pause", _params, socket), do: change(socket, :disable_webhook, "Paused.")
 
   def handle_event("resume", _params, socket),
-    do: {:noreply, change(socket, :enable_webhook, "Active again.")}
+    do: change(socket, :enable_webhook, "Active again.")
 
   def handle_event("delete", _params, %{assigns: %{webhook: %{id: id}}} = socket) do
-    case call(socket, :delete_webhook, [id]) do
-      :ok -> {:noreply, go(socket, [], "deleted")}
-      {:error, reason} -> {:noreply, failed(socket, reason)}
-    end
+    continue(socket, call(socket, :delete_webhook, [id]), fn :ok -> go(socket, [], "deleted") end)
   end
 
   def handle_event("test_type", %{"type" => type}, socket) do
@@ -88,14 +84,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
     do: {:noreply, Request.language(socket, params["language"])}
 
   def handle_event("reveal", _params, %{assigns: %{webhook: %{id: id}}} = socket) do
-    case call(socket, :reveal_secret, [id]) do
-      {:ok, secrets} ->
-        secrets = for secret <- secrets, do: Map.update!(secret, :key, &Redacted.wrap/1)
-        {:noreply, socket |> assign(secrets: secrets) |> focus("webhook-secret-1")}
-
-      {:error, reason} ->
-        {:noreply, failed(socket, reason)}
-    end
+    continue(socket, call(socket, :reveal_secret, [id]), fn secrets ->
+      secrets = for secret <- secrets, do: Map.update!(secret, :key, &Redacted.wrap/1)
+      socket |> assign(secrets: secrets) |> focus("webhook-secret-1")
+    end)
   end
 
   def handle_event("hide", _params, socket),
@@ -130,10 +122,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
   def handle_event(event, params, socket), do: super(event, params, socket)
 
   defp change(%{assigns: %{webhook: %{id: id}}} = socket, function, text) do
-    case call(socket, function, [id]) do
-      {:ok, webhook} -> socket |> put(webhook) |> say(text) |> load(:activity, :activity, [])
-      {:error, reason} -> failed(socket, reason)
-    end
+    continue(socket, call(socket, function, [id]), fn webhook ->
+      socket |> put(webhook) |> say(text) |> load(:activity, :activity, [])
+    end)
   end
 
   # --- results
@@ -161,24 +152,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
   end
 
   def handle_async({:recoverable, ms}, result, socket) do
-    case loaded(result) do
-      {:ok, found} when socket.assigns.since_ms == ms ->
-        {:noreply, assign(socket, recoverable: found)}
-
-      {:ok, _of_another_time} ->
-        {:noreply, socket}
-
-      {:error, reason} ->
-        {:noreply, failed(socket, reason)}
-    end
+    continue(socket, loaded(result), fn found ->
+      if socket.assigns.since_ms == ms, do: assign(socket, recoverable: found), else: socket
+    end)
   end
 
-  def handle_async(:recover, result, socket) do
-    case loaded(result) do
-      {:ok, found} -> {:noreply, say(socket, Recover.sent(found))}
-      {:error, reason} -> {:noreply, failed(socket, reason)}
-    end
-  end
+  def handle_async(:recover, result, socket),
+    do: continue(socket, loaded(result), &say(socket, Recover.sent(&1)))
 
   def handle_async(key, result, socket), do: super(key, result, socket)
 

@@ -195,7 +195,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
       assert_receive {:host, :audit, :owner, :webhook_secret_revealed, _}
       view = open(context, webhook)
       refute render(view) =~ "whsec_"
-      refute_received {:host, :audit, :owner, :webhook_secret_revealed, _}
       click(view, "#webhook-reveal")
       assert view |> element("#webhook-secret-1") |> render() =~ key
       assert_received {:host, :audit, :owner, :webhook_secret_revealed, _}

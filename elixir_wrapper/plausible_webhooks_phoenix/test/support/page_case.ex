@@ -19,7 +19,7 @@ defmodule Plausible.Webhooks.Test.PageCase do
 
   alias Plausible.Webhooks.Accept.Outbox
   alias Plausible.Webhooks.Store
-  alias Plausible.Webhooks.Test.EctoInstanceCase
+  alias Plausible.Webhooks.Test.{EctoInstanceCase, InstanceCase}
   alias PlausibleWeb.Live.WebhookSettings
 
   @endpoint Demo.Web.Endpoint
@@ -158,14 +158,14 @@ defmodule Plausible.Webhooks.Test.PageCase do
 
   @doc "A delivery in the log that no engine sends."
   def accept!(context, webhook, attributes) do
-    delivery = EctoInstanceCase.delivery(webhook, attributes)
+    delivery = InstanceCase.delivery(webhook, attributes)
     :ok = Store.accept(context.instance, [delivery])
     delivery
   end
 
   @doc "A delivery that has been sent, with that many attempts."
   def sent!(context, webhook, attempts \\ 1) do
-    delivery = EctoInstanceCase.delivery(webhook)
+    delivery = InstanceCase.delivery(webhook)
     Outbox.push(context.instance, [delivery])
 
     eventually(fn ->

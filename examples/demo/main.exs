@@ -169,7 +169,13 @@ defmodule Demo do
     {:ok, {_ip, port}} = Demo.Web.Endpoint.server_info(:http)
 
     for %{id: id, domain: domain} <- settings.site_list,
-        do: Screen.line("", "page", :magenta, "http://127.0.0.1:#{port}/sites/#{id}/webhooks (#{domain})")
+        do:
+          Screen.line(
+            "",
+            "page",
+            :magenta,
+            "http://127.0.0.1:#{port}/sites/#{id}/webhooks (#{domain})"
+          )
   end
 
   defp stay do

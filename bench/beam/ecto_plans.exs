@@ -79,7 +79,7 @@ defmodule Bench do
       {"prune of 500", &Store.prune(&1, now_ms, 500)},
       {"counts", &Store.counts/1},
       {"recoverable, 10 000", &Store.recoverable(&1, webhook.(1), 0, 10_001)},
-      {"redeliver of 100", &Store.redeliver(&1, "bench", some.(100, 700))},
+      {"redeliver of 100", &Store.redeliver(&1, "bench", some.(100, 700), [:failed, :parked])},
       {"release of 100",
        &Store.release(&1, "node_1", Enum.map(0..99, fn i -> id.(rows - 3 * i) end), 1)},
       {"cancel_waiting", &Store.cancel_waiting(&1, webhook.(2), "over")},

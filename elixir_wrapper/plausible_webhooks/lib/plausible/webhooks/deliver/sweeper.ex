@@ -320,14 +320,29 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   # An attempt may have ended while the store made the delivery pending again. Recording that
   # attempt ends the redelivery, so the redelivery begins once more.
   defp redeliver_slice(instance, ids, states) do
-    with %{owner: owner} <- Owners.engine(instance),
+    with %{} = engine <- Owners.engine(instance),
          {:ok, %{taken: taken, requested: requested, finished: finished}} <-
-           Engine.submit_again(instance, fn -> Store.redeliver(instance, owner, ids, states) end),
+           take_and_submit(instance, engine, ids, states),
          {:ok, _sent} <- redeliver_now(instance, finished, states -- [:delivered]) do
       {:ok, Enum.map(taken, & &1.id) ++ requested}
     else
       nil -> {:error, :unavailable}
       {:error, _reason} = error -> error
+    end
+  end
+
+  # No engine holds a delivery that has failed or was cancelled, so a recovery of thousands does
+  # not wait for ours.
+  defp take_and_submit(instance, engine, ids, states) do
+    take = fn -> Store.redeliver(instance, engine.owner, ids, states) end
+
+    if states -- [:failed, :cancelled] == [] do
+      with {:ok, found} <- take.() do
+        Handover.submit_or_release(instance, engine, found.taken)
+        {:ok, Map.put(found, :finished, [])}
+      end
+    else
+      Engine.submit_again(instance, take)
     end
   end
 

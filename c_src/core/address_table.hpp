@@ -1,5 +1,5 @@
-// Purpose: the registry rows the address policy decides by. IPv4 blocks stand
-// as the v4-mapped IPv6 blocks that they are (::ffff:0:0/96).
+// Purpose: the registry rows by which the address policy decides. IPv4 blocks
+// are written as v4-mapped IPv6 blocks (::ffff:0:0/96).
 // Ownership: static storage.
 // Thread: any.
 #pragma once

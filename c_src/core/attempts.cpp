@@ -16,7 +16,8 @@ constexpr std::size_t kIdleFlightsMax = 512;
 constexpr std::uint64_t kFramingBytes = std::uint64_t{256} * 1024;
 constexpr std::int64_t kBodyUs = 1'000'000;  // from the end of the headers
 constexpr std::int64_t kLookAtBodiesUs = 100'000;
-// So long, a receiver that wants fewer requests costs a delivery no retry.
+// At this age of a delivery, a receiver that wants fewer requests starts to
+// cost it retries.
 constexpr std::int64_t kYoungMs = std::int64_t{24} * 3'600'000;
 constexpr const char* kNoDnsAnswer = "no DNS answer in time";
 
@@ -233,8 +234,8 @@ Item* Attempts::next_resolved() {
 
 void Attempts::start_resolved() {
   while (Item* const item = next_resolved()) {
-    // The wait for a place is not the receiver's doing: the attempt's time
-    // stood still.
+    // The receiver is not responsible for the wait for a place, so the
+    // attempt's time stands still meanwhile.
     const std::int64_t waited_us = timers_.now_us() - item->resolved_us;
     item->started_us += waited_us;
     item->started_ms += waited_us / 1000;
@@ -244,8 +245,8 @@ void Attempts::start_resolved() {
 
 void Attempts::launch(Item& item, const std::vector<IpAddress>* addresses) {
   const Url& url = item.lane->endpoint.url;
-  // One refused address among the answers refuses the name: an attack looks
-  // like this, and no honest set-up does.
+  // One refused address among the answers refuses the name: only an attack has
+  // such answers.
   if (addresses != nullptr &&
       std::ranges::any_of(*addresses, [&](const IpAddress& address) {
         return options_.policy.addresses.judge(address, url.port, url.host)
@@ -321,7 +322,7 @@ bool Attempts::send(Item& item, const std::vector<IpAddress>* addresses,
       endpoint, lane.parsed_url, item.delivery, addresses, signature,
       signed_ms / 1000, left_of(timeout_ms(endpoint)),
       left_of(connect_timeout_ms(endpoint)),
-      // What has no retry must not meet a connection that is just ending.
+      // A delivery without retries must not use a connection that may end.
       item.fresh_connection || !item.delivery.retry, item.started_us,
       item.resolved_us};
   if (!flight->prepare(request) || !events_->add(lane.multi, flight->easy())) {
@@ -362,8 +363,8 @@ void Attempts::done(CURL* easy, CURLcode code) {
   settle(item, std::move(attempt), ending);
 }
 
-// The delivery is decided; a body that drips must not hold its place to the end
-// of the attempt's time.
+// The result is known. A dripping body must not hold its place until the end of
+// the attempt's time.
 void Attempts::cut_bodies() {
   const std::int64_t now = steady_now_us();
   if (now - looked_at_bodies_us_ < kLookAtBodiesUs) {

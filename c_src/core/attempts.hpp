@@ -1,5 +1,5 @@
-// Purpose: makes attempts: resolves the name, launches the POST, settles what
-// came of it.
+// Purpose: makes attempts: resolves the name, launches the POST, settles the
+// result.
 // Ownership: owns the resolver, the event loop with its connections, and the
 // transfers.
 // Thread: loop only, except wake().
@@ -86,7 +86,7 @@ class Attempts {
   static const std::string& webhook_of(CURL* easy);
   void done(CURL* easy, CURLcode code);
   void fail_before_launch(Item& item, ErrorClass error, std::string detail);
-  // What is to be known of an attempt besides its report.
+  // What settling needs to know of an attempt besides its report.
   struct Ending {
     std::optional<std::int64_t> retry_after_ms;
     bool cut = false;
@@ -97,7 +97,7 @@ class Attempts {
     std::int64_t wait_ms = 0;
     bool counts = true;  // as a step of the schedule
   };
-  // `hold_ms`: for how long the receiver wants nothing; 0: it did not say so.
+  // `hold_ms`: how long the receiver wants no requests; 0: it did not ask.
   Next next_of(Item& item, const Attempt& attempt, std::int64_t hold_ms);
   void rebuild_broken();
   void cut_bodies();

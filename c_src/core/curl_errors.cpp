@@ -170,8 +170,8 @@ std::string clean_detail(std::string_view text) {
 
 Verdict judge_transfer(const TransferFacts& facts) {
   if (facts.address_refused) {
-    // The same words for every kind of address: which one it was would tell a
-    // stranger about the network we run in.
+    // The same words for every kind of address: naming the kind would tell a
+    // stranger about our network.
     return {ErrorClass::kBlockedAddress,
             "the destination has an address that may not be dialled", false};
   }
@@ -186,8 +186,8 @@ Verdict judge_transfer(const TransferFacts& facts) {
   if (facts.code == CURLE_OK && facts.answered) {
     return judge_status(facts, facts.body_capped);
   }
-  // Once the receiver has said its status, that is its answer, however the
-  // rest of the body went: retrying a 200 would deliver twice.
+  // Once the status has arrived, it counts, even if the body breaks off:
+  // retrying a 200 would deliver twice.
   if (facts.answered) {
     return judge_status(facts, true);
   }
@@ -204,8 +204,8 @@ Verdict judge_transfer(const TransferFacts& facts) {
             false};
   }
   std::string_view text = facts.curl_text;
-  // The first thing curl notices of a connection that is reset right after it
-  // was made is that it cannot ask for its addresses: true, but no help.
+  // If a connection is reset right after it was made, curl's first complaint is
+  // that it cannot read the addresses. That text is true, but helps nobody.
   const bool no_help =
       contains(text, "getpeername()") || contains(text, "getsockname()");
   if (text.empty() || no_help) {

@@ -1,5 +1,5 @@
-// Purpose: what a finished transfer means: curl's code, the status and what
-// the callbacks noticed become one error class and a sentence for people.
+// Purpose: judges a finished transfer: turns curl's code, the status and the
+// findings of the callbacks into one error class and a sentence for people.
 // Ownership: plain values.
 // Thread: any.
 #pragma once
@@ -34,7 +34,7 @@ struct TransferFacts {
 struct Verdict {
   ErrorClass error = ErrorClass::kNone;
   std::string detail;
-  bool truncated = false;  // the answer's body is not all there
+  bool truncated = false;  // the answer's body is incomplete
 };
 
 Verdict judge_transfer(const TransferFacts& facts);

@@ -14,11 +14,11 @@ constexpr long kConnectionAgeMaxS = 60;  // since it was last used
 // refused.
 constexpr int kSecurityLevel = 2;
 constexpr const char* kCiphers = "ECDHE+HIGH";  // of TLS 1.2
-// No finite fields: with a large one a single handshake holds the loop for half
-// a second, and it is the receiver who picks.
+// No finite fields: the receiver picks the group, and a handshake with a large
+// one holds the loop for half a second.
 constexpr const char* kGroups = "X25519:P-256:P-384:P-521";
-// Both are allocated for every transfer (the second for TLS alone). Answers are
-// short, and up to this size malloc keeps its blocks at hand.
+// Both are allocated for every transfer (the second one only for TLS). Answers
+// are short, and malloc caches blocks up to this size.
 constexpr long kReceiveBufferBytes = 1024;
 constexpr long kSendBufferBytes = 16L * 1024;  // the least that curl takes
 
@@ -72,8 +72,8 @@ bool set_limits_and_callbacks(CURL* easy, const CurlCallbacks& callbacks,
          // The VM ignores SIGPIPE; otherwise curl would change the
          // process-wide disposition around every call.
          set(easy, CURLOPT_NOSIGNAL, 1L) &&
-         // curl looks up no name of ours; should it ever do, nobody waits for
-         // its thread.
+         // curl should never look up a name itself. If it does, nobody waits
+         // for its thread.
          set(easy, CURLOPT_QUICK_EXIT, 1L) &&
          set(easy, CURLOPT_BUFFERSIZE, kReceiveBufferBytes) &&
          set(easy, CURLOPT_UPLOAD_BUFFERSIZE, kSendBufferBytes) &&

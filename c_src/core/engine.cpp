@@ -15,13 +15,13 @@
 namespace webhooks {
 namespace {
 
-// Once there is something to report, the loop still takes in what is ready: a
-// list of results costs the caller a third of what one by one does. Nobody
-// notices a delay of this length.
+// Once there is a report, the loop goes on with ready events for this long: the
+// caller needs a third of the time for a list of results that it needs for
+// single ones, and nobody notices such a delay.
 constexpr std::int64_t kGatherUs = 2'000;
 constexpr std::size_t kGatherMax = 512;
 constexpr std::uint32_t kWaitMsMax = 1'000;
-// Of the inbox, at a time: the loop's sockets wait meanwhile.
+// Commands taken from the inbox at a time: the loop's sockets wait meanwhile.
 constexpr std::size_t kCommandsMax = 2'000;
 
 struct RemoveEndpoint {
@@ -68,8 +68,8 @@ struct Engine::Impl {
     }
   }
 
-  // `closed` is looked at under the lock that stop() takes: nothing slips in
-  // behind it.
+  // `closed` is read under the lock that stop() takes, so nothing is accepted
+  // after stop().
   Status push(Command command) {
     const std::lock_guard<std::mutex> lock(inbox_mutex);
     if (closed.load()) {

@@ -105,7 +105,7 @@ void EngineLoop::take(Delivery delivery) {
       known->stage != Item::Stage::kStarted) {
     cancel(scheduler_.take_removed(*known));
   } else if (known != nullptr) {
-    // At least once does not ask for twice.
+    // A second copy of a delivery is not sent.
     report_.waiting.remove(delivery);
     if (delivery.manual) {
       scheduler_.hurry(*known, delivery.schedule_from);

@@ -181,8 +181,8 @@ int EventLoop::on_socket(CURL* easy, curl_socket_t descriptor, int what,
   return 0;
 }
 
-// What epoll knows may differ from what we believe: descriptors are closed
-// behind our back, and their numbers come again.
+// epoll's view may differ from ours: libcurl closes descriptors without telling
+// us, and their numbers are reused.
 bool EventLoop::tell_epoll(int descriptor, std::uint32_t events,
                            std::uint64_t tag, bool known) noexcept {
   epoll_event event{};
@@ -296,10 +296,10 @@ void EventLoop::forget(curl_socket_t descriptor) noexcept {
   interests_[slot] = {};
 }
 
-// An idle connection has something to say. Mostly that it was closed; but an
-// answer that nobody asked for would be taken for that of the next request
-// (libcurl before 8.0 uses a connection again that has unread input). So the
-// input is dropped, and curl finds the connection ended.
+// An idle connection has input. Usually it was closed. But it may be an answer
+// without a request, which would pass for the answer to the next request:
+// libcurl before 8.0 reuses connections with unread input. So the input is
+// dropped, and curl finds the connection ended.
 void EventLoop::take_idle_event(Shard& shard, curl_socket_t descriptor,
                                 std::uint32_t events) noexcept {
   Interest& interest = interests_[static_cast<std::size_t>(descriptor)];

@@ -1,8 +1,8 @@
-// Purpose: one epoll for many curl multi handles and for what else the loop
-// has to watch. libcurl walks its whole
-// connection cache on every finished transfer: with all endpoints in one multi
-// the cost is quadratic. curl's timers stay in memory: a timerfd for each multi
-// costs more than a third of the CPU time of a small request.
+// Purpose: one epoll for many curl multi handles and for the loop's other
+// descriptors. libcurl walks its whole connection cache whenever a transfer
+// finishes, so one multi for all endpoints would have quadratic cost. curl's
+// timers stay in memory: a timerfd for each multi costs more than a third of
+// the CPU time of a small request.
 // Ownership: owns the epoll and event descriptors and the multis. Easy handles
 // belong to the caller, who removes them before this dies.
 // Thread: loop only, except wake().
@@ -36,8 +36,8 @@ class EventLoop {
   struct Limits {
     std::size_t multis = 1;
     long idle_connections_max = 1;  // per multi, besides those at work
-    // What may come over the socket in one transfer, TLS and framing included.
-    // curl does not count all that it reads: a chunk's extension, for one.
+    // How many bytes the socket may receive in one transfer, including TLS and
+    // framing. curl does not count all of them, such as chunk extensions.
     std::uint64_t received_bytes_max = std::uint64_t{1} << 30;
   };
   // Errors: `system_limit`.
@@ -67,14 +67,14 @@ class EventLoop {
   // Ends the wait of a running or the next poll(). Any thread.
   void wake() noexcept;
 
-  // Watches a socket that is not curl's; neither: no longer. Its owner is told
-  // by poll().
+  // Watches a socket that is not curl's; neither: stops watching it. poll()
+  // calls its owner.
   using OnOther = std::function<void(int descriptor, bool in, bool out)>;
   void set_on_other(OnOther on_other) { on_other_ = std::move(on_other); }
   void set_on_slow(OnSlow on_slow) { on_slow_ = std::move(on_slow); }
   void watch_other(int descriptor, bool in, bool out) noexcept;
 
-  // To whom a connection goes: a hash of the name, and the address.
+  // The other end of a connection: a hash of the name, and the address.
   struct Peer {
     std::size_t host = 0;
     IpAddress address;

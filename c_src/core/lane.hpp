@@ -31,8 +31,8 @@ struct Item {
   Stage stage = Stage::kReady;
   Timer timer;  // kDelayed; kStarted while its name is looked up
 
-  // Of an item that is started: where and as what it holds its places. The
-  // lane may have moved on since.
+  // Of a started item: the destination and standing under which it holds its
+  // places. Those of the lane may have changed since.
   Destination* destination = nullptr;
   Standing standing = Standing::kUnproven;
   std::uint32_t url_changes = 0;

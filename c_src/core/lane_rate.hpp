@@ -1,7 +1,7 @@
-// Purpose: how fast a lane may go: at its endpoint's rate, or at what its
-// receiver's "too many requests" has taught. Such an answer holds the lane and
-// lowers the rate; each success raises it a little, so that the lane finds out
-// when the receiver takes more.
+// Purpose: the rate of a lane: its endpoint's rate, or less after the receiver
+// has answered "too many requests". Such an answer holds the lane and lowers
+// the rate. Each success raises the rate a little, so that the lane notices
+// when the receiver accepts more.
 // Ownership: a plain value.
 // Thread: loop only.
 #pragma once
@@ -19,7 +19,7 @@ class LaneRate {
     reset(full_per_s, now_us);
   }
 
-  // Another endpoint: nothing is known of its receiver.
+  // After a change of endpoint nothing is known of the receiver.
   void reset(double full_per_s, std::int64_t now_us) {
     *this = LaneRate(full_per_s, TokenBucket(full_per_s, full_per_s, now_us));
   }
@@ -30,8 +30,8 @@ class LaneRate {
   // Nothing has passed since the last answer of that kind.
   bool probing() const noexcept { return limited_in_a_row_ > 0; }
 
-  // The receiver wants fewer requests, and none before `told_ms` are over (0:
-  // it did not say). Returns for how long the lane is held.
+  // The receiver wants fewer requests, and none for `told_ms` (0: it did not
+  // say). Returns how long the lane is held.
   std::int64_t limit(std::int64_t told_ms, std::int64_t now_us) {
     std::int64_t hold_ms = std::max(told_ms, (held_until_us_ - now_us) / 1000);
     // Other answers of the same burst teach nothing new.

@@ -1,6 +1,6 @@
-// Purpose: who may take how many places. A receiver that does not answer holds
-// each place until its timeout, so lanes get a share of the places by their
-// standing: those that answer always find one.
+// Purpose: how many places a lane may take. A receiver that does not answer
+// holds each place until its timeout. So the share of a lane depends on its
+// standing, and lanes whose receivers answer always find a place.
 // Ownership: plain values; a LaneQueue refers to lanes, which leave it before
 // they die.
 // Thread: loop only.
@@ -16,7 +16,7 @@ namespace webhooks {
 
 struct Lane;
 
-// What the last finished attempt at a lane's URL says of the receiver.
+// What the last finished attempt at a lane's URL says about the receiver.
 enum class Standing : std::uint8_t {
   kProven,    // it answered, be it with an error
   kUnproven,  // no attempt has finished yet
@@ -39,10 +39,11 @@ class ByStanding {
   std::array<Value, 3> values_{};
 };
 
-// The places of a destination, or of the engine. Failing lanes share half of
-// them, failing and unproven lanes together three quarters; at least one each.
-// The last quarter is for lanes that have less than their fair share: one that
-// answers soon finds a place beside others that hold theirs for long.
+// The places of a destination, or of the engine. Failing lanes together get at
+// most half of them, failing and unproven lanes together at most three
+// quarters, and at least one place each. The last quarter is for lanes that
+// have less than their fair share, so that a fast receiver finds a place beside
+// slow ones.
 class Places {
  public:
   explicit Places(std::size_t max) noexcept : max_(max) {}
@@ -69,7 +70,7 @@ class Places {
            taken_[Standing::kFailing] < std::max<std::size_t>(max_ / 2, 1);
   }
 
-  // How many of `limit` places a lane may hold when so many lanes want some.
+  // How many of `limit` places one lane may hold if this many lanes want some.
   std::size_t share_of(std::size_t limit, std::size_t lanes) const noexcept {
     if (lanes < 2 || taken() * 4 < max_ * 3) {
       return limit;

@@ -1,4 +1,4 @@
-// Purpose: what the loop has to say: finished attempts, and figures.
+// Purpose: the loop's output: finished attempts, and figures.
 // Ownership: the engine's; it outlives the loop.
 // Thread: loop only, except `waiting`, which submit counts up as well.
 #pragma once
@@ -18,8 +18,8 @@ namespace webhooks {
 inline constexpr std::int64_t kSlowSliceUs = 250'000;
 inline constexpr std::size_t kSlowSlicesMax = 100;  // not yet fetched
 
-// The deliveries that are not started. A body that several share counts for
-// each of them: to tell them apart would cost more than it is worth.
+// The deliveries that are not started. A shared body counts for each delivery:
+// counting it once would cost more than it is worth.
 class Waiting {
  public:
   static std::uint64_t bytes_of(const Delivery& delivery) noexcept {

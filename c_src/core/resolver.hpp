@@ -1,10 +1,10 @@
-// Purpose: looks names up, in the loop and without threads, and remembers them.
+// Purpose: looks names up in the loop, without threads, and caches the answers.
 //  - The hosts file comes first, then DNS, which is asked for A and AAAA at the
 //    same time. When one of the two has answered, the other one gets a moment;
 //    a slow or failing one does not keep a name from being used.
 //  - An answer is used for its TTL, within bounds. After a failed connection it
 //    is not used any more. A stale answer serves only while DNS itself fails.
-//  - One lookup per name at a time, which whoever asks meanwhile joins.
+//  - There is one lookup per name at a time; later questions join it.
 // Ownership: owns the channel and the answers. The event loop that watches the
 // channel's sockets outlives it.
 // Thread: loop only.
@@ -33,7 +33,7 @@ struct Resolution {
 struct ResolverOptions {
   DnsChannel::Options channel;
   std::size_t lookups_max = 4'096;  // at a time; more wait in line
-  // A name has lost an address: what is connected to it is not to be used.
+  // A name has lost an address: connections to it must not be used again.
   std::function<void(const std::string& host,
                      const std::vector<IpAddress>& addresses)>
       moved;

@@ -18,8 +18,8 @@ bool is_ours(ErrorClass error) {
          error == ErrorClass::kConnectionClosed;
 }
 
-// Any answer proves a receiver, for it frees the place; an answer that never
-// ends does not. A fault of ours says nothing of the receiver.
+// Any complete answer proves a receiver, because it frees the place. An
+// internal error says nothing about the receiver.
 Standing standing_after(const Scheduler::Result& result, Standing before) {
   if (result.cut) {
     return Standing::kFailing;
@@ -82,7 +82,7 @@ void Scheduler::attach(Lane& lane) {
   lane.parsed_url.reset();
 }
 
-// Takes the lane out of every queue; its items stay.
+// Removes the lane from every queue; its items stay.
 void Scheduler::detach(Lane& lane) {
   Destination& destination = *lane.destination;
   leave_queue(lane);

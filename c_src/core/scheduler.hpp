@@ -1,5 +1,6 @@
-// Purpose: which delivery starts next. A delivery needs a place in its lane, at
-// its destination and in the engine, and a token of lane and destination.
+// Purpose: decides which delivery starts next. A delivery needs a place in its
+// lane, at its destination and in the engine, and a token of lane and
+// destination.
 // Ownership: owns lanes, their items, and destinations.
 // Thread: loop only.
 #pragma once
@@ -33,10 +34,11 @@ class Scheduler {
         waiting_(waiting) {}
 
   void put(Endpoint endpoint);
-  // What waits is to be fetched with take_removed(). What is started ends with
-  // its attempt.
+  // take_removed() then returns the waiting deliveries. A started delivery ends
+  // with its attempt.
   void remove(const std::string& webhook_id);
-  // Of deleted webhooks; at most so many. They are still counted as waiting.
+  // Waiting deliveries of deleted webhooks, at most this many. They still count
+  // as waiting.
   std::vector<Delivery> take_removed(std::size_t max);
   bool has_removed() const noexcept { return !removed_.empty(); }
   // Likewise, one that is not started.
@@ -47,26 +49,27 @@ class Scheduler {
   Item* item(const std::string& delivery_id) const;
   std::vector<std::string> delivery_ids() const;
 
-  // A lane holds what it can begin before park_after_ms, and no more than what
-  // all others leave free. Otherwise a few webhooks that get more than they may
-  // send would fill the engine, and all others would wait in the store.
+  // A lane holds at most what it can start before park_after_ms, and at most
+  // what all other lanes leave free. Otherwise a few webhooks with more events
+  // than their rate allows would fill the engine, and the deliveries of all
+  // others would wait in the store.
   bool has_room(const Lane& lane) const;
   // The wait of a delivery that finds no room: until the lane's rate lets it
   // go, so that the store brings back no more than can be sent.
   std::int64_t book_ms(Lane& lane) const;
   // `delivery` is counted as waiting.
   void add(Lane& lane, Delivery delivery, std::int64_t wait_ms);
-  // A manual delivery of the same id came: what waits goes next.
+  // A manual delivery with the same id arrived: the waiting one goes next.
   void hurry(Item& item, std::uint32_t schedule_from);
 
   // The delivery to start now, which has its places at lane and destination
   // but not in the engine. Null: none can start.
   Item* next();
-  // Its attempt came to this; the places are free again. Followed by retry(),
+  // Takes the result of its attempt and frees its places. Followed by retry(),
   // requeue() or drop().
   struct Result {
     ErrorClass error = ErrorClass::kNone;
-    bool limited = false;  // it was one request too many
+    bool limited = false;  // the receiver wants fewer requests
     bool cut = false;      // its answer did not end in time
   };
   void finish(Item& item, const Result& result);

@@ -1,4 +1,4 @@
-// Purpose: what is to be looked at again, and when.
+// Purpose: timers of the loop's objects.
 // Ownership: a target owns its Timer, stays where it is while the Timer is
 // armed, and cancels it before it dies.
 // Thread: loop only.

@@ -145,7 +145,7 @@ bool Transfer::prepare(const TransferRequest& request) {
   return set;
 }
 
-// Judges the address that is really dialled, whatever a name said before.
+// Judges the address that is really dialled, whatever the lookup returned.
 curl_socket_t Transfer::on_open_socket(void* data, curlsocktype /*purpose*/,
                                        struct curl_sockaddr* address) noexcept {
   auto* transfer = static_cast<Transfer*>(data);
@@ -191,8 +191,8 @@ int Transfer::on_request(void* data, char* /*remote_ip*/, char* /*local_ip*/,
 CURLcode Transfer::on_tls_context(CURL* /*easy*/, void* context,
                                   void* data) noexcept {
   auto* transfer = static_cast<Transfer*>(data);
-  // There is a connection, which curl's own times do not tell when the
-  // handshake then hangs.
+  // The connection is made. curl's own times do not show that if the handshake
+  // then hangs.
   transfer->facts_.connected = true;
   return transfer->settings_.dial.trust.configure(
              static_cast<SSL_CTX*>(context))

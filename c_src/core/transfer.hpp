@@ -22,7 +22,7 @@
 
 namespace webhooks {
 
-// What may be dialled, who is trusted, and who watches the sockets.
+// The address policy, the trusted certificates, and the watcher of sockets.
 struct DialPolicy {
   const AddressPolicy& addresses;
   bool https_only;
@@ -30,7 +30,7 @@ struct DialPolicy {
   EventLoop& sockets;
 };
 
-// What is the same for all transfers of an engine, which it outlives.
+// The same for all transfers of an engine; outlives them.
 struct TransferSettings {
   DialPolicy dial;
   std::string user_agent;
@@ -38,7 +38,7 @@ struct TransferSettings {
   std::size_t header_bytes_max;
 };
 
-// One POST. What it refers to is needed until prepare() returns.
+// One POST. Its references must be valid until prepare() returns.
 struct TransferRequest {
   const Endpoint& endpoint;
   const CurlUrl& parsed_url;  // of endpoint.url; may be null
@@ -64,12 +64,12 @@ class Transfer {
   bool open();
   bool prepare(const TransferRequest& request);
 
-  // Fills in what came of it: error, status, timings, address, body. Then lets
-  // go of the delivery's body. Returns what Retry-After asks for.
+  // Fills in the result: error, status, timings, address, body. Then releases
+  // the delivery's body. Returns the delay that Retry-After asks for.
   std::optional<std::int64_t> finish(CURLcode code, Attempt& attempt);
 
   // When the answer's headers were complete; 0: not yet. From then on the
-  // attempt has its result, whatever comes of the body.
+  // result of the attempt is known, even if the body breaks off.
   std::int64_t answered_us() const noexcept { return answered_us_; }
 
   // curl counts how often it wanted to send a request again, and never starts

@@ -1,5 +1,5 @@
-// Purpose: what the engine is given: options, endpoints and deliveries. Sizes
-// are judged before anything is copied.
+// Purpose: reads the engine's input: options, endpoints and deliveries. Checks
+// sizes before it copies anything.
 // Ownership: results are plain values. No term is kept.
 // Thread: any scheduler.
 #include "nif/nif_engine_input.hpp"

@@ -27,7 +27,7 @@ inline ERL_NIF_TERM false_;
 // only the first call writes.
 void create_basic_atoms(ErlNifEnv* env) noexcept;
 
-// What a NIF throws into its error wall. Neither reaches the core.
+// The exceptions that a NIF throws to its error wall. Neither reaches the core.
 struct BadArgument {};  // a wrong type: raises ArgumentError
 struct Refused {        // returns {:error, reason} or {:error, {reason, where}}
   std::string_view reason;  // both in static storage

@@ -28,7 +28,7 @@ struct IpAddress {
   std::array<std::uint8_t, 16> bytes{};
 
   // Canonical literals only (inet_pton's grammar): no octal, no short forms,
-  // no zone id. Those spellings are curl's parser's business.
+  // no zone id. curl's parser reads those spellings before.
   static std::optional<IpAddress> parse(std::string_view text);
   // nullopt for anything but AF_INET and AF_INET6.
   static std::optional<IpAddress> from_sockaddr(const ::sockaddr* address);
@@ -41,9 +41,9 @@ struct Cidr {
   std::uint8_t prefix_bits = 0;
 
   // `10.0.0.0/8`, `fd00::/8`, or a bare address (full length). Bits beyond the
-  // prefix must be zero: `10.0.0.1/8` is more likely a mistake than a wish.
+  // prefix must be zero, because `10.0.0.1/8` is most likely a mistake.
   static std::optional<Cidr> parse(std::string_view text);
-  // A v4 block contains its addresses in v4-mapped and NAT64 form, too; a v6
+  // A v4 block also contains its addresses in v4-mapped and NAT64 form; a v6
   // block contains no plain v4 address.
   bool contains(const IpAddress& address) const noexcept;
 };
@@ -100,8 +100,8 @@ class AddressPolicy {
                                         std::uint16_t port,
                                         std::string_view name) const;
 
-  // Whether an entry lets in this name at this port. It may then be a local
-  // name, or at a port that is refused otherwise.
+  // Whether an entry lets in this name at this port. Then even a local name and
+  // a port that is otherwise refused are allowed.
   bool allows_name(std::string_view name, std::uint16_t port) const;
 
  private:

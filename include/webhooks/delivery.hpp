@@ -41,19 +41,19 @@ struct Delivery {
   std::string id;
   std::string webhook_id;
   std::shared_ptr<const std::string> body;
-  // How many attempts were made before; the next one is number attempts + 1.
+  // How many attempts were made; the next one has the number attempts + 1.
   std::uint32_t attempts = 0;
-  // The attempts made before the retry schedule began (anew): a redelivery
-  // gets the whole schedule while attempts go on counting.
+  // The number of attempts from which the retry schedule counts: a redelivery
+  // gets the whole schedule, and attempts go on counting.
   std::uint32_t schedule_from = 0;
-  // By the engine's clock, in milliseconds; not before. 0: now.
+  // The earliest time to send, in milliseconds of the engine's clock. 0: now.
   std::int64_t due_at_ms = 0;
-  // By the same clock, when it was accepted. 0: now.
+  // The time of acceptance by the same clock. 0: now.
   std::int64_t accepted_at_ms = 0;
-  // A test, a redelivery, a recovery: passes a full queue, and replaces a
-  // waiting delivery of the same id.
+  // A test, a redelivery or a recovery: a full queue still takes it, and it
+  // replaces a waiting delivery with the same id.
   bool manual = false;
-  // False: one attempt, whatever comes of it.
+  // False: one attempt, even if it fails.
   bool retry = true;
 };
 
@@ -78,7 +78,7 @@ enum class ErrorClass : std::uint8_t {
   kBlockedAddress,
   kConnectionRefused,
   kConnectionReset,
-  kConnectionClosed,  // a kept one, as the request was sent over it
+  kConnectionClosed,  // a kept connection, when the next request used it
   kNetworkUnreachable,
   kConnectTimeout,
   kTlsError,
@@ -92,8 +92,8 @@ enum class ErrorClass : std::uint8_t {
 };
 std::string_view error_name(ErrorClass error) noexcept;
 
-// What came of one POST, or, with number 0, how a delivery ended without one or
-// was put off (parked) because its lane has more than it can send.
+// The result of one POST. With number 0 there was none: the delivery ended
+// without it, or was parked because its lane has more than it can send.
 struct Attempt {
   std::string delivery_id;
   std::string webhook_id;
@@ -120,8 +120,8 @@ struct Attempt {
 };
 inline constexpr std::size_t kDetailBytesMax = 256;
 
-// The loop did nothing else for so long, for this webhook (empty: for none in
-// particular). No work for one webhook should take more than milliseconds.
+// How long the loop worked for this webhook without a pause (empty: for none in
+// particular). Work for one webhook should take a few milliseconds at most.
 struct SlowSlice {
   std::string webhook_id;
   std::uint64_t took_ms = 0;

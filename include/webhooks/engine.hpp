@@ -32,8 +32,8 @@ class Engine {
   // Replaces an endpoint of the same webhook_id; what waits uses the new one.
   // Error: `stopped`.
   Status put_endpoint(Endpoint endpoint);
-  // Waiting deliveries end as cancelled, a thousand per turn of the loop; one
-  // in flight ends with its attempt.
+  // Waiting deliveries end as cancelled, a thousand per turn of the loop. A
+  // delivery in flight ends with its attempt.
   Status delete_endpoint(std::string webhook_id);
   // Takes the first n and returns n: fewer than given when the queue is full
   // (by number or by bytes) or memory runs out. Errors: `overloaded` (none
@@ -46,14 +46,14 @@ class Engine {
   Status run_once(std::uint32_t max_wait_ms, std::vector<Attempt>& finished,
                   std::vector<SlowSlice>* slow_slices = nullptr);
 
-  // Stops admitting, lets what is in flight finish for drain_ms, then aborts.
-  // Returns the ids that are not finished; finished attempts stay to be
-  // fetched by run_once. Idempotent. Error: `already_driven`.
+  // Stops admitting, gives requests in flight drain_ms to finish, then aborts.
+  // Returns the ids that are not finished. run_once still returns finished
+  // attempts. Idempotent. Error: `already_driven`.
   Result<std::vector<std::string>> stop(std::uint32_t drain_ms);
 
   // Makes a running and every later run_once return soon: for the owner's death
-  // and the exit of the process. It never waits for the loop, at most for a
-  // submit that is being taken in. Async-signal-unsafe.
+  // and the exit of the process. Does not wait for the loop; may wait for a
+  // submit that is running. Async-signal-unsafe.
   void request_stop() noexcept;
 
   EngineStats stats() const;

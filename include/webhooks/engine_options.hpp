@@ -1,4 +1,4 @@
-// Purpose: what an engine is started with.
+// Purpose: the options of an engine.
 // Ownership: plain values.
 // Thread: any.
 #pragma once
@@ -29,10 +29,10 @@ struct EngineOptions {
   std::uint32_t destination_in_flight_max = 64;  // over all its lanes
   std::uint32_t destination_rate_per_s = 200;
   std::uint32_t in_flight_max = 4096;
-  // Half for what is in flight, half for idle connections; 0: half of what the
-  // process may open. Never more than that.
+  // Half for requests in flight, half for idle connections. 0: half of what the
+  // process may open, which is also the maximum.
   std::uint32_t descriptors_max = 0;
-  std::uint32_t waiting_max = 100'000;  // manual ones may exceed it by a tenth
+  std::uint32_t waiting_max = 100'000;  // manual deliveries: a tenth more
   std::uint32_t waiting_bytes_max = 128U << 20;  // of their bodies; likewise
   std::uint32_t lane_waiting_bytes_max = 8U << 20;
   std::uint32_t circuit_failures = 5;  // then one probe at a time; 0: never
@@ -43,9 +43,9 @@ struct EngineOptions {
   std::string ca_file;               // PEM; empty: the system's
   std::string user_agent;            // empty: Plausible-Webhooks/<version>
   std::string dns_servers;  // "address:port", by commas; empty: the system's
-  // The clock of due_at_ms, next_at_ms and started_at_ms, called by the thread
-  // that drives. Empty: the system's time, by which signatures always go. A
-  // caller that has a clock without leaps gives it here.
+  // The clock of due_at_ms, next_at_ms and started_at_ms, called by the driving
+  // thread. Empty: the system's time. A caller with a clock that never leaps
+  // passes it here. Signatures always use the system's time.
   std::function<std::int64_t()> now_ms;
 };
 

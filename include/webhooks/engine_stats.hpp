@@ -1,4 +1,4 @@
-// Purpose: what an engine tells about itself.
+// Purpose: counters and gauges of an engine.
 // Ownership: plain values.
 // Thread: any.
 #pragma once
@@ -13,7 +13,8 @@ struct EngineStats {
   std::uint64_t waiting_bytes = 0;  // of their bodies
   std::uint64_t lanes = 0;
   std::uint64_t finished_unread = 0;  // attempts not yet fetched by run_once
-  // In force: less than asked where the process may open few descriptors.
+  // The effective values, lower than the options if the process may open few
+  // descriptors.
   std::uint64_t in_flight_max = 0;
   std::uint64_t submitted = 0;
   std::uint64_t attempts = 0;

@@ -1,6 +1,6 @@
-// Purpose: judges the request headers a user adds to a webhook, at save and
-// again before sending, by one set of rules. curl sends header lines as they
-// are, so whatever gets through here is on the wire.
+// Purpose: judges the request headers that a user adds to a webhook, when they
+// are saved and again before they are sent, by one set of rules. curl sends
+// header lines unchanged, so nothing after this check protects the request.
 // Ownership: plain values.
 // Thread: any.
 #pragma once
@@ -24,7 +24,7 @@ inline constexpr std::size_t kHeaderTotalBytesMax = std::size_t{12} * 1024;
 using HeaderView = std::pair<std::string_view, std::string_view>;
 
 // Errors:
-//  - `invalid_header_name`: no token (RFC 9110), or longer than 128 bytes.
+//  - `invalid_header_name`: not a token (RFC 9110), or longer than 128 bytes.
 //  - `reserved_header`: a name that is ours (webhook-*, content-*, user-agent),
 //    that frames or routes the message (host, transfer-encoding, connection,
 //    proxy-*, ...), that servers trust a proxy to set (forwarded,

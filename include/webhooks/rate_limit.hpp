@@ -20,9 +20,9 @@ class TokenBucket {
     refill(now_us);
     return tokens_ >= 1.0;
   }
-  // Only after available() said yes at the same instant.
+  // Only after available() returned true for the same instant.
   void take() noexcept { tokens_ -= 1.0; }
-  // One that was taken and not used.
+  // Returns a token that was taken and not used.
   void give_back() noexcept { tokens_ = std::min(tokens_ + 1.0, burst_); }
   // From now on at this rate.
   void set_rate(double rate_per_s, double burst) noexcept {

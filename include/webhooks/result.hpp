@@ -1,5 +1,5 @@
-// Purpose: a value or a reason why there is none; the core throws nothing
-// across its API, so this is how it says no.
+// Purpose: a value, or the reason why there is none. The core throws nothing
+// across its API; errors are returned as a Result.
 // Ownership: plain values.
 // Thread: any.
 #pragma once

@@ -23,8 +23,8 @@ struct RetrySchedule {
   // `random` is any uniformly distributed number.
   std::optional<std::uint32_t> next_delay_ms(std::uint32_t failures,
                                              std::uint32_t random) const;
-  // How long to obey a receiver that asked for so long: capped, but never
-  // shorter.
+  // How long to wait for a receiver that asked for this delay: never shorter,
+  // except for the cap.
   std::uint32_t asked_delay_ms(std::int64_t asked_ms,
                                std::uint32_t random) const;
 };

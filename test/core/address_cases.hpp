@@ -1,5 +1,5 @@
-// Purpose: what the policy must say of addresses: the first and the last of
-// every registry row with their neighbours, forms that carry another address,
+// Purpose: addresses and what the policy must decide about them: the bounds of
+// every registry row with their neighbours, forms that embed another address,
 // cloud metadata services, multicast groups and ordinary hosts.
 // Ownership: static storage.
 // Thread: any.

@@ -44,8 +44,8 @@ std::string_view verdict(const AddressPolicy& policy, std::string_view text,
   return policy.judge(ip(text), port, name).value_or(kReachable);
 }
 
-// The cases on which a policy differs from what `expected` makes of a case's
-// reason.
+// The cases in which a policy decides otherwise than `expected`, which gets the
+// reason of a case.
 template <class Expected>
 std::vector<std::string> wrong(const AddressPolicy& policy,
                                std::string_view name, Expected&& expected) {

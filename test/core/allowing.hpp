@@ -1,4 +1,4 @@
-// Purpose: policies by the entries that an operator would write.
+// Purpose: makes policies from entries as an operator writes them.
 // Ownership: plain values.
 // Thread: any.
 #pragma once
@@ -24,7 +24,7 @@ inline webhooks::AddressPolicy allowing(std::string_view entries) {
   return webhooks::AddressPolicy(std::move(allow));
 }
 
-// What tests reach on their own machine.
+// The addresses of this machine that tests connect to.
 inline webhooks::AddressPolicy allowing_loopback() {
   return allowing("127.0.0.0/8:* [::1]:* localhost:*");
 }

@@ -1,7 +1,7 @@
-// Purpose: only addresses that the policy lets through are ever dialled,
-// whatever a name, a literal or a later answer says. The trap is a server on
-// all of 127/8 of which the policy allows but one address: every connection to
-// another one is seen.
+// Purpose: the engine dials only addresses that the policy allows, whatever a
+// name, a literal or a later answer says. The trap is a server on all of 127/8;
+// the policy allows two of its addresses, and the test sees a connection to any
+// other one.
 // Thread: one; the servers have their own.
 #include <atomic>
 #include <chrono>
@@ -53,7 +53,7 @@ void check_blocked(const Attempt& attempt) {
   CHECK(attempt.status == 0);
   CHECK(attempt.remote_ip.empty());
   CHECK_FALSE(attempt.detail.empty());
-  // What is inside the operator's network is nobody's business.
+  // The detail must not reveal what is inside the operator's network.
   CHECK(attempt.detail.find("127") == std::string::npos);
 }
 
@@ -138,8 +138,8 @@ TEST_CASE("address: a blocked name is retried") {
 }
 
 TEST_CASE("address: a name that moves to a refused address is refused") {
-  // The first answer is fine, every later one is not: what was judged once is
-  // judged again at each dial.
+  // The first answer is allowed, every later one is not: each dial is judged
+  // again.
   Trap trap;
   trap.server.otherwise([](const Request&) {
     return answer(200, {{"Connection", "close"}}).close();
@@ -222,8 +222,8 @@ TEST_CASE("address: literals are judged when dialled") {
 }
 
 TEST_CASE("address: the dialled address is judged, too") {
-  // The text that curl dials and the host that was resolved differ: a fault
-  // of the caller that must not become a hole.
+  // The host that curl dials differs from the host that was resolved. Even such
+  // a caller's mistake must not open a way in.
   Trap trap;
   const DnsServer names({kAllowed});
   EngineRun run(strict_options(names));
@@ -312,7 +312,7 @@ TEST_CASE("address: a name server that hangs is given up in time") {
     std::uint32_t whole_ms;
     std::uint32_t connect_ms;
   };
-  // DNS is part of the attempt, and of what may pass before it is connected.
+  // DNS counts towards the attempt's time and towards its connect timeout.
   for (const Patience patience : {Patience{2'000, 200}, Patience{200, 2'000}}) {
     run.endpoint("wh_1", "http://held.example/", [&](Endpoint& endpoint) {
       endpoint.timeout_ms = patience.whole_ms;

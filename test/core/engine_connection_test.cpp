@@ -1,6 +1,7 @@
-// Purpose: connections are kept and used again, and no delivery is lost, given
-// another one's answer, or sent unseen because a receiver closes or talks out
-// of turn. Thread: one; the server has its own.
+// Purpose: connections are kept and reused. If a receiver closes a connection
+// or sends an answer without a request, no delivery is lost, gets the answer of
+// another one, or is sent without a record.
+// Thread: one; the server has its own.
 #include <chrono>
 #include <string>
 
@@ -14,8 +15,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// One after the other; every one must be delivered at its first attempt, or,
-// where the receiver closes kept connections, at the second one at once.
+// Sends one after the other. Each must be delivered at its first attempt or, if
+// the receiver closes kept connections, at the second one right after it.
 void deliver_all(EngineRun& run, int count,
                  std::chrono::milliseconds pause = 0ms,
                  std::uint32_t attempts_max = 1) {
@@ -49,7 +50,7 @@ TEST_CASE("connection: one for many deliveries") {
   deliver_all(run, 30);
   CHECK(server.connections() == 1);
   CHECK(run.engine().stats().connections_opened == 1);
-  // The first pays for the connection, the others say that they did not.
+  // The first attempt reports the time of the connection, the others none.
   CHECK(run.attempts()[0].connect_us.has_value());
   CHECK_FALSE(run.attempts()[1].connect_us.has_value());
 }
@@ -120,8 +121,8 @@ TEST_CASE("connection: closed when the receiver says so") {
 }
 
 TEST_CASE("connection: closed silently between two requests") {
-  // Whether the close is seen before or after the next request is sent is a
-  // race that has to be won both ways.
+  // The close may be seen before or after the next request is sent. Both must
+  // work.
   const auto pause = GENERATE(0ms, 1ms, 20ms);
   const bool reset = GENERATE(false, true);
   INFO("pause " << pause.count() << (reset ? ", reset" : ", close"));
@@ -141,7 +142,7 @@ TEST_CASE("connection: closed silently between two requests") {
 
 TEST_CASE(
     "connection: closed on a request over a kept one, each is on record") {
-  // curl by itself would send it again, and say nothing.
+  // Left to itself, curl would send it again without telling us.
   const bool reset = GENERATE(false, true);
   const std::string body(GENERATE(2U, 200'000U), 'b');
   TestServer server;
@@ -218,7 +219,7 @@ TEST_CASE("connection: a late answer does not go to the next request") {
 }
 
 TEST_CASE("connection: an extra answer does not go to the next request") {
-  // Of a host that serves many webhooks one could otherwise speak for another.
+  // Otherwise one webhook could answer for another one on the same host.
   TestServer server;
   server.on("/at_once", std::vector<Reply>{
                             Reply().send(answer_bytes(200) + answer_bytes(410)),
@@ -252,7 +253,8 @@ TEST_CASE("connection: an answer before the request is ignored") {
   options.retry_delays_ms = {};
   EngineRun run(options);
   run.endpoint("wh_1", server.url("/"));
-  // curl cannot know; but it must end, and the next one starts clean.
+  // curl cannot detect this. But the attempt must end, and the next one must
+  // get its own answer.
   const Attempt first = run.outcome(delivery("msg_1", "wh_1"));
   CHECK((first.status == 410 || first.status == 200 || first.status == 0));
   CHECK(run.attempts().size() == 1);

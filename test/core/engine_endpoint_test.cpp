@@ -1,5 +1,5 @@
-// Purpose: endpoints that change or go while deliveries wait, and deliveries
-// that come twice.
+// Purpose: endpoints that are changed or deleted while deliveries wait, and
+// deliveries that are submitted twice.
 // Thread: one; the servers have their own.
 #include <algorithm>
 #include <atomic>
@@ -87,7 +87,7 @@ TEST_CASE("endpoint: a change while the old name is looked up") {
   REQUIRE(run.until_attempts(1));
   CHECK(run.attempts()[0].state == DeliveryState::kDelivered);
   CHECK(server.count("/old") + server.count("/new") == 1);
-  // The lane's books are right: everything of it is free again.
+  // All places of the lane are free again.
   for (int i = 0; i < 20; ++i) {
     CHECK(
         run.outcome(delivery("msg_more_" + std::to_string(i), "wh_1")).state ==

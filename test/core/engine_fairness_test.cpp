@@ -1,5 +1,5 @@
-// Purpose: receivers that never answer take no more than their share of the
-// places, whether on the host of a good one or all over the engine.
+// Purpose: receivers that never answer get no more than their share of the
+// places, at the destination of a good receiver and in the whole engine.
 // Thread: one; the servers have their own.
 #include <algorithm>
 #include <chrono>
@@ -33,7 +33,7 @@ Handler hang() {
   return [](const Request&) { return Reply().hang(); };
 }
 
-// Retries soon and for long: what hangs wants a place all the time.
+// Retries soon and often, so that a hanging delivery always wants a place.
 EngineOptions pressing(std::uint32_t timeout_ms) {
   EngineOptions options = test_options();
   options.timeout_ms = timeout_ms;
@@ -82,8 +82,8 @@ Seen deliver_for(EngineRun& run, std::chrono::milliseconds time) {
   return seen;
 }
 
-// The same beside so many lanes that hang, each on the host that `host_of`
-// says: the good one is as quick as ever.
+// The same beside this many hanging lanes, each on the host that `host_of`
+// returns: the good one stays fast.
 Seen beside_hanging(TestServer& server, const EngineOptions& options,
                     const std::string& good_host, int lanes,
                     const std::function<std::string(int)>& host_of) {
@@ -164,7 +164,7 @@ TEST_CASE("fairness: failing lanes alone get half of the places") {
   run.run_for(200ms);
   const std::size_t before = run.attempts().size();
   CHECK(peak_for(run, 1s) == 8);
-  // Turn by turn: none of them is forgotten.
+  // They take turns, and none is forgotten.
   REQUIRE(run.until([&] { return lanes_heard_of(run, before) == 30; }));
 }
 
@@ -196,8 +196,8 @@ TEST_CASE("fairness: a lane that answers with errors counts as good") {
   REQUIRE(run.until([&] { return run.engine().stats().in_flight == 16; }));
 }
 
-// They answer, so they may have every place; but each holds its places for
-// long, while the good one needs one for a moment.
+// These receivers answer, so they may have every place. But each holds its
+// places for long, while the good one needs a place for a moment.
 TEST_CASE("fairness: lanes that answer late leave room for a good one") {
   const bool by_host = GENERATE(true, false);
   // Late with the answer, or with its body.
@@ -269,8 +269,8 @@ TEST_CASE("fairness: one or two places are enough to deliver everything") {
   CHECK(delivered == 12);
 }
 
-// Lanes go and change wherever they wait: in the engine's queue, for their
-// host, with its place in hand, for a name, for a place once it is known.
+// Lanes are deleted and changed wherever they wait: in the engine's queue, for
+// their destination, with its place, for a name, and for a place after that.
 TEST_CASE("fairness: lanes may be deleted or changed while they wait") {
   TestServer server(everywhere());
   server.otherwise(hang());
@@ -366,7 +366,7 @@ TEST_CASE("fairness: a lane parks what it cannot start in time") {
     CHECK(due[i] >= expected - 5'000);
     CHECK((i == 0 || due[i] - due[i - 1] >= 19));
   }
-  // A person's wish is not put off, and goes first.
+  // A manual delivery is not parked, and goes first.
   Delivery wish = delivery("wish", "wh_busy");
   wish.manual = true;
   run.submit(std::move(wish));

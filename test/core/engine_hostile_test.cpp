@@ -1,5 +1,5 @@
-// Purpose: answers that are broken, endless, slow or not HTTP at all end in
-// time, in bounds, and under the right name.
+// Purpose: attempts end in time, within limits and with the right error class
+// when an answer is broken, endless, slow or not HTTP.
 // Thread: one; the server has its own.
 #include <chrono>
 #include <cstdint>
@@ -44,8 +44,8 @@ struct Outcome {
   std::uint64_t bytes_sent = 0;
 };
 
-// One attempt without retry, given 800 ms; what must hold of every outcome is
-// checked here.
+// One attempt without retry, with a timeout of 800 ms. Checks what every
+// outcome must have.
 Outcome suffer(Reply reply, const EngineOptions& options = test_options()) {
   TestServer server;
   server.on("/", std::move(reply));
@@ -78,7 +78,7 @@ void check_fails(const Outcome& outcome, ErrorClass error) {
   INFO("detail: " << outcome.attempt.detail);
   CHECK(outcome.attempt.state == DeliveryState::kFailed);
   CHECK(error_name(outcome.attempt.error) == error_name(error));
-  // Of an HTTP status the number says it all.
+  // An HTTP status needs no detail.
   CHECK(outcome.attempt.detail.empty() == (error == ErrorClass::kHttpStatus));
 }
 
@@ -99,7 +99,7 @@ TEST_CASE("hostile: no answer, and half an answer") {
 TEST_CASE("hostile: slow drips end at the total timeout") {
   check_fails(suffer(Reply().drip(answer_bytes(200), 100)),
               ErrorClass::kTimeout);
-  // A status once received is the answer, however its body drips on.
+  // Once the status is received it counts, even if the body drips.
   const Outcome body = suffer(
       Reply().send(kOk + "Content-Length: 1000\r\n\r\n").endless("x", 50));
   CHECK(body.attempt.state == DeliveryState::kDelivered);
@@ -127,7 +127,7 @@ TEST_CASE("hostile: a dripping body holds its place for a second") {
   CHECK(attempt.response_truncated);
   CHECK(attempt.total_us.value() >= 1'000'000);
   CHECK(attempt.total_us.value() < 1'500'000U * kSlowdown);
-  // Nor is such a receiver a proven one: half of the places are for others.
+  // Such a receiver does not count as proven: half of the places stay free.
   for (int i = 2; i < 10; ++i) {
     run.submit(delivery("msg_" + std::to_string(i), "wh_1"));
   }

@@ -1,6 +1,6 @@
-// Purpose: starting, driving and stopping; nothing is lost in between.
-// Thread: the test's drives unless a case says otherwise. Assertions are made
-// in the test's thread only.
+// Purpose: an engine starts, runs and stops without losing a delivery.
+// Thread: the test's thread drives unless a case says otherwise. Only the
+// test's thread makes assertions.
 #include <atomic>
 #include <chrono>
 #include <limits>
@@ -23,7 +23,7 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-// Reads what stop() left to be read; the engine says `stopped` at the end.
+// Reads the reports that are left after stop(), until run_once says `stopped`.
 std::vector<Attempt> read_rest(Engine& engine) {
   std::vector<Attempt> rest;
   for (int i = 0; i < 1'000; ++i) {

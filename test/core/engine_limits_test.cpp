@@ -1,5 +1,4 @@
-// Purpose: limits hold, and whoever is slow, broken or limited delays nobody
-// else.
+// Purpose: limits hold, and a slow, broken or limited lane delays no other one.
 // Thread: one; the server has its own, the name server as well.
 #include <sys/resource.h>
 
@@ -49,8 +48,8 @@ EngineOptions with_steady_clock() {
   return options;
 }
 
-// No window holds more starts than the burst and the rate allow. By the
-// engine's own clock: what it lets go reaches a busy server late and unevenly.
+// No window holds more starts than burst and rate allow. Measured by the
+// engine's clock, because requests reach a busy server late and unevenly.
 void check_rate(const EngineRun& run, const std::string& lanes, double rate,
                 double burst) {
   std::vector<std::int64_t> starts;
@@ -138,7 +137,7 @@ TEST_CASE("limits: requests in flight per destination, over all lanes") {
   }
   REQUIRE(run.until_attempts(200));
   CHECK(server.in_flight_peak() == 5);
-  // Turn by turn: no lane is served to the end before another begins.
+  // Lanes take turns: none is served to its end before another begins.
   const auto requests = server.requests();
   std::vector<std::string> early;
   for (std::size_t i = 0; i < 100; ++i) {
@@ -280,7 +279,7 @@ TEST_CASE("limits: a full queue takes the first ones and says how many") {
   const auto taken = run.engine().submit(batch);
   REQUIRE(taken.ok());
   CHECK(taken.value() == 100);
-  // What was not taken is still the caller's.
+  // Deliveries that were not taken are still the caller's.
   REQUIRE(batch.size() == 150);
   CHECK(batch[100].id == "msg_100");
   REQUIRE(batch[100].body != nullptr);
@@ -291,7 +290,7 @@ TEST_CASE("limits: a full queue takes the first ones and says how many") {
   CHECK(refused.error().reason == "overloaded");
   CHECK(more[0].id == "more0");
   CHECK(run.engine().stats().waiting == 100);
-  // A test or a redelivery finds room, but not without end either.
+  // A test or a redelivery finds extra room, which is limited too.
   std::size_t manual = 0;
   for (int i = 0; i < 50; ++i) {
     std::vector<Delivery> one = many(1, "wh_1", "manual" + std::to_string(i));
@@ -426,7 +425,7 @@ TEST_CASE("limits: after five failures in a row, one probe at a time") {
   for (std::size_t i = begin + 1; i < requests.size(); ++i) {
     CHECK(requests[i].at - requests[i - 1].at >= 18ms);  // never two at a time
   }
-  // One success, and the lane is as wide as before.
+  // After one success the lane has all of its places again.
   *healthy = true;
   run.submit(many(40, "wh_1", "healed"));
   REQUIRE(run.until_attempts(54));

@@ -1,5 +1,5 @@
-// Purpose: what comes of an attempt: the state of its delivery, when the next
-// one is, and what the report says.
+// Purpose: the result of an attempt: the state of its delivery, the time of the
+// next attempt, and the report.
 // Thread: one; the server has its own.
 #include <algorithm>
 #include <array>
@@ -19,7 +19,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// One attempt and no retry, at a server that answers like this.
+// One attempt without retry at a server with this answer.
 Attempt answered(Reply reply) {
   TestServer server;
   server.on("/", std::move(reply));
@@ -39,8 +39,8 @@ std::string http_date(std::int64_t unix_seconds) {
   return text.data();
 }
 
-// The wait that the engine announces after such an answer to a delivery that
-// was accepted so long ago.
+// The wait that the engine announces after this answer, for a delivery of this
+// age.
 std::int64_t wait_after(int status, const Headers& headers,
                         const EngineOptions& options, std::int64_t age_ms = 0) {
   TestServer server;
@@ -245,11 +245,11 @@ TEST_CASE("outcome: Retry-After only lengthens a wait") {
                         {429, "99999999999", 0, 19'000, 25'500},
                         {429, "soon", 0, 900, 1'500},
                         {429, "0", 0, 900, 1'500},
-                        // So they do not go on for ever.
+                        // So they do not go on forever.
                         {429, "2", kOld, 4'800, 5'100},
                         {429, "10", kOld, 9'800, 12'500},
                         {503, "10", kOld, 9'800, 12'500},
-                        // Anything else is a failure like another.
+                        // Any other answer is an ordinary failure.
                         {503, "", 0, 4'800, 5'100},
                         {500, "10", 0, 4'800, 5'100},
                         {404, "10", 0, 4'800, 5'100},
@@ -277,7 +277,7 @@ TEST_CASE("outcome: after 429 all arrive, at a lower rate") {
     run.submit(delivery("msg_" + std::to_string(i), "wh_1"));
   }
   REQUIRE(run.until([&] { return server.count("/") >= 6; }));
-  // Another lane does not care.
+  // Another lane is not affected.
   CHECK(run.outcome(delivery("msg_other", "wh_2")).state ==
         DeliveryState::kDelivered);
   REQUIRE(run.until([&] { return run.ended() == 26; }, 15s));

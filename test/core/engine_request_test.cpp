@@ -1,4 +1,4 @@
-// Purpose: what a receiver sees: the request of one attempt, to the byte.
+// Purpose: the request of an attempt, byte for byte as the receiver gets it.
 // Thread: one; the server has its own.
 #include <openssl/evp.h>
 
@@ -186,7 +186,7 @@ TEST_CASE("request: an internal error does not count against the receiver") {
   options.circuit_failures = 2;
   options.retry_delays_ms = {};
   EngineRun run(options);
-  // Without a key that lives nothing can be signed.
+  // Without a valid key nothing can be signed.
   const auto put = [&](bool signs) {
     run.endpoint("wh_1", server.url("/"), [&](Endpoint& endpoint) {
       endpoint.keys[0].expires_at_ms =

@@ -1,5 +1,5 @@
-// Purpose: many endpoints, many names, many multis: the engine stays whole and
-// quick when there is a lot of everything.
+// Purpose: the engine stays correct and fast with many endpoints, names and
+// multis.
 // Thread: one; the servers have their own.
 #include <algorithm>
 #include <atomic>

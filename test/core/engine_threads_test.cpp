@@ -1,5 +1,5 @@
-// Purpose: many threads at the engine's doors while one drives it, and disorder
-// for its own sake: whatever happens, each delivery ends exactly once.
+// Purpose: many threads call the engine while one drives it, and random actions
+// disturb it. Each delivery ends exactly once.
 // Thread: assertions in the test's thread only.
 #include <atomic>
 #include <chrono>

@@ -1,4 +1,4 @@
-// Purpose: who is not proven to be the one it was meant for gets nothing.
+// Purpose: a receiver that does not prove its identity gets no request.
 // Thread: one; the server has its own.
 #include <chrono>
 #include <cstdlib>
@@ -81,7 +81,7 @@ TEST_CASE("tls: a trusted certificate is accepted") {
   CHECK(request.server_name == kName);
   CHECK(request.tls_version == "TLSv1.3");
   CHECK_FALSE(request.sent_client_cert);
-  // The second one finds the connection open: no phase but the answer's.
+  // The second attempt reuses the connection, so only the answer takes time.
   const Attempt second = run.outcome(delivery("msg_2", "wh_1"));
   CHECK(second.state == DeliveryState::kDelivered);
   CHECK(server->connections() == 1);

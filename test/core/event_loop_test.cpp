@@ -1,4 +1,4 @@
-// Purpose: what epoll says of connections that nobody uses at the moment.
+// Purpose: the event loop handles epoll's events of idle connections.
 // Thread: one; the server has its own.
 #include "core/event_loop.hpp"
 

@@ -1,5 +1,5 @@
-// Purpose: writes what the reader reports: a document read and written is the
-// same document.
+// Purpose: writes the reader's events, so that a document that is read and
+// written stays the same.
 // Ownership: owns its writer.
 // Thread: one.
 #pragma once

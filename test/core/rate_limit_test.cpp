@@ -1,6 +1,5 @@
-// Purpose: the token bucket keeps its promise in every window, and says the
-// truth about when the next token is there; and a lane finds the rate that its
-// receiver takes.
+// Purpose: the token bucket keeps its rate in every window and knows when the
+// next token is there. A lane finds the rate that its receiver accepts.
 // Thread: one.
 #include "webhooks/rate_limit.hpp"
 

@@ -1,6 +1,6 @@
-// Purpose: what is asked of DNS, when it is asked again, and what serves
-// meanwhile. TTLs run on a clock that the test sets; c-ares and the name server
-// take real time.
+// Purpose: the resolver's questions to DNS, when it repeats them, and which
+// answers it uses meanwhile. TTLs run on a clock that the test sets; c-ares and
+// the name server take real time.
 // Thread: one; the name server has its own.
 #include "core/resolver.hpp"
 
@@ -339,8 +339,8 @@ TEST_CASE("resolver: the hosts file comes before DNS") {
 }
 
 TEST_CASE("resolver: a new resolv.conf applies to running lookups") {
-  // Nobody listens at either address; only how long that takes to notice
-  // differs: the first one is a network that swallows what it is sent.
+  // Nobody listens at either address. The first one is in a network that drops
+  // packets, so the failure is noticed later.
   TempFile file("nameserver 192.0.2.1\n");
   ResolverOptions options;
   options.channel.resolv_conf = file.path();

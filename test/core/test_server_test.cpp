@@ -1,5 +1,4 @@
-// Purpose: the test server itself: a tool that lies would make every test above
-// it worthless.
+// Purpose: tests the test server, on which the tests of the engine depend.
 // Thread: one.
 #include "test_server.hpp"
 

@@ -1,4 +1,4 @@
-// Purpose: what the tests of check_url share.
+// Purpose: helpers for the tests of check_url.
 // Ownership: plain values.
 // Thread: any.
 #pragma once

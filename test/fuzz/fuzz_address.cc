@@ -1,5 +1,5 @@
-// Purpose: no text crashes the address and CIDR parsers, what they take they
-// print alike, and an address is judged alike in each form that carries it.
+// Purpose: no text crashes the address and CIDR parsers. A parsed address
+// prints in its canonical form, and all forms that embed it are judged alike.
 // Ownership: nothing outlives a run.
 // Thread: one.
 #include <algorithm>
@@ -20,7 +20,7 @@ using webhooks::IpAddress;
 
 namespace {
 
-// `v4` behind twelve bytes of prefix.
+// `v4` after a prefix of twelve bytes.
 IpAddress carried(const IpAddress& v4, std::string_view prefix) {
   IpAddress address = *IpAddress::parse(prefix);
   std::copy_n(v4.bytes.begin(), 4, address.bytes.begin() + 12);
@@ -42,7 +42,7 @@ void check_address(const IpAddress& address, const AddressPolicy& policy) {
     require(judge(carried(address, "::")).has_value());
     return;
   }
-  // Outside 2000::/3 there is nothing but what carries IPv4.
+  // Outside 2000::/3 only addresses that embed IPv4 ones are allowed.
   const bool global_unicast = (address.bytes[0] & 0xe0) == 0x20;
   const IpAddress mapped = *IpAddress::parse("::ffff:0:0");
   const bool carries = std::equal(
@@ -91,7 +91,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
     std::copy_n(data, size, address.bytes.begin());
     check_address(address, closed);
     check_address(address, open);
-    // What an entry opens must have been closed.
+    // Without the entry, the address must have been refused.
     require(!open.judge(address, kPort, {}) ||
             closed.judge(address, kPort, {}));
   }

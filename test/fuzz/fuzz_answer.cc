@@ -1,5 +1,5 @@
-// Purpose: whatever a receiver answers, byte for byte, the engine reports one
-// attempt that ends in time, within its limits and in text that can be stored.
+// Purpose: whatever bytes a receiver answers with, the engine reports one
+// attempt that ends in time, within its limits, with text that can be stored.
 // Ownership: one engine and one server for all runs.
 // Thread: the server has a thread of its own.
 #include <arpa/inet.h>
@@ -27,8 +27,8 @@ namespace {
 
 constexpr std::uint32_t kTimeoutMs = 2'000;
 
-// Sends the answer to whoever connects, without waiting for the request, and
-// closes.
+// Sends the answer on every connection, without waiting for the request, and
+// closes it.
 class Server {
  public:
   Server() : listener_(::socket(AF_INET, SOCK_STREAM, 0)) {

@@ -1,5 +1,5 @@
-// Purpose: no header that a user adds breaks out of its line, takes the place
-// of one of ours, or exceeds a limit.
+// Purpose: no header that a user adds breaks out of its line, replaces one of
+// the engine's headers, or exceeds a limit.
 // Ownership: nothing outlives a run.
 // Thread: one.
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Purpose: whatever a receiver writes into Retry-After, the wait is not
-// negative and not beyond what is capped anyway.
+// Purpose: whatever a receiver writes into Retry-After, the wait is neither
+// negative nor longer than the parser's cap.
 // Ownership: nothing outlives a run.
 // Thread: one.
 #include "require.hpp"
@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
   const auto wait_ms = webhooks::parse_retry_after_ms(value, kNowMs);
   if (!wait_ms) return 0;
   require(*wait_ms >= 0 && *wait_ms <= kWaitMsMax);
-  // A clock that is later waits less.
+  // With a later clock the wait is not longer.
   const auto later = webhooks::parse_retry_after_ms(value, kNowMs + 60'000);
   require(later && *later <= *wait_ms);
   const webhooks::RetrySchedule schedule{{10'000}, 20, 21'600'000};

@@ -1,5 +1,6 @@
-// Purpose: no key, header or body crashes signing and verifying. What was
-// signed verifies, and nothing else does. Ownership: nothing outlives a run.
+// Purpose: no key, header or body crashes signing and verifying. A signed
+// message verifies, and nothing else does.
+// Ownership: nothing outlives a run.
 // Thread: one.
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +17,7 @@ namespace {
 constexpr std::int64_t kNow = 1700000000;
 constexpr std::string_view kSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-// No header matches a key that its sender does not have.
+// No header verifies, because none was signed with the key.
 void check_header(std::string_view header) {
   const std::string_view keys[] = {kSecret};
   require(!webhooks::verify(keys, "msg_1", kNow, header, "body", kNow, 0).ok());

@@ -1,5 +1,6 @@
-// Purpose: no text crashes check_url. What it lets through is normalized,
-// stable and not an address in disguise. Ownership: nothing outlives a run.
+// Purpose: no text crashes check_url. An accepted URL is normalized and stable,
+// and its name is not an address in disguise.
+// Ownership: nothing outlives a run.
 // Thread: one.
 #include <netdb.h>
 #include <sys/socket.h>
@@ -18,7 +19,7 @@ using namespace webhooks_fuzz;
 
 namespace {
 
-// What the system's resolver would take for an address without asking anyone.
+// Whether the system's resolver would read the name as an address.
 bool is_numeric_to_resolver(const std::string& host) {
   ::addrinfo hints{};
   hints.ai_flags = AI_NUMERICHOST;
@@ -68,7 +69,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
     policy.addresses =
         webhooks_test::allowing("127.0.0.0/8:* 10.0.0.0/8 n8n:5678 db:22");
   }
-  // Most of what is interesting happens behind the scheme.
+  // Most inputs that matter differ only after the scheme.
   if ((choice & 8) == 0) text.insert(0, "https://");
   const auto url = webhooks::check_url(text, policy);
   if (url.ok()) {

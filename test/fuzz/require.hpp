@@ -1,4 +1,4 @@
-// Purpose: what every fuzz target says of its findings.
+// Purpose: reports a finding of a fuzz target.
 // Thread: any.
 #pragma once
 

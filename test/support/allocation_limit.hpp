@@ -1,4 +1,4 @@
-// Purpose: memory that runs out at a chosen moment.
+// Purpose: makes memory run out at a chosen allocation.
 // Thread: the limit is that of the thread that sets it.
 #pragma once
 
@@ -6,7 +6,8 @@
 
 namespace webhooks::test {
 
-// While it lives, this thread's allocations fail after so many.
+// While an object of this type lives, this thread's allocations fail after the
+// given number.
 class AllocationLimit {
  public:
   explicit AllocationLimit(std::size_t allocations);

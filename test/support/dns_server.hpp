@@ -1,5 +1,5 @@
-// Purpose: a name server inside the test, over UDP and TCP, that answers as
-// told, late, or not at all.
+// Purpose: a name server inside the test, over UDP and TCP. It sends the
+// answers it is given, late, or not at all.
 // Ownership: owns its thread and its sockets; they die with it.
 // Thread: any, except that handlers run on the server's thread and must not
 // call back into it.

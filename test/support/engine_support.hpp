@@ -1,4 +1,4 @@
-// Purpose: an engine driven by the test's own thread, and the words to feed it.
+// Purpose: an engine that the test's own thread drives, and its input.
 // Ownership: an EngineRun owns its engine and the attempts it reported.
 // Thread: the test's.
 #pragma once
@@ -75,7 +75,7 @@ class EngineRun {
   std::size_t ended_ = 0;
 };
 
-// An endpoint as check_url would not let it in: whatever the URL says.
+// Puts an endpoint that check_url would refuse.
 Url unchecked_url(const std::string& scheme, const std::string& host,
                   std::uint16_t port, const std::string& path);
 

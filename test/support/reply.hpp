@@ -1,6 +1,5 @@
-// Purpose: what the test server does to one request, as a list of steps. A
-// good answer and a hostile one are written in the same words, so a test reads
-// as the conversation it stages.
+// Purpose: the test server's reaction to one request, as a list of steps. The
+// same steps describe good and hostile answers.
 // Ownership: plain values.
 // Thread: any.
 #pragma once

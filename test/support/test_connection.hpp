@@ -16,7 +16,7 @@
 
 namespace webhooks::test {
 
-// What a connection asks of its server.
+// The functions of the server that a connection calls.
 class ConnectionHost {
  public:
   virtual ~ConnectionHost() = default;

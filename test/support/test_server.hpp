@@ -1,5 +1,5 @@
-// Purpose: an HTTP/1.1 server inside the test that answers as told, however
-// badly, and records what it was sent. No mocks: bytes go over real sockets.
+// Purpose: an HTTP/1.1 server inside the test that sends the answers it is
+// given, however bad, and records its requests. Bytes go over real sockets.
 // Ownership: the server owns its thread, its sockets and its records; they die
 // with it.
 // Thread: any, except that handlers run on the server's thread and must not

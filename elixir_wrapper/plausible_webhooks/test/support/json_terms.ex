@@ -55,20 +55,6 @@ defmodule Plausible.Webhooks.JsonTerms do
     end)
   end
 
-  @doc "One or two bytes of it changed, dropped or added."
-  @spec damaged(binary()) :: binary()
-  def damaged(json) do
-    at = pick(byte_size(json))
-    <<front::binary-size(at), byte, back::binary>> = json
-
-    case pick(4) do
-      0 -> front <> back
-      1 -> <<front::binary, pick(256), back::binary>>
-      2 -> <<front::binary, byte, Enum.random(~c"[]{},:\"\\0-e "), back::binary>>
-      3 -> front
-    end
-  end
-
   @doc """
   Whether JSON.stringify of what JSON.parse read is the value. JavaScript has
   doubles only: integers beyond 2^53 are rounded, those beyond a double's range

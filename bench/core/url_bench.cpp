@@ -26,6 +26,7 @@ void check_url(benchmark::State& state, std::string_view text,
 void judge(benchmark::State& state, std::string_view text,
            std::string_view reason) {
   const webhooks::AddressPolicy policy;
+  constexpr std::uint16_t kPort = 443;
   auto address = webhooks::IpAddress::parse(text);
   if (!address) {
     state.SkipWithError("no address");
@@ -33,7 +34,7 @@ void judge(benchmark::State& state, std::string_view text,
   }
   for (auto _ : state) {
     benchmark::DoNotOptimize(*address);
-    const auto refused = policy.judge(*address);
+    const auto refused = policy.judge(*address, kPort, {});
     if (refused.value_or("") != reason) {
       state.SkipWithError("judged otherwise");
       break;

@@ -177,7 +177,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
 
   @spec redeliver(store(), Store.owner(), [String.t()], [Delivery.state()]) ::
           {:ok, %{taken: [Delivery.t()], requested: [String.t()]}} | {:error, term()}
-  def redeliver(_store, _owner, [], _states), do: {:ok, Columns.taken([], nil, [])}
+  def redeliver(_store, owner, [], _states), do: {:ok, Columns.taken([], owner, [])}
 
   def redeliver(store, owner, ids, states) do
     codes = Enum.map(states, &elem(Columns.state_code(&1), 1))

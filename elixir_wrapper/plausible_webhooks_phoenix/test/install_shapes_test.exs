@@ -89,7 +89,7 @@ defmodule Plausible.Webhooks.InstallShapesTest do
   # {file, what is replaced, by what, what the reason contains}
   for {path, from, to, why} <- [
         {"mix.exs", "defp deps do", "defp dependencies do", "no function deps"},
-        {"mix.exs", "defmodule", "defmodule (", "it is no Elixir that can be read"},
+        {"mix.exs", "defmodule", "defmodule (", "it is not valid Elixir"},
         {@app, "Phoenix.PubSub", "Other.PubSub", "PubSub"},
         {@app, ",\n      endpoint", "", "endpoint"},
         {@app, "|> Enum.reject(&is_nil/1)", "", "nil"},

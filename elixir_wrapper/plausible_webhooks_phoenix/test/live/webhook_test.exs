@@ -157,7 +157,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
       context = start_page!(context, policy: %{https_only: false})
       view = open(context, webhook)
       html = send_test(view)
-      assert html =~ "Not sent. The URL must not name an address inside a network"
+      assert html =~ "Not sent. The URL must not name a private or reserved address"
       assert render(page!(context, "/deliveries?webhook=#{webhook.id}")) =~ "not sent"
       assert HttpReceiver.count(context.receiver) == 0
     end

@@ -320,7 +320,7 @@ defmodule Plausible.Webhooks.Options do
     do: {:error, "key #{position} is not 32 bytes, raw or in Base64"}
 
   defp vault_of({:error, {:ambiguous_keys, position}}),
-    do: {:error, "key #{position} cannot be told from another one, take a new key"}
+    do: {:error, "key #{position} has the same id as another key, generate a new one"}
 
   defp vault_of({:error, {:key_file, path, reason}}),
     do: {:error, "the key file #{path} cannot be used: #{inspect(reason)}"}
@@ -366,7 +366,7 @@ defmodule Plausible.Webhooks.Options do
   defp wrong_entry(entry) do
     case judge([entry]) do
       :invalid_allow ->
-        "#{inspect(entry)} is none of address:port, name:port and CIDR:port"
+        "#{inspect(entry)} is not address:port, name:port or CIDR:port"
 
       :allows_everything ->
         "#{inspect(entry)} would allow every address: name the networks"

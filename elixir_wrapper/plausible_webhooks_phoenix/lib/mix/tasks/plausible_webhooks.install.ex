@@ -81,8 +81,8 @@ defmodule Mix.Tasks.PlausibleWebhooks.Install do
         String.trim(value) == "",
         do: Mix.raise("--#{key} must not be empty")
 
-    if options[:path] && options[:git], do: Mix.raise("either --path or --git")
-    if options[:ref] && !options[:git], do: Mix.raise("--ref goes with --git")
+    if options[:path] && options[:git], do: Mix.raise("give --path or --git, not both")
+    if options[:ref] && !options[:git], do: Mix.raise("--ref needs --git")
     options
   end
 

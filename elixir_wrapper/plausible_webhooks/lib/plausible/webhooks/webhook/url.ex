@@ -23,8 +23,8 @@ defmodule Plausible.Webhooks.Webhook.URL do
     zone_id: "must not hold a zone: leave out % and what follows it",
     missing_host: "must name a host",
     invalid_host: "must name a valid host",
-    local_name: "must name a host that the whole internet knows",
-    blocked_address: "must not name an address inside a network or a reserved one",
+    local_name: "must name a host that is public on the internet",
+    blocked_address: "must not name a private or reserved address",
     blocked_port: "must not name this port"
   }
 

@@ -55,7 +55,7 @@ defmodule Plausible.Webhooks.Installer.Step do
          {:again, {_source, []}} <- {:again, search(step, new)} do
       {:edit, old, new}
     else
-      {:again, _missing} -> {:unknown, "what was added is not found again", nil}
+      {:again, _missing} -> {:unknown, "the added lines are not recognized afterwards", nil}
       {_source, []} -> :done
       unknown -> unknown
     end
@@ -73,7 +73,7 @@ defmodule Plausible.Webhooks.Installer.Step do
   defp source!(:elixir, text) do
     case Source.elixir(text) do
       {:ok, source} -> source
-      :error -> unknown!("it is no Elixir that can be read")
+      :error -> unknown!("it is not valid Elixir")
     end
   end
 

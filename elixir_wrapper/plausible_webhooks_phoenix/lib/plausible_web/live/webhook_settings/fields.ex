@@ -171,10 +171,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Fields do
   @thresholds %{
     spike:
       {"When does a spike begin?", "When at least this many visitors came in the last 5 minutes",
-       "Visitors from which it is a spike", "5 minutes"},
+       "The number of visitors that makes a spike", "5 minutes"},
     drop:
       {"When does a drop begin?", "When fewer visitors than this came in the last 12 hours",
-       "Visitors below which it is a drop", "12 hours"}
+       "The number of visitors below which it is a drop", "12 hours"}
   }
 
   def threshold(assigns) do

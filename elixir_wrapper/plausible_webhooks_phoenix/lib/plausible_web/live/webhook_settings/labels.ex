@@ -14,7 +14,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Labels do
     "traffic.resolved" =>
       {"Traffic back to normal",
        "A spike or drop is over. Sent only if you choose a spike or drop with a number of visitors."},
-    "webhook.test" => {"Test", "Only a greeting."}
+    "webhook.test" => {"Test", "A short message that says that it works."}
   }
 
   @attributes %{

@@ -109,11 +109,13 @@ defmodule Plausible.Webhooks.Store.Ecto.Webhooks do
 
   @spec delete_webhook(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
   def delete_webhook(store, site_id, id) do
-    params = [store.clock.(), Text.encode(id), site_id]
-
-    with :ok <- found(Database.query(store, nil, @delete, params)),
-         do: Retention.delete_log(store, site_id, id)
+    with :ok <- delete(store, site_id, id), do: Retention.delete_log(store, site_id, id)
   end
+
+  @doc "Deletes the webhook, and leaves its log to `Retention`."
+  @spec delete(store(), integer(), Webhook.id()) :: :ok | {:error, term()}
+  def delete(store, site_id, id),
+    do: found(Database.query(store, nil, @delete, [store.clock.(), Text.encode(id), site_id]))
 
   @select "WITH #{SQL.clock(1)} SELECT #{@shown} FROM PREFIX.webhooks"
   @get @select <> " WHERE id = $2"

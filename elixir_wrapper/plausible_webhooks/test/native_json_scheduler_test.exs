@@ -118,7 +118,7 @@ defmodule Plausible.Webhooks.NativeJsonSchedulerTest do
     end
   end
 
-  test "what is measured is seen" do
+  test "the measurement detects a blocked scheduler" do
     busy = fn -> Enum.reduce(1..100_000, 0, &(&1 + &2)) end
     assert held_us(busy) > 0
     huge = many(1, 200_000)

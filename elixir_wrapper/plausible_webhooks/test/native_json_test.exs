@@ -72,7 +72,7 @@ defmodule Plausible.Webhooks.NativeJsonTest do
       assert refused(<<1::3>>) == {:unsupported_type, []}
     end
 
-    test "binaries that do not start on a byte are read as what they are" do
+    test "binaries that do not start on a byte are encoded" do
       <<_::3, text::binary-size(35), _::5>> = <<0::3, String.duplicate("aé\n日", 5)::binary, 0::5>>
       assert json(text) == json(String.duplicate("aé\n日", 5))
       assert json(%{text => text}) == json(%{:binary.copy(text) => :binary.copy(text)})
@@ -125,7 +125,7 @@ defmodule Plausible.Webhooks.NativeJsonTest do
   end
 
   describe "limits" do
-    test "128 arrays and objects inside each other, not one more" do
+    test "at most 128 nested arrays and objects" do
       for depth <- [1, 127, 128] do
         assert json(nested(1, depth)) ==
                  String.duplicate("[", depth) <> "1" <> String.duplicate("]", depth)
@@ -141,7 +141,7 @@ defmodule Plausible.Webhooks.NativeJsonTest do
       assert path == for(i <- 1000..873//-1, do: "k#{rem(i, 10)}")
     end
 
-    test "8 MiB of output, to the byte" do
+    test "exactly 8 MiB of output" do
       limit = 8 * 1024 * 1024
       text = :binary.copy("a", limit - 2)
       assert byte_size(json(text)) == limit

@@ -42,7 +42,7 @@ defmodule Plausible.Webhooks.NativeUrlTest do
       assert Enum.all?(outcomes, &(&1 in [true, {:error, :invalid_host}]))
     end
 
-    test "gives the same again for what it returned" do
+    test "returns its own result unchanged" do
       for text <- ~w(http://134744072:8080/%7E?x http://example.com?ä http://a_b.example.com./) do
         assert {:ok, url} = Native.check_url(text, %{https_only: false})
         assert Native.check_url(url.url, %{https_only: false}) == {:ok, url}
@@ -117,7 +117,7 @@ defmodule Plausible.Webhooks.NativeUrlTest do
   end
 
   describe "check_headers/1" do
-    test "the first at fault, and why" do
+    test "names the first invalid header and the reason" do
       good = [{"Authorization", "Bearer x"}, {"X-Api-Key", "a b"}]
       assert Native.check_headers([]) == :ok
       assert Native.check_headers(good) == :ok

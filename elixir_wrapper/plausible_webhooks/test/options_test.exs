@@ -52,7 +52,7 @@ defmodule Plausible.Webhooks.OptionsTest do
            } = options
   end
 
-  test "what is required is named" do
+  test "missing options are named" do
     assert {:error, {:invalid_option, :store, "is required"}} = Options.new(host: {TestHost, nil})
     assert {:error, {:invalid_option, :host, _}} = Options.new(store: {SwitchStore, []})
     assert {:error, {:invalid_option, :options, _}} = Options.new(:nonsense)
@@ -111,7 +111,7 @@ defmodule Plausible.Webhooks.OptionsTest do
     end
   end
 
-  test "store, host and observers must be what they are said to be" do
+  test "store, host and observers must implement their behaviours" do
     for wrong <- [{String, []}, {NoSuchModule, []}, {SwitchStore, :path}, SwitchStore, nil] do
       assert {:error, {:invalid_option, :store, _}} =
                Options.new(store: wrong, host: {TestHost, nil})
@@ -135,7 +135,7 @@ defmodule Plausible.Webhooks.OptionsTest do
     end
   end
 
-  test "a connect that may take longer than the whole attempt is a mistake" do
+  test "connect_timeout_ms must not exceed timeout_ms" do
     assert invalid(timeout_ms: 1_000, connect_timeout_ms: 2_000) == :connect_timeout_ms
     # The default connect time counts too.
     assert invalid(timeout_ms: 1_000) == :connect_timeout_ms
@@ -198,7 +198,7 @@ defmodule Plausible.Webhooks.OptionsTest do
     end
   end
 
-  test "what the store was given is not shown" do
+  test "the store's options are not printed" do
     {:ok, options} = Options.new(store: {SwitchStore, password: "hunter2"}, host: {TestHost, nil})
     refute inspect(options) =~ "hunter2"
     assert inspect(options) =~ "SwitchStore"

@@ -76,7 +76,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
     HttpReceiver.await(context.receiver, "/spike", 1)
   end
 
-  test "who evaluates by hand is not in the way of itself", context do
+  test "two manual evaluations on one node do not block each other", context do
     context = start!(context, traffic: [tick_ms: :infinity])
     now_ms = System.system_time(:millisecond)
     for n <- 1..200, do: assert({:ok, _} = Traffic.evaluate(context.name, now_ms + n * 60_000))
@@ -132,7 +132,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
     assert overdue_ms in 5_000..10_000
   end
 
-  test "says when the instance is not running", context do
+  test "raises when the instance is not running", context do
     assert API.prune(context.name) == {:error, %Error{reason: :not_running}}
     assert API.sweep(context.name) == {:error, %Error{reason: :not_running}}
     assert API.queue(context.name) == {:error, %Error{reason: :not_running}}

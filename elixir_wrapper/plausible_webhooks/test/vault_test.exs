@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.VaultTest do
     %{key: key, vault: vault}
   end
 
-  test "what was encrypted comes back, whatever the bytes", %{vault: vault} do
+  test "any bytes decrypt to themselves", %{vault: vault} do
     for plaintext <- ["", "a", <<0>>, <<255, 254, 0>>, :crypto.strong_rand_bytes(100_000)] do
       sealed = Vault.encrypt(vault, plaintext, @context)
       assert byte_size(sealed) == byte_size(plaintext) + 33
@@ -22,7 +22,7 @@ defmodule Plausible.Webhooks.VaultTest do
     end
   end
 
-  test "the ciphertext is what AES-256-GCM of OTP makes of key, nonce and context", %{
+  test "OTP's AES-256-GCM makes the same ciphertext", %{
     key: key,
     vault: vault
   } do
@@ -57,7 +57,7 @@ defmodule Plausible.Webhooks.VaultTest do
     assert Vault.decrypt(vault, sealed, "") == {:error, :not_authentic}
   end
 
-  test "no bit of it can be changed unseen", %{vault: vault} do
+  test "a change of any bit is detected", %{vault: vault} do
     sealed = Vault.encrypt(vault, "secret", @context)
 
     for bit <- 0..(bit_size(sealed) - 1) do
@@ -77,7 +77,7 @@ defmodule Plausible.Webhooks.VaultTest do
     end
   end
 
-  test "what is too short is malformed, and nothing raises", %{vault: vault} do
+  test "a text that is too short is malformed, and nothing raises", %{vault: vault} do
     sealed = Vault.encrypt(vault, "", @context)
 
     for size <- 0..(byte_size(sealed) - 1) do
@@ -106,7 +106,7 @@ defmodule Plausible.Webhooks.VaultTest do
     assert Vault.decrypt(new_vault, sealed_by_old, @context) == {:error, :unknown_key}
   end
 
-  test "keys are 32 bytes, raw or in Base64; what is wrong is named by its position" do
+  test "keys are 32 bytes, raw or in Base64; a wrong one is named by position" do
     raw = :crypto.strong_rand_bytes(32)
     encoded = Base.encode64(raw)
     {:ok, from_raw} = Vault.new([raw])
@@ -152,7 +152,7 @@ defmodule Plausible.Webhooks.VaultTest do
       %{path: Path.join(folder, "key"), folder: folder}
     end
 
-    test "one is made for its owner's eyes only, and read again", %{path: path, folder: folder} do
+    test "a new one is readable only by its owner", %{path: path, folder: folder} do
       assert {:ok, made} = Vault.create_file(path)
       assert (File.stat!(path).mode &&& 0o777) == 0o600
 
@@ -169,7 +169,7 @@ defmodule Plausible.Webhooks.VaultTest do
       assert Vault.decrypt(loaded, Vault.encrypt(made, "s", "c"), "c") == {:ok, "s"}
     end
 
-    test "one that is there is never replaced", %{path: path, folder: folder} do
+    test "an existing one is never replaced", %{path: path, folder: folder} do
       File.write!(path, "mine")
       assert Vault.create_file(path) == {:error, {:key_file, path, :eexist}}
       assert File.read!(path) == "mine"
@@ -195,7 +195,7 @@ defmodule Plausible.Webhooks.VaultTest do
       assert Vault.decrypt(vault, Vault.encrypt(old_vault, "s", "c"), "c") == {:ok, "s"}
     end
 
-    test "a line that is no key is named by its position", %{path: path} do
+    test "an invalid line is named by its position", %{path: path} do
       # 32 characters would pass for a raw key, and would be a poor one.
       for line <- ["correct horse battery staple ....", String.duplicate("a", 32), "!"] do
         File.write!(path, "#{Vault.generate_key()}\n#{line}\n")

@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.WebhookSecretTest do
           do: assert([%{key: "whsec_" <> _}] = webhook!(secret: nothing).secrets)
     end
 
-    test "what the signer would not take is refused" do
+    test "a secret that the signer refuses is refused" do
       padded = Base.encode64(:crypto.strong_rand_bytes(32))
 
       for bad <- [
@@ -59,7 +59,7 @@ defmodule Plausible.Webhooks.WebhookSecretTest do
       end
     end
 
-    test "are not a matter of change/3" do
+    test "cannot be changed by change/3" do
       key = "whsec_" <> Base.encode64(<<0::256>>)
 
       assert Webhook.change(webhook!(), %{secret: key}) ==

@@ -21,7 +21,7 @@ defmodule Plausible.Webhooks.WebhookTest do
   end
 
   describe "new/3" do
-    test "fills in what was not given" do
+    test "fills in defaults" do
       assert {:ok, webhook} = new(%{}, now_ms: 1_700_000_000_000, id: "wh_1")
 
       assert %Webhook{
@@ -89,7 +89,7 @@ defmodule Plausible.Webhooks.WebhookTest do
       assert from_form.goals == [3, 5]
     end
 
-    test "says all that is wrong at once" do
+    test "reports all errors at once" do
       assert {:error, errors} =
                Webhook.new(7, %{
                  :events => ["traffic.spike", "traffic.drop"],
@@ -114,7 +114,7 @@ defmodule Plausible.Webhooks.WebhookTest do
       assert errors["colour"] == "is not an attribute that can be set"
     end
 
-    test "fields that are ours cannot be set" do
+    test "internal fields cannot be set" do
       for field <- Map.keys(%Webhook{}) -- [:__struct__],
           field not in ~w(name url enabled events goals spike_threshold drop_threshold)a,
           field not in ~w(traffic_min_interval_s headers)a,
@@ -139,7 +139,7 @@ defmodule Plausible.Webhooks.WebhookTest do
                Webhook.new(7, [name: "a", name: "b"] ++ Map.to_list(@base))
     end
 
-    test "what is no attributes, no site id, no option raises" do
+    test "wrong types of attributes, site id and options raise" do
       for bad <- [nil, "url", 1, [1], [:url], %Webhook{}, {:url, @url}] do
         assert_raise ArgumentError, fn -> Webhook.new(7, bad) end
       end
@@ -242,7 +242,7 @@ defmodule Plausible.Webhooks.WebhookTest do
       assert byte_size(errors(events: [String.duplicate("x", 10_000)]).events) < 250
     end
 
-    test "an end needs the beginning it belongs to" do
+    test "traffic.resolved needs traffic.spike or traffic.drop" do
       assert errors(events: ["traffic.resolved"]).events =~ "needs traffic.spike or traffic.drop"
       assert webhook!(events: ["traffic.resolved", "traffic.drop"], drop_threshold: 5)
 
@@ -354,7 +354,7 @@ defmodule Plausible.Webhooks.WebhookTest do
       assert Webhook.change(before, %{}, now_ms: 2_000) == {:ok, %{before | updated_at_ms: 2_000}}
     end
 
-    test "what belongs together is judged as it would be afterwards" do
+    test "judges attributes that depend on each other as they will be" do
       webhook = webhook!(events: ["traffic.spike"], spike_threshold: 10)
 
       assert {:ok, _} =
@@ -369,27 +369,27 @@ defmodule Plausible.Webhooks.WebhookTest do
       assert {:error, %{goals: _}} = Webhook.change(webhook!(), %{goals: []})
     end
 
-    test "judges by the same rules, and what is wrong with one leaves all as it was" do
+    test "judges by the same rules; one error leaves everything unchanged" do
       assert {:error, errors} =
                Webhook.change(webhook!(), %{name: "ok", url: "http://10.0.0.1/", events: []})
 
       assert errors |> Map.keys() |> Enum.sort() == [:events, :url]
     end
 
-    test "an old URL that a new policy would refuse does not stand in the way" do
+    test "an old URL that the policy now refuses does not block a change" do
       {:ok, webhook} = new(%{url: "http://example.com/"}, policy: %{https_only: false})
       assert {:ok, %{name: "b"}} = Webhook.change(webhook, %{name: "b"})
       assert {:error, %{url: _}} = Webhook.change(webhook, %{url: webhook.url})
     end
   end
 
-  test "active? is the owner's wish and our verdict" do
+  test "active? depends on the owner's choice and on our disabling" do
     assert Webhook.active?(webhook!())
     refute Webhook.active?(webhook!(enabled: false))
     refute Webhook.active?(%{webhook!() | disabled_reason: :gone})
   end
 
-  test "host/1 is the host and nothing more" do
+  test "destination/1 is the host alone" do
     for {url, host} <- [
           {"https://example.com/hook?token=1", "example.com"},
           {"https://example.com:8443/", "example.com"},

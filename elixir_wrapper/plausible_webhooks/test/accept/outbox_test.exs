@@ -92,7 +92,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     SwitchStore.set(context.switch, :on)
   end
 
-  test "nobody is there: nothing happens, nothing raises", context do
+  test "without an instance nothing happens and nothing raises", context do
     assert :ok = Outbox.push(:no_such_instance, [%Delivery{id: "x"}])
     assert :ok = Outbox.push(context.name, [])
     context = start!(context)
@@ -105,7 +105,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     assert {:error, :stopped} = Outbox.accept(context.instance, [%Delivery{id: "x", body: ""}])
   end
 
-  test "a full table drops, counts and says so; what is manual passes", context do
+  test "a full table drops, counts and logs; manual deliveries pass", context do
     context = start!(context, outbox_max: 10, observers: [{Observer, self()}])
     webhook = webhook!(context, "/hook")
 
@@ -239,7 +239,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     eventually(fn -> delivered?(context, 1_001) end)
   end
 
-  test "the store goes away and comes back: everything arrives, nothing was sent before",
+  test "after an outage of the store everything arrives; nothing was sent before",
        context do
     context = start!(context, observers: [{Observer, self()}])
     webhook = webhook!(context, "/hook")
@@ -303,7 +303,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     end
 
     @tag start: []
-    test "says so when the store is away, and takes back what it gave", context do
+    test "returns an error while the store is away, and withdraws the rows", context do
       capture_log(fn ->
         SwitchStore.set(context.switch, :away)
 
@@ -324,7 +324,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     end
 
     @tag start: [lease_ms: 600_000]
-    test "what may be committed stays until that is known, and is sent", context do
+    test "rows in doubt stay until the outcome is known, and are sent", context do
       [first, second] = deliveries(context.webhook, 2)
 
       capture_log(fn ->
@@ -345,7 +345,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     end
 
     @tag start: [lease_ms: 600_000]
-    test "what was in doubt is sent once, whoever finds it first", context do
+    test "rows in doubt are sent once, whoever finds them first", context do
       capture_log(fn ->
         for round <- 1..4 do
           SwitchStore.set(context.switch, {:lost, [:accept, :claim]})
@@ -361,7 +361,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     end
 
     @tag start: [lease_ms: 600_000]
-    test "given up while the store is at it: sent all the same", context do
+    test "a delivery is sent even if its caller gives up during the commit", context do
       test = self()
 
       slow = fn _row ->
@@ -386,7 +386,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     end
 
     @tag start: []
-    test "a delivery that is there already is not changed", context do
+    test "a delivery that exists already is not changed", context do
       delivery = delivery(context.webhook)
       assert :ok = Outbox.accept(context.instance, [delivery])
       await_state(context, delivery.id, :delivered)
@@ -437,7 +437,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     end
 
     @tag start: []
-    test "whoever waits for an accept is answered by the successor", context do
+    test "the successor answers callers that wait for an accept", context do
       delivery = delivery(context.webhook)
 
       capture_log(fn ->
@@ -471,7 +471,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     eventually(fn -> Enum.all?(all_deliveries(context), &(&1.state == :delivered)) end)
   end
 
-  test "a stop with a store that is away says what was lost", context do
+  test "a stop while the store is away logs what is lost", context do
     context = start!(context, observers: [{Observer, self()}])
     webhook = webhook!(context, "/hook")
 

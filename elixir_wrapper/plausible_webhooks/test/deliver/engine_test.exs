@@ -47,7 +47,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
   end
 
   @tag start: []
-  test "what is due later waits as long as it should after the VM's clock leapt", context do
+  test "a waiting retry keeps its wait when the VM's clock leaps", context do
     engine = Owners.engine(context.instance)
     leapt = %{engine | time_offset_ms: engine.time_offset_ms - 3_600_000}
     due_ms = System.system_time(:millisecond) + 500
@@ -58,7 +58,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
   end
 
   @tag start: []
-  test "what it reports says whose engine it is", context do
+  test "an attempt names the owner of the engine", context do
     :ok = Outbox.push(context.instance, [delivery(context.webhook)])
     eventually(fn -> Enum.any?(all_deliveries(context), &(&1.state == :delivered)) end)
     owner = Owners.engine(context.instance).owner
@@ -109,7 +109,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     end
   end
 
-  test "the answers to one site's webhooks have a budget, and attempts have none", context do
+  test "the answers to a site's webhooks have a budget; attempts do not", context do
     context = start!(context, answer_bytes_per_day: 24 * 10_000)
     HttpReceiver.script(context.receiver, "/hook", [{200, [], String.duplicate("x", 4_000)}])
     webhook = webhook!(context, "/hook")
@@ -130,7 +130,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       Map.merge(context, %{webhook: webhook, id: id})
     end
 
-    test "that switches it off cancels what waits, and says why", context do
+    test "that switches it off cancels the retry, with a reason", context do
       {:ok, _} = API.disable_webhook(context.name, :owner, 1, context.webhook.id)
       eventually(fn -> logged(context, context.id).state == :cancelled end)
       assert Engine.stats(context.instance).waiting == 0
@@ -143,7 +143,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       await_state(context, id, :delivered)
     end
 
-    test "that deletes it: nothing of it is sent any more", context do
+    test "that deletes it: nothing more is sent", context do
       :ok = delete_webhook(context, context.webhook.id)
       # Matched before, committed after.
       [late] = push(context, [delivery(context.webhook)])
@@ -159,7 +159,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
   end
 
   @tag start: []
-  test "what comes too late for a webhook that was switched off ends as cancelled", context do
+  test "a late delivery to a webhook that was switched off ends as cancelled", context do
     {:ok, _} = disable_webhook(context, context.webhook.id)
     [id] = push(context, [delivery(context.webhook)])
     await_state(context, id, :cancelled)
@@ -167,7 +167,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
   end
 
   @tag start: []
-  test "a webhook that was changed behind our back is read again", context do
+  test "a webhook that was changed without notice is read again", context do
     [id] = push(context, [delivery(context.webhook)])
     await_state(context, id, :delivered)
 
@@ -206,7 +206,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     assert HttpReceiver.count(context.receiver) == 5
   end
 
-  test "an engine that is full gives back to the store; everything arrives all the same",
+  test "a full engine gives deliveries back to the store, and all of them arrive",
        context do
     context = start!(context, waiting_max: 20, lane_in_flight_max: 4)
     webhook = webhook!(context, "/slow")
@@ -218,7 +218,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     assert SwitchStore.calls(context.switch, :release) > 0
   end
 
-  test "what cannot be given back to the store is not forgotten", context do
+  test "deliveries that cannot be given back to the store are remembered", context do
     context = start!(context, waiting_max: 5, lane_in_flight_max: 1)
     webhook = webhook!(context, "/slow")
     HttpReceiver.script(context.receiver, "/slow", [{:delay, 20, 200}])
@@ -339,7 +339,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       assert HttpReceiver.count(context.receiver) == 10
     end
 
-    test "hands what is left to whoever starts next, with its schedule", context do
+    test "leaves the rest to the next engine, with its schedule", context do
       context = start!(context, retry_delays_ms: [1_000], lane_in_flight_max: 2, drain_ms: 100)
       flaky = webhook!(context, "/flaky")
       HttpReceiver.script(context.receiver, "/flaky", [500, 200])
@@ -370,7 +370,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     assert [^owner, 1] = SwitchStore.last(context.switch, :heartbeat)
   end
 
-  test "whoever puts an endpoint at the same moment, the newest wins", context do
+  test "of endpoints that are put at the same moment, the newest stays", context do
     context = start!(context)
     webhook = webhook!(context, "/0")
     test = self()
@@ -409,7 +409,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     HttpReceiver.await(context.receiver, "/40", before + 5)
   end
 
-  test "who comes late with an old webhook does not put it", context do
+  test "a late reader does not put an old endpoint", context do
     context = start!(context)
     old = webhook!(context, "/old")
     {:ok, old} = Store.get_webhook(context.instance, old.id)
@@ -428,7 +428,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     assert HttpReceiver.count(context.receiver) == 1
   end
 
-  test "an id that no endpoint can have is not even looked for" do
+  test "an invalid webhook id is not looked up" do
     {:ok, engine} = Native.engine_start(%{})
     assert Native.delete_endpoint(engine, String.duplicate("x", 255)) == :ok
     long = String.duplicate("x", 256)

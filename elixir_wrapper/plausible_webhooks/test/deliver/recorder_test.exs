@@ -89,7 +89,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
     end
 
     @tag start: [retry_delays_ms: []]
-    test "an attempt that the store has no room for is not given up", context do
+    test "a full disk does not make it give up an attempt", context do
       large = webhook!(context, "/large")
       HttpReceiver.script(context.receiver, "/large", [{200, [], "large"}])
       of_large? = &(match?(%Attempt{}, &1) and &1.webhook_id == large.id)
@@ -106,7 +106,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
     end
 
     @tag start: [retry_delays_ms: []]
-    test "nor is one that goes without its answer, as long as the store is away", context do
+    test "an attempt without its answer is kept while the store is away", context do
       evil = webhook!(context, "/evil")
       HttpReceiver.script(context.receiver, "/evil", [{200, [], "evil"}])
       test = self()
@@ -135,7 +135,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
     end
 
     @tag start: [retry_delays_ms: [50_000]]
-    test "what was reported before the VM's clock leapt is due after the same wait", context do
+    test "a retry keeps its wait when the VM's clock leaps before it is recorded", context do
       HttpReceiver.script(context.receiver, "/hook", [{:delay, 60_000, 200}])
       [id] = push(context, [delivery(context.webhook)])
       # What is not accepted yet has no record to be moved.
@@ -240,7 +240,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       assert [%{state: :delivered}] = all_deliveries(context)
     end
 
-    test "one that raises or exits disturbs nobody, and is counted", context do
+    test "one that raises or exits does not disturb others, and is counted", context do
       observers = [{Tell, :raise}, {Tell, :exit}, {Observer, self()}]
       context = start!(context, observers: observers)
       webhook = webhook!(context, "/hook")
@@ -382,7 +382,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       await_state(context, id, :failed)
     end
 
-    test "failing is counted by the store's clock: a node that is days ahead switches nothing off",
+    test "is timed by the store's clock: a node that is days ahead disables nothing",
          context do
       day_ms = 86_400_000
       SwitchStore.set(context.switch, {:clock, -10 * day_ms})

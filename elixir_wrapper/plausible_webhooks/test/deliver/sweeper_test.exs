@@ -18,7 +18,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     eventually(fn -> not Enum.any?(Process.registered(), ours?) end)
   end
 
-  test "after a death without a goodbye everything accepted comes back at once", context do
+  test "after a crash of the VM all accepted deliveries come back at once", context do
     options = [lease_ms: 600_000, retry_delays_ms: [50_000], lane_in_flight_max: 2]
     context = start!(context, options)
     stuck = webhook!(context, "/stuck")
@@ -41,7 +41,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     assert Engine.stats(context.instance).waiting == 1
   end
 
-  test "killed again and again while it brings things back: nothing is stuck", context do
+  test "killed again and again while it claims: no delivery is stuck", context do
     context = start!(context, waiting_max: 50, lane_in_flight_max: 8)
     webhook = webhook!(context, "/slow")
     HttpReceiver.script(context.receiver, "/slow", [{:delay, 2, 200}])
@@ -80,7 +80,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
 
   describe "when the store's answer gets lost" do
     @tag start: [lease_ms: 600_000]
-    test "what was claimed comes back, and nothing is sent twice", context do
+    test "claimed deliveries come back, and nothing is sent twice", context do
       HttpReceiver.script(context.receiver, "/hook", [HttpReceiver.hold(self()), 200])
       [held] = push(context, [delivery(context.webhook)])
       assert_receive {:held, request}
@@ -101,7 +101,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     end
 
     @tag start: [lease_ms: 600_000]
-    test "what is taken back from a former name comes back too", context do
+    test "deliveries taken back from a former owner come back too", context do
       SwitchStore.set(context.switch, {:lost, [:claim, :reclaim]})
       parked = for delivery <- deliveries(context.webhook, 300), do: %{delivery | state: :parked}
       :ok = Store.accept(context.instance, parked)
@@ -112,7 +112,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     end
 
     @tag start: [lease_ms: 1_000]
-    test "nor are we to claim it as a dead one's while it is not taken back", context do
+    test "a former owner's deliveries are not claimed as a dead one's", context do
       HttpReceiver.script(context.receiver, "/hook", [HttpReceiver.hold(self())])
       [id] = push(context, [delivery(context.webhook)])
       assert_receive {:held, request}
@@ -134,7 +134,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     end
 
     @tag start: [lease_ms: 600_000]
-    test "nobody else gets what the engine holds under its former name", context do
+    test "no other node gets what the engine holds under its former name", context do
       HttpReceiver.script(context.receiver, "/hook", [{:delay, 1_500, 200}])
       ids = push(context, deliveries(context.webhook, 5))
       HttpReceiver.await(context.receiver, "/hook", 5)
@@ -157,7 +157,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     end
 
     @tag start: [lease_ms: 600_000]
-    test "a redelivery is on its way", context do
+    test "a redelivery is sent", context do
       now_ms = System.system_time(:millisecond)
       failed = delivery(context.webhook, state: :failed, finished_at_ms: now_ms)
       :ok = Store.accept(context.instance, [failed])
@@ -261,7 +261,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
       Map.put(context, :webhook, webhook)
     end
 
-    test "of what waits in the store replaces the retry", context do
+    test "of a parked delivery replaces the retry", context do
       HttpReceiver.script(context.receiver, "/hook", [500, 200])
       [id] = push(context, [delivery(context.webhook)])
       await_state(context, id, :parked)
@@ -273,7 +273,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
                Enum.map(HttpReceiver.requests(context.receiver), & &1.headers["webhook-id"])
     end
 
-    test "of what was delivered sends it once more, and attempts go on counting", context do
+    test "of a delivered one sends it again, and attempts go on counting", context do
       [id] = push(context, [delivery(context.webhook)])
       await_state(context, id, :delivered)
       assert :ok = redeliver(context, id)
@@ -330,7 +330,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
   end
 
   @tag start: []
-  test "what is recovered by many hands at once is sent once", context do
+  test "several recoveries at once send a delivery once", context do
     now_ms = System.system_time(:millisecond)
 
     failed =

@@ -24,7 +24,7 @@ defmodule Plausible.Webhooks.Ingest.DedupTest do
     end
   end
 
-  test "never holds more than its bound, and beyond it forgets rather than swallows" do
+  test "keeps its bound; beyond it, keys count as new" do
     dedup = Dedup.new(100)
     assert Enum.all?(1..100, &Dedup.first_time?(dedup, key(&1)))
     assert Dedup.full?(dedup)
@@ -41,7 +41,7 @@ defmodule Plausible.Webhooks.Ingest.DedupTest do
   defp entries(dedup),
     do: dedup.tables |> Tuple.to_list() |> Enum.map(&:ets.info(&1, :size)) |> Enum.sum()
 
-  test "of many processes that ask at once exactly one finds the key new" do
+  test "of many processes at once exactly one finds the key new" do
     dedup = Dedup.new()
 
     for n <- 1..200 do
@@ -54,7 +54,7 @@ defmodule Plausible.Webhooks.Ingest.DedupTest do
     end
   end
 
-  test "turning while others ask loses nothing" do
+  test "a rotation while others ask loses nothing" do
     dedup = Dedup.new()
 
     askers =

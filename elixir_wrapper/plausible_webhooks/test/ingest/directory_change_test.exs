@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
 
   alias Plausible.Webhooks.Ingest.Directory.Rereads
 
-  describe "a change that is told within its transaction" do
+  describe "a change that is announced inside its transaction" do
     test "is found by the later readings, one for each delay", %{instance: i} = context do
       pid = start(context, reread_ms: [20, 100])
       World.asked(context.world)
@@ -23,7 +23,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
       assert Enum.count(World.asked(context.world), &match?({:list, 1}, &1)) == 3
     end
 
-    test "is noted once, and once more for changes after that" do
+    test "is scheduled once, and once more for later changes" do
       now_ms = System.monotonic_time(:millisecond)
       note = fn noted -> Rereads.note(noted, 1, 5, now_ms) end
       noted = Enum.reduce(1..100, %{}, fn _n, noted -> note.(noted) end)
@@ -53,10 +53,10 @@ defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
       do: match?(%{rereads: r, running: r} when r == %{}, :sys.get_state(pid, 60_000))
   end
 
-  describe "what may not be told" do
+  describe "what may not be sent" do
     defp told(i, site_id), do: Subscriptions.tells(Directory.lookup(i, site_id))
 
-    test "is nothing, when the host says nothing of it", %{instance: i} = context do
+    test "is nothing if the host sets no limits", %{instance: i} = context do
       start(context)
       assert %{props: :all, revenue: true} = Directory.lookup(i, 1)
       assert told(i, 1) == %{props: :all, revenue: true}
@@ -101,7 +101,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
     end
 
     @tag :capture_log
-    test "that nobody understands leaves what was in force", %{instance: i} = context do
+    test "that is malformed leaves the old limits in force", %{instance: i} = context do
       World.put(context.world, {:site, 1}, Map.put(site(1), :props, ["plan"]))
       start(context)
 

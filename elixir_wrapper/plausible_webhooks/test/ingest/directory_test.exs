@@ -135,7 +135,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
       assert Directory.lookup(i, 1).generation == generation
     end
 
-    test "asks on behalf of who called", %{instance: i} = context do
+    test "passes the caller on to the host's tasks", %{instance: i} = context do
       start(context)
       test = self()
       World.put(context.world, {:goals, 1}, fn -> send(test, Process.get(:"$callers")) && [] end)
@@ -185,7 +185,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
     end
 
     @tag :capture_log
-    test "many readings that fail leave one try on its way", %{instance: i} = context do
+    test "after many failed readings one retry is scheduled", %{instance: i} = context do
       start(context)
       World.put(context.world, {:goals, 1}, fn -> raise "away" end)
       for _ <- 1..20, do: assert({:error, _} = Directory.refresh(i, 1))
@@ -201,7 +201,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
       assert Process.read_timer(timer) == false
     end
 
-    test "a host that is away fills no log", %{instance: i} = context do
+    test "a host that is away does not fill the log", %{instance: i} = context do
       sites = 5_001..5_030
       World.put(context.world, :webhooks, for(s <- sites, do: webhook("w#{s}", s)))
       for s <- sites, do: World.put(context.world, {:site, s}, fn -> raise "away" end)
@@ -256,7 +256,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
   end
 
   describe "the periodic reading" do
-    test "finds what nobody told us of", %{instance: i} = context do
+    test "finds changes that were not announced", %{instance: i} = context do
       start(context)
       World.put(context.world, :webhooks, [webhook("w2", 2)])
       assert Directory.refresh_all(i) == :ok
@@ -267,7 +267,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
       assert completed(i, 2, "Bought") == [{2, [{"w2", :active}]}]
     end
 
-    test "finds what is gone without reading the others", %{instance: i} = context do
+    test "finds deleted webhooks without reading other sites", %{instance: i} = context do
       World.put(context.world, :webhooks, [webhook("w1", 1), webhook("w2", 2)])
       start(context, sites_per_refresh: 0)
       World.put(context.world, :webhooks, [webhook("w1", 1)])
@@ -283,7 +283,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
       eventually(fn -> completed(i, 1, "Signup") == [{3, [{"w1", :active}]}] end)
     end
 
-    test "says once what is no goal, and goes on with the others", %{instance: i} = context do
+    test "logs invalid goals once, and goes on with the others", %{instance: i} = context do
       goals = [%{"id" => 1, "event_name" => "Signup"}, goal(2, "Bought"), %{id: 3}, :garbage]
       World.put(context.world, {:goals, 1}, goals)
 

@@ -242,7 +242,7 @@ defmodule Plausible.Webhooks.Ingest.GoalsTest do
       assert ids(s, engagement("/p", 70)) == []
     end
 
-    test "of a name that is there twice the first counts" do
+    test "if a name occurs twice, the first one counts" do
       s = subscriptions([goal(1, event_name: "Buy", custom_props: %{"plan" => "b"})])
       assert ids(s, event("Buy", "meta.key": ["plan", "plan"], "meta.value": ["b", "c"])) == [1]
       assert ids(s, event("Buy", "meta.key": ["plan", "plan"], "meta.value": ["c", "b"])) == []
@@ -265,7 +265,7 @@ defmodule Plausible.Webhooks.Ingest.GoalsTest do
                Goals.compile({7, 1}, [goal(1, event_name: "A")], [{"w", [2]}])
     end
 
-    test "the status is the one of now, and who is gone gets nothing" do
+    test "the status is current, and a deleted webhook gets nothing" do
       wishes = [{"a", :all}, {"b", :all}, {"c", :all}]
       s = subscriptions([goal(1, event_name: "A")], wishes, %{"a" => :active, "b" => :disabled})
 
@@ -275,7 +275,7 @@ defmodule Plausible.Webhooks.Ingest.GoalsTest do
       assert Goals.completed(%{s | webhooks: %{}}, event("A"), nil) == []
     end
 
-    test "who is gone leaves no trace in the memory" do
+    test "a deleted webhook leaves no key in the memory" do
       dedup = Dedup.new()
       goals = [goal(1, page_path: "/a", scroll_threshold: 10)]
       s = subscriptions(goals, [{"a", :all}], %{})

@@ -59,7 +59,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
     end
 
     @tag start: []
-    test "tells what the host lets it tell, and so do samples", context do
+    test "holds what the host allows, and so do samples", context do
       goal = %{TestHost.event_goal(12, "Signup") | custom_props: %{"plan" => "growth"}}
       TestHost.put(context.host, {:goals, 1}, [%{goal | currency: "EUR"}])
       site = %{id: 1, domain: "site1.example", timezone: "Etc/UTC", stats_start_at_ms: nil}
@@ -123,7 +123,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       assert %{dropped: 2, pushed: 4} = API.stats(context.name)
     end
 
-    test "is not made into bodies that there is no room for", context do
+    test "makes no body for which the Outbox has no room", context do
       context = start!(context, outbox_max: 1)
       webhook!(context, "/hook")
       :sys.suspend(Instance.process(context.instance, :outbox))
@@ -132,7 +132,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       :sys.resume(Instance.process(context.instance, :outbox))
     end
 
-    test "that is garbage costs itself and nothing else", context do
+    test "that is malformed affects no other event", context do
       context = start!(context, observers: [{Observer, self()}])
       webhook!(context, "/hook")
 
@@ -163,7 +163,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       assert Enum.all?(requests, & &1.verified)
     end
 
-    test "of another shape is counted, so that somebody sees it", context do
+    test "of another shape is counted", context do
       context = start!(context)
       webhook!(context, "/hook")
       as_strings = %{"clickhouse_event" => %{"site_id" => 1, "name" => "Signup"}}
@@ -174,7 +174,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
       assert %{dropped_by: %{malformed_event: 5}} = API.stats(context.name)
     end
 
-    test "that breaks something is counted, and its request goes on", context do
+    test "that raises is counted, and its request goes on", context do
       context = start!(context, observers: [{Observer, self()}])
       webhook!(context, "/hook")
       # An event whose fields cannot even be looked at.
@@ -222,7 +222,7 @@ defmodule Plausible.Webhooks.Ingest.HooksTest do
   end
 
   # The host calls us within a transaction of its own: others see the change later.
-  test "a change of goals that is told before it is to be seen is in force soon after",
+  test "goals that are announced before their commit apply soon after",
        context do
     context = start!(context)
     webhook!(context, "/hook")

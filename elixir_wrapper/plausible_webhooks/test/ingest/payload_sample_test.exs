@@ -58,7 +58,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadSampleTest do
     end
   end
 
-  describe "samples of a site that may not tell everything" do
+  describe "samples of a site with limits" do
     test "hold neither properties nor revenue" do
       tells = %{props: %{"url" => true}, revenue: false}
 

@@ -62,7 +62,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
   defp completion(attrs), do: body(event(attrs))["data"]["completion"]
 
   describe "goal.completed" do
-    test "tells what happened, whole" do
+    test "holds the whole completion" do
       assert body(event()) == %{
                "type" => "goal.completed",
                "timestamp" => "2026-11-23T10:15:30.123Z",
@@ -95,7 +95,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
           do: refute(json =~ secret)
     end
 
-    test "says null for whatever is not known, and leaves no member out" do
+    test "has null for unknown values, and every member" do
       bare = body(%{clickhouse_event: %{name: "Signup"}})["data"]["completion"]
 
       assert {%{"event_name" => "Signup", "props" => props, "utm" => utm}, rest} =
@@ -106,7 +106,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
       assert rest |> Map.values() |> Enum.uniq() == [nil]
     end
 
-    test "says null for what Plausible stores in place of nothing" do
+    test "has null for Plausible's placeholders" do
       for {attrs, member} <- [
             {[hostname: "(none)"], "hostname"},
             {[referrer_source: "Direct / None"], "source"},
@@ -137,12 +137,12 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
       assert completion(revenue_reporting_currency: :EUR)["revenue"]["currency"] == "EUR"
     end
 
-    test "what the visitor paid stands in where the goal's currency is not known" do
+    test "without the goal's currency it has what the visitor paid" do
       assert completion(revenue_reporting_amount: nil)["revenue"] ==
                %{"amount" => "53.00", "currency" => "USD"}
     end
 
-    test "what is no amount is no revenue" do
+    test "an invalid amount is no revenue" do
       for amount <- [
             nil,
             "",
@@ -166,7 +166,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
       end
     end
 
-    test "text of every width and every control character arrives as it was" do
+    test "text in any script and with control characters is unchanged" do
       text = "a\"\\/\b\f\n\r\t\0\x1f é ß 漢字 🦊 \u2028\u2029 👩‍👩‍👧"
       props = ["meta.key": [text], "meta.value": [text]]
       assert completion([pathname: "/" <> text] ++ props)["props"] == %{text => text}
@@ -215,7 +215,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
       end
     end
 
-    test "any time is in UTC" do
+    test "times are in UTC" do
       assert completion(timestamp: ~U[2026-11-23 10:15:30Z])["occurred_at"] ==
                "2026-11-23T10:15:30Z"
 
@@ -235,7 +235,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
       assert props["key1"] == String.duplicate(<<1>>, 500) <> "…"
     end
 
-    test "what may not be told is not in it" do
+    test "holds nothing that may not be sent" do
       event = event("meta.key": ["plan", "url"], "meta.value": ["growth", "/x"])
 
       for {tells, props, revenue?} <- [
@@ -252,7 +252,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
       end
     end
 
-    test "is the same for a goal as if it had been made for it alone" do
+    test "is the same as a body made for one goal" do
       {:ok, completion} = Payload.completion(event(), @now_ms)
 
       for name <- ["Signup", "\"}", "漢字 \\ \u0001", <<0xFF>>],
@@ -290,14 +290,14 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
       assert best.(200) < 40 * best.(1)
     end
 
-    test "one that fits is not touched" do
+    test "a body that fits is not cut" do
       value = String.duplicate("x", 2_000)
       values = for _ <- 1..30, do: value
       keys = for n <- 1..30, do: "key#{n}"
       assert completion("meta.key": keys, "meta.value": values)["props"]["key1"] == value
     end
 
-    test "one that cannot be made to fit is an error" do
+    test "a body that cannot be cut to fit is an error" do
       event = event(pathname: String.duplicate("x", 300_000))
       assert encode(event) == {:error, :body_too_large}
     end
@@ -347,7 +347,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
       body
     end
 
-    test "a spike tells figures, threshold, baseline and where from" do
+    test "a spike has figures, threshold, baseline, sources and pages" do
       site = Map.put(@site, :dashboard_url, "https://plausible.test/example.com")
       body = traffic(:traffic_fired, @alert, site)
       assert body["type"] == "traffic.spike"
@@ -389,7 +389,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
              ] == nil
     end
 
-    test "what is over names the alert and its kind" do
+    test "the end names the alert and its kind" do
       for kind <- [:spike, :drop] do
         body = traffic(:traffic_resolved, %{@alert | kind: kind})
 

@@ -62,7 +62,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
       assert body(notice)["alert"]["started_at"] == "2026-11-23T09:59:00.000Z"
     end
 
-    test "a breach on record is told even if it is over by now", context do
+    test "a recorded breach is sent even if it is over", context do
       visit(context.world, 100)
       World.fail(context.world, :deliver, fn -> {:error, :full} end)
       assert %{failed: [{1, {:deliver, :full}}]} = evaluate(context)
@@ -93,7 +93,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
   end
 
   describe "a host that fails" do
-    test "costs the notice its baseline, not its existence", context do
+    test "gives a notice without baseline", context do
       visit(context.world, 100)
       calls = :counters.new(1, [])
 
@@ -111,7 +111,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
                body(notice)
     end
 
-    test "for one site spoils that site only", context do
+    test "for one site affects that site only", context do
       for id <- 2..6, do: site(context.world, id)
       for id <- 1..6, do: visit(context.world, 100, id)
       visit(context.world, fn _window -> raise "site 2" end, 2)

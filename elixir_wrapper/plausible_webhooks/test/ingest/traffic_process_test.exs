@@ -36,7 +36,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficProcessTest do
     end
 
     @tag :capture_log
-    test "comes first to the sites that it did not get to", context do
+    test "begins with the sites that the last round left out", context do
       for id <- 2..9, do: site(context.world, id)
       for id <- 1..9, do: visit(context.world, fn _window -> Process.sleep(30) && 100 end, id)
       webhooks = for id <- 1..9, do: webhook(id: "w#{id}", site_id: id)
@@ -73,7 +73,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficProcessTest do
       }
     end
 
-    test "is followed by who has chosen that", context do
+    test "is followed by webhooks that chose it", context do
       visit(context.world, 40)
       site = %{id: 1, domain: "ignored.test"}
       assert Traffic.change(context.traffic, :spike, site, context.info) == {:ok, 1}
@@ -90,7 +90,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficProcessTest do
              } = body(notice)
     end
 
-    test "each call is a notice; the notifier knows when to be silent", context do
+    test "every call sends a notice", context do
       for _ <- 1..2,
           do: assert({:ok, 1} = Traffic.change(context.traffic, :drop, 1, context.info))
 

@@ -12,7 +12,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
   end
 
   describe "a breach" do
-    test "that goes on for a day is told once, and seldom written down", context do
+    test "that lasts a day is sent once, and rarely recorded", context do
       assert at(context, 0, 500) == ["traffic.spike"]
       World.log(context.world)
       for minute <- 1..(24 * 60), do: assert(at(context, minute, 500) == [])
@@ -24,7 +24,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
       assert at(context, 24 * 60 + 12, 500) == ["traffic.spike"]
     end
 
-    test "that nobody saw for a quarter of an hour is another one", context do
+    test "that was not seen for 15 minutes counts as a new one", context do
       assert at(context, 0, 500) == ["traffic.spike"]
       assert at(context, 14, 500) == []
       assert at(context, 14 + 15, 500) == ["traffic.spike"]
@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
       assert at(context, 62, 500, [wanting]) == ["traffic.spike"]
     end
 
-    test "of another threshold is told by that one", context do
+    test "after a change of the threshold is sent with the new one", context do
       assert at(context, 0, 500) == ["traffic.spike"]
       assert at(context, 1, 500, [watching(spike_threshold: 400)]) == ["traffic.spike"]
       assert [%{event: %{data: %{threshold: 400}}}] = World.accepted(context.world)
@@ -51,14 +51,14 @@ defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
       assert at(context, 4, 1_000, [wanting]) == ["traffic.spike"]
     end
 
-    test "keeps the interval of its webhook also when it is doubtful", context do
+    test "keeps its webhook's interval even if it is in doubt", context do
       rarely = [watching(min_interval_s: 7_200)]
       assert at(context, 0, 500, rarely) == ["traffic.spike"]
       assert at(context, 60, 500, rarely) == []
       assert at(context, 120, 500, rarely) == ["traffic.spike"]
     end
 
-    test "that could not be told is told with its own figures, when it is over too", context do
+    test "that could not be sent is sent later with its own figures", context do
       visit(context.world, fn {_from_ms, to_ms} -> if to_ms == @t, do: 500, else: 40 end)
       World.fail(context.world, :deliver, fn -> {:error, :full} end)
       assert %{failed: [{1, {:deliver, :full}}]} = evaluate(context)
@@ -75,7 +75,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
       assert body(notice)["alert"]["started_at"] == "2026-11-23T10:00:00.000Z"
     end
 
-    test "that could not be told for a day is not told any more", context do
+    test "that could not be sent for a day is given up", context do
       visit(context.world, 500)
       World.fail(context.world, :deliver, fn -> {:error, :full} end)
       evaluate(context)
@@ -85,7 +85,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
   end
 
   describe "a host that is slow" do
-    test "costs the notice what it does not say in time, not the notice", context do
+    test "gives a notice without the facts that came too late", context do
       now_visits = fn {_from_ms, to_ms} ->
         if to_ms == @t, do: 500, else: Process.sleep(:infinity)
       end
@@ -100,7 +100,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
       assert body(notice)["dashboard_url"] == "https://p.test/1"
     end
 
-    test "is not asked for what its notifier has said, and does not hold it up", context do
+    test "is not asked for facts that its notifier has sent", context do
       start(context, [webhook(spike_threshold: :notifier)])
       visit(context.world, fn _window -> Process.sleep(:infinity) end)
 

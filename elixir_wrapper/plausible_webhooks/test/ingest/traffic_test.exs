@@ -84,7 +84,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
       end
     end
 
-    test "who subscribed to it is told the end, with the alert's id", context do
+    test "webhooks that subscribed get the end, with the alert's id", context do
       wanting = watching(events: ["traffic.spike", "traffic.resolved"])
       assert notices(context, wanting, [100, 120]) == [["traffic.spike"], []]
       state = World.get(context.world, :states)[{"w1", :spike}]
@@ -175,7 +175,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
     end
   end
 
-  describe "who is left alone" do
+  describe "no notice" do
     test "a site for which alerts are not allowed; its states stay", context do
       evaluate(context)
       visit(context.world, 100)

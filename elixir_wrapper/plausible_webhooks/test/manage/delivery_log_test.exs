@@ -55,7 +55,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLogTest do
       assert length(Enum.uniq(ids)) == 9
     end
 
-    test "says what is wrong with a filter or a page", context do
+    test "names the wrong filter or page option", context do
       for {filters, page, field} <- [
             {%{states: [:lost]}, %{}, :states},
             {%{states: []}, %{}, :states},

@@ -58,7 +58,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       assert {:error, _text} = API.check_url(context.name, "https://127.0.0.1/")
     end
 
-    test "has a host that people can read, when it is one", context do
+    test "has the Unicode form of an international host", context do
       context = start!(context)
 
       for {url, host, readable} <- [
@@ -85,7 +85,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
     # What the engine adds for HTTP itself.
     @http ["host", "accept", "content-length", "connection"]
 
-    test "is what leaves, header for header", context do
+    test "is what is sent, header for header", context do
       for user_agent <- [nil, "Us/2"] do
         context = start!(context, user_agent: user_agent)
         headers = %{"X-Key" => "token", "x-other" => "b c"}
@@ -122,7 +122,7 @@ defmodule Plausible.Webhooks.Manage.OverviewRequestTest do
       end
     end
 
-    test "is asked for by who may manage, and only while the webhook is there", context do
+    test "needs :manage and an existing webhook", context do
       context = start!(context)
       webhook = webhook!(context, "/hook")
       sent = delivery(webhook)

@@ -262,7 +262,7 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
   end
 
   describe "whether the actor may" do
-    test "is what the host says, and no for whatever is wrong", context do
+    test "is the host's answer, and false after any error", context do
       context = start!(context)
       name = context.name
       for action <- [:read, :manage], do: assert(API.can?(name, :owner, action, 1))
@@ -291,7 +291,7 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
   end
 
   @tag start: []
-  test "while the store is away nothing is made up", context do
+  test "while the store is away it returns errors", context do
     name = context.name
 
     calls = [

@@ -29,7 +29,7 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
 
   describe "a test" do
     @tag start: []
-    test "tells what came of it and is on record", context do
+    test "returns its result and is on record", context do
       HttpReceiver.script(context.receiver, "/hook", [
         {201, [{"content-type", "text/plain"}], "thanks"}
       ])
@@ -94,7 +94,7 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
     end
 
     @tag start: [retry_delays_ms: []]
-    test "that succeeds switches on what we had disabled; one that fails does not", context do
+    test "that succeeds switches on a disabled webhook; a failure does not", context do
       webhook_id = context.webhook.id
       HttpReceiver.script(context.receiver, "/hook", [410, 500, 200])
       Outbox.push(context.instance, [delivery(context.webhook)])
@@ -140,7 +140,7 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       assert HttpReceiver.count(context.receiver) == 1
     end
 
-    test "passes deliveries that wait, and a queue that is full", context do
+    test "overtakes waiting deliveries, and passes a full queue", context do
       context = start!(context, waiting_max: 10, lane_in_flight_max: 2)
       webhook = webhook!(context, "/slow")
       HttpReceiver.script(context.receiver, "/slow", [{:delay, 200, 200}])

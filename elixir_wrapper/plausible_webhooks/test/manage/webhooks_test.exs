@@ -33,7 +33,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       end
     end
 
-    test "what is not valid is named, and nothing is saved", context do
+    test "invalid attributes are named, and nothing is saved", context do
       context = start!(context)
 
       for {attributes, field} <- [
@@ -64,7 +64,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
     end
 
     @tag start: []
-    test "a wrong type is an ArgumentError and hurts nobody", context do
+    test "a wrong type is an ArgumentError", context do
       store = Process.whereis(Module.concat(context.name, "SQLite"))
       directory = Process.whereis(Instance.process(context.name, :directory))
       name = context.name
@@ -109,7 +109,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       assert directory == Process.whereis(Instance.process(context.name, :directory))
     end
 
-    test "a site has at most so many, and one that is unknown has none", context do
+    test "a site has a limit, and an unknown site has none", context do
       context = start!(context, webhooks_per_site_max: 25)
       for n <- 1..25, do: webhook!(context, "/#{n}")
       attributes = %{url: "http://127.0.0.1/", events: ["goal.completed"]}
@@ -210,7 +210,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
     end
 
     @tag start: []
-    test "while the store is away nothing is claimed to be done", context do
+    test "while the store is away every change returns an error", context do
       SwitchStore.set(context.switch, :away)
 
       for call <- [
@@ -279,7 +279,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       end
     end
 
-    test "that are not there are named", context do
+    test "that do not run are named in the error", context do
       assert_raise ArgumentError, ~r/no webhooks instance :nowhere/, fn -> API.stats(:nowhere) end
       assert %{id: id, type: :supervisor} = API.child_spec(name: context.name)
       assert id == context.name
@@ -304,7 +304,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       refute to_string(:io_lib.format("~p", [:sys.get_status(context.supervisor)])) =~ key
     end
 
-    test "tell how they are", context do
+    test "return their counters", context do
       context = start!(context)
 
       assert %{outbox: 0, journal: 0, dropped: 0, engine: %{in_flight: 0, waiting: 0}} =

@@ -5,7 +5,7 @@ defmodule Plausible.Webhooks.Runtime.CertificatesTest do
 
   alias Plausible.Webhooks.Runtime.Certificates
 
-  test "a machine without certificates is told where they were looked for" do
+  test "without certificates the log names the paths that were tried" do
     bundles = ["/no/such/bundle.crt", "/nor/this.pem"]
     refute Certificates.found?(nil, bundles)
     log = capture_log(fn -> Certificates.check(nil, bundles) end)

@@ -27,7 +27,7 @@ defmodule Plausible.Webhooks.Runtime.IsolatedTest do
     refute_received _any
   end
 
-  test "what took too long is ended, not left behind", %{name: name} do
+  test "a function that takes too long is killed", %{name: name} do
     test = self()
     Isolated.run(name, fn -> send(test, {:pid, self()}) && Process.sleep(:infinity) end, 20)
     assert_received {:pid, pid}
@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.Runtime.IsolatedTest do
     assert_receive {:DOWN, ^ref, :process, ^pid, _reason}
   end
 
-  test "dies with who asked for it", %{name: name} do
+  test "dies with its caller", %{name: name} do
     test = self()
 
     {caller, _ref} =
@@ -102,7 +102,7 @@ defmodule Plausible.Webhooks.Runtime.IsolatedTest do
     assert map(name, [], & &1) == []
   end
 
-  test "one item spoils nothing for the others", %{name: name} do
+  test "a failing item does not affect the others", %{name: name} do
     fun = fn
       1 -> raise "no"
       2 -> Process.exit(self(), :kill)

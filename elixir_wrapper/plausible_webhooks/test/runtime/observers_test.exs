@@ -28,7 +28,7 @@ defmodule Plausible.Webhooks.Runtime.ObserversTest do
     def handle_event(_event, _measurements, _metadata, :none), do: :ok
   end
 
-  test "what was accepted is told by site", context do
+  test "accepted deliveries are reported by site", context do
     context = start!(context, observers: [{Keeping, {self(), :only}}])
     one = webhook!(context, "/one")
 
@@ -58,7 +58,7 @@ defmodule Plausible.Webhooks.Runtime.ObserversTest do
     for ref <- refs, do: assert_received({:DOWN, ^ref, :process, _pid, _reason})
   end
 
-  test "one that ends again and again is given up, and nothing else is", context do
+  test "a process that ends again and again is given up, alone", context do
     name = context.name
     observers = [{Keeping, {self(), :broken}}, {Keeping, {self(), :sound}}]
     context = start!(context, observers: observers)

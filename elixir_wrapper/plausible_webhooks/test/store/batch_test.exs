@@ -8,7 +8,7 @@ defmodule Plausible.Webhooks.Store.BatchTest do
   defp refusing(bad),
     do: fn rows -> if Enum.any?(rows, &(&1 in bad)), do: {:error, :no}, else: :ok end
 
-  test "finds every row that is refused, wherever it is, and writes all others" do
+  test "finds every refused row, and writes all others" do
     for bad <- [[1], [50], [100], [1, 100], [7, 8, 9], Enum.to_list(2..40)] do
       # A probe of two rows may hit two bad ones; the next round draws again.
       {:ok, written, refused} =
@@ -36,7 +36,7 @@ defmodule Plausible.Webhooks.Store.BatchTest do
     refute_received {:asked, _}
   end
 
-  test "what is not the rows' fault refuses none, however often it happens" do
+  test "an error that is not the rows' fault refuses none" do
     # A nearly full disk: what needs a new page fails, what is there already passes.
     for reason <- [
           :disk_full,

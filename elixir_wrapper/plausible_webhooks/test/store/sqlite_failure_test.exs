@@ -95,7 +95,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       assert SQLite.claim(store, "b", 10) == {:ok, []}
     end
 
-    test "without its process the store is an error, not an exit", %{path: path} do
+    test "without its process the store returns an error", %{path: path} do
       options = options(path)
       store = start!(options)
       stop(options)
@@ -134,7 +134,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       end
     end
 
-    test "a full disk refuses the batch as a whole, and lets go when there is room", %{path: path} do
+    test "a full disk refuses the whole batch until there is room", %{path: path} do
       store = start!(options(path))
       before = delivery()
       :ok = SQLite.accept(store, [before])
@@ -156,7 +156,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       assert sql!(store, "PRAGMA integrity_check") == [{"ok"}]
     end
 
-    test "a batch with a row that cannot be is refused as a whole", %{path: path} do
+    test "a batch with an invalid row is refused as a whole", %{path: path} do
       store = start!(options(path))
       good = for _ <- 1..3, do: delivery()
       assert {:error, {:sqlite, 19, _}} = SQLite.accept(store, good ++ [delivery(body: nil)])
@@ -217,7 +217,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       assert SQLite.prune(store, huge, 10) == {:error, :integer_out_of_range}
     end
 
-    test "what no statement can take is an error, and the process lives on", %{path: path} do
+    test "a wrong argument is an error, and the process lives on", %{path: path} do
       store = start!(options(path))
       connection = Process.whereis(store.connection)
 
@@ -231,7 +231,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       assert Process.whereis(store.connection) == connection
     end
 
-    test "who has given up waiting is not served any more", %{path: path} do
+    test "a request whose caller has given up is not run", %{path: path} do
       store = start!(options(path))
       long_ago = System.monotonic_time(:millisecond) - 30_000
       insert = {"INSERT INTO owners (owner, until_ms) VALUES (?1, ?2)", ["late", 1]}

@@ -95,7 +95,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
     end
   end
 
-  test "what a fast clock has parked is due no later than the longest wait", %{path: path} do
+  test "a delivery that a fast clock parked waits at most the longest wait", %{path: path} do
     options = options(path, wait_ms_max: 60_000)
     store = start!(options)
     now_ms = System.system_time(:millisecond)
@@ -112,7 +112,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
     assert kept == near.next_at_ms
   end
 
-  describe "what is not ours" do
+  describe "a file of another program" do
     test "is refused and left as it is, byte for byte", %{folder: folder, path: path} do
       File.mkdir_p!(folder)
       foreign = Path.join(folder, "foreign.db")
@@ -171,7 +171,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
       end
     end
 
-    test "a place where no file can be is said", %{folder: folder} do
+    test "a path that cannot be used is an error", %{folder: folder} do
       File.mkdir_p!(Path.join(folder, "w.db"))
       path = Path.join(folder, "w.db")
       File.chmod!(path, 0o755)

@@ -35,7 +35,7 @@ defmodule Plausible.Webhooks.Store.SQLiteKeysTest do
       assert {"webhooks.db", true, true} in search.()
     end
 
-    test "belong to their row: two that changed places are not given out", %{path: path} do
+    test "are bound to their row: exchanged ones are not decrypted", %{path: path} do
       store = start!(options(path))
       [one, two] = [webhook!(store), webhook!(store, url: "https://two.example.com/")]
 

@@ -76,8 +76,8 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
     end
   end
 
-  describe "what is wrong" do
-    test "in its type raises", %{path: path} do
+  describe "an error" do
+    test "in an argument's type raises", %{path: path} do
       db = open!(path)
 
       for arguments <- [
@@ -108,7 +108,7 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
       assert rows!(db, "SELECT ?1", [1]) == [{1}]
     end
 
-    test "in the statement is said, with SQLite's code", %{path: path} do
+    test "in the statement has SQLite's code", %{path: path} do
       db = open!(path)
       rows!(db, "CREATE TABLE t (a NOT NULL)")
       assert {:error, {1, "near \"NONSENSE\": syntax error"}} = Native.execute(db, "NONSENSE", [])
@@ -123,7 +123,7 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
       assert rows!(db, "SELECT count(*) FROM t;") == [{0}]
     end
 
-    test "in the file is said", %{path: path} do
+    test "in the file is returned", %{path: path} do
       assert {:error, {14, _}} = Native.open(path <> ".not_there")
       File.write!(path, String.duplicate("no database", 1_000))
       db = open!(path)
@@ -154,7 +154,7 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
       assert {:error, {1, "no such table: t"}} = Native.execute(db, "SELECT * FROM t", [])
     end
 
-    test "one at a time: who comes second is told so", %{path: path} do
+    test "run one at a time: a second caller gets an error", %{path: path} do
       test = self()
 
       owner =
@@ -175,7 +175,7 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
   end
 
   describe "the end" do
-    test "closed is closed, twice is once", %{path: path} do
+    test "a closed connection stays closed, and closing twice is harmless", %{path: path} do
       db = open!(path)
       rows!(db, "PRAGMA journal_mode = WAL")
       rows!(db, "CREATE TABLE t (a)")

@@ -39,11 +39,11 @@ class ByStanding {
   std::array<Value, 3> values_{};
 };
 
-// The places of a destination, or of the engine. Failing lanes together get at
-// most half of them, failing and unproven lanes together at most three
-// quarters, and at least one place each. The last quarter is for lanes that
-// have less than their fair share, so that a fast receiver finds a place beside
-// slow ones.
+// The places of a destination, or of the engine. Failing lanes share half of
+// them, failing and unproven lanes together three quarters; at least one each.
+// The last quarter is for lanes that have less than their fair share, and of it
+// the last half for those that have none: one that answers soon finds a place
+// beside others that hold theirs for long.
 class Places {
  public:
   explicit Places(std::size_t max) noexcept : max_(max) {}
@@ -70,12 +70,13 @@ class Places {
            taken_[Standing::kFailing] < std::max<std::size_t>(max_ / 2, 1);
   }
 
-  // How many of `limit` places one lane may hold if this many lanes want some.
-  std::size_t share_of(std::size_t limit, std::size_t lanes) const noexcept {
-    if (lanes < 2 || taken() * 4 < max_ * 3) {
-      return limit;
+  // May a lane that holds so many places take one more, where so many lanes
+  // want some?
+  bool fair_for(std::size_t held, std::size_t lanes) const noexcept {
+    if (lanes < 2 || held == 0 || taken() * 4 < max_ * 3) {
+      return true;
     }
-    return std::min(limit, std::max<std::size_t>(max_ / lanes, 1));
+    return taken() < max_ - max_ / 8 && held < max_ / lanes;
   }
 
  private:

@@ -252,17 +252,14 @@ void Scheduler::resume(Lane& lane) {
 
 // One place for a lane that only fails, or whose receiver wants fewer requests:
 // it probes.
-std::size_t Scheduler::limit_of(const Lane& lane) const {
+std::uint32_t Scheduler::limit_of(const Lane& lane) const {
   if (lane.rate.probing() ||
       (options_.circuit_failures != 0 &&
        lane.failures_in_a_row >= options_.circuit_failures)) {
     return 1;
   }
-  const std::uint32_t own = lane.endpoint.in_flight_max;
-  const std::size_t limit = own != 0 ? own : options_.lane_in_flight_max;
-  const Destination& there = *lane.destination;
-  return in_flight_.share_of(there.places.share_of(limit, there.active),
-                             active_);
+  return lane.endpoint.in_flight_max != 0 ? lane.endpoint.in_flight_max
+                                          : options_.lane_in_flight_max;
 }
 
 void Scheduler::count_active(Lane& lane) {
@@ -285,7 +282,10 @@ void Scheduler::count_active(Lane& lane) {
 }
 
 bool Scheduler::may_start(const Lane& lane) const {
-  return !lane.ready.empty() && lane.started < limit_of(lane);
+  const Destination& destination = *lane.destination;
+  return !lane.ready.empty() && lane.started < limit_of(lane) &&
+         destination.places.fair_for(lane.started, destination.active) &&
+         in_flight_.fair_for(lane.started, active_);
 }
 
 void Scheduler::enqueue(Lane& lane) {

@@ -85,7 +85,7 @@ class Scheduler {
  private:
   Destination& destination_of(const std::string& name);
   double rate_of(const Endpoint& endpoint) const;
-  std::size_t limit_of(const Lane& lane) const;
+  std::uint32_t limit_of(const Lane& lane) const;
 
   void attach(Lane& lane);
   void detach(Lane& lane);

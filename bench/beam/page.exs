@@ -12,7 +12,7 @@ defmodule Bench do
   alias Bench.Repo
   alias Plausible.Webhooks.{Vault, Webhook}
   alias Plausible.Webhooks.Store.Ecto, as: Store
-  alias PlausibleWeb.Live.WebhookSettings.{Log, LogPage}
+  alias PlausibleWeb.Live.WebhookSettings.{Context, Deliveries}
 
   @times 20
 
@@ -51,36 +51,51 @@ defmodule Bench do
     %Webhook{id: id, site_id: 1, url: "https://example.com/", name: "Webhook #{n}"}
   end
 
-  # The filters as the form sends them. The last one is the hundredth page.
+  # Each with the filters and the cursor of its query; the last one is the hundredth page.
   defp logs(store) do
-    log = Log.new()
-    failed = Log.filter(log, %{"state" => "failed", "webhook" => webhook(1).id})
-
-    far =
-      Enum.reduce(1..99, log, fn _n, log -> Log.older(%{log | next: entries(store, log).next}) end)
+    far = Enum.reduce(1..99, nil, fn _n, cursor -> entries(store, {%{}, cursor}).next end)
 
     [
-      {"the first", log},
-      {"a webhook's failed", failed},
-      {"a rare goal's", Log.filter(log, %{"goal" => "99"})},
-      {"answered 5xx", Log.filter(log, %{"status" => "5"})},
-      {"the hundredth", far}
+      {"the first", {%{}, nil}},
+      {"a webhook's failed", {%{states: [:failed], webhook_id: webhook(1).id}, nil}},
+      {"a rare goal's", {%{goal_id: 99}, nil}},
+      {"answered 5xx", {%{status_class: 5}, nil}},
+      {"the hundredth", {%{}, far}}
     ]
   end
 
-  defp entries(store, log) do
-    [filters, page] = Log.question(log, "Etc/UTC")
-    {:ok, found} = Store.deliveries(store, 1, filters, page)
-    found
+  defp entries(store, {filters, cursor}) do
+    {:ok, page} = Store.deliveries(store, 1, filters, %{after: cursor, limit: 25})
+    # The page shows what each delivery is about.
+    %{page | entries: for(%{id: id} <- page.entries, do: delivery(store, id))}
+  end
+
+  defp delivery(store, id) do
+    {:ok, delivery} = Store.get_delivery(store, id)
+    delivery
   end
 
   defp measure(store, log, webhooks, goals, now_ms) do
     database = times(fn -> entries(store, log) end)
     %{entries: entries, next: next} = entries(store, log)
 
+    context = %Context{
+      instance: nil,
+      site_id: 1,
+      actor: nil,
+      path: "/webhooks",
+      view: ["deliveries"],
+      query: %{}
+    }
+
     assigns = %{
       __changed__: nil,
-      log: %{log | entries: entries, next: next},
+      context: context,
+      filters: %{},
+      cursor: elem(log, 1),
+      entries: entries,
+      next: next,
+      fresh: 0,
       webhooks: webhooks,
       goals: goals,
       zone: "Etc/UTC",
@@ -88,7 +103,7 @@ defmodule Bench do
     }
 
     render = fn ->
-      assigns |> LogPage.render() |> Phoenix.HTML.Safe.to_iodata() |> IO.iodata_length()
+      assigns |> Deliveries.render() |> Phoenix.HTML.Safe.to_iodata() |> IO.iodata_length()
     end
 
     {database, times(render), render.()}

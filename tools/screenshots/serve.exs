@@ -46,7 +46,7 @@ TestHost.put(host, {:site, 1}, %{
     store: {EctoStore, repo: Repo},
     host: {TestHost, host},
     vault: [:binary.copy(<<7>>, 32)],
-    policy: %{https_only: false, allow_private: true},
+    policy: %{https_only: false, allow: ["127.0.0.0/8:*"]},
     observers: [{Plausible.Webhooks.Updates, pubsub: Demo.PubSub}],
     tests_per_minute: 1_000,
     sweep_interval_ms: 60_000,

@@ -25,9 +25,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.AttemptResult do
     end
   end
 
-  attr(:attempt, Attempt, required: true)
-  attr(:id, :string, required: true)
-
   def render(%{attempt: attempt} = assigns) do
     body = Format.json(attempt.response_body)
     size = Format.bytes(byte_size(attempt.response_body))

@@ -9,8 +9,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
   @height 32
   @step 6
 
-  attr(:activity, :map, required: true)
-
   @doc "The last 24 hours: failed and cancelled deliveries stand on the delivered ones."
   def hours(assigns) do
     max = assigns.activity.hours |> Enum.map(&(&1.delivered + lost(&1))) |> Enum.max(fn -> 0 end)
@@ -64,8 +62,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Chart do
       "#{Format.number(activity.failed)} failed, #{Format.number(activity.cancelled)} cancelled; " <>
       "at most #{Format.number(max)} in an hour"
   end
-
-  attr(:attempt, :map, required: true)
 
   @doc "How the time of an attempt was spent, and in which phase a failed one ended."
   def timing(assigns) do

@@ -209,10 +209,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     ~H|<bdi class={@class}><%= ForeignText.line(@text) %></bdi>|
   end
 
-  attr(:ms, :integer, required: true)
-  attr(:zone, :string, required: true)
-  attr(:now_ms, :integer, required: true)
-
   @doc "How long ago, with the time in the site's time zone as its tooltip."
   def ago(assigns) do
     ~H"""
@@ -224,9 +220,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     ><%= Format.ago(@now_ms - @ms) %></time>
     """
   end
-
-  attr(:until_ms, :integer, required: true)
-  attr(:now_ms, :integer, required: true)
 
   @doc "The time left. The page's script counts it down."
   def countdown(assigns) do
@@ -406,10 +399,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
 
   # --- blocks
 
-  attr(:id, :string, required: true)
-  attr(:label, :string, required: true)
-  attr(:value, :string, required: true)
-
   @doc "A text to copy: a line, or a block when it has several."
   def copy(assigns) do
     lines = assigns.value |> String.split("\n") |> length()
@@ -460,10 +449,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     """
   end
 
-  attr(:id, :string, required: true)
-  attr(:label, :string, required: true)
-  attr(:text, :string, required: true)
-
   # Text from outside in lines, scrollable by keyboard.
   def foreign_block(assigns) do
     assigns = assign(assigns, shown: ForeignText.block(assigns.text), classes: [@code, @focus])
@@ -499,20 +484,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
         </dd>
       </div>
     </dl>
-    """
-  end
-
-  attr(:title, :string, required: true)
-  slot(:inner_block, required: true)
-  slot(:action)
-
-  def empty(assigns) do
-    ~H"""
-    <div class="flex flex-col items-center py-6 max-w-md mx-auto text-center">
-      <h3 class="text-base font-medium leading-7"><%= @title %></h3>
-      <p class="mt-1 text-sm text-gray-500 dark:text-gray-400"><%= render_slot(@inner_block) %></p>
-      <div :if={@action != []} class="mt-4"><%= render_slot(@action) %></div>
-    </div>
     """
   end
 end

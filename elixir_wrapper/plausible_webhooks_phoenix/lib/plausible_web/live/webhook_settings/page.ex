@@ -355,6 +355,21 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
     """
   end
 
+  attr(:title, :string, required: true)
+  slot(:inner_block, required: true)
+  slot(:action)
+
+  @doc "What a view shows that has nothing to show."
+  def empty(assigns) do
+    ~H"""
+    <div class="flex flex-col items-center py-6 max-w-md mx-auto text-center">
+      <h3 class="text-base font-medium leading-7"><%= @title %></h3>
+      <p class="mt-1 text-sm text-gray-500 dark:text-gray-400"><%= render_slot(@inner_block) %></p>
+      <div :if={@action != []} class="mt-4"><%= render_slot(@action) %></div>
+    </div>
+    """
+  end
+
   defp tab(assigns) do
     ~H"""
     <a

@@ -45,9 +45,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Status do
   @spec rank(state()) :: non_neg_integer()
   def rank(state), do: elem(@states[state], 2)
 
-  attr(:webhook, Webhook, required: true)
-  attr(:now_ms, :integer, required: true)
-
   def webhook(assigns) do
     {tone, text, _rank} = @states[of(assigns.webhook, assigns.now_ms)]
     assigns = assign(assigns, tone: tone, text: text)
@@ -125,9 +122,6 @@ defmodule PlausibleWeb.Live.WebhookSettings.Status do
         state <- ~w(pending parked delivered failed cancelled)a,
         do: {state, elem(@deliveries[state], 1)}
       )
-
-  attr(:delivery, Delivery, required: true)
-  attr(:now_ms, :integer, required: true)
 
   @doc "The state of a delivery, and the time to the next attempt."
   def delivery(assigns) do

@@ -130,7 +130,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
   end
 
   for {how, away, back} <- [{"hangs", :pause!, :resume!}, {"is gone", :kill!, :again!}] do
-    test "a database that #{how} is not the hook's business", context do
+    test "a database that #{how} does not affect the hook", context do
       %{receiver: receiver} = context = start_bounded!(context)
       webhook!(context, "/hook")
       # Everything has been loaded and run once.
@@ -185,7 +185,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
     end
   end
 
-  test "a pool without a free connection is not either", context do
+  test "a pool without a free connection does not affect the hook", context do
     context = start_bounded!(context)
     webhook!(context, "/hook")
     ingest(context, 10, 10)

@@ -134,7 +134,7 @@ defmodule Plausible.Webhooks.ClusterNodesTest do
     end
   end
 
-  test "what waits on the other node goes to the new URL, signed by the new secret", context do
+  test "waiting deliveries of the other node get the new URL and the new secret", context do
     %{a: a, b: b, receiver: receiver} = context
     name = @instances[:pubsub]
     HttpReceiver.script(receiver, "/waits", [503])
@@ -158,7 +158,7 @@ defmodule Plausible.Webhooks.ClusterNodesTest do
     :ok = api(a, :delete_webhook, [name, :owner, 1, webhook.id])
   end
 
-  test "while the network is cut the periodic refresh does it", context do
+  test "during a network split the periodic refresh finds the change", context do
     %{a: a, b: b, receiver: receiver} = context
     name = @instances[:net]
     url = HttpReceiver.url(receiver, "/net")

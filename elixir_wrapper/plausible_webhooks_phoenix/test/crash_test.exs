@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.CrashTest do
   # PostgreSQL, and what can happen to both. Each mode prints one line.
   #
   # WEBHOOKS_CRASH_ROUNDS says how often things break in each mode (default 1).
-  # WEBHOOKS_CRASH_C4=1 runs three nodes by the usual lease: 300 000 deliveries, a kill
+  # WEBHOOKS_CRASH_C4=1 runs three nodes with the default lease: 300 000 deliveries, a kill
   # every ten seconds. WEBHOOKS_CRASH_LOG=1 shows what a VM that did not start has said.
   use ExUnit.Case, async: false
 
@@ -171,7 +171,7 @@ defmodule Plausible.Webhooks.CrashTest do
   defp half(n), do: n - div(n, 2)
 
   for {count, name} <- [{2, "two"}, {3, "three"}] do
-    test "h. something strikes one of #{name} nodes", context do
+    test "h. a failure strikes one of #{name} nodes", context do
       world = World.start(server: context.server, dir: context.dir)
 
       nodes(world, "h. #{unquote(name)} nodes", %{
@@ -197,13 +197,13 @@ defmodule Plausible.Webhooks.CrashTest do
   end
 
   if System.get_env("WEBHOOKS_CRASH_C4") do
-    test "three nodes by the usual lease, one killed every ten seconds", context do
+    test "three nodes with the default lease, one killed every ten seconds", context do
       usual = [lease_ms: 30_000, sweep_interval_ms: 1_000]
       retries = [retry_delays_ms: [1_000, 2_000, 4_000], park_after_ms: 1_500]
       world = World.start(server: context.server, dir: context.dir, node: usual ++ retries)
 
       taken_over =
-        nodes(world, "three nodes by the usual lease", %{
+        nodes(world, "three nodes with the default lease", %{
           count: 3,
           per_s: 400,
           strikes: [:kill],

@@ -92,7 +92,7 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
 
   defp team!(changes), do: site!(%{@site | team: Map.merge(@team, changes)})
 
-  test "a site comes with what may be told of it" do
+  test "a site comes with what its webhooks may send" do
     facts = %{
       id: 7,
       domain: "example.com/blog",
@@ -169,7 +169,7 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
     end
   end
 
-  test "alerts go where Plausible's own go" do
+  test "alerts have the same conditions as Plausible's e-mails" do
     today = Date.utc_today()
 
     for {changes, allowed?} <- [
@@ -219,7 +219,7 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
     assert can?.() == [false]
   end
 
-  test "the rate limiter says when there is room again" do
+  test "the rate limiter returns the time until the next use" do
     set(Plausible.RateLimit, :check_rate, {:allow, 1})
     assert Host.check_rate([], "key", 60_000, 20) == :ok
     assert_received {:called, _, :check_rate, ["webhooks:key", 60_000, 20]}
@@ -283,7 +283,7 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
     assert Host.actor(session, nil) == :error
   end
 
-  test "options that are given win over the configuration, and that over the defaults" do
+  test "given options override the configuration, which overrides the defaults" do
     Application.put_env(:plausible, Plausible.Webhooks, retention_ms: 1, drain_ms: 2)
     on_exit(fn -> Application.delete_env(:plausible, Plausible.Webhooks) end)
     options = Host.options(retention_ms: 60_000, available?: &is_map/1)

@@ -73,7 +73,7 @@ defmodule Plausible.Webhooks.InstallShapesTest do
     refute Enum.any?(plan(root), &(&1.path == @css))
   end
 
-  test "files with CRLF keep it and get it", %{root: root} do
+  test "files with CRLF keep it, and added lines have it", %{root: root} do
     for {path, text} <- snapshot(root), do: write(root, path, String.replace(text, "\n", "\r\n"))
     changes = plan(root)
 
@@ -150,7 +150,7 @@ defmodule Plausible.Webhooks.InstallShapesTest do
     assert {:unknown, "no COPY mix.exs"} = change(root, "Dockerfile", dependency: @inside).result
   end
 
-  describe "what is there already" do
+  describe "a part that is there already" do
     test "is completed when a part is missing", %{root: root} do
       for {path, part} <- [
             {@goals, ~r/ +\|> tap.*\(goal.site_id\) end\)\n/},

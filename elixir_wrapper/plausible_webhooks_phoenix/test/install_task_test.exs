@@ -31,7 +31,7 @@ defmodule Plausible.Webhooks.InstallTaskTest do
       assert snapshot(root) == before
     end
 
-    test "writes when it is yes, and with --yes without asking", %{root: root} do
+    test "writes when the answer is yes, and with --yes without asking", %{root: root} do
       send(self(), {:mix_shell_input, :yes?, true})
       assert Install.run(["--root", root, "--no-page"]) == :ok
       assert_received {:mix_shell, :yes?, _question}
@@ -48,14 +48,14 @@ defmodule Plausible.Webhooks.InstallTaskTest do
       assert info() == "There is nothing to add.\n"
     end
 
-    test "--dry-run writes nothing and is no failure", %{root: root} do
+    test "--dry-run writes nothing and succeeds", %{root: root} do
       before = snapshot(root)
       assert Install.run(["--root", root, "--dry-run"]) == :ok
       assert info() =~ "Would change Dockerfile, "
       assert snapshot(root) == before
     end
 
-    test "does the others, says what is left and how, and ends with status 1", %{root: root} do
+    test "edits the others, prints lines to add by hand, exits with status 1", %{root: root} do
       write(root, "config/runtime.exs", "import Config\n")
       assert catch_exit(Install.run(["--root", root, "--yes"])) == {:shutdown, 1}
       assert errors() == "Left to you: config/runtime.exs\n"
@@ -72,7 +72,7 @@ defmodule Plausible.Webhooks.InstallTaskTest do
       assert read(root, "mix.exs") =~ "plausible_webhooks_phoenix"
     end
 
-    test "it says which line must be removed, and shows no lines to add", %{root: root} do
+    test "names the line to remove, and shows no lines to add", %{root: root} do
       Install.run(["--root", root, "--yes", "--path", "vendor/plausible-webhooks/x/y"])
       replace(root, "mix.exs", ~r/path: "vendor.*"/, ~s(git: "https://example.com/w.git"))
       info()
@@ -123,7 +123,7 @@ defmodule Plausible.Webhooks.InstallTaskTest do
       assert read(root, "mix.exs") =~ ~s(ref: "v1")
     end
 
-    test "what it cannot do it says before it reads", %{root: root} do
+    test "refuses wrong options before it reads", %{root: root} do
       for {args, why} <- [
             {["--root", Path.join(root, "lib")], ~r/is not Plausible's folder/},
             {["--root", root, "--force"], ~r/not an option.*--force/},

@@ -69,7 +69,7 @@ defmodule Plausible.Webhooks.InstallTest do
            """
   end
 
-  test "the events that were kept are passed on", %{root: root} do
+  test "buffered events are passed on", %{root: root} do
     assert added(root, "lib/plausible/ingestion/event.ex") ==
              ["    Plausible.Webhooks.events_buffered(buffered)"]
   end
@@ -95,7 +95,7 @@ defmodule Plausible.Webhooks.InstallTest do
            ]
   end
 
-  test "each function that changes goals says so after its transaction", %{root: root} do
+  test "functions that change goals call goals_changed after the commit", %{root: root} do
     assert added(root, "lib/plausible/goals/goals.ex") == [
              "    |> tap(fn _result -> Plausible.Webhooks.goals_changed(site.id) end)",
              "    |> tap(fn _result -> Plausible.Webhooks.goals_changed(goal.site_id) end)",
@@ -185,7 +185,7 @@ defmodule Plausible.Webhooks.InstallTest do
     assert migration =~ "def down, do: Plausible.Webhooks.Migrations.down(version: 1)"
   end
 
-  test "what Plausible calls then exists" do
+  test "the functions that Plausible calls exist" do
     adapter = Plausible.Webhooks.Host.Plausible
     assert Code.ensure_loaded?(adapter) and Code.ensure_loaded?(Plausible.Webhooks)
     assert function_exported?(adapter, :options, 0)

@@ -42,7 +42,7 @@ defmodule Plausible.Webhooks.InstallerUpgradeTest do
     assert migration(root, 4).path =~ "to_v4"
   end
 
-  test "adds none where a migration goes to the newest version", %{tmp_dir: root} do
+  test "adds no migration where one goes to the newest version", %{tmp_dir: root} do
     migration!(root, "20261126102030_hooks.exs", "Plausible.Webhooks.Migrations.up()")
     assert migration(root, 3).result == :done
     migration!(root, "20261126102030_hooks.exs", "Plausible.Webhooks.Migrations.up(version: 3)")

@@ -41,7 +41,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
     {store, webhook, deliveries}
   end
 
-  test "up, down, up again, with data each time, and the same comes of it" do
+  test "up, down and up again, with data, gives the same tables" do
     prefix = schema()
     assert Migrations.migrated_version(Repo, prefix: prefix) == 0
     first = nil
@@ -68,7 +68,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
     end
   end
 
-  test "up where it has been already, and down where it has not, do nothing" do
+  test "a second up and a second down do nothing" do
     prefix = migrated()
     made = objects(prefix)
     {store, webhook, _deliveries} = fill!(prefix)
@@ -81,7 +81,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
     assert objects(empty) == []
   end
 
-  test "what a newer release has made is left to it" do
+  test "tables of a newer release are left unchanged" do
     prefix = migrated()
     newer = Migrations.current_version() + 1
     Repo.query!("COMMENT ON TABLE #{inspect(prefix)}.webhooks IS '#{Migrations.word(newer, 1)}'")
@@ -107,7 +107,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
     assert Migrations.migrated_version(Repo, prefix: prefix) == 0
   end
 
-  test "several schemas of one database keep apart" do
+  test "several schemas of one database are independent" do
     [one, two] = for _ <- 1..2, do: migrated()
     {store, _webhook, _deliveries} = fill!(one)
     assert {:ok, %{pending: 0}} = Store.counts(open!(prefix: two))
@@ -116,7 +116,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
     assert objects(two) == []
   end
 
-  test "a schema that is not there is made, and is not asked for as public" do
+  test "a missing schema is made, except for public" do
     prefix = "webhooks made #{System.unique_integer([:positive])}"
     on_exit(fn -> Repo.query!("DROP SCHEMA IF EXISTS #{inspect(prefix)} CASCADE") end)
     in_migration(fn -> Migrations.up(prefix: prefix) end)
@@ -166,7 +166,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
       end
     end
 
-    test "are the public ones where only a name is given" do
+    test "are found in the schema public by name alone" do
       Repo.query!("CREATE DATABASE of_sites")
       own_repo(database: "of_sites", pool_size: 2)
       Repo.query!("CREATE TABLE sites (id bigint PRIMARY KEY)")
@@ -231,7 +231,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
   end
 
   describe "options that are wrong" do
-    test "are said before anything is made" do
+    test "are reported before anything is made" do
       prefix = schema()
       newest = Migrations.current_version()
 
@@ -266,7 +266,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
   end
 
   describe "concurrently" do
-    test "is taken without a transaction, and new tables have no use for it" do
+    test "is accepted outside a transaction, and has no effect on new tables" do
       prefix = schema()
       in_migration(fn -> Migrations.up(prefix: prefix, concurrently: true) end)
       assert objects(prefix) == objects(migrated())

@@ -28,11 +28,11 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
              "943c7518cd819cdd8997a50e9fa26bb7ab75ec4411b3beed238245105142bdf4"
   end
 
-  test "another secret, another key" do
+  test "another secret gives another key" do
     assert config(%{})[:vault] != config(%{}, secret_key_base: @secret <> "x")[:vault]
   end
 
-  test "what is set is what an instance takes" do
+  test "the instance accepts all variables" do
     [new, old] = keys = [Vault.generate_key(), Vault.generate_key()]
 
     options =
@@ -65,7 +65,7 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
     assert Enum.take(options[:vault], 2) == Enum.map(keys, &Base.decode64!/1)
   end
 
-  test "a key can be introduced later: the derived one still reads" do
+  test "a key can be introduced later, and the derived key still decrypts" do
     {:ok, before} = Vault.new(config(%{})[:vault])
     sealed = Vault.encrypt(before, "whsec_x", "webhook:1")
     {:ok, later} = Vault.new(config(%{"WEBHOOKS_VAULT_KEY" => Vault.generate_key()})[:vault])
@@ -74,7 +74,7 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
     refute String.starts_with?(sealed, Vault.prefix(later))
   end
 
-  test "switched off there is nothing to start" do
+  test "while switched off there is nothing to start" do
     assert config(%{"WEBHOOKS_ENABLED" => "false"}) == nil
     assert config(%{}, enabled: false) == nil
     assert config(%{"WEBHOOKS_ENABLED" => "on"}, enabled: false) != nil
@@ -82,7 +82,7 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
     assert config(%{"WEBHOOKS_ENABLED" => "off", "WEBHOOKS_PER_SITE_MAX" => "many"}) == nil
   end
 
-  test "an empty variable counts as one that is not set" do
+  test "an empty variable counts as unset" do
     names = ~w(ENABLED VAULT_KEY ALLOW ALLOW_HTTP RETRY_DELAYS RETENTION_DAYS PER_SITE_MAX)
 
     for empty <- ["", "  "] do
@@ -122,7 +122,7 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
         {"WEBHOOKS_PER_SITE_MAX", ["0", "1001", "1e3"]}
       ],
       value <- wrong do
-    test "#{name}=#{value} is refused, by its name" do
+    test "#{name}=#{value} is refused, and the error names it" do
       assert refused(%{unquote(name) => unquote(value)}) =~ ~r/\A#{unquote(name)}: /
     end
   end

@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Test.Crash.Nodes do
   @moduledoc false
-  # Several VMs on one database, under load, of which something strikes one every so
+  # Several VMs on one database, under load. A failure strikes one of them every so
   # often:
   #
   #   :kill     kill -9; another one is started in its place

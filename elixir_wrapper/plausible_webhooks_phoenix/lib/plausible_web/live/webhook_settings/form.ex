@@ -128,7 +128,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
 
   defp save(socket, %{id: nil}, attributes), do: call(socket, :create_webhook, [attributes])
 
-  # Who has seen the notice about another change overwrites it.
+  # A user who has seen the notice about another change overwrites that change.
   defp save(%{assigns: %{changed?: true}} = socket, %{id: id}, attributes),
     do: call(socket, :update_webhook, [id, attributes])
 

@@ -22,7 +22,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
   # and the pause is longer when there are too many messages to send each.
   @collect_ms 400
   @flood_ms 2_000
-  # Messages may get lost, and a permission too.
+  # Messages may get lost, and no message tells of a permission that is lost.
   @poll_ms 60_000
   @poll_without_pubsub_ms 5_000
 
@@ -215,7 +215,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
   def continue(_socket, {:ok, result}, fun), do: {:noreply, fun.(result)}
   def continue(socket, {:error, reason}, _fun), do: {:noreply, failed(socket, reason)}
 
-  @doc "The result of a load; a process that ended has none."
+  @doc "The result of a load, or an error if its process ended."
   @spec loaded({:ok, term()} | {:exit, term()}) :: {:ok, term()} | :ok | {:error, term()}
   def loaded({:ok, result}), do: result
   def loaded({:exit, _reason}), do: {:error, :crashed}

@@ -150,6 +150,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
     test "who changed it or looked at its secret is on record", context do
       context = start!(context)
       %{id: id} = webhook = webhook!(context, "/hook")
+      {:ok, _} = API.reveal_secret(context.name, :owner, 1, id)
       {:ok, _} = API.rotate_secret(context.name, :owner, 1, id, 0)
       audit = fn -> API.audit_log(context.name, :owner, 1, id) end
       {:ok, entries} = audit.()

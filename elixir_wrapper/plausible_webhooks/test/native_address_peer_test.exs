@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.NativeAddressPeerTest do
 
   @iana Path.expand("../../../c_src/core/iana", __DIR__)
 
-  # Names that ipaddr.js gives to what IANA marks as globally reachable.
+  # ipaddr.js's names for ranges that IANA marks as globally reachable.
   @reachable ~w(unicast amt as112 as112v6 orchid2 droneRemoteIdProtocolEntityTags)
 
   # Where a peer differs from us, and why we are right: the block, our verdict, the reason.

@@ -7,7 +7,7 @@ defmodule Plausible.Webhooks.PeerDeliveriesTest do
 
   @moduletag timeout: 180_000
 
-  # What a body can be: nothing, every width of UTF-8, what needs escapes, large.
+  # Bodies: empty, every width of UTF-8, characters that need escapes, large ones.
   defp body(n) do
     case rem(n, 5) do
       0 -> ""

@@ -41,7 +41,7 @@ defmodule Plausible.Webhooks.PeriodicTest do
       eventually(fn -> Store.take_lease(context.name, lease, 1, nil) == {:error, :taken} end)
     end
 
-    # Given back at the stop: nobody waits for a lease to end.
+    # The lease is given back at the stop, so no node waits for its end.
     for part <- [Sweeper, Traffic.Evaluator],
         do: :ok = Supervisor.terminate_child(context.supervisor, part)
 

@@ -235,7 +235,7 @@ defmodule Plausible.Webhooks.WebhookTest do
 
     test "an unknown one is named, shortly" do
       assert errors(events: ["goal.completed", "goal.lost"]).events =~ ~s("goal.lost" is none of)
-      # It is always sent, nobody subscribes to it.
+      # It is always sent, so a webhook cannot subscribe to it.
       assert errors(events: ["webhook.test"]).events =~ "webhook.test"
       assert errors(events: [nil]).events != nil
       assert errors(events: [:"goal.completed"]).events =~ "is none of"
@@ -404,7 +404,7 @@ defmodule Plausible.Webhooks.WebhookTest do
     end
 
     assert Webhook.destination(%Webhook{}) == nil
-    # As it is shown to who may only read.
+    # As an actor sees it who may only read.
     assert Webhook.destination("https://example.com/\u2026") == "example.com"
   end
 
@@ -429,7 +429,7 @@ defmodule Plausible.Webhooks.WebhookTest do
       assert shown =~ webhook.id
     end
 
-    # Also when the fields hold what they should not.
+    # Even if the fields hold invalid values.
     assert inspect(%Webhook{}) =~ "#Plausible.Webhooks.Webhook<"
 
     assert inspect(%Webhook{url: 1, headers: nil, secrets: :none}) =~

@@ -151,7 +151,7 @@ defmodule Plausible.Webhooks.BackpressureTest do
           assert_receive {[:plausible, :webhooks, :store, :failed], %{count: 1}, failed}
           assert failed.operation in [:accept, :claim, :record]
           assert failed.reason in [:timeout, :connection_lost, :queue_timeout]
-          # The process of the observers logs after it has told them.
+          # The process of the observers logs after it has called them.
           :sys.get_state(
             Plausible.Webhooks.Runtime.Instance.process(context.name, :observers),
             60_000

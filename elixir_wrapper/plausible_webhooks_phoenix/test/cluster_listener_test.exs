@@ -1,5 +1,5 @@
 defmodule Plausible.Webhooks.ClusterListenerTest do
-  # What each listener passes on, and what becomes of it when what it listens to
+  # The messages that each listener passes on, and its behaviour when its source
   # goes away.
   use Plausible.Webhooks.Test.EctoInstanceCase, async: false
 

@@ -1,7 +1,7 @@
 defmodule Plausible.Webhooks.ClusterNodesTest do
-  # Two VMs on one PostgreSQL: what one changes is in force on the other.
+  # Two VMs on one PostgreSQL: a change on one applies on the other.
   #
-  # Where the periodic refresh is not what is tested it is ten minutes away, so that
+  # Unless a test is about the periodic refresh, it is ten minutes away, so that
   # only messages can have done it.
   use Plausible.Webhooks.Test.StoreCase, async: false
 

@@ -257,7 +257,7 @@ defmodule Plausible.Webhooks.CrashTest do
   defp report(world, mode, faults, times, survivor \\ nil) do
     counts = Audit.check_all!(world)
 
-    # Of a VM that lived through all of it everything is known, what it dropped too.
+    # A VM that survived everything also reports what it dropped.
     if survivor do
       dropped = assert_nothing_refused(survivor)
       assert counts.events + dropped == VM.idle(survivor)

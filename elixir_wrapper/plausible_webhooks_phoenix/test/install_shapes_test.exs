@@ -104,7 +104,7 @@ defmodule Plausible.Webhooks.InstallShapesTest do
         {@goals, "def update(goal, fields) do\n    Repo.update(goal, fields)\n  end",
          "def update(goal, fields), do: Repo.update(goal, fields)", "update"},
         {@goals, ~r/\(site\)\s+:ok/, "(site); :ok", "line of its own"},
-        # A pipe would take the function only, or what follows the operator.
+        # A pipe would take only the function, or only the right side of the operator.
         {@goals, ~r/Repo.transaction\((.*)\)/, "Repo.transaction \\1",
          "create ends with .*parentheses"},
         {@goals, "Repo.transaction(", "goal[:done] || Repo.transaction(", "create ends with"},

@@ -122,7 +122,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
     in_migration(fn -> Migrations.up(prefix: prefix) end)
     assert Migrations.migrated_version(Repo, prefix: prefix) == Migrations.current_version()
 
-    # By default: public. In a database of its own, where nobody else is.
+    # The default is public. Runs in a database of its own.
     Repo.query!("CREATE DATABASE of_public")
     own_repo(database: "of_public", pool_size: 2)
     in_migration(fn -> Migrations.up() end)
@@ -183,7 +183,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
     test "are found as the host's own queries find them, where it has a schema of its own", %{
       sites: sites
     } do
-      # A trap: what public has under that name.
+      # A trap: a table of the same name in public.
       Repo.query!("CREATE DATABASE of_search_path")
       own_repo(database: "of_search_path", pool_size: 2)
       Repo.query!("CREATE TABLE public.sites (id bigint PRIMARY KEY)")
@@ -211,7 +211,7 @@ defmodule Plausible.Webhooks.MigrationsTest do
           fn -> Repo.query!("INSERT INTO #{inspect(sites)}.sites VALUES (3, 103)") end,
           fn -> migrate!(prefix, :up, sites: reference) end,
           fn pid ->
-            # In a transaction one sees what was there at its first look.
+            # A transaction sees the rows of its first read.
             Repo.query!("SELECT pg_stat_clear_snapshot()")
             sql = "SELECT query FROM pg_stat_activity WHERE pid = $1"
             [[query]] = Repo.query!(sql, [pid]).rows

@@ -78,7 +78,7 @@ defmodule Plausible.Webhooks.Host.Plausible.ConfigTest do
     assert config(%{"WEBHOOKS_ENABLED" => "false"}) == nil
     assert config(%{}, enabled: false) == nil
     assert config(%{"WEBHOOKS_ENABLED" => "on"}, enabled: false) != nil
-    # Nobody needs to mend a value that nobody reads.
+    # A variable that is not read may be invalid.
     assert config(%{"WEBHOOKS_ENABLED" => "off", "WEBHOOKS_PER_SITE_MAX" => "many"}) == nil
   end
 

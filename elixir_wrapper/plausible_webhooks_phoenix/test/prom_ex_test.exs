@@ -25,7 +25,7 @@ defmodule Plausible.Webhooks.PromExTest do
 
       # A counter counts events.
       unless is_struct(metric, Elixir.Telemetry.Metrics.Counter) do
-        # A converted unit makes a function of it, but its name says which.
+        # With a converted unit it is a function, whose name says which.
         measured = if is_atom(metric.measurement), do: metric.measurement, else: :duration
         assert measurements =~ to_string(measured)
       end

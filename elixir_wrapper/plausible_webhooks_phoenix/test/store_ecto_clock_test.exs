@@ -15,7 +15,7 @@ defmodule Plausible.Webhooks.StoreEctoClockTest do
   defp wrong(store, skew_ms),
     do: %{store | clock: fn -> System.system_time(:millisecond) + skew_ms end}
 
-  # What a node does counts from what it takes for the time.
+  # A node's actions use the node's own time.
   defp now(store), do: store.clock.()
 
   defp assert_close(ms, expected_ms), do: assert_in_delta(ms, expected_ms, @slack)

@@ -52,7 +52,7 @@ defmodule Plausible.Webhooks.StoreEctoValueTest do
       refute text =~ Base.encode64(secret, padding: false)
     end
 
-    # That they would be found: what is in clear is.
+    # Shows that the search works: text that is not encrypted is found.
     assert text =~ "hooks.example.com"
     assert text =~ "visible-name"
     assert Store.get_webhook(store, webhook.id) == {:ok, %{webhook | failing_since_ms: 5}}

@@ -183,7 +183,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     assert Outbox.size(context.instance) == 16
     Outbox.push(context.instance, deliveries(context.webhook, 10) |> of_site(2))
     assert Outbox.size(context.instance) == 26
-    # One that was given up leaves nothing behind.
+    # A call that gave up leaves no row behind.
     theirs = deliveries(context.webhook, 1) |> of_site(3)
     assert {:error, :timeout} = Outbox.accept(context.instance, theirs, 50)
     assert [{3, 0, 0, _round}] = :ets.lookup(context.instance.tables.shares, 3)
@@ -198,7 +198,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     for _round <- 1..3 do
       SwitchStore.set(context.switch, :away)
       for _ <- 1..5, do: Outbox.push(context.instance, [large.()])
-      # The third one reaches the bound; more are dropped, but not what is manual.
+      # The third one reaches the bound. Further ones are dropped, except manual ones.
       assert Outbox.size(context.instance) == 3
       Outbox.push(context.instance, [%{large.() | manual: true}])
       assert Outbox.size(context.instance) == 4
@@ -266,7 +266,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
   test "a store that is away is asked again with growing pauses, not in a loop", context do
     SwitchStore.set(context.switch, :away)
     before = SwitchStore.calls(context.switch, :accept)
-    # Those who push during a pause do not shorten it.
+    # A push during a pause does not shorten it.
     for _ <- 1..300 do
       Outbox.push(context.instance, [delivery(context.webhook)])
       Process.sleep(1)
@@ -394,7 +394,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
       assert logged(context, delivery.id).body == delivery.body
     end
 
-    # Only what the host was asked is in the mailbox.
+    # The mailbox holds only the calls of the host.
     defp flushed? do
       receive do
         {:host, _, _, _, _} -> flushed?()

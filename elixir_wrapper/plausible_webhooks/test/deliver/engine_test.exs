@@ -354,7 +354,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
       HttpReceiver.script(context.receiver, "/stuck", [200])
       context = start!(context)
       eventually(fn -> done?(context, [retry | hanging]) end)
-      # By what is on record: a busy receiver notes a request late.
+      # Uses the recorded times, because a busy receiver notes a request late.
       [first, second] = attempts(context, retry)
       assert first.next_at_ms - first.started_at_ms >= 1_000
       assert second.started_at_ms - first.next_at_ms >= -10
@@ -375,7 +375,7 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     webhook = webhook!(context, "/0")
     test = self()
 
-    # Everybody who submits finds no endpoint and reads the webhook anew.
+    # Every submitter finds no endpoint and reads the webhook again.
     pushers =
       for _ <- 1..4 do
         spawn_link(fn ->

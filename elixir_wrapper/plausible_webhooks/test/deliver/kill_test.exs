@@ -68,7 +68,7 @@ defmodule Plausible.Webhooks.Deliver.KillTest do
     )
   end
 
-  # What tells one event from another, whatever else is in the body.
+  # The part of the body that identifies an event.
   defp key(body) do
     {:ok, body} = Native.decode(body)
     body["n"] || body["data"]["completion"]["props"]["n"]

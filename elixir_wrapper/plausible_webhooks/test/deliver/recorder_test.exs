@@ -82,7 +82,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       [bad] = push(context, [delivery(evil)])
       good = push(context, deliveries(context.webhook, 20))
       eventually(fn -> done?(context, good) end)
-      # Without what the receiver wrote even this one.
+      # Without the receiver's answer the store takes this one too.
       eventually(fn -> done?(context, [bad]) end)
       assert [%Attempt{status: 200, response_body: ""}] = attempts(context, bad)
       assert Recorder.size(context.instance) == 0
@@ -347,7 +347,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
         end)
 
       assert log =~ "could not be told"
-      # And the next one's owner is told.
+      # The owner of the next one is told.
       TestHost.put(context.host, :webhook_disabled, :ok)
       other = webhook!(context, "/other")
       other_id = other.id
@@ -430,7 +430,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       HttpReceiver.script(context.receiver, "/fails", [200, 500])
       [id] = push(context, [delivery(context.webhook)])
       await_state(context, id, :delivered)
-      # What another node would have left behind: a success that we know nothing of.
+      # As another node would leave it: a success that this node does not know.
       failing_since(context, 120_000)
       fail_once(context)
       eventually(fn -> stored(context, context.webhook).failing_since_ms == nil end)

@@ -198,7 +198,7 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     :ok = Store.heartbeat(context.instance, "other", 3_000)
     Process.sleep(2_000)
     assert logged(context, theirs.id).owner == "other"
-    # And who does not come back is dead.
+    # An owner that does not come back is dead.
     eventually(fn -> done?(context, [theirs.id]) end)
   end
 

@@ -1,5 +1,5 @@
 defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
-  # A change that others see later than it is told, and what may not be told at all.
+  # Changes that are announced before their commit, and limits on what may be sent.
   use Plausible.Webhooks.Test.DirectoryCase, async: true
 
   alias Plausible.Webhooks.Ingest.Directory.Rereads
@@ -10,7 +10,7 @@ defmodule Plausible.Webhooks.Ingest.DirectoryChangeTest do
       World.asked(context.world)
       reading = :counters.new(1, [])
 
-      # The first reading sees what was there before the commit.
+      # The first reading sees the state before the commit.
       World.put(context.world, {:goals, 1}, fn ->
         :counters.add(reading, 1, 1)
         if :counters.get(reading, 1) == 1, do: [goal(1, "Signup")], else: [goal(1, "Register")]

@@ -106,7 +106,7 @@ defmodule Plausible.Webhooks.Ingest.GoalsTest do
       assert ids(s, pageview("/abc/def/abc")) == [1]
     end
 
-    # The oracle is what Plausible makes of a path: everything escaped but `|`,
+    # The oracle is the regular expression that Plausible makes: all escaped but `|`,
     # stars turned into `.*`, anchors around the whole.
     test "agrees with the regular expression of the statistics on random patterns" do
       :rand.seed(:exsss, {1, 2, 3})

@@ -5,7 +5,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
   alias Plausible.Webhooks.Ingest.{Payload, Subscriptions}
   alias Plausible.Webhooks.Ingest.Payload.Text
 
-  # Decimal and Money are not here; what we read of them is their shape.
+  # Decimal and Money are not available here; the code only reads their shape.
   defp decimal(sign, coef, exp), do: %{__struct__: Decimal, sign: sign, coef: coef, exp: exp}
 
   @now_ms 1_795_428_930_123
@@ -268,7 +268,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
       end
     end
 
-    # A visitor decides what is in the properties, and so what a request costs.
+    # A visitor chooses the properties, and with them the cost of a request.
     test "a large one is encoded once for all of its goals" do
       keys = for n <- 1..30, do: "key#{n}"
       values = for _ <- 1..30, do: String.duplicate(<<1>>, 2_000)

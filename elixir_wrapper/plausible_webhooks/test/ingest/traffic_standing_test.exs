@@ -1,5 +1,5 @@
 defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
-  # For how long a breach is the same one, and what is told of it when it is told late.
+  # How long a breach counts as the same one, and the figures of a late notice.
   use Plausible.Webhooks.TrafficCase, async: true
 
   defp types(context), do: for(notice <- World.accepted(context.world), do: notice.event.type)
@@ -45,7 +45,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
       assert [%{event: %{data: %{threshold: 400}}}] = World.accepted(context.world)
       assert at(context, 2, 500, [watching(spike_threshold: 400)]) == []
 
-      # Above what is there: it has ended, for who wants to know.
+      # The threshold is now above the visitors, so the breach has ended.
       wanting = watching(spike_threshold: 900, events: ["traffic.spike", "traffic.resolved"])
       assert at(context, 3, 500, [wanting]) == ["traffic.resolved"]
       assert at(context, 4, 1_000, [wanting]) == ["traffic.spike"]
@@ -96,7 +96,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficStandingTest do
       assert [notice] = World.accepted(context.world)
 
       assert %{"current_visitors" => 500, "baseline" => nil, "top_sources" => []} = body(notice)
-      # What it did say is there.
+      # The facts that came in time are in the notice.
       assert body(notice)["dashboard_url"] == "https://p.test/1"
     end
 

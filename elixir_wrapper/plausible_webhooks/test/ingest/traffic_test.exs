@@ -60,7 +60,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
       assert drop == [["traffic.drop"], [], [], [], [], [], [], ["traffic.drop"]]
     end
 
-    # Visitors of five minutes, who come by chance, over 30 days.
+    # Random visitors per five minutes, over 30 days.
     test "traffic near its threshold gives at most two notices a day", _context do
       :rand.seed(:exsss, {1, 2, 3})
 
@@ -237,7 +237,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
     end
   end
 
-  # The minutes in which a webhook with the default interval was told of a spike.
+  # The minutes in which a webhook with the default interval got a spike.
   defp simulate(mean, threshold, factor) do
     limits = %{min_interval_s: %Plausible.Webhooks.Webhook{}.traffic_min_interval_s}
     first = {[], List.duplicate(div(mean, 5), 5), nil}

@@ -15,7 +15,7 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
       Map.merge(context, %{webhook: webhook, delivery: delivery})
     end
 
-    # {arity-free name, what is needed, call}
+    # {name without arity, permission, call}
     defp calls(%{name: name, webhook: %{id: id}, delivery: delivery}) do
       attributes = %{url: "http://127.0.0.1:8000/", events: ["goal.completed"]}
 

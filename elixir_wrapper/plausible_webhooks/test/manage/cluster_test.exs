@@ -208,7 +208,7 @@ defmodule Plausible.Webhooks.Manage.ClusterTest do
       url = HttpReceiver.url(context.receiver, "/new")
       message = {:webhook_changed, 1, webhook.id}
 
-      # The message of the older version comes last; both read what is there now.
+      # The message of the older version comes last; both lead to the current state.
       change_elsewhere(context, webhook, name: "older")
       change_elsewhere(context, webhook, url: url)
 

@@ -254,7 +254,7 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
   end
 
   defmodule Raising do
-    # A host that has lost what it asks.
+    # A host whose own dependency is gone.
     for {name, arity} <- Plausible.Webhooks.Host.behaviour_info(:callbacks) do
       arguments = Macro.generate_arguments(arity, __MODULE__)
       def unquote(name)(unquote_splicing(arguments)), do: raise("#{inspect(unquote(arguments))}")

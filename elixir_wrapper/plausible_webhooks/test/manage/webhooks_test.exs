@@ -195,7 +195,7 @@ defmodule Plausible.Webhooks.Manage.WebhooksTest do
       %{id: id, version: version} = webhook!(context, "/hook")
       change = &API.update_webhook(context.name, :owner, 1, id, &1)
 
-      # Whoever is first, of all who have read the same version.
+      # Of all that read the same version, the first one wins.
       results =
         1..8
         |> Enum.map(fn n -> Task.async(fn -> change.(%{name: "n#{n}", version: version}) end) end)

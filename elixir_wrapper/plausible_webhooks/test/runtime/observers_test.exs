@@ -68,7 +68,7 @@ defmodule Plausible.Webhooks.Runtime.ObserversTest do
     :ok = Outbox.accept(context.instance, [delivery(webhook)])
     HttpReceiver.await(context.receiver, "/hook", 1)
     assert_receive {:attempt, :sound, _metadata}
-    # What it is told it is still told.
+    # It still gets its events.
     assert_receive {:attempt, :broken, _metadata}
     refute_received {:started, ^name, :broken, _pid}
     assert Process.alive?(sound) and Process.alive?(context.supervisor)

@@ -37,7 +37,7 @@ defmodule Plausible.Webhooks.Store.BatchTest do
   end
 
   test "an error that is not the rows' fault refuses none" do
-    # A nearly full disk: what needs a new page fails, what is there already passes.
+    # A nearly full disk: a row that needs a new page fails, an existing one passes.
     for reason <- [
           :disk_full,
           :connection_lost,

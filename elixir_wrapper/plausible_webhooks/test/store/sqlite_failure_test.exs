@@ -10,7 +10,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
     test "is searched so far and no further, and from there on the next time", %{path: path} do
       store = start!(options(path))
 
-      # A search that finds nothing until its end: three times what one call looks at.
+      # A search that finds nothing: three times the rows that one call reads.
       for first <- 1..250_000//10_000 do
         sql!(
           store,
@@ -31,7 +31,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       assert pages >= 3
       assert Enum.map(entries, & &1.id) == ["msg_2", "msg_1"]
 
-      # What is not rare fills its page, and what an index knows is found at once.
+      # A common match fills its page, and an index finds its rows at once.
       assert {:ok, %{entries: full, next: next}} = SQLite.deliveries(store, 1, %{goal_id: 0}, %{})
       assert length(full) == 50 and is_binary(next)
       assert {1, []} = turn(store, %{states: [:failed]}, %{}, 0)
@@ -56,7 +56,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       :ok = SQLite.accept(store, [delivery])
       old = Process.whereis(store.connection)
 
-      # Hours of work, which nobody will wait for.
+      # Hours of work.
       endless = """
       INSERT INTO owners (owner, until_ms)
       WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000000)
@@ -89,7 +89,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
       Process.exit(old, :kill)
       eventually(fn -> Process.whereis(store.connection) not in [nil, old] end)
 
-      # The engine of before may go on: what is its own it does not get twice.
+      # The former engine may go on: it does not get its own deliveries twice.
       eventually(fn -> SQLite.claim(store, "a", 10) == {:ok, []} end)
       :ok = SQLite.heartbeat(store, "a", 60_000)
       assert SQLite.claim(store, "b", 10) == {:ok, []}

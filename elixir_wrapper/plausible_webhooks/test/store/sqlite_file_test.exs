@@ -252,7 +252,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
       other = other_vm(path)
       assert start(options(path, vault: vault, lock_timeout_ms: 0)) == {:error, :locked}
 
-      # It accepts until it is killed in the middle, and says what was confirmed.
+      # It accepts deliveries until it is killed, and prints the confirmed ones.
       confirmed = confirmed_until_killed(other, 40)
       assert confirmed != []
 
@@ -321,7 +321,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFileTest do
   defp rest(port) do
     receive do
       {^port, {:data, {:eol, line}}} -> [String.split(line) | rest(port)]
-      # A line that the kill has cut: confirmed or not, nobody was told.
+      # The kill has cut the last line, so nobody knows whether it was confirmed.
       {^port, {:data, {:noeol, _part}}} -> rest(port)
       {^port, {:exit_status, _status}} -> []
     after

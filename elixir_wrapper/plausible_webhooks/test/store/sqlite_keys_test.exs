@@ -25,7 +25,7 @@ defmodule Plausible.Webhooks.Store.SQLiteKeysTest do
           refute bytes =~ "whsec_"
           refute bytes =~ "/services/"
           refute bytes =~ "x-token"
-          # That they would be found: what is in clear is.
+          # Shows that the search works: text that is not encrypted is found.
           {file, bytes =~ "hooks.example.com", bytes =~ "visible-name"}
         end
       end
@@ -88,7 +88,7 @@ defmodule Plausible.Webhooks.Store.SQLiteKeysTest do
         result
       end
 
-      # A start of the ring that is to come changes nothing: the old ring goes on.
+      # A start with the next ring changes nothing, and the old ring still works.
       nothing = fn _store -> :ok end
       :ok = with_keys.([new, old], nothing)
       :ok = with_keys.([old], nothing)

@@ -168,7 +168,7 @@ defmodule Plausible.Webhooks.Store.SQLite.NativeTest do
       eventually(fn -> Native.execute(db, "SELECT 1", []) == {:error, :busy} end)
       assert Native.close(db) == {:error, :busy}
       Process.exit(owner, :kill)
-      # Its death is the end of what it ran, and of the connection.
+      # Its death ends the running statement and the connection.
       eventually(fn -> Native.execute(db, "SELECT 1", []) == {:error, :closed} end)
       assert Native.close(db) == :ok
     end

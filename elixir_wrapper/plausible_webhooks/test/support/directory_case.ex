@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Test.DirectoryCase do
   @moduledoc false
-  # A directory whose store and host say what a test lets them say.
+  # A directory whose store and host give the answers of the test.
 
   use ExUnit.CaseTemplate
 
@@ -8,7 +8,7 @@ defmodule Plausible.Webhooks.Test.DirectoryCase do
   alias Plausible.Webhooks.Test.{InstanceStub, TestHost}
   alias Plausible.Webhooks.Webhook
 
-  # Store and host in one: an Agent whose state answers, and counts who asked.
+  # Store and host in one: an Agent that answers from its state, and counts calls.
   # A function as an answer is called (to raise, to hang).
   defmodule World do
     @moduledoc false

@@ -105,7 +105,7 @@ defmodule Plausible.Webhooks.JsonTerms do
         sign() * (Integer.pow(2, Enum.random([31, 53, 59, 60, 62])) + pick(3) - 1)
 
       3 ->
-        # Below what JavaScript would round up to 2^63.
+        # Below the numbers that JavaScript rounds up to 2^63.
         sign() * :rand.uniform(Integer.pow(2, 63) - 1024)
     end
   end

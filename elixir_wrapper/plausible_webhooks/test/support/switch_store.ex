@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Test.SwitchStore do
   @moduledoc false
-  # The real store behind a switch, to be away and to come back.
+  # The real store behind a switch that takes it away and brings it back.
   #
   #     switch = SwitchStore.new()
   #     store: {SwitchStore, switch: switch, inner: {Plausible.Webhooks.Store.SQLite, path: path}}

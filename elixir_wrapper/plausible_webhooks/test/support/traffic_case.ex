@@ -58,7 +58,7 @@ defmodule Plausible.Webhooks.TrafficCase do
       end)
     end
 
-    # For the lease alone: nobody else is there.
+    # Needed for the lease alone.
     def take_lease(world, name, lease_ms, token) do
       case get(world, :fail)[:take_lease] do
         nil -> {:ok, token || 1}

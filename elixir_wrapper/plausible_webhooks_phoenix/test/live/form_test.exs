@@ -134,7 +134,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.FormTest do
     assert webhook.traffic_min_interval_s == 3_600
     assert webhook.headers == [{"Authorization", "Bearer x"}]
     assert {:ok, [%{key: ^key}]} = API.reveal_secret(context.name, :owner, 1, webhook.id)
-    # Header values may hold tokens: names are enough where nobody edits.
+    # Header values may hold tokens, so only the form shows them.
     assert render(view) =~ "Authorization"
     refute render(view) =~ "Bearer x"
   end

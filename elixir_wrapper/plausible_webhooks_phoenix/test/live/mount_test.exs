@@ -1,5 +1,5 @@
 defmodule PlausibleWeb.Live.WebhookSettings.MountTest do
-  # Addresses, and who finds what there.
+  # The addresses of the views, and who may open them.
   use Plausible.Webhooks.Test.PageCase, async: true
 
   import Phoenix.ConnTest, only: [html_response: 2]

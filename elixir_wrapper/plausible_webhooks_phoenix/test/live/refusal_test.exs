@@ -1,11 +1,11 @@
 defmodule PlausibleWeb.Live.WebhookSettings.RefusalTest do
-  # What a user may do who may nothing, who loses the right, or who forges events.
+  # Users without the permission, users who lose it, and forged events.
   use Plausible.Webhooks.Test.PageCase, async: true
 
   # Not to be met by chance: the tokens of a page are letters at random.
   @name "Our CRM"
 
-  # Everything that each view understands, with what a client would send along.
+  # Every event of each view, with the params that a client sends.
   @events %{
     "" => [],
     "/new" => [

@@ -1,5 +1,5 @@
 defmodule PlausibleWeb.Live.WebhookSettings.ScenariosTest do
-  # The user stories of the settings page, as its user goes through them.
+  # The user stories of the settings page, step by step.
   use Plausible.Webhooks.Test.PageCase, async: true
 
   defp signup!(context), do: :ok = API.events_buffered(context.name, [signup()])

@@ -38,7 +38,7 @@ defmodule Plausible.Webhooks.Scenarios.UserStories do
 
     no_visits!(context)
     assert %{fired: 0, resolved: 0} = evaluate!(context, now_ms + 2 * @minute_ms)
-    # Back to normal is what stays so for ten minutes.
+    # Traffic counts as normal again after ten minutes.
     assert %{fired: 0, resolved: 2} = evaluate!(context, now_ms + 12 * @minute_ms)
     # Two POSTs at once may arrive in either order.
     by_type = context |> bodies("/resolved", 2) |> Map.new(&{&1["type"], &1["data"]["alert"]})

@@ -7,7 +7,7 @@ alias Plausible.Webhooks
 # A target that never answers must not leave this VM behind.
 :timer.apply_after(120_000, :erlang, :halt, [3, [flush: false]])
 Logger.configure(level: :error)
-# In the test's folder, which goes with the test.
+# In the test's folder, which the test deletes.
 dir = Path.expand("application-#{System.pid()}")
 File.mkdir_p!(dir)
 

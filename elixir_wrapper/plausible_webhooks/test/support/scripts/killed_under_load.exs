@@ -43,7 +43,7 @@ end
 
 {:ok, [webhook]} = Webhooks.list_webhooks(:system, 1)
 
-# Also what no caller was told of is in the log once it is committed.
+# A committed delivery is in the log even if its caller was not told.
 event = fn number ->
   %{
     clickhouse_event: %{

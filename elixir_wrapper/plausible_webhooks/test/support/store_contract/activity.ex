@@ -36,7 +36,7 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     # The last moment of an hour, and the first of the next.
     ended!(store, :failed, @since_ms + 8 * @hour_ms - 1)
     ended!(store, :failed, @since_ms + 8 * @hour_ms)
-    # Before the window; another webhook's; what waits.
+    # Before the window; of another webhook; waiting.
     for state <- @states, do: ended!(store, state, @since_ms - 1)
     ended!(store, :failed, @since_ms, webhook_id: "wh_2")
     for state <- [:pending, :parked], do: accept!(store, state: state, created_at_ms: @since_ms)

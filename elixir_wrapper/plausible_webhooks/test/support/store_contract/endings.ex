@@ -145,7 +145,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     waiting = for state <- [:pending, :parked], do: accept!(store, state: state, created_at_ms: 1)
     for delivery <- old, do: :ok = record(store, [failed(delivery, 1), failed(delivery, 2)])
 
-    # Recorded again, but what has ended keeps its time.
+    # Recorded again, but an ended delivery keeps its time.
     assert prune(store, 99, 10) == {:ok, 0}
     assert prune(store, 100, 10) == {:ok, 3}
 

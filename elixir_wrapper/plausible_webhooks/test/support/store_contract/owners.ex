@@ -46,7 +46,7 @@ defmodule Plausible.Webhooks.StoreContract.Owners do
     now_ms = now_ms(store)
     :ok = heartbeat(store, "dead", 1)
     Process.sleep(20)
-    # Pending ones come whenever they are due: nobody else sends them.
+    # Pending ones are taken before they are due, because no other node sends them.
     dead = accept!(store, owner: "dead", next_at_ms: now_ms + 60_000)
     unknown = accept!(store, owner: "unknown", next_at_ms: 3)
     odd = accept!(store, owner: "", next_at_ms: 2)

@@ -93,7 +93,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert update_webhook(store, %{changed | inserted_at_ms: 1}) == {:ok, %{changed | version: 4}}
     assert get_webhook(store, webhook.id) == {:ok, %{changed | version: 4}}
 
-    # And back: what was set can be nil again.
+    # And back: a value can become nil again.
     assert update_webhook(store, %{webhook | version: 4}) == {:ok, %{webhook | version: 5}}
     assert get_webhook(store, webhook.id) == {:ok, %{webhook | version: 5}}
     assert get_webhook(store, other.id) == {:ok, other}
@@ -178,7 +178,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     assert counts |> Map.delete(:oldest_due_ms) |> Map.values() |> Enum.sum() == 501
     assert get!(store, elsewhere).body == elsewhere.body
 
-    # What arrives late for it is no error, and neither is what is recorded.
+    # Late deliveries and attempts for it are no errors.
     late = accept!(store, webhook_id: mine.id)
     assert record(store, [an_attempt(first), an_attempt(late)]) == :ok
     assert state(store, late) == :delivered

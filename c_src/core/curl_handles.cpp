@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <cstdint>
 
 namespace webhooks {
 namespace {
@@ -17,6 +18,9 @@ constexpr const char* kCiphers = "ECDHE+HIGH";  // of TLS 1.2
 // No finite fields: the receiver picks the group, and a handshake with a large
 // one holds the loop for half a second.
 constexpr const char* kGroups = "X25519:P-256:P-384:P-521";
+// A server sends a ticket or two after the handshake, and renews its keys after
+// gigabytes.
+constexpr std::intptr_t kMaintenanceMessagesMax = 32;
 // Both are allocated for every transfer (the second one only for TLS). Answers
 // are short, and malloc caches blocks up to this size.
 constexpr long kReceiveBufferBytes = 1024;
@@ -114,6 +118,38 @@ bool set_tls(CURL* easy, const CurlCallbacks& callbacks) {
          set(easy, CURLOPT_SSL_CTX_DATA, callbacks.transfer);
 }
 
+// Of the counter that each SSL has.
+int maintenance_index() noexcept {
+  static const int index =
+      SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+  return index;
+}
+
+// A peer may ask for new keys, send tickets and hello requests as often as it
+// likes, and OpenSSL handles all that have arrived within one read: an endless
+// stream of them keeps the loop for as long as it lasts. Neither a limit on
+// bytes nor one on time is looked at meanwhile, so the end of the stream is
+// feigned.
+void on_tls_message(int written, int /*version*/, int content_type,
+                    const void* message, std::size_t size, SSL* ssl,
+                    void* /*argument*/) {
+  if (written != 0 || content_type != SSL3_RT_HANDSHAKE || size == 0) {
+    return;
+  }
+  const auto type = *static_cast<const unsigned char*>(message);
+  if (type != SSL3_MT_HELLO_REQUEST && type != SSL3_MT_NEWSESSION_TICKET &&
+      type != SSL3_MT_KEY_UPDATE) {
+    return;
+  }
+  const auto count = reinterpret_cast<std::intptr_t>(
+                         SSL_get_ex_data(ssl, maintenance_index())) +
+                     1;
+  SSL_set_ex_data(ssl, maintenance_index(), reinterpret_cast<void*>(count));
+  if (count > kMaintenanceMessagesMax) {
+    SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+  }
+}
+
 }  // namespace
 
 Result<TrustStore> TrustStore::load(std::string path) {
@@ -163,6 +199,7 @@ bool TrustStore::configure(SSL_CTX* context) const noexcept {
   // SSLKEYLOGFILE in the environment must not write session keys to disk.
   SSL_CTX_set_keylog_callback(context, nullptr);
   SSL_CTX_set_security_level(context, kSecurityLevel);
+  SSL_CTX_set_msg_callback(context, on_tls_message);
   return SSL_CTX_set_cipher_list(context, kCiphers) == 1 &&
          SSL_CTX_set1_groups_list(context, kGroups) == 1;
 }

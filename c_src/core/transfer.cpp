@@ -246,9 +246,9 @@ bool Transfer::take_status_line(std::string_view line) {
     }
     answer_.status = answer_.status * 10 + (c - '0');
   }
-  // curl would wait to the deadline for what comes after a protocol switch
-  // that nobody asked for.
-  facts_.protocol_violation = answer_.status == 101;
+  // curl reads more into a status line than there is. After a protocol switch
+  // that nobody asked for it would wait to the deadline.
+  facts_.protocol_violation = answer_.status < 100 || answer_.status == 101;
   return !facts_.protocol_violation;
 }
 
@@ -265,7 +265,7 @@ bool Transfer::take_header(std::string_view line) {
   if (facts_.answered) {
     return true;
   }
-  if (line.starts_with("HTTP/")) {
+  if (starts_with_ignoring_case(line, "http/")) {
     return take_status_line(line);
   }
   if (starts_with_ignoring_case(line, "content-type:")) {

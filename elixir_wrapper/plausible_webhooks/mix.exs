@@ -40,8 +40,12 @@ defmodule Plausible.Webhooks.MixProject do
   defp test_applications(_env), do: []
 
   # The named scenarios, and some VMs that tests start, run in the small host of the demo.
-  defp elixirc_paths(:test),
-    do: ["lib", "test/support", Path.expand("../../examples/host", __DIR__)]
+  defp elixirc_paths(:test) do
+    above =
+      for folder <- ["examples/host", "test/faults"], do: Path.expand("../../#{folder}", __DIR__)
+
+    ["lib", "test/support" | above]
+  end
 
   defp elixirc_paths(_env), do: ["lib"]
 

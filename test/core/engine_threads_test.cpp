@@ -58,7 +58,8 @@ Reply any_reply(std::uint32_t random) {
     case 2:
       return Reply().close();
     case 3:
-      return answer(429, {{"Retry-After", "0"}});
+      // Seldom 429: it holds a lane for a second at least.
+      return answer(random / 12 % 8 == 0 ? 429 : 503);
     case 4:
       return answer(302, {{"Location", "/"}});
     case 5:

@@ -24,7 +24,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.ListTest do
           "127.0.0.1/hook",
           "Goal completed",
           "Active",
-          "Nothing in 24 h",
+          "No events in 24 h",
           "None yet"
         ],
         do: assert(text_of(view, "#webhook-#{webhook.id}") =~ text)
@@ -106,7 +106,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.ListTest do
     Repo.query!(~s(ALTER TABLE "#{context.prefix}".elsewhere RENAME TO webhook_deliveries))
     {:ok, _} = API.update_webhook(context.name, :owner, 1, webhook.id, %{name: "ERP"})
     assert shows!(view, "ERP")
-    shows!(view, "Nothing in 24 h")
+    shows!(view, "No events in 24 h")
   end
 
   test "the limit of webhooks is said, with its number, before a form is filled", context do

@@ -95,7 +95,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Status do
           </span>
           of <%= if @activity.complete?, do: "", else: "at least " %><%= Format.number(@total) %>
         </span>
-        <span :if={@total == 0 and @activity.waiting == 0}>Nothing in 24 h</span>
+        <span :if={@total == 0 and @activity.waiting == 0}>No events in 24 h</span>
         <span :if={@activity.waiting > 0} class="block whitespace-nowrap">
           <%= Format.number(@activity.waiting) %><%= if @activity.waiting_more?, do: "+" %> waiting
         </span>

@@ -307,8 +307,10 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
   defp threshold(number, from, window),
     do: "#{from} #{Labels.count(number || 0, "visitor")} #{window}"
 
-  defp alerts(%{traffic_min_interval_s: 0}), do: nil
-  defp alerts(%{traffic_min_interval_s: s}), do: "at most one in #{Format.span(s * 1_000)}"
+  defp alerts(%{events: events, traffic_min_interval_s: s}) do
+    if s > 0 and ("traffic.spike" in events or "traffic.drop" in events),
+      do: "at most one in #{Format.span(s * 1_000)}"
+  end
 
   # --- the test
 

@@ -442,7 +442,7 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
 
       capture_log(fn ->
         SwitchStore.set(context.switch, :away)
-        task = Task.async(fn -> Outbox.accept(context.instance, [delivery], 5_000) end)
+        task = Task.async(fn -> Outbox.accept(context.instance, [delivery], 60_000) end)
         eventually(fn -> Outbox.size(context.instance) == 1 end)
         kill!(context, :outbox)
         SwitchStore.set(context.switch, :on)

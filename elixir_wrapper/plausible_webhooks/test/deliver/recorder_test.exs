@@ -192,7 +192,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
       push(context, deliveries(context.webhook, 200))
       HttpReceiver.await(context.receiver, "/hook", 200)
       eventually(fn -> Recorder.size(context.instance) > 0 or done?(context, []) end)
-      assert :ok = Recorder.flush(context.instance, 5_000)
+      assert :ok = Recorder.flush(context.instance, 60_000)
 
       SwitchStore.set(context.switch, {:only, [:record], :away})
 
@@ -202,9 +202,9 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
 
       assert {:error, :timeout} = Recorder.flush(context.instance, 100)
       SwitchStore.set(context.switch, :on)
-      assert :ok = Recorder.flush(context.instance, 5_000)
+      assert :ok = Recorder.flush(context.instance, 60_000)
       kill!(context, :recorder)
-      assert :ok = Recorder.flush(context.instance, 5_000)
+      assert :ok = Recorder.flush(context.instance, 60_000)
     end
   end
 
@@ -273,7 +273,7 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
             }
 
       for slice <- Enum.chunk_every(attempts, 1_000), do: Recorder.put(context.instance, slice)
-      assert :ok = Recorder.flush(context.instance, 10_000)
+      assert :ok = Recorder.flush(context.instance, 60_000)
       assert API.stats(context.name).notices_dropped > 0
       assert {:message_queue_len, length} = Process.info(pid, :message_queue_len)
       assert length < 10_100

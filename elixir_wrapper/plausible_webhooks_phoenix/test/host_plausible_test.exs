@@ -139,6 +139,19 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
     assert Host.goals([], 8) == []
   end
 
+  test "fields that Plausible of 2025 lacks are no fault" do
+    goal = %{id: 1, display_name: nil, event_name: "Signup", page_path: nil, currency: nil}
+    set(Plausible.Goals, :for_site, [goal])
+    assert [%{scroll_threshold: -1, custom_props: props}] = Host.goals([], 7)
+    assert props == %{}
+
+    for locked? <- [true, false] do
+      site!(@site |> Map.put(:locked, locked?) |> Map.put(:team, %{}))
+      assert %{events: events?} = Host.site([], 7)
+      assert events? == not locked?
+    end
+  end
+
   describe "visitors" do
     test "of many windows come in their order, eight to a query" do
       counts = Map.new(0..7, &{:"w#{&1}", &1})

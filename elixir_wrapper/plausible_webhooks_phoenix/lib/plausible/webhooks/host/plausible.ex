@@ -131,14 +131,15 @@ defmodule Plausible.Webhooks.Host.Plausible do
       domain: site.domain,
       timezone: site.timezone,
       stats_start_at_ms: unix_ms(site.native_stats_start_at || site.inserted_at),
-      events: not locked?(site.team),
+      events: not locked?(site),
       props: Plausible.Props.allowed_for(site),
       revenue: has?(Feature.RevenueGoals, site.team)
     }
   end
 
-  defp locked?(nil), do: false
-  defp locked?(team), do: team.locked
+  # In January 2025 the site was locked, and not the team.
+  defp locked?(%{team: %{locked: locked}}), do: locked
+  defp locked?(site), do: Map.get(site, :locked) == true
 
   defp has?(feature, team), do: feature.check_availability(team) == :ok
 
@@ -167,8 +168,9 @@ defmodule Plausible.Webhooks.Host.Plausible do
       name: goal.display_name || goal.event_name || "Visit #{goal.page_path}",
       event_name: goal.event_name,
       page_path: goal.page_path,
-      scroll_threshold: goal.scroll_threshold || -1,
-      custom_props: goal.custom_props || %{},
+      # Plausible of January 2025 has no scroll goals, and that of June no custom properties.
+      scroll_threshold: Map.get(goal, :scroll_threshold) || -1,
+      custom_props: Map.get(goal, :custom_props) || %{},
       currency: goal.currency && to_string(goal.currency)
     }
   end
@@ -217,10 +219,20 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   defp visits(site) do
     from(e in "events_v2",
-      where: ^Plausible.Sites.site_id_query_filter(site),
+      where: ^of_site(site),
       where: e.name != "engagement"
     )
   end
+
+  defp of_site(site) do
+    if exported?(Plausible.Sites, :site_id_query_filter, 1),
+      do: Plausible.Sites.site_id_query_filter(site),
+      else: dynamic([e], e.site_id == ^site.id)
+  end
+
+  # Consolidated views came after June 2025, and with them this function and the one above.
+  defp regular?(site),
+    do: not exported?(Plausible.Sites, :regular?, 1) or Plausible.Sites.regular?(site)
 
   # Timestamps are whole seconds. The second in which the window ends belongs to it.
   defp seconds({from_ms, to_ms}),
@@ -275,7 +287,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
       site ->
         %{team: team} = site = with_team(site)
-        team != nil and not locked?(team) and accepts_traffic?(team) and shown?(site)
+        team != nil and not locked?(site) and accepts_traffic?(team) and shown?(site)
     end
   end
 
@@ -288,7 +300,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   # Only the Enterprise Edition has consolidated views.
   defp shown?(site) do
-    Plausible.Sites.regular?(site) or
+    regular?(site) or
       (exported?(Plausible.ConsolidatedView, :ok_to_display?, 1) and
          Plausible.ConsolidatedView.ok_to_display?(site.team))
   end
@@ -316,7 +328,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   def can?(argument, %{id: id} = user, _action, site_id) when is_integer(id) do
     with %{} = site <- find(site_id),
-         true <- Plausible.Sites.regular?(site),
+         true <- regular?(site),
          true <- available?(argument, site) do
       role(site, user) in @managers or Plausible.Auth.is_super_admin?(user) == true
     else

@@ -252,7 +252,9 @@ defmodule Demo do
          url: url.("/alerts"),
          events: ["traffic.spike", "traffic.drop"],
          spike_threshold: 40,
-         drop_threshold: 50
+         drop_threshold: 50,
+         # By default a webhook gets one spike in 12 hours, and the day has two.
+         traffic_min_interval_s: 0
        }},
       {2, "/boutique", %{name: "Boutique", url: url.("/boutique"), events: ["goal.completed"]}}
     ]
@@ -267,7 +269,14 @@ defmodule Demo do
   defp all(sites, endpoint) do
     for %{id: id} = site <- sites do
       {path, name, url} = endpoint.(id)
-      attributes = %{name: name, url: url, goals: :all, spike_threshold: 40}
+
+      attributes = %{
+        name: name,
+        url: url,
+        goals: :all,
+        spike_threshold: 40,
+        traffic_min_interval_s: 0
+      }
 
       if site.history == [] do
         {id, path, Map.put(attributes, :events, ["goal.completed", "traffic.spike"])}

@@ -129,7 +129,11 @@ defmodule Plausible.Webhooks.Faults.EngineRun do
   defp slice(state, asked_ms) do
     {attempts, over_ms, meter} = Meter.run_once(state.meter, state.engine, asked_ms)
 
-    got = Map.new(attempts, &{String.replace_prefix(&1.delivery_id, "msg_", ""), &1})
+    # Of several attempts the first one met the fault.
+    got =
+      attempts
+      |> Enum.reverse()
+      |> Map.new(&{String.replace_prefix(&1.delivery_id, "msg_", ""), &1})
 
     {%{
        state

@@ -300,5 +300,11 @@ defmodule Plausible.Webhooks.Faults.Forge do
   defp tail(seen), do: binary_part(seen, byte_size(seen), -min(byte_size(seen), 4_096))
 
   defp type(_port, {:wait, ms}), do: Process.sleep(ms)
-  defp type(port, text), do: Port.command(port, text)
+
+  # A server that has just ended takes no input; its exit status follows.
+  defp type(port, text) do
+    Port.command(port, text)
+  rescue
+    ArgumentError -> false
+  end
 end

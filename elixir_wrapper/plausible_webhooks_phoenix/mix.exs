@@ -88,7 +88,7 @@ defmodule Plausible.Webhooks.Phoenix.MixProject do
         "Plausible Analytics" => "https://plausible.io",
         "Standard Webhooks" => "https://www.standardwebhooks.com"
       },
-      files: ~w(lib priv mix.exs .formatter.exs VERSION README.md CHANGELOG.md LICENSE)
+      files: ~w(lib priv receivers mix.exs .formatter.exs VERSION README.md CHANGELOG.md LICENSE)
     ]
   end
 

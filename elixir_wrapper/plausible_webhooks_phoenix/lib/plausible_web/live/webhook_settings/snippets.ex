@@ -1,7 +1,8 @@
 defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
   @moduledoc false
   # A curl command that sends a request again, and code in six languages that verifies it,
-  # filled with the values of the request. The code reads the secret from the environment.
+  # filled with the values of the request. The code is that of docs/receivers, and reads the
+  # secret from the environment.
   # The text is ASCII whatever the values hold, and a shell or a compiler reads exactly
   # their bytes from it: markup, quotes and bidirectional characters neither run nor hide
   # anything.
@@ -16,13 +17,26 @@ defmodule PlausibleWeb.Live.WebhookSettings.Snippets do
   ]
 
   @extensions [node: "cjs", python: "py", php: "php", ruby: "rb", go: "go", elixir: "exs"]
-  @folder Path.expand("../../../../priv/snippets", __DIR__)
+  @project Path.expand("../../../..", __DIR__)
+  # A Hex package has in receivers/ what the repository has in docs/receivers/.
+  @receivers Enum.find(
+               [Path.join(@project, "receivers"), Path.expand("../../docs/receivers", @project)],
+               &File.dir?/1
+             )
 
+  # The function of docs/receivers, and a program that calls it with the values of a request.
   @templates (for {language, extension} <- @extensions, into: %{} do
-                path = Path.join(@folder, "verify.#{extension}")
-                @external_resource path
-                {language, File.read!(path)}
+                function = Path.join(@receivers, "verify.#{extension}")
+                program = Path.join(@project, "priv/snippets/values.#{extension}")
+                @external_resource function
+                @external_resource program
+                {language, File.read!(function) <> "\n" <> File.read!(program)}
               end)
+
+  # The imports of a Go file stand before its functions.
+  @templates Map.update!(@templates, :go, fn code ->
+               String.replace(code, "base64\"\n", "base64\"\n\t\"fmt\"\n\t\"os\"\n")
+             end)
 
   @type request :: %{
           url: String.t(),

@@ -425,7 +425,7 @@ defmodule Plausible.Webhooks.Ingest.PayloadTest do
             {["type"], "goal.done", ".type"},
             {["timestamp"], "yesterday", ".timestamp"},
             {["extra"], 1, ".extra"},
-            {["data", "goal", "type"], "other", ".data.goal.type"},
+            {["data", "goal", "type"], 1, ".data.goal.type"},
             {["data", "completion", "ip"], "203.0.113.9", ".data.completion.ip"},
             {["data", "completion", "props", "a"], 1, ".data.completion.props.a"},
             {["data", "completion", "utm", "x"], "y", ".data.completion.utm.x"},

@@ -28,11 +28,13 @@ defmodule Bench.Latency do
     def goals(goals, site_id) when is_function(goals, 1), do: goals.(site_id)
     def goals(goals, _site_id), do: goals
     @impl true
-    def visitors(_, _site_id, windows), do: {:ok, Enum.map(windows, fn _ -> 0 end)}
+    def visitors(_, ids, windows),
+      do: {:ok, Map.new(ids, &{&1, Enum.map(windows, fn _ -> 0 end)})}
+
     @impl true
     def breakdown(_, _site_id, _window, _limit), do: {:ok, %{sources: [], pages: []}}
     @impl true
-    def alerts_allowed?(_, _site_id), do: true
+    def alert_sites(_, _ids), do: []
     @impl true
     def dashboard_url(_, _site_id), do: nil
     @impl true

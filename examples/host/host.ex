@@ -128,14 +128,13 @@ defmodule Demo.Host do
   end
 
   @impl true
-  def visitors(host, site_id, windows) do
-    history = (stored(host, site_id) || @site).history
+  def visitors(host, site_ids, windows),
+    do: {:ok, Map.new(site_ids, fn id -> {id, Enum.map(windows, &visitors_in(host, id, &1))} end)}
 
-    {:ok,
-     for window <- windows do
-       seen = for({user, _source, _page} <- visits(host, site_id, window), uniq: true, do: user)
-       length(seen) + Enum.sum(Enum.map(history, &share(&1, window)))
-     end}
+  defp visitors_in(host, site_id, window) do
+    history = (stored(host, site_id) || @site).history
+    seen = for({user, _source, _page} <- visits(host, site_id, window), uniq: true, do: user)
+    length(seen) + Enum.sum(Enum.map(history, &share(&1, window)))
   end
 
   # Visitor k of n came at from + k * length / n.
@@ -177,7 +176,8 @@ defmodule Demo.Host do
   end
 
   @impl true
-  def alerts_allowed?(host, site_id), do: match?(%{alerts: true}, stored(host, site_id))
+  def alert_sites(host, site_ids),
+    do: for(id <- site_ids, match?(%{alerts: true}, stored(host, id)), do: site(host, id))
 
   @impl true
   def dashboard_url(host, site_id) do

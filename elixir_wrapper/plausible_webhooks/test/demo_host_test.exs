@@ -143,13 +143,13 @@ defmodule Plausible.Webhooks.DemoHostTest do
       visit(host, "reader", 2, name: "engagement")
 
       windows = [window(0, 3), window(0, 1), window(2, 3), window(3, 9), window(-120, -60)]
-      assert Demo.Host.visitors(host, 7, windows) == {:ok, [2, 1, 2, 0, 120]}
+      assert Demo.Host.visitors(host, [7], windows) == {:ok, %{7 => [2, 1, 2, 0, 120]}}
       # Windows side by side share no visitor of the history and miss none.
       fives = for n <- 0..11, do: window(-120 + n * 5, -115 + n * 5)
-      {:ok, counts} = Demo.Host.visitors(host, 7, fives)
+      {:ok, %{7 => counts}} = Demo.Host.visitors(host, [7], fives)
       assert Enum.sum(counts) == 120
       assert Demo.Host.site(host, 7).stats_start_at_ms == @t - 120 * @minute
-      assert Demo.Host.visitors(host, 9, [window(0, 3)]) == {:ok, [0]}
+      assert Demo.Host.visitors(host, [9], [window(0, 3)]) == {:ok, %{9 => [0]}}
     end
 
     test "have sources and pages, best first", %{host: host} do

@@ -19,14 +19,13 @@ for {module, functions} <- [
       {Plausible.Auth, is_super_admin?: 1},
       {Plausible.Billing.Feature.Props, check_availability: 1},
       {Plausible.Billing.Feature.RevenueGoals, check_availability: 1},
-      {Plausible.ClickhouseRepo, one: 2, all: 2},
-      {Plausible.ConsolidatedView, ok_to_display?: 1},
+      {Plausible.ClickhouseRepo, all: 2},
       {Plausible.Goals, for_site: 2},
       {Plausible.Mailer, send: 1},
       {Plausible.Props, allowed_for: 1},
       {Plausible.RateLimit, check_rate: 3},
-      {Plausible.Repo, get: 2, preload: 2},
-      {Plausible.Sites, get_by_domain: 1, regular?: 1, site_id_query_filter: 1},
+      {Plausible.Repo, all: 1, get: 2, preload: 2},
+      {Plausible.Sites, get_by_domain: 1, regular?: 1},
       {Plausible.Teams.Memberships, site_role: 2},
       {PlausibleWeb.Email, base_email: 1},
       {PlausibleWeb.Endpoint, url: 0, path: 1},
@@ -45,11 +44,20 @@ for {module, functions} <- [
   end
 end
 
+for {module, fields} <- [
+      {Plausible.Site, [:id, :domain, :timezone, :native_stats_start_at, :inserted_at]},
+      {Plausible.Teams.Team, [:id, :locked, :accept_traffic_until]}
+    ] do
+  defmodule module do
+    def __schema__(:fields), do: unquote(fields)
+    def __schema__(_source_or_prefix), do: nil
+  end
+end
+
 defmodule Plausible.Webhooks.Host.PlausibleTest do
   # What the adapter makes of Plausible's answers.
   use ExUnit.Case, async: true
 
-  import Ecto.Query, only: [dynamic: 2]
   import Plausible.Webhooks.Host.PlausibleTest.Answers, only: [set: 3]
 
   alias Plausible.Billing.Feature
@@ -72,9 +80,6 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
     site!(@site)
     set(Plausible.Repo, :preload, fn record, _association -> record end)
     set(Plausible.Sites, :regular?, true)
-
-    set(Plausible.Sites, :site_id_query_filter, fn site -> dynamic([e], e.site_id == ^site.id) end)
-
     set(Plausible.Props, :allowed_for, :all)
 
     for feature <- [Feature.Props, Feature.RevenueGoals],
@@ -154,36 +159,37 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
 
   describe "visitors" do
     test "of many windows come in their order, eight to a query" do
-      counts = Map.new(0..7, &{:"w#{&1}", &1})
-      set(Plausible.ClickhouseRepo, :one, fn _query, _options -> counts end)
+      row = Map.new(0..7, &{:"w#{&1}", &1}) |> Map.put(:site_id, 7)
+      set(Plausible.ClickhouseRepo, :all, fn _query, _options -> [row] end)
       windows = for n <- 0..9, do: {n * 1_000, (n + 1) * 1_000}
-      assert Host.visitors([], 7, windows) == {:ok, [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]}
-      assert Host.visitors([], 7, []) == {:ok, []}
-      assert Host.visitors([], 8, windows) == {:error, :no_site}
+      counts = %{7 => [0, 1, 2, 3, 4, 5, 6, 7, 0, 1], 8 => List.duplicate(0, 10)}
+      assert Host.visitors([], [8, 7], windows) == {:ok, counts}
+      assert_received {:called, _, :all, [_, [timeout: 9_000, checkout_retries: 0]]}
+      assert Host.visitors([], [7], []) == {:ok, %{7 => []}}
     end
 
     test "include the whole second in which a window begins or ends" do
-      set(Plausible.ClickhouseRepo, :one, fn query, _options ->
+      set(Plausible.ClickhouseRepo, :all, fn query, _options ->
         text = inspect(query)
         assert text =~ "~N[2026-01-05 10:00:00]" and text =~ "~N[2026-01-05 10:00:02]"
         assert text =~ ~s(e0.name != "engagement")
-        %{w0: 2}
+        [%{site_id: 7, w0: 2}]
       end)
 
-      assert Host.visitors([], 7, [{1_767_607_200_500, 1_767_607_201_500}]) == {:ok, [2]}
+      window = {1_767_607_200_500, 1_767_607_201_500}
+      assert Host.visitors([], [7], [window]) == {:ok, %{7 => [2]}}
     end
 
     test "that cannot be read are an error" do
-      for function <- [:one, :all],
-          do: set(Plausible.ClickhouseRepo, function, fn _query, _options -> raise "away" end)
-
-      assert Host.visitors([], 7, [{0, 1}]) == {:error, RuntimeError}
+      set(Plausible.ClickhouseRepo, :all, fn _query, _options -> raise "away" end)
+      assert Host.visitors([], [7], [{0, 1}]) == {:error, RuntimeError}
       assert Host.breakdown([], 7, {0, 1}, 3) == {:error, RuntimeError}
     end
   end
 
   test "alerts have the same conditions as Plausible's e-mails" do
     today = Date.utc_today()
+    facts = Map.take(Host.site([], 7), [:id, :domain, :timezone, :stats_start_at_ms])
 
     for {changes, allowed?} <- [
           {%{}, true},
@@ -191,18 +197,13 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
           {%{accept_traffic_until: today}, false},
           {%{accept_traffic_until: Date.add(today, 1)}, true}
         ] do
-      team!(changes)
-      assert Host.alerts_allowed?([], 7) == allowed?
+      set(Plausible.Repo, :all, [%{@site | team: Map.merge(@team, changes)}])
+      assert Host.alert_sites([], [7, 8]) == if(allowed?, do: [facts], else: [])
     end
 
+    set(Plausible.Repo, :all, [@site])
     set(Plausible.Sites, :regular?, false)
-
-    for shown? <- [true, false] do
-      set(Plausible.ConsolidatedView, :ok_to_display?, shown?)
-      assert Host.alerts_allowed?([], 7) == shown?
-    end
-
-    refute Host.alerts_allowed?([], 8)
+    assert Host.alert_sites([], [7]) == []
   end
 
   test "owners, admins, editors and super admins manage, others see nothing" do

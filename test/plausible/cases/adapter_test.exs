@@ -104,7 +104,8 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
       visits!(context, 2, now_ms - 13 * 3_600_000)
 
       windows = [{now_ms - 300_000, now_ms + 1_000}, {now_ms - 43_200_000, now_ms + 1_000}]
-      assert {:ok, [five_minutes, twelve_hours]} = Host.visitors([], site.id, windows)
+      assert {:ok, counts} = Host.visitors([], [site.id], windows)
+      assert [five_minutes, twelve_hours] = counts[site.id]
       assert five_minutes == Plausible.Stats.Clickhouse.current_visitors(site)
       assert twelve_hours == Plausible.Stats.Clickhouse.current_visitors_12h(site)
       assert {five_minutes, twelve_hours} == {8, 11}
@@ -114,9 +115,8 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
       start_ms = DateTime.to_unix(~U[2026-01-05 10:00:00Z], :millisecond)
       for n <- 1..11, do: visits!(context, n, start_ms + n * 60_000)
       windows = for n <- 11..0//-1, do: {start_ms + n * 60_000, start_ms + (n + 1) * 60_000}
-      assert Host.visitors([], site.id, windows) == {:ok, Enum.to_list(11..0//-1)}
-      assert Host.visitors([], site.id, []) == {:ok, []}
-      assert {:error, :no_site} = Host.visitors([], site.id + 1_000_000, [{0, 1}])
+      assert Host.visitors([], [site.id], windows) == {:ok, %{site.id => Enum.to_list(11..0//-1)}}
+      assert Host.visitors([], [site.id], []) == {:ok, %{site.id => []}}
     end
 
     test "come from the top sources and pages; direct visits are no source", %{site: site} = context do
@@ -228,13 +228,12 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
       end
     end
 
-    test "a consolidated view has the visitors of its sites, and no webhooks", context do
+    test "a consolidated view has no webhooks and no alerts", context do
       team = team_of(context.site)
       site!(team)
       view = Plausible.Teams.Test.new_consolidated_view(team)
-      now_ms = now_ms()
-      visits!(context, 3, now_ms)
-      assert Host.visitors([], view.id, [{now_ms - 300_000, now_ms + 1_000}]) == {:ok, [3]}
+      assert [%{id: id}] = Host.alert_sites([], [view.id, context.site.id])
+      assert id == context.site.id
       refute Host.can?([], context.user, :manage, view.id)
     end
 

@@ -320,6 +320,15 @@ defmodule Plausible.Webhooks.Ingest.DirectoryTest do
       assert asked |> List.flatten() |> Enum.frequencies() |> Map.values() |> Enum.uniq() == [2]
     end
 
+    test "the host is not asked of sites without webhooks for goals", %{instance: i} = context do
+      spike = webhook("w1", 1, events: ["traffic.spike"], spike_threshold: 300)
+      World.put(context.world, :webhooks, [spike])
+      start(context, [])
+      for _ <- 1..2, do: :ok = Directory.refresh_all(i)
+      assert Enum.uniq(World.asked(context.world)) -- [:all] == [list: 1]
+      assert [{1, [%{id: "w1"}]}] = Directory.traffic(i)
+    end
+
     test "a change of the URL alone is no reason to ask", %{instance: i} = context do
       start(context, sites_per_refresh: 0)
       World.asked(context.world)

@@ -99,7 +99,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
 
       World.fail(context.world, :visitors, fn ->
         :counters.add(calls, 1, 1)
-        if :counters.get(calls, 1) == 1, do: {:ok, [100]}, else: {:error, :timeout}
+        if :counters.get(calls, 1) == 1, do: {:ok, %{1 => [100]}}, else: {:error, :timeout}
       end)
 
       World.fail(context.world, :breakdown, fn -> raise "no" end)
@@ -111,7 +111,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
                body(notice)
     end
 
-    test "for one site affects that site only", context do
+    test "to count some sites affects those only", context do
       for id <- 2..6, do: site(context.world, id)
       for id <- 1..6, do: visit(context.world, 100, id)
       visit(context.world, fn _window -> raise "site 2" end, 2)
@@ -119,7 +119,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
       visit(context.world, fn _window -> Process.sleep(:infinity) end, 4)
       visit(context.world, fn _window -> Process.exit(self(), :kill) end, 5)
       sites = for id <- 1..6, do: {id, [watching(id: "w#{id}")]}
-      traffic = Map.put(context.traffic, :site_timeout_ms, 1_500)
+      traffic = Map.merge(context.traffic, %{site_timeout_ms: 1_500, sites_per_count: 1})
       summary = Traffic.Round.evaluate(traffic, sites, @t, [self()])
       assert summary.fired == 2
       assert Enum.sort(Enum.map(summary.failed, &elem(&1, 0))) == [2, 3, 4, 5]
@@ -131,7 +131,8 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
       for id <- 2..40, do: site(context.world, id)
       for id <- 2..40, do: visit(context.world, fn _window -> Process.sleep(:infinity) end, id)
       sites = for id <- 1..40, do: {id, [watching(id: "w#{id}")]}
-      traffic = Map.merge(context.traffic, %{site_timeout_ms: 50, round_timeout_ms: 200})
+      limits = %{site_timeout_ms: 50, round_timeout_ms: 200, sites_per_count: 1}
+      traffic = Map.merge(context.traffic, limits)
       summary = Traffic.Round.evaluate(traffic, sites, @t, [])
       reasons = Enum.frequencies_by(summary.failed, &elem(&1, 1))
       assert reasons[:timeout] + reasons[:no_time_left] == 40
@@ -146,11 +147,17 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
     end
 
     test "a host that answers nonsense is a failure", context do
-      for nonsense <- [{:ok, []}, {:ok, [1, 2]}, :what, {:ok, nil}] do
-        World.fail(context.world, :visitors, fn -> nonsense end)
-        assert %{fired: 0, failed: [{1, _reason}]} = evaluate(context)
-      end
+      for counts <- [[], [1, 2], [-1], nil],
+          do: nonsense(context, :visitors, {:ok, %{1 => counts}})
+
+      for nonsense <- [{:ok, []}, {:ok, %{}}, :what], do: nonsense(context, :visitors, nonsense)
+      for nonsense <- [[:site], nil], do: nonsense(context, :alert_sites, nonsense)
     end
+  end
+
+  defp nonsense(context, callback, answer) do
+    World.put(context.world, :fail, %{callback => fn -> answer end})
+    assert %{fired: 0, failed: [{1, _reason}]} = evaluate(context)
   end
 
   test "a webhook that we disabled gets its notice as one to be kept", context do
@@ -159,11 +166,24 @@ defmodule Plausible.Webhooks.Ingest.TrafficFailureTest do
     assert [%{status: :disabled}] = World.accepted(context.world)
   end
 
-  test "many states are asked for in portions", context do
-    webhooks = for n <- 1..1_200, do: watching(id: "w#{n}")
-    evaluate(context, webhooks)
+  test "many sites are asked for in portions, and by what they watch", context do
+    facts = &%{id: &1, domain: "example.com", timezone: "Etc/UTC", stats_start_at_ms: 0}
+    World.put(context.world, :sites, Map.new(1..11_000, &{&1, facts.(&1)}))
+    World.put(context.world, :visitors, Map.new(1..11_000, &{&1, fn _window -> 50 end}))
+    both = [events: ["traffic.spike", "traffic.drop"], drop_threshold: 20]
+    attrs = &if(&1 <= 1_500, do: both, else: [])
+    sites = for id <- 1..11_000, do: {id, [watching([id: "w#{id}"] ++ attrs.(id))]}
+    assert %{sites: 11_000, failed: [], fired: 0} = evaluate_sites(context, sites)
 
-    assert [{:alert_states, 500}, {:alert_states, 500}, {:alert_states, 200} | _] =
-             World.log(context.world)
+    assert Enum.frequencies(World.log(context.world)) == %{
+             {:alert_states, 10_000} => 1,
+             {:alert_states, 1_000} => 1,
+             {:alert_sites, 10_000} => 1,
+             {:alert_sites, 1_000} => 1,
+             {:visitors, 1_000, 2} => 1,
+             {:visitors, 500, 2} => 1,
+             {:visitors, 1_000, 1} => 9,
+             {:visitors, 500, 1} => 1
+           }
   end
 end

@@ -40,7 +40,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficProcessTest do
       for id <- 2..9, do: site(context.world, id)
       for id <- 1..9, do: visit(context.world, fn _window -> Process.sleep(30) && 100 end, id)
       webhooks = for id <- 1..9, do: webhook(id: "w#{id}", site_id: id)
-      start(context, webhooks, concurrency: 1, round_timeout_ms: 75)
+      start(context, webhooks, concurrency: 1, sites_per_count: 1, round_timeout_ms: 75)
       # One or two of them per round; in the order of the directory the first would
       # use up every round.
       for round <- 1..12, do: Traffic.evaluate(context.instance, @t + round)

@@ -165,11 +165,17 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
     test "asks for nothing of this while there is no breach, and once when there is", context do
       visit(context.world, 99)
       evaluate(context)
-      assert World.log(context.world) == [{:alert_states, 1}, :allowed?, :site, {:visitors, 1}]
+
+      assert World.log(context.world) == [
+               {:alert_states, 1},
+               {:alert_sites, 1},
+               {:visitors, 1, 1}
+             ]
+
       visit(context.world, 100)
       evaluate(context, [watching(), watching(id: "w2"), watching(id: "w3")])
       log = World.log(context.world)
-      assert Enum.count(log, &(&1 == {:visitors, 4})) == 1
+      assert Enum.count(log, &(&1 == {:visitors, 1, 4})) == 1
       assert Enum.count(log, &(&1 == {:breakdown, 3})) == 1
       assert Enum.count(log, &match?({:deliver, _}, &1)) == 3
     end
@@ -181,7 +187,7 @@ defmodule Plausible.Webhooks.Ingest.TrafficTest do
       visit(context.world, 100)
       evaluate(context)
       states = World.get(context.world, :states)
-      World.fail(context.world, :alerts_allowed?, fn -> false end)
+      World.fail(context.world, :alert_sites, fn -> [] end)
       visit(context.world, 0)
       assert %{failed: [], resolved: 0} = evaluate(context)
       assert World.get(context.world, :states) == states

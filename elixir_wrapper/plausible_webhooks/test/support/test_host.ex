@@ -66,14 +66,17 @@ defmodule Plausible.Webhooks.Test.TestHost do
   def goals(host, site_id), do: get(host, {:goals, site_id}, [])
 
   @impl true
-  def visitors(host, _site_id, windows),
-    do: get(host, :visitors, {:ok, Enum.map(windows, fn _window -> 0 end)})
+  def visitors(host, site_ids, windows) do
+    with {:ok, counts} <- get(host, :visitors, {:ok, Enum.map(windows, fn _window -> 0 end)}),
+         do: {:ok, Map.new(site_ids, &{&1, counts})}
+  end
 
   @impl true
   def breakdown(_host, _site_id, _window, _limit), do: {:ok, %{sources: [], pages: []}}
 
   @impl true
-  def alerts_allowed?(_host, _site_id), do: true
+  def alert_sites(host, site_ids),
+    do: for(id <- site_ids, site = site(host, id), do: site)
 
   @impl true
   def dashboard_url(_host, site_id), do: "https://plausible.test/site#{site_id}.example"

@@ -69,11 +69,17 @@ defmodule Plausible.Webhooks.TrafficCase do
     # host; visitors are a function of the window
     def site(world, id), do: step(world, :site, :site, fn -> get(world, :sites)[id] end)
     def goals(_world, _id), do: []
-    def alerts_allowed?(world, _id), do: step(world, :alerts_allowed?, :allowed?, fn -> true end)
 
-    def visitors(world, id, windows) do
-      step(world, :visitors, {:visitors, length(windows)}, fn ->
-        {:ok, Enum.map(windows, &get(world, :visitors)[id].(&1))}
+    def alert_sites(world, ids) do
+      step(world, :alert_sites, {:alert_sites, length(ids)}, fn ->
+        world |> get(:sites) |> Map.take(ids) |> Map.values()
+      end)
+    end
+
+    def visitors(world, ids, windows) do
+      step(world, :visitors, {:visitors, length(ids), length(windows)}, fn ->
+        visitors = get(world, :visitors)
+        {:ok, Map.new(ids, &{&1, Enum.map(windows, visitors[&1])})}
       end)
     end
 
@@ -163,7 +169,10 @@ defmodule Plausible.Webhooks.TrafficCase do
     do: watching([events: ["traffic.drop"], spike_threshold: nil, drop_threshold: 20] ++ attrs)
 
   def evaluate(context, webhooks \\ [watching()], now_ms \\ @t),
-    do: Traffic.Round.evaluate(context.traffic, [{1, List.wrap(webhooks)}], now_ms, [self()])
+    do: evaluate_sites(context, [{1, List.wrap(webhooks)}], now_ms)
+
+  def evaluate_sites(context, sites, now_ms \\ @t),
+    do: Traffic.Round.evaluate(context.traffic, sites, now_ms, [self()])
 
   # The types of the notices that each number of visitors led to, in the minute or the minutes
   # in which there were so many: `100` or `{100, minutes}`.

@@ -41,6 +41,15 @@ defmodule Plausible.Webhooks.Host do
           optional(:revenue) => boolean()
         }
 
+  @typedoc "What the evaluation of thresholds needs of a site."
+  @type alert_site :: %{
+          required(:id) => site_id(),
+          required(:domain) => String.t(),
+          required(:timezone) => String.t(),
+          required(:stats_start_at_ms) => integer() | nil,
+          optional(atom()) => term()
+        }
+
   @typedoc "What a site's webhooks may send. The keys of `props` are the names of properties."
   @type tells :: %{
           events: boolean(),
@@ -76,11 +85,14 @@ defmodule Plausible.Webhooks.Host do
   @callback goals(arg(), site_id()) :: [goal()]
 
   @doc """
-  The number of unique visitors in each window, in the order of the windows. Engagement
-  events do not count as visits.
+  The number of unique visitors of each site in each window, in the order of the windows.
+  Engagement events do not count as visits.
+
+  Thresholds are evaluated every minute. Then this is called for up to 1 000 sites at once. A
+  host should count them in one query. An error fails the evaluation of all these sites.
   """
-  @callback visitors(arg(), site_id(), [window()]) ::
-              {:ok, [non_neg_integer()]} | {:error, term()}
+  @callback visitors(arg(), [site_id()], [window()]) ::
+              {:ok, %{site_id() => [non_neg_integer()]}} | {:error, term()}
 
   @doc "The top sources and pages of the window, at most `limit` of each, the largest first."
   @callback breakdown(arg(), site_id(), window(), limit :: pos_integer()) ::
@@ -91,8 +103,12 @@ defmodule Plausible.Webhooks.Host do
                }}
               | {:error, term()}
 
-  @doc "Whether traffic alerts of this site may be sent now (no locked team, no refused traffic)."
-  @callback alerts_allowed?(arg(), site_id()) :: boolean()
+  @doc """
+  Those of the sites that exist and whose traffic alerts may be sent now (no locked team, no
+  refused traffic), in any order. Called every minute with the sites that have thresholds, up
+  to 10 000 at once. A host should read them in one query.
+  """
+  @callback alert_sites(arg(), [site_id()]) :: [alert_site()]
 
   @doc "The URL of the site's dashboard, or `nil` if there is none."
   @callback dashboard_url(arg(), site_id()) :: String.t() | nil

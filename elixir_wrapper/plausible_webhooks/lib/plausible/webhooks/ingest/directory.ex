@@ -358,7 +358,7 @@ defmodule Plausible.Webhooks.Ingest.Directory do
 
     site =
       loaded
-      |> Map.take([:fingerprint, :index | Table.facts()])
+      |> Map.take([:fingerprint, :goals?, :index | Table.facts()])
       |> Map.put_new_lazy(:index, fn -> get_in(state.sites, [site_id, :index]) end)
       |> Map.merge(%{generation: generation, webhooks: loaded.digest, read: job.generation})
 
@@ -472,8 +472,10 @@ defmodule Plausible.Webhooks.Ingest.Directory do
   defp changed?(state, site_id, digest),
     do: get_in(state.sites, [site_id, :webhooks]) != digest
 
+  # Where no webhook wants goals, the host was not asked for anything that could have changed.
   defp longest_unread(state) do
     state.sites
+    |> Enum.filter(fn {_site_id, site} -> Map.get(site, :goals?, true) end)
     |> Enum.sort_by(fn {_site_id, site} -> site.read end)
     |> Enum.take(state.opts.sites_per_refresh)
     |> Enum.map(&elem(&1, 0))

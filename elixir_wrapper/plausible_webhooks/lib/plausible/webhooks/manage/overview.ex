@@ -225,16 +225,8 @@ defmodule Plausible.Webhooks.Manage.Overview do
       now_ms = Instance.now_ms()
       windows = Enum.map(kinds, &Rules.window(&1, now_ms))
 
-      case Facts.visitors(instance, site_id, windows) do
-        {:ok, [_, _] = counts} ->
-          {:ok, Map.new(Enum.zip_with([kinds, windows, counts], &figure/1))}
-
-        {:ok, _other} ->
-          {:error, :invalid_visitors}
-
-        {:error, _reason} = error ->
-          error
-      end
+      with {:ok, counts} <- Facts.visitors(instance, site_id, windows),
+           do: {:ok, Map.new(Enum.zip_with([kinds, windows, counts], &figure/1))}
     end)
   end
 

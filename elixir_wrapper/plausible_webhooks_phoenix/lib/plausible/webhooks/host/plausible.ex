@@ -38,10 +38,9 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   ## Visitors
 
-  One query of `events_v2` for all windows counts what `Plausible.Stats.CurrentVisitors`
-  counts: distinct `user_id`, without engagement events, of the sites that
-  `Plausible.Sites.site_id_query_filter/1` returns. As there, a window begins with a whole
-  second.
+  One query of `events_v2` for all sites and windows counts what
+  `Plausible.Stats.CurrentVisitors` counts: distinct `user_id`, without engagement events. As
+  there, a window begins with a whole second.
   """
 
   @behaviour Plausible.Webhooks.Host
@@ -62,12 +61,12 @@ defmodule Plausible.Webhooks.Host.Plausible do
               Plausible.Billing.Feature.Props,
               Plausible.Billing.Feature.RevenueGoals,
               Plausible.ClickhouseRepo,
-              Plausible.ConsolidatedView,
               Plausible.Goals,
               Plausible.Mailer,
               Plausible.Props,
               Plausible.RateLimit,
               Plausible.Repo,
+              Plausible.Site,
               Plausible.Sites,
               Plausible.Teams.Memberships,
               PlausibleWeb.Email,
@@ -122,18 +121,23 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   defp find(site_id), do: Plausible.Repo.get(Plausible.Site, site_id)
 
-  # A reset of the site moves native_stats_start_at, from which Plausible counts.
   defp facts(site) do
     site = with_team(site)
 
+    Map.merge(alert_site(site), %{
+      events: not locked?(site),
+      props: Plausible.Props.allowed_for(site),
+      revenue: has?(Feature.RevenueGoals, site.team)
+    })
+  end
+
+  # A reset of the site moves native_stats_start_at, from which Plausible counts.
+  defp alert_site(site) do
     %{
       id: site.id,
       domain: site.domain,
       timezone: site.timezone,
-      stats_start_at_ms: unix_ms(site.native_stats_start_at || site.inserted_at),
-      events: not locked?(site),
-      props: Plausible.Props.allowed_for(site),
-      revenue: has?(Feature.RevenueGoals, site.team)
+      stats_start_at_ms: unix_ms(site.native_stats_start_at || site.inserted_at)
     }
   end
 
@@ -178,59 +182,47 @@ defmodule Plausible.Webhooks.Host.Plausible do
   # --- visitors
 
   @impl true
-  def visitors(_argument, site_id, windows) do
-    counted(site_id, fn site ->
-      windows
-      |> Enum.chunk_every(length(@columns))
-      |> Enum.flat_map(&count(site, Enum.map(&1, fn window -> seconds(window) end)))
+  def visitors(_argument, site_ids, windows) do
+    counted(fn ->
+      counts =
+        windows
+        |> Enum.map(&seconds/1)
+        |> Enum.chunk_every(length(@columns))
+        |> Enum.map(&count(site_ids, &1))
+
+      Map.new(site_ids, &{&1, Enum.flat_map(counts, fn by_site -> Map.fetch!(by_site, &1) end)})
     end)
   end
 
   # Windows may be weeks apart. Each is a range of the table's primary key, so nothing between
-  # them is read.
-  defp count(site, windows) do
+  # them is read. Sites without visitors have no row.
+  defp count(site_ids, windows) do
     columns = Enum.zip(@columns, windows)
+    nobody = List.duplicate(0, length(windows))
     in_one = windows |> Enum.map(&within/1) |> Enum.reduce(&dynamic([], ^&2 or ^&1))
 
     fields =
-      Map.new(columns, fn {column, {from, to}} ->
-        {column,
-         dynamic(
-           [e],
-           fragment(
-             "uniqIf(?, ? >= ? and ? < ?)",
-             e.user_id,
-             e.timestamp,
-             ^from,
-             e.timestamp,
-             ^to
-           )
-         )}
+      Map.new(columns, fn {column, window} ->
+        {column, dynamic([e], fragment("uniqIf(?, ?)", e.user_id, ^within(window)))}
       end)
 
-    counts = one(from(e in visits(site), where: ^in_one, select: ^fields))
-    Enum.map(columns, fn {column, _window} -> Map.fetch!(counts, column) end)
+    fields = Map.put(fields, :site_id, dynamic([e], e.site_id))
+    visits = from(e in visits(site_ids), where: ^in_one, group_by: e.site_id, select: ^fields)
+
+    for row <- all(visits), into: Map.new(site_ids, &{&1, nobody}) do
+      {row.site_id, Enum.map(columns, fn {column, _window} -> Map.fetch!(row, column) end)}
+    end
   end
 
-  defp one(query), do: Plausible.ClickhouseRepo.one(query, @query_options)
   defp all(query), do: Plausible.ClickhouseRepo.all(query, @query_options)
 
   defp within({from, to}), do: dynamic([e], e.timestamp >= ^from and e.timestamp < ^to)
 
-  defp visits(site) do
-    from(e in "events_v2",
-      where: ^of_site(site),
-      where: e.name != "engagement"
-    )
-  end
+  # A consolidated view has no rows of its own. It has no webhooks either.
+  defp visits(site_ids),
+    do: from(e in "events_v2", where: e.site_id in ^site_ids, where: e.name != "engagement")
 
-  defp of_site(site) do
-    if exported?(Plausible.Sites, :site_id_query_filter, 1),
-      do: Plausible.Sites.site_id_query_filter(site),
-      else: dynamic([e], e.site_id == ^site.id)
-  end
-
-  # Consolidated views came after June 2025, and with them this function and the one above.
+  # Consolidated views came after June 2025, and this function with them.
   defp regular?(site),
     do: not exported?(Plausible.Sites, :regular?, 1) or Plausible.Sites.regular?(site)
 
@@ -242,8 +234,8 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   @impl true
   def breakdown(_argument, site_id, window, limit) do
-    counted(site_id, fn site ->
-      visits = from(e in visits(site), where: ^within(seconds(window)))
+    counted(fn ->
+      visits = from(e in visits([site_id]), where: ^within(seconds(window)))
 
       sources =
         from(e in visits,
@@ -266,11 +258,8 @@ defmodule Plausible.Webhooks.Host.Plausible do
     end)
   end
 
-  defp counted(site_id, fun) do
-    case find(site_id) do
-      nil -> {:error, :no_site}
-      site -> {:ok, fun.(site)}
-    end
+  defp counted(fun) do
+    {:ok, fun.()}
   rescue
     # ClickHouse is away or overloaded. The message may quote the query.
     error -> {:error, error.__struct__}
@@ -278,17 +267,35 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   # --- alerts
 
-  # The e-mail notifier chooses its sites by the same conditions.
-  @impl true
-  def alerts_allowed?(_argument, site_id) do
-    case find(site_id) do
-      nil ->
-        false
+  # The columns that are read of a site, as far as this version of Plausible has them.
+  @site_columns [:id, :domain, :timezone, :native_stats_start_at, :inserted_at] ++
+                  [:consolidated, :locked]
+  @team_columns [:id, :accept_traffic_until, :locked]
 
-      site ->
-        %{team: team} = site = with_team(site)
-        team != nil and not locked?(site) and accepts_traffic?(team) and shown?(site)
-    end
+  # The e-mail notifier chooses its sites by the same conditions. One statement, whatever the
+  # number of sites: preloads would be a second one.
+  @impl true
+  def alert_sites(_argument, site_ids) do
+    columns =
+      columns(Plausible.Site, @site_columns) ++
+        [team: columns(Plausible.Teams.Team, @team_columns)]
+
+    sites =
+      from(s in Plausible.Site,
+        join: t in assoc(s, :team),
+        where: s.id in ^site_ids,
+        preload: [team: t],
+        select: struct(s, ^columns)
+      )
+
+    for site <- Plausible.Repo.all(sites),
+        not locked?(site) and accepts_traffic?(site.team) and regular?(site),
+        do: alert_site(site)
+  end
+
+  defp columns(schema, names) do
+    existing = schema.__schema__(:fields)
+    Enum.filter(names, &(&1 in existing))
   end
 
   defp with_team(site), do: Plausible.Repo.preload(site, :team)
@@ -297,13 +304,6 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   defp accepts_traffic?(%{accept_traffic_until: until}),
     do: Date.compare(until, Date.utc_today()) == :gt
-
-  # Only the Enterprise Edition has consolidated views.
-  defp shown?(site) do
-    regular?(site) or
-      (exported?(Plausible.ConsolidatedView, :ok_to_display?, 1) and
-         Plausible.ConsolidatedView.ok_to_display?(site.team))
-  end
 
   @impl true
   def dashboard_url(_argument, site_id), do: url(site_id, "")

@@ -34,7 +34,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
   def site(%{instance: instance, site_id: site_id} = job) do
     with {:ok, webhooks} <- Store.list_webhooks(instance, site_id),
          [_ | _] = live <- Enum.filter(webhooks, &live?/1) do
-      case Isolated.guard(fn -> facts(job, live) end) do
+      case facts(job, live) do
         {:ok, facts} -> {:ok, compile(job, live, facts)}
         :gone -> :gone
         {:error, reason} -> {:error, {:host, reason, live}}
@@ -45,15 +45,22 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
     end
   end
 
-  defp facts(%{instance: instance, site_id: site_id}, live) do
+  # What traffic alerts need of the site, their evaluation asks for.
+  defp facts(job, live) do
+    case for w <- live, "goal.completed" in w.events, do: {w.id, w.goals} do
+      [] -> {:ok, %{domain: nil, tells: Host.tells(%{}), wishes: [], goals: []}}
+      wishes -> Isolated.guard(fn -> goal_facts(job, wishes) end)
+    end
+  end
+
+  defp goal_facts(%{instance: instance, site_id: site_id}, wishes) do
     case Instance.host(instance, :site, [site_id]) do
       nil ->
         :gone
 
       %{domain: domain} = site ->
         tells = Host.tells(site)
-        wanting = if tells.events, do: live, else: []
-        wishes = for w <- wanting, "goal.completed" in w.events, do: {w.id, w.goals}
+        wishes = if tells.events, do: wishes, else: []
         goals = if wishes == [], do: [], else: Instance.host(instance, :goals, [site_id])
         goals = Enum.take(goals, @goals_max)
         {:ok, %{domain: domain, tells: tells, wishes: wishes, goals: goals}}
@@ -69,6 +76,7 @@ defmodule Plausible.Webhooks.Ingest.Directory.Loader do
       props: if(facts.tells.props == :all, do: :all, else: :listed),
       revenue: facts.tells.revenue,
       fingerprint: fingerprint,
+      goals?: Enum.any?(live, &("goal.completed" in &1.events)),
       webhooks: live,
       digest: digest(live)
     }

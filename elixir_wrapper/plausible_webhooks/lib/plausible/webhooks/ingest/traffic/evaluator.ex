@@ -95,13 +95,15 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Evaluator do
   defp schedule(tick_ms), do: Process.send_after(self(), :tick, tick_ms)
 
   # The longest ago first, so that every site is evaluated at some time, even if one round is
-  # too short for all.
+  # too short for all. Otherwise in a new order each time: a site that the host cannot count
+  # must not fail the evaluation of the same other sites in every round.
   defp round(%{context: context, evaluated: evaluated} = state, now_ms, callers) do
     round = state.round + 1
 
     sites =
       context.instance
       |> Directory.traffic()
+      |> Enum.shuffle()
       |> Enum.sort_by(fn {site_id, _webhooks} -> Map.get(evaluated, site_id, 0) end)
 
     evaluate = fn -> Round.evaluate(context, sites, now_ms, callers) end

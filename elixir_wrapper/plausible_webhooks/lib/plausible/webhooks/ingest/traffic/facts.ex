@@ -4,7 +4,7 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   # kind, and only when there is a notice. Facts that the host does not return in time are
   # missing from the notice.
 
-  alias Plausible.Webhooks.Ingest.Traffic.Rules
+  alias Plausible.Webhooks.Ingest.Traffic.{Rules, Survey}
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
 
   @week_s 7 * 24 * 3_600
@@ -68,15 +68,10 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Facts do
   end
 
   @doc false
-  # What the host counted, if these are counts.
-  @spec visitors(Instance.name(), integer(), [Plausible.Webhooks.Host.window()]) ::
+  @spec visitors(Instance.t() | Instance.name(), integer(), [Plausible.Webhooks.Host.window()]) ::
           {:ok, [non_neg_integer()]} | {:error, term()}
   def visitors(instance, site_id, windows) do
-    with {:ok, counts} <- Instance.host(instance, :visitors, [site_id, windows]) do
-      if Enum.all?(counts, &Rules.visitors?/1),
-        do: {:ok, counts},
-        else: {:error, :invalid_visitors}
-    end
+    with {:ok, counts} <- Survey.visitors(instance, [site_id], windows), do: counts[site_id]
   end
 
   @doc false

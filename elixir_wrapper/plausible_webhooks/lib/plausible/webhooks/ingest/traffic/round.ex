@@ -1,13 +1,13 @@
 defmodule Plausible.Webhooks.Ingest.Traffic.Round do
   @moduledoc false
-  # One evaluation: each site in a task, and the webhooks of a site one after the other. `site`
-  # holds the facts of the site in this round, each of which is asked for once. `done` counts
-  # what was done.
+  # One evaluation: first a survey of all sites, then each site where something has to be done
+  # in a task, and its webhooks one after the other. `site` holds the facts of the site in this
+  # round, each of which is asked for once. `done` counts what was done.
 
   alias Plausible.Webhooks.{Id, Store}
   alias Plausible.Webhooks.Ingest.Payload
-  alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
-  alias Plausible.Webhooks.Runtime.{Instance, Isolated}
+  alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules, Survey}
+  alias Plausible.Webhooks.Runtime.Isolated
 
   @typedoc """
   One delivery to be accepted. `id` becomes the `webhook-id`; accepting the same id twice
@@ -29,7 +29,8 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
           required(:deliver) => (notice() -> :ok | {:error, term()}),
           optional(:concurrency) => pos_integer(),
           optional(:site_timeout_ms) => pos_integer(),
-          optional(:round_timeout_ms) => pos_integer()
+          optional(:round_timeout_ms) => pos_integer(),
+          optional(:sites_per_count) => pos_integer()
         }
 
   @typedoc """
@@ -44,61 +45,67 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
           incomplete: non_neg_integer()
         }
 
-  @limits %{concurrency: 4, site_timeout_ms: 20_000, round_timeout_ms: 300_000}
-  @states_per_query 500
+  @limits %{
+    concurrency: 4,
+    site_timeout_ms: 20_000,
+    round_timeout_ms: 300_000,
+    sites_per_count: 1_000
+  }
+  @states_per_query 10_000
   @nothing %{fired: 0, resolved: 0, incomplete: 0, errors: []}
 
   @doc """
-  Evaluates the sites, at most `concurrency` (4) at a time and each for at most
-  `site_timeout_ms` (20 000). After `round_timeout_ms` (300 000) no further site is begun. A
-  host that fails for one site spoils that site only.
+  Evaluates the sites. The visitors of up to `sites_per_count` (1 000) sites are asked for at
+  once. Then the sites where something has to be done follow one by one. Both are done
+  `concurrency` (4) at a time, each for at most `site_timeout_ms` (20 000). After
+  `round_timeout_ms` (300 000) nothing more is begun. Counting stops at half of that time, so
+  that time is left to act on the counts.
   """
   @spec evaluate(context(), [{integer(), [map()]}], integer(), [pid()]) :: summary()
   def evaluate(context, sites, now_ms, callers) do
-    context = Map.merge(@limits, context)
+    %{instance: instance} = context = Map.merge(@limits, context)
+    [half, whole] = for part <- [2, 1], do: options(context, callers, part)
 
-    case states(context.instance, sites) do
+    case states(instance, sites) do
       {:ok, states} ->
-        sites =
-          Enum.map(sites, fn {id, webhooks} -> {id, webhooks, of_site(states, webhooks)} end)
+        {surveyed, failed} = Survey.sites(instance, sites, now_ms, context.sites_per_count, half)
 
-        context.instance
-        |> Isolated.map(sites, &evaluate_site(context, &1, now_ms),
-          concurrency: context.concurrency,
-          timeout_ms: context.site_timeout_ms,
-          deadline_ms: System.monotonic_time(:millisecond) + context.round_timeout_ms,
-          callers: callers
-        )
-        |> Enum.reduce(summary(sites), &add/2)
+        acting =
+          for site <- surveyed, [_ | _] = acts <- [acts(site, states, now_ms)], do: {site, acts}
+
+        instance
+        |> Isolated.map(acting, &evaluate_site(context, &1, now_ms), whole)
+        |> Enum.reduce(summary(sites, failed), &add/2)
 
       {:error, reason} ->
-        Enum.reduce(sites, summary(sites), fn {id, _webhooks}, sum -> failed(sum, id, reason) end)
+        summary(sites, for({id, _webhooks} <- sites, do: {id, reason}))
     end
   end
 
-  # The site's task gets a copy of what it needs, and no more.
-  defp of_site(states, webhooks),
-    do: Map.take(states, for(w <- webhooks, kind <- [:spike, :drop], do: {w.id, kind}))
+  defp options(context, callers, part) do
+    [
+      concurrency: context.concurrency,
+      timeout_ms: context.site_timeout_ms,
+      deadline_ms: System.monotonic_time(:millisecond) + div(context.round_timeout_ms, part),
+      callers: callers
+    ]
+  end
 
-  defp summary(sites),
-    do: %{sites: length(sites), fired: 0, resolved: 0, incomplete: 0, failed: []}
+  defp summary(sites, failed),
+    do: %{sites: length(sites), fired: 0, resolved: 0, incomplete: 0, failed: failed}
 
-  defp add({{site_id, _webhooks, _states}, {:ok, done}}, summary) do
-    summary = %{
+  defp add({{%{site: site}, _acts}, {:ok, done}}, summary) do
+    %{
       summary
       | fired: summary.fired + done.fired,
         resolved: summary.resolved + done.resolved,
-        incomplete: summary.incomplete + done.incomplete
+        incomplete: summary.incomplete + done.incomplete,
+        failed: Enum.map(done.errors, &{site.id, &1}) ++ summary.failed
     }
-
-    Enum.reduce(done.errors, summary, &failed(&2, site_id, &1))
   end
 
-  defp add({{site_id, _webhooks, _states}, {:error, reason}}, summary),
-    do: failed(summary, site_id, reason)
-
-  defp failed(summary, site_id, reason),
-    do: %{summary | failed: [{site_id, reason} | summary.failed]}
+  defp add({{%{site: site}, _acts}, {:error, reason}}, summary),
+    do: %{summary | failed: [{site.id, reason} | summary.failed]}
 
   defp states(instance, sites) do
     sites
@@ -115,61 +122,30 @@ defmodule Plausible.Webhooks.Ingest.Traffic.Round do
     end)
   end
 
-  defp evaluate_site(%{instance: instance} = context, {site_id, webhooks, states}, now_ms) do
-    with true <- Instance.host(instance, :alerts_allowed?, [site_id]),
-         %{} = facts <- Instance.host(instance, :site, [site_id]),
-         [_ | _] = watches <- watches(webhooks, facts, now_ms),
-         {:ok, current} <- current(instance, site_id, watches, now_ms) do
-      site = %{context: context, site: facts, now_ms: now_ms, current: current, facts: %{}}
-
-      {_site, done} =
-        Enum.reduce(watches, {site, @nothing}, fn watch, {site, done} ->
-          act(watch, Map.get(states, {watch.webhook.id, watch.kind}), site, done)
-        end)
-
-      {:ok, done}
-    else
-      {:error, reason} -> {:error, {:host, reason}}
-      nothing when nothing in [false, nil, []] -> {:ok, @nothing}
-    end
+  # What has to be done for a site, if anything.
+  defp acts(%{watches: watches, current: current}, states, now_ms) do
+    for %{kind: kind, webhook: webhook} = watch <- watches,
+        state <- [Map.get(states, {webhook.id, kind})],
+        limits = %{now_ms: now_ms, min_interval_s: webhook.min_interval_s},
+        what = Rules.decide(kind, watch.threshold, current[kind], state, limits),
+        what != :nothing,
+        do: {what, watch, state}
   end
 
-  defp watches(webhooks, site, now_ms) do
-    for webhook <- webhooks,
-        kind <- [:spike, :drop],
-        threshold = Rules.threshold(webhook, kind),
-        kind == :spike or whole_window?(site, Rules.window(:drop, now_ms)),
-        do: %{webhook: webhook, kind: kind, threshold: threshold}
-  end
-
-  defp whole_window?(%{stats_start_at_ms: nil}, _window), do: false
-  defp whole_window?(%{stats_start_at_ms: start_ms}, {from_ms, _to_ms}), do: start_ms <= from_ms
-
-  defp current(instance, site_id, watches, now_ms) do
-    kinds = watches |> Enum.map(& &1.kind) |> Enum.uniq()
-
-    case Facts.visitors(instance, site_id, Enum.map(kinds, &Rules.window(&1, now_ms))) do
-      {:ok, counts} when length(counts) == length(kinds) ->
-        {:ok, Map.new(Enum.zip(kinds, counts))}
-
-      {:error, reason} ->
-        {:error, reason}
-    end
+  defp evaluate_site(context, {%{site: site, current: current}, acts}, now_ms) do
+    site = %{context: context, site: site, now_ms: now_ms, current: current, facts: %{}}
+    {_site, done} = Enum.reduce(acts, {site, @nothing}, &act/2)
+    {:ok, done}
   end
 
   # --- one webhook, one kind
 
-  defp act(%{kind: kind, webhook: webhook} = watch, state, site, done) do
-    limits = %{now_ms: site.now_ms, min_interval_s: webhook.min_interval_s}
+  defp act({:fire, watch, _state}, {site, done}), do: fire(watch, site, done)
+  defp act({:notify, watch, state}, {site, done}), do: notify(watch, state, site, done)
+  defp act({:resolve, watch, state}, {site, done}), do: resolve(watch, state, site, done)
 
-    case Rules.decide(kind, watch.threshold, site.current[kind], state, limits) do
-      :nothing -> {site, done}
-      :fire -> fire(watch, site, done)
-      :notify -> notify(watch, state, site, done)
-      :resolve -> resolve(watch, state, site, done)
-      {:note, changes} -> note(Map.merge(state, changes), site, done)
-    end
-  end
+  defp act({{:note, changes}, _watch, state}, {site, done}),
+    do: note(Map.merge(state, changes), site, done)
 
   # Recorded, so that after a pause it is known how long nothing was evaluated.
   defp note(state, site, done) do

@@ -85,15 +85,13 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   # respected, or after.
   #
   # Planned with its values: with an unknown limit the planner sorts everything parked.
-  # OFFSET 0 keeps the planner from turning the check of each owner into a search through
-  # everything pending. An order that names the owner is that of the index.
+  # An order that names the owner is that of the index.
   @claim """
   WITH #{SQL.clock(1)},
   dead AS MATERIALIZED (
     SELECT owner FROM PREFIX.webhook_owners
     WHERE until_ms <= (SELECT now_ms FROM clock) AND owner <> $2
-      AND EXISTS (SELECT 1 FROM PREFIX.webhook_deliveries AS candidate
-        WHERE candidate.state = 0 AND candidate.owner = webhook_owners.owner OFFSET 0)
+      AND #{SQL.has_pending("webhook_owners.owner")}
     FOR SHARE SKIP LOCKED),
   chosen AS MATERIALIZED (
     SELECT id FROM (

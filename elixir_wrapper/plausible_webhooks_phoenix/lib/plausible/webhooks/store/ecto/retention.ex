@@ -163,10 +163,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
 
   @forget_owners """
   DELETE FROM PREFIX.webhook_owners WHERE owner IN (
-    SELECT owner FROM PREFIX.webhook_owners AS candidate
-    WHERE until_ms < #{SQL.now_ms()} - #{@owner_kept_ms} AND NOT EXISTS (
-      SELECT 1 FROM PREFIX.webhook_deliveries AS delivery
-      WHERE delivery.state = 0 AND delivery.owner = candidate.owner OFFSET 0)
+    SELECT owner FROM PREFIX.webhook_owners AS holder
+    WHERE until_ms < #{SQL.now_ms()} - #{@owner_kept_ms}
+      AND NOT #{SQL.has_pending("holder.owner")}
     ORDER BY owner FOR UPDATE SKIP LOCKED)
   """
 

@@ -129,6 +129,23 @@ defmodule Plausible.Webhooks.Store.Ecto.SQL do
     """
   end
 
+  @doc """
+  Whether the owner has pending deliveries.
+
+  The order is that of the index, and OFFSET keeps it. Without the order the planner may
+  read the whole table for an owner without pending deliveries, because it expects to find
+  one soon. Without OFFSET it may turn the check of each owner into a search through
+  everything pending.
+  """
+  @spec has_pending(String.t()) :: String.t()
+  def has_pending(owner) do
+    """
+    EXISTS (SELECT 1 FROM PREFIX.webhook_deliveries AS candidate
+      WHERE candidate.state = 0 AND candidate.owner = #{owner}
+      ORDER BY candidate.owner, coalesce(candidate.next_at_ms, candidate.created_at_ms) OFFSET 0)
+    """
+  end
+
   @doc "The arrays of rows that are lists of values."
   @spec columns([[term()]], pos_integer()) :: [[term()]]
   def columns([], width), do: List.duplicate([], width)

@@ -85,7 +85,7 @@ case kind do
 
     collect = fn collect, left ->
       if left > 0 do
-        [:ok, attempts | _slow] = engine |> Native.run_once(100) |> Tuple.to_list()
+        {:ok, attempts} = Native.run_once(engine, 100)
         true = Enum.all?(attempts, &(&1.state == :delivered))
         collect.(collect, left - length(attempts))
       end

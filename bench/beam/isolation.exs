@@ -85,7 +85,7 @@ defmodule Isolation do
   defp collect(_engine, _table, 0, latencies), do: latencies
 
   defp collect(engine, table, left, latencies) do
-    [:ok, attempts | _slow] = engine |> Native.run_once(100) |> Tuple.to_list()
+    {:ok, attempts} = Native.run_once(engine, 100)
     now = now_us()
 
     latencies_now =

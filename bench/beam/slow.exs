@@ -63,7 +63,7 @@ end
 
 collect = fn collect, left ->
   if left > 0 do
-    [:ok, attempts | _slow] = engine |> Native.run_once(100) |> Tuple.to_list()
+    {:ok, attempts} = Native.run_once(engine, 100)
 
     for %{state: state, error: error} <- attempts, state != :delivered do
       IO.puts(:stderr, "not delivered: #{error}")

@@ -139,11 +139,26 @@ const std::string& Attempts::webhook_of(CURL* easy) {
   return static_cast<Flight&>(*Transfer::of(easy)).item->delivery.webhook_id;
 }
 
+// Does the work for the item, which may be gone afterwards.
+template <class Work>
+void Attempts::measure(Item& item, Work work) {
+  const std::int64_t began_us = steady_now_us();
+  const std::size_t reported = report_.finished.size();
+  work();
+  if (const auto took_us = events_->slices().slow_since(began_us)) {
+    report_.note_slice(took_us, report_.finished.size() > reported
+                                    ? report_.finished.back().webhook_id
+                                    : item.delivery.webhook_id);
+  }
+}
+
 void Attempts::start(Item& item) {
-  item.started_us = steady_now_us();
-  item.started_ms = options_.now_ms();
-  item.resolved_us = 0;
-  resolve(item);
+  measure(item, [&] {
+    item.started_us = steady_now_us();
+    item.started_ms = options_.now_ms();
+    item.resolved_us = 0;
+    resolve(item);
+  });
 }
 
 void Attempts::resolve(Item& item) {
@@ -196,7 +211,8 @@ void Attempts::give_up_name(Item& item) {
   fail_before_launch(item, ErrorClass::kDnsTimeout, kNoDnsAnswer);
 }
 
-void Attempts::settle_names() {
+void Attempts::begin_turn() {
+  events_->slices().begin();
   for (const std::string& name : resolver_->settle(timers_.now_us())) {
     const auto found = resolving_.find(name);
     if (found == resolving_.end()) {
@@ -239,7 +255,7 @@ void Attempts::start_resolved() {
     const std::int64_t waited_us = timers_.now_us() - item->resolved_us;
     item->started_us += waited_us;
     item->started_ms += waited_us / 1000;
-    resolve(*item);
+    measure(*item, [&] { resolve(*item); });
   }
 }
 

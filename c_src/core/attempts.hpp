@@ -53,8 +53,8 @@ class Attempts {
   // meant for connections.
   void start(Item& item);
   void start_resolved();
-  // Takes in the resolver's answers.
-  void settle_names();
+  // Before anything is started: takes in the resolver's answers.
+  void begin_turn();
   // The attempt's time is over while its name is looked up.
   void give_up_name(Item& item);
 
@@ -73,6 +73,8 @@ class Attempts {
     std::list<Flight>::iterator self;
   };
 
+  template <class Work>
+  void measure(Item& item, Work work);
   void resolve(Item& item);
   void wait_for_name(Item& item);
   Item* next_resolved();

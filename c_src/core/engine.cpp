@@ -23,6 +23,7 @@ constexpr std::size_t kGatherMax = 512;
 constexpr std::uint32_t kWaitMsMax = 1'000;
 // Commands taken from the inbox at a time: the loop's sockets wait meanwhile.
 constexpr std::size_t kCommandsMax = 2'000;
+constexpr std::size_t kSlowSlicesMax = 100;  // not yet fetched
 
 struct RemoveEndpoint {
   std::string webhook_id;
@@ -59,7 +60,9 @@ struct Engine::Impl {
   std::vector<std::string> unfinished;  // what stop() found; driver only
 
   std::mutex stats_mutex;
-  EngineStats stats;  // as published; under stats_mutex
+  // As published; under stats_mutex.
+  EngineStats stats;
+  std::vector<SlowSlice> slow_slices;
 
   // Lock held.
   void wake_if_asleep() const {
@@ -165,6 +168,12 @@ void Engine::Impl::publish() {
   report.stats.finished_unread = report.finished.size();
   const std::lock_guard<std::mutex> lock(stats_mutex);
   stats = report.stats;
+  for (SlowSlice& slice : report.slow_slices) {
+    if (slow_slices.size() < kSlowSlicesMax) {
+      slow_slices.push_back(std::move(slice));
+    }
+  }
+  report.slow_slices.clear();
 }
 
 void Engine::Impl::run(std::int64_t until_us) {
@@ -269,8 +278,7 @@ Result<std::size_t> Engine::submit(std::vector<Delivery>& deliveries) {
 }
 
 Status Engine::run_once(std::uint32_t max_wait_ms,
-                        std::vector<Attempt>& finished,
-                        std::vector<SlowSlice>* slow_slices) {
+                        std::vector<Attempt>& finished) {
   const std::unique_lock seat(impl_->driver_seat, std::try_to_lock);
   if (!seat) {
     return Error{"already_driven", {}};
@@ -287,9 +295,6 @@ Status Engine::run_once(std::uint32_t max_wait_ms,
   finished.insert(finished.end(), std::make_move_iterator(ready.begin()),
                   std::make_move_iterator(ready.end()));
   ready.clear();
-  if (slow_slices != nullptr) {
-    *slow_slices = std::exchange(impl_->report.slow_slices, {});
-  }
   impl_->publish();
   return Ok{};
 }
@@ -320,6 +325,11 @@ void Engine::request_stop() noexcept {
     }
   } catch (...) {  // NOLINT(bugprone-empty-catch): the flag alone will do
   }
+}
+
+std::vector<SlowSlice> Engine::slow_slices() {
+  const std::lock_guard<std::mutex> lock(impl_->stats_mutex);
+  return std::exchange(impl_->slow_slices, {});
 }
 
 EngineStats Engine::stats() const {

@@ -166,17 +166,13 @@ std::int64_t EngineLoop::next_wait_us(std::int64_t wait_us) const {
 
 std::size_t EngineLoop::step(std::int64_t wait_us) {
   timers_.advance();
-  attempts_.settle_names();
+  attempts_.begin_turn();
   cancel_removed();
   if (open_) {
     fire_timers();
     attempts_.start_resolved();
     while (Item* const item = scheduler_.next()) {
-      // The item may be gone once it has been started.
-      const std::string webhook_id = item->delivery.webhook_id;
-      const std::int64_t before = steady_now_us();
       attempts_.start(*item);
-      report_.note_slice(steady_now_us() - before, webhook_id);
     }
     // Who drives comes for what is finished, unless it waits for the rest.
     if (!report_.finished.empty() || scheduler_.has_removed()) {

@@ -20,7 +20,6 @@ namespace {
 constexpr std::size_t kEventsMax = 256;
 constexpr std::uint64_t kWakeTag = std::numeric_limits<std::uint64_t>::max();
 constexpr std::size_t kOtherShard = 0x7fffffff;  // none of curl's
-constexpr std::int64_t kSlowUs = 100'000;
 // An ordinary answer is read in fewer turns than this, and its bytes are never
 // asked for. curl reads some 100 KiB at most in each.
 constexpr std::uint32_t kReadsUncounted = 4;
@@ -338,8 +337,8 @@ void EventLoop::act(Shard& shard, CURL* easy, curl_socket_t descriptor,
   if (code != CURLM_OK && code != CURLM_BAD_SOCKET) {
     shard.broken = true;
   }
-  const std::int64_t took_us = steady_now_us() - before;
-  if (took_us >= kSlowUs && on_slow_) {
+  const std::int64_t took_us = slices_.slow_since(before);
+  if (took_us != 0 && on_slow_) {
     on_slow_(easy, took_us);
   }
 }
@@ -426,6 +425,7 @@ std::size_t EventLoop::poll(std::int64_t wait_us, const Done& done) {
   // Rounded up: a wait cut to the millisecond below would spin until the time.
   const int wait_ms = static_cast<int>((wait_us + 999) / 1000);
   const int count = epoll_wait(epoll_, events.data(), kEventsMax, wait_ms);
+  slices_.begin();
   for (int i = 0; i < count; ++i) {
     take_event(events[static_cast<std::size_t>(i)]);
   }

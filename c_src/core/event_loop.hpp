@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "core/curl_handles.hpp"
+#include "core/slices.hpp"
 #include "webhooks/address_policy.hpp"
 #include "webhooks/result.hpp"
 
@@ -30,7 +31,7 @@ class EventLoop {
   // Called for every finished easy handle, which is already removed.
   using Done = std::function<void(CURL* easy, CURLcode code)>;
 
-  // An easy handle (null: several) kept the loop for this long.
+  // Work for an easy handle (null: several) took so much CPU time.
   using OnSlow = std::function<void(CURL* easy, std::int64_t took_us)>;
 
   struct Limits {
@@ -72,6 +73,8 @@ class EventLoop {
   using OnOther = std::function<void(int descriptor, bool in, bool out)>;
   void set_on_other(OnOther on_other) { on_other_ = std::move(on_other); }
   void set_on_slow(OnSlow on_slow) { on_slow_ = std::move(on_slow); }
+  // Of the thread that polls, which also does other work.
+  Slices& slices() noexcept { return slices_; }
   void watch_other(int descriptor, bool in, bool out) noexcept;
 
   // The other end of a connection: a hash of the name, and the address.
@@ -146,6 +149,7 @@ class EventLoop {
   std::vector<Interest> interests_;  // by descriptor
   OnOther on_other_;
   OnSlow on_slow_;
+  Slices slices_;
 };
 
 }  // namespace webhooks

@@ -15,9 +15,6 @@
 
 namespace webhooks {
 
-inline constexpr std::int64_t kSlowSliceUs = 250'000;
-inline constexpr std::size_t kSlowSlicesMax = 100;  // not yet fetched
-
 // The deliveries that are not started. A shared body counts for each delivery:
 // counting it once would cost more than it is worth.
 class Waiting {
@@ -55,14 +52,10 @@ struct Report {
   EngineStats stats;  // but for `waiting*`, `submitted` and `stopped`
   Waiting waiting;
 
-  // How long a piece of the loop's work took, and for which webhook it was done
-  // (empty: for none in particular).
   void note_slice(std::int64_t took_us, const std::string& webhook_id) {
-    if (took_us >= kSlowSliceUs && slow_slices.size() < kSlowSlicesMax) {
-      slow_slices.push_back(
-          {webhook_id, static_cast<std::uint64_t>(took_us) / 1000});
-      ++stats.slow_slices;
-    }
+    slow_slices.push_back(
+        {webhook_id, static_cast<std::uint64_t>(took_us) / 1000});
+    ++stats.slow_slices;
   }
 
   void add(Attempt attempt) {

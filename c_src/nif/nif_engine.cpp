@@ -192,18 +192,21 @@ WEBHOOKS_NIF(nif_run_once) {
   return guard_gated(env, [&] {
     EngineResource& resource = resource_of(env, argv[0]);
     std::vector<Attempt> finished;
-    std::vector<SlowSlice> slow_slices;
-    value_of(resource.engine->run_once(wait_ms(env, argv[1], kMaxWaitMs),
-                                       finished, &slow_slices));
+    value_of(
+        resource.engine->run_once(wait_ms(env, argv[1], kMaxWaitMs), finished));
     std::vector<ERL_NIF_TERM> terms;
     terms.reserve(finished.size());
     for (const Attempt& attempt : finished) {
       terms.push_back(attempt_term(env, attempt));
     }
-    return slow_slices.empty()
-               ? make_ok(env, make_list(env, terms))
-               : enif_make_tuple3(env, atoms::ok, make_list(env, terms),
-                                  slow_slices_term(env, slow_slices));
+    return make_ok(env, make_list(env, terms));
+  });
+}
+
+WEBHOOKS_NIF(nif_slow_slices) {
+  return guard(env, [&] {
+    return slow_slices_term(env,
+                            resource_of(env, argv[0]).engine->slow_slices());
   });
 }
 

@@ -71,6 +71,7 @@ ErlNifFunc functions[] = {
     {"delete_endpoint", 2, nif_delete_endpoint, 0},
     {"submit", 2, nif_submit, 0},
     {"run_once", 2, nif_run_once, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"slow_slices", 1, nif_slow_slices, 0},
     {"stats", 1, nif_stats, 0},
     {"engine_stop", 2, nif_engine_stop, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };

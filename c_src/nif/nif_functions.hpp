@@ -27,6 +27,7 @@ WEBHOOKS_NIF(nif_put_endpoint);
 WEBHOOKS_NIF(nif_delete_endpoint);
 WEBHOOKS_NIF(nif_submit);
 WEBHOOKS_NIF(nif_run_once);
+WEBHOOKS_NIF(nif_slow_slices);
 WEBHOOKS_NIF(nif_stats);
 WEBHOOKS_NIF(nif_engine_stop);
 bool open_engine_resource(ErlNifEnv* env) noexcept;

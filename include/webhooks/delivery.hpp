@@ -120,8 +120,8 @@ struct Attempt {
 };
 inline constexpr std::size_t kDetailBytesMax = 256;
 
-// How long the loop worked for this webhook without a pause (empty: for none in
-// particular). Work for one webhook should take a few milliseconds at most.
+// How much CPU time the loop spent on this webhook without a pause (empty: on
+// several). It should be a few milliseconds at most.
 struct SlowSlice {
   std::string webhook_id;
   std::uint64_t took_ms = 0;

@@ -2,9 +2,10 @@
 // POSTs them over curl, retries, and reports every attempt.
 // Ownership: an Engine owns its curl handles, its resolver and all queued
 // deliveries; what it reports is moved out to the caller.
-// Thread: put_endpoint, delete_endpoint, submit, stats, request_stop: any
-// thread, never blocked by the network. run_once and stop: one thread at a time
-// (a second one is turned away); they are the only calls that touch curl.
+// Thread: put_endpoint, delete_endpoint, submit, stats, slow_slices,
+// request_stop: any thread, never blocked by the network. run_once and stop:
+// one thread at a time (a second one is turned away); they are the only calls
+// that touch curl.
 #pragma once
 
 #include <cstddef>
@@ -41,10 +42,13 @@ class Engine {
   Result<std::size_t> submit(std::vector<Delivery>& deliveries);
 
   // Drives the loop until there is something to report or max_wait_ms is over,
-  // and appends the finished attempts and slow slices. Errors:
-  // `already_driven`, `stopped` (and nothing left to report).
-  Status run_once(std::uint32_t max_wait_ms, std::vector<Attempt>& finished,
-                  std::vector<SlowSlice>* slow_slices = nullptr);
+  // and appends the finished attempts. Errors: `already_driven`, `stopped` (and
+  // nothing left to report).
+  Status run_once(std::uint32_t max_wait_ms, std::vector<Attempt>& finished);
+
+  // The slices since the last call that took more than 250 ms of CPU time: the
+  // first hundred of them.
+  std::vector<SlowSlice> slow_slices();
 
   // Stops admitting, gives requests in flight drain_ms to finish, then aborts.
   // Returns the ids that are not finished. run_once still returns finished

@@ -5,7 +5,10 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <thread>
+
+#include "core/clock.hpp"
 
 namespace webhooks::test {
 
@@ -33,6 +36,13 @@ bool eventually(Condition condition,
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   return true;
+}
+
+// Works for this long, by the thread's CPU time.
+inline void burn_cpu(std::chrono::milliseconds time) {
+  const std::int64_t end = thread_cpu_us() + time.count() * 1000;
+  while (thread_cpu_us() < end) {
+  }
 }
 
 }  // namespace webhooks::test

@@ -119,9 +119,9 @@ defmodule Plausible.Webhooks.HostProjectTest do
       end
 
       defp attempt(engine) do
-        case engine |> Native.run_once(100) |> Tuple.to_list() do
-          [:ok, [attempt] | _slow_slices] -> attempt
-          [:ok, [] | _slow_slices] -> attempt(engine)
+        case Native.run_once(engine, 100) do
+          {:ok, [attempt]} -> attempt
+          {:ok, []} -> attempt(engine)
         end
       end
     end

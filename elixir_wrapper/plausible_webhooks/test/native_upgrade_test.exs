@@ -38,7 +38,7 @@ defmodule Plausible.Webhooks.NativeUpgradeTest do
     if length(attempts) >= wanted do
       attempts
     else
-      [:ok, more | _slow] = engine |> Native.run_once(100) |> Tuple.to_list()
+      {:ok, more} = Native.run_once(engine, 100)
       collect(engine, wanted, attempts ++ more)
     end
   end
@@ -62,7 +62,7 @@ defmodule Plausible.Webhooks.NativeUpgradeTest do
           for(n <- 1..20, do: %{id: "msg_#{round}_#{n}", webhook_id: "wh_1", body: "{}"})
         )
 
-      [:ok, first | _slow] = engine |> Native.run_once(100) |> Tuple.to_list()
+      {:ok, first} = Native.run_once(engine, 100)
       load_again()
       attempts = collect(engine, 20, first)
       assert length(attempts) == 20

@@ -1,7 +1,11 @@
 defmodule Plausible.Webhooks.Deliver.EngineTest do
   use Plausible.Webhooks.Test.InstanceCase, async: true
 
+  import ExUnit.CaptureLog
+
+  alias Plausible.Webhooks.Deliver.Health
   alias Plausible.Webhooks.Native
+  alias Plausible.Webhooks.Runtime.Observers
 
   @moduletag :capture_log
 
@@ -426,6 +430,49 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     eventually(fn -> Outbox.size(context.instance) == 0 end)
     eventually(fn -> match?(%{waiting: 0, in_flight: 0}, Engine.stats(context.instance)) end)
     assert HttpReceiver.count(context.receiver) == 1
+  end
+
+  # No receiver is known that makes the engine's loop work that long, so the test reports it.
+  test "a webhook that took too much processor time is disabled at the third time", context do
+    context = start!(context, observers: [{Observer, self()}])
+    %{id: id} = webhook = webhook!(context, "/costly")
+    assert Native.slow_slices(Owners.engine(context.instance).ref) == []
+    for _ <- 1..2, do: Health.slow(context.instance, id)
+    other = webhook!(context, "/other")
+    Health.slow(context.instance, other.id)
+    :sys.get_state(Instance.process(context.instance, :health), 60_000)
+    assert {:ok, %{disabled_reason: nil}} = get_webhook(context, id)
+
+    SwitchStore.set(context.switch, {:only, [:update_webhook], :away})
+    Health.slow(context.instance, id)
+    # What it answers meanwhile changes nothing.
+    push(context, [delivery(webhook)])
+    HttpReceiver.await(context.receiver, "/costly", 1)
+    SwitchStore.set(context.switch, :on)
+    assert_receive {:host, :webhook_disabled, ^id, :costly}, 60_000
+
+    assert_receive {:webhook_disabled, %{failing_for_ms: nil},
+                    %{webhook_id: ^id, reason: :costly}},
+                   60_000
+
+    assert {:ok, %{disabled_reason: :costly, enabled: true}} = get_webhook(context, id)
+    assert {:ok, %{disabled_reason: nil}} = get_webhook(context, other.id)
+    {:ok, %{disabled_reason: nil}} = enable_webhook(context, id)
+  end
+
+  test "a slow slice is an event, and a line in the log", context do
+    context = start!(context, observers: [{Observer, self()}])
+
+    log =
+      capture_log(fn ->
+        for whom <- ["wh_1", nil], do: Observers.slow(context.instance, 1, whom, 300)
+        assert_receive {:engine_slow, %{took_ms: 300}, %{site_id: 1, webhook_id: "wh_1"}}, 60_000
+        assert_receive {:engine_slow, %{took_ms: 300}, %{webhook_id: nil}}, 60_000
+        :sys.get_state(Instance.process(context.instance, :observers), 60_000)
+      end)
+
+    assert log =~ "the engine was busy for 300 ms with webhook wh_1"
+    assert log =~ "with several webhooks"
   end
 
   test "an invalid webhook id is not looked up" do

@@ -53,6 +53,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
       assert text_of(view, "#webhook-resume") == "Switch on"
       click(view, "#webhook-resume")
       assert stored(context, webhook).disabled_reason == nil
+
+      for _ <- 1..3, do: Plausible.Webhooks.Deliver.Health.slow(context.instance, webhook.id)
+      shows!(view, "took too much processor time")
     end
   end
 

@@ -116,7 +116,7 @@ defmodule Plausible.Webhooks.Host do
   @doc "Whether the actor may do this with the site's webhooks. Every call asks again."
   @callback can?(arg(), actor(), action(), site_id()) :: boolean()
 
-  @doc "Tells the owners of the site that a webhook was disabled (`:gone` or `:failing`)."
+  @doc "Tells the owners of the site that a webhook was disabled (`:gone`, `:failing` or `:costly`)."
   @callback webhook_disabled(arg(), Plausible.Webhooks.Webhook.t(), atom()) :: :ok
 
   @doc "Writes an entry into the host's audit log. The webhook holds no secrets."

@@ -31,11 +31,12 @@ defmodule Plausible.Webhooks.Observer do
   | `:deliveries_accepted` | `count` | `sites`: the number for each site, `%{site_id => count}` |
   | `:deliveries_dropped` | `count` | `reason`: `:outbox_full`, `:site_share` (one site's part of the Outbox is full), `:fan_out` (more than `:deliveries_per_event_max`), `:refused_by_store`, `:payload` (too large, not encodable), `:malformed_event` (no `:clickhouse_event` with a `:site_id`), `:hook_error`, `:stopping` |
   | `:engine_overloaded` | `count` of deliveries given back to the store | |
+  | `:engine_slow` | `took_ms`: the processor time, above 250 ms, that a webhook took from all others at once | `webhook_id` (`nil`: several), `site_id` (`nil` when not known) |
   | `:store_call` | `duration_us` | `operation` (a function of `Plausible.Webhooks.Store`), `error` (`nil` if it succeeded) |
   | `:store_failed` | | `operation`, `reason` |
   | `:cluster_failed` | | `reason`: why other nodes were not told of a change |
   | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`; only on the node that made the change |
-  | `:webhook_disabled` | `failing_for_ms` (`nil` for `:gone`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing` |
+  | `:webhook_disabled` | `failing_for_ms` (`nil` unless `:failing`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing`, `:costly` |
 
   `:attempt` follows once the attempt is recorded.
 
@@ -50,6 +51,7 @@ defmodule Plausible.Webhooks.Observer do
           | :deliveries_accepted
           | :deliveries_dropped
           | :engine_overloaded
+          | :engine_slow
           | :store_call
           | :store_failed
           | :cluster_failed

@@ -25,8 +25,10 @@ defmodule Plausible.Webhooks.Webhook do
   @type event_type :: String.t()
   @typedoc "A secret in clear text, and the time until which it signs."
   @type secret :: Secrets.secret()
-  @typedoc "Its receiver answered 410, or has only failed for days."
-  @type disabled_reason :: :gone | :failing
+  @typedoc """
+  Its receiver answered 410, has only failed for days, or took too much of the engine's time.
+  """
+  @type disabled_reason :: :gone | :failing | :costly
 
   @typedoc "A number of visitors, or `:notifier` to follow the host's own notifier."
   @type threshold :: pos_integer() | :notifier | nil
@@ -56,7 +58,7 @@ defmodule Plausible.Webhooks.Webhook do
           updated_at_ms: integer()
         }
 
-  # `enabled` is the user's choice; `disabled_reason` is why we disabled it (410, or failing).
+  # `enabled` is the user's choice; `disabled_reason` is why we disabled it.
   # A webhook delivers when it is enabled and has no disabled_reason. `version` grows with
   # every change; caches and the engine compare it.
   defstruct [

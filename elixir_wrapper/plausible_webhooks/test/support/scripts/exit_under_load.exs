@@ -73,13 +73,13 @@ spawn(fn ->
 end)
 |> then(fn ender ->
   drive = fn drive, told ->
-    case Native.run_once(engine, 100) |> Tuple.to_list() do
-      [:ok, attempts | _slow_slices] ->
+    case Native.run_once(engine, 100) do
+      {:ok, attempts} ->
         delivered = Enum.any?(attempts, &(&1.state == :delivered))
         if delivered and not told, do: send(ender, :busy)
         drive.(drive, told or delivered)
 
-      [:error, :stopped] ->
+      {:error, :stopped} ->
         Process.sleep(:infinity)
     end
   end

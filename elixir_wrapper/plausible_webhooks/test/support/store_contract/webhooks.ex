@@ -14,6 +14,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
             [spike_threshold: 1, drop_threshold: 1_000_000_000, traffic_min_interval_s: 604_800],
             [enabled: false, disabled_reason: :gone, disabled_at_ms: 5, failing_since_ms: 0],
             [disabled_reason: :failing, disabled_at_ms: most, version: 12],
+            [disabled_reason: :costly, disabled_at_ms: 5],
             [name: ~s(a "b" 'c' ä 🦊), url: "https://xn--bcher-kva.example/%F0?q=%00&x='"],
             [headers: for(i <- 1..20, do: {"x-#{i}", String.duplicate("v", 600)})],
             [
@@ -30,7 +31,7 @@ defmodule Plausible.Webhooks.StoreContract.Webhooks do
     end
 
     assert {:ok, all} = all_webhooks(store)
-    assert length(all) == 12
+    assert length(all) == 13
   end
 
   shared_test "an id is taken once", store do

@@ -24,6 +24,7 @@ defmodule Plausible.Webhooks.PromEx do
   | `plausible_webhooks_deliveries_accepted_total` | sum | |
   | `plausible_webhooks_deliveries_dropped_total` | sum | `reason` |
   | `plausible_webhooks_deliveries_given_back_total` | sum | |
+  | `plausible_webhooks_engine_slow_total` | counter | |
   | `plausible_webhooks_store_failures_total` | counter | `operation` |
   | `plausible_webhooks_webhooks_disabled_total` | counter | `reason` |
   | `plausible_webhooks_node_outbox`, `_journal`, `_waiting`, `_in_flight` | gauge | |
@@ -105,6 +106,7 @@ defmodule Plausible.Webhooks.PromEx do
       sum([:deliveries, :accepted], [:deliveries, :accepted], [], "Deliveries accepted."),
       sum([:deliveries, :dropped], [:deliveries, :dropped], [:reason], "Deliveries dropped."),
       sum([:deliveries, :given_back], [:engine, :overloaded], [], "Given back to the store."),
+      sum([:engine, :slow], [:engine, :slow], [], "Slices above 250 ms of processor time."),
       sum([:store, :failures], [:store, :failed], [:operation], "Failures of the store."),
       sum([:webhooks, :disabled], [:webhook, :disabled], [:reason], "Webhooks disabled.")
     ]

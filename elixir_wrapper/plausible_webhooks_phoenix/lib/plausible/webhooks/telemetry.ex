@@ -30,11 +30,12 @@ defmodule Plausible.Webhooks.Telemetry do
   | `[:plausible, :webhooks, :deliveries, :accepted]` | `count` | |
   | `[:plausible, :webhooks, :deliveries, :dropped]` | `count` | `reason`: `:outbox_full`, `:site_share`, `:fan_out`, `:refused_by_store`, `:payload`, `:malformed_event`, `:hook_error`, `:stopping` |
   | `[:plausible, :webhooks, :engine, :overloaded]` | `count` of deliveries given back to the store | |
+  | `[:plausible, :webhooks, :engine, :slow]` | `count` (1), `took_ms`: the processor time, above 250 ms, that a webhook took from all others at once | `webhook_id` (`nil`: several), `site_id` |
   | `[:plausible, :webhooks, :store, :stop]` | `duration` | `operation` (a function of `Plausible.Webhooks.Store`), `error` (`nil` if it succeeded) |
   | `[:plausible, :webhooks, :store, :failed]` | `count` (1) | `operation`, `reason` |
   | `[:plausible, :webhooks, :cluster, :failed]` | `count` (1) | `reason` |
   | `[:plausible, :webhooks, :webhook, :changed]` | `count` (1) | `site_id`, `webhook_id`, `change` |
-  | `[:plausible, :webhooks, :webhook, :disabled]` | `count` (1), `failing_for_ms` (0 for `:gone`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing` |
+  | `[:plausible, :webhooks, :webhook, :disabled]` | `count` (1), `failing_for_ms` (0 unless `:failing`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing`, `:costly` |
   | `[:plausible, :webhooks, :node, :measured]` | `outbox`, `journal`, `waiting`, `in_flight`, `dropped`, `refused`, `notices_dropped` | |
   | `[:plausible, :webhooks, :queue, :measured]` | `pending`, `parked`, `delivered`, `failed`, `cancelled`, `overdue_ms` | |
 
@@ -64,6 +65,7 @@ defmodule Plausible.Webhooks.Telemetry do
     deliveries_accepted: {[:deliveries, :accepted], []},
     deliveries_dropped: {[:deliveries, :dropped], [:reason]},
     engine_overloaded: {[:engine, :overloaded], []},
+    engine_slow: {[:engine, :slow], [:site_id, :webhook_id]},
     store_failed: {[:store, :failed], [:operation, :reason]},
     cluster_failed: {[:cluster, :failed], [:reason]},
     webhook_changed: {[:webhook, :changed], [:site_id, :webhook_id, :change]},
@@ -113,6 +115,7 @@ defmodule Plausible.Webhooks.Telemetry do
 
     case measurements do
       %{failing_for_ms: ms} -> {name, Map.put(counted, :failing_for_ms, ms || 0), shown}
+      %{took_ms: ms} -> {name, Map.put(counted, :took_ms, ms), shown}
       _other -> {name, counted, shown}
     end
   end

@@ -22,8 +22,8 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   use GenServer
 
   alias Plausible.Webhooks.{Attempt, Delivery, Native}
-  alias Plausible.Webhooks.Deliver.{AnswerBudget, Endpoints, Handover, Owners, Recorder}
-  alias Plausible.Webhooks.Runtime.Instance
+  alias Plausible.Webhooks.Deliver.{AnswerBudget, Endpoints, Handover, Health, Owners, Recorder}
+  alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
   require Logger
 
@@ -249,11 +249,10 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   defp run_once(instance, state) do
     case Native.run_once(state.ref, @slice_ms) do
       {:ok, attempts} ->
-        driven(instance, state, attempts)
-
-      {:ok, attempts, slow_slices} ->
-        Enum.each(slow_slices, &warn_slow/1)
-        driven(instance, state, attempts)
+        report(instance, state, attempts)
+        report_slow(instance, state)
+        send(self(), :drive)
+        {:noreply, note_finished(state, attempts)}
 
       {:error, :already_driven} ->
         Process.send_after(self(), :drive, @slice_ms)
@@ -264,16 +263,14 @@ defmodule Plausible.Webhooks.Deliver.Engine do
     end
   end
 
-  defp driven(instance, state, attempts) do
-    report(instance, state, attempts)
-    send(self(), :drive)
-    {:noreply, note_finished(state, attempts)}
-  end
-
-  # Work for one webhook should take a few milliseconds at most, whatever its receiver does.
-  defp warn_slow({webhook_id, took_ms}) do
-    whom = if webhook_id, do: "webhook #{webhook_id}", else: "several webhooks"
-    Logger.warning("webhooks: the engine was busy for #{took_ms} ms with #{whom}")
+  # Work for one webhook takes a few milliseconds at most, whatever its receiver does. This is
+  # for the case that nobody thought of.
+  defp report_slow(instance, state) do
+    for {webhook_id, took_ms} <- Native.slow_slices(state.ref) do
+      site_id = webhook_id && Endpoints.site_id(state.endpoints, webhook_id)
+      Observers.slow(instance, site_id, webhook_id, took_ms)
+      if webhook_id, do: Health.slow(instance, webhook_id)
+    end
   end
 
   defp note_finished(%{finished: nil} = state, _attempts), do: state
@@ -286,10 +283,6 @@ defmodule Plausible.Webhooks.Deliver.Engine do
   defp fetch_rest(instance, state) do
     case Native.run_once(state.ref, 0) do
       {:ok, [_ | _] = attempts} ->
-        report(instance, state, attempts)
-        fetch_rest(instance, state)
-
-      {:ok, attempts, _slow_slices} ->
         report(instance, state, attempts)
         fetch_rest(instance, state)
 

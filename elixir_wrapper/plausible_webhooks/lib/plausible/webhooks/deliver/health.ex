@@ -1,10 +1,12 @@
 defmodule Plausible.Webhooks.Deliver.Health do
   @moduledoc """
-  Decides which webhooks to disable because their receiver is gone.
+  Decides which webhooks to disable because their receiver is gone or does harm.
 
   A receiver that answers 410 wants no more requests: its webhook is disabled at once
   (`:gone`). A webhook that has only failed for `:disable_after_ms` (5 days) is disabled as
-  `:failing`; any success starts the clock anew.
+  `:failing`; any success starts the clock anew. A webhook that kept the engine from all
+  others for more than 250 ms of processor time, three times in an hour, is disabled as
+  `:costly`. No receiver is known that can do so.
 
   `disable`, a function given at the start, disables a webhook. This process has its own reads
   and writes, so that it does not hold up the recording.
@@ -16,13 +18,18 @@ defmodule Plausible.Webhooks.Deliver.Health do
   alias Plausible.Webhooks.Runtime.Instance
 
   @retry_ms 1_000
+  @slow_max 3
+  @slow_ms 3_600_000
 
   @typedoc "How a webhook's attempts ended: of several results, the one that counts."
-  @type verdict :: :delivered | :failed | :gone
+  @type verdict :: :delivered | :failed | :gone | :costly
 
   @typedoc "Disables a webhook. Returns `:ok` even if it is deleted or already disabled."
   @type disable ::
-          (Instance.t(), Webhook.id(), :gone | :failing, failing_for_ms :: integer() | nil ->
+          (Instance.t(),
+           Webhook.id(),
+           Webhook.disabled_reason(),
+           failing_for_ms :: integer() | nil ->
              :ok | {:error, term()})
 
   @doc "Looks at recorded attempts. Called by the Recorder."
@@ -58,6 +65,10 @@ defmodule Plausible.Webhooks.Deliver.Health do
     end
   end
 
+  @doc "Notes that the webhook kept the engine busy for too long."
+  @spec slow(Instance.t(), Webhook.id()) :: :ok
+  def slow(instance, webhook_id), do: Instance.tell(instance, :health, {:slow, webhook_id})
+
   @doc "Forgets that the webhook was failing (it was changed or enabled)."
   @spec forget(Instance.t(), Webhook.id()) :: :ok
   def forget(%Instance{tables: %{meta: meta}}, webhook_id) do
@@ -74,10 +85,10 @@ defmodule Plausible.Webhooks.Deliver.Health do
     GenServer.start_link(__MODULE__, {name, disable}, name: Instance.process(name, :health))
   end
 
-  # pending: verdicts that the store has not taken yet.
+  # pending: verdicts that the store has not taken yet. slow: when webhooks were, lately.
   @impl true
   def init({name, disable}),
-    do: {:ok, %{name: name, disable: disable, pending: %{}}, {:continue, :load}}
+    do: {:ok, %{name: name, disable: disable, pending: %{}, slow: %{}}, {:continue, :load}}
 
   # Webhooks that were failing before this process started.
   @impl true
@@ -99,6 +110,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
 
   @impl true
   def handle_info({:verdicts, verdicts}, state), do: {:noreply, judge(state, verdicts)}
+  def handle_info({:slow, id}, state), do: {:noreply, count_slow(state, id)}
   def handle_info(:load, state), do: {:noreply, state, {:continue, :load}}
 
   def handle_info(:retry, %{pending: pending} = state),
@@ -106,13 +118,22 @@ defmodule Plausible.Webhooks.Deliver.Health do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  # A newer verdict replaces one that is pending, except that 410 stays 410.
+  defp count_slow(state, id) do
+    now_ms = System.monotonic_time(:millisecond)
+    times = [now_ms | state.slow |> Map.get(id, []) |> Enum.filter(&(&1 > now_ms - @slow_ms))]
+
+    if length(times) < @slow_max,
+      do: put_in(state.slow[id], times),
+      else: judge(%{state | slow: Map.delete(state.slow, id)}, %{id => :costly})
+  end
+
+  # A newer verdict replaces one that is pending, unless that one disables the webhook.
   defp judge(state, verdicts) do
     instance = Instance.fetch!(state.name)
 
     verdicts =
       Map.merge(state.pending, verdicts, fn _id, old, new ->
-        if old == :gone, do: :gone, else: new
+        if old in [:gone, :costly], do: old, else: new
       end)
 
     pending =
@@ -126,7 +147,8 @@ defmodule Plausible.Webhooks.Deliver.Health do
     %{state | pending: pending}
   end
 
-  defp apply_verdict(:gone, id, instance, disable), do: disable.(instance, id, :gone, nil)
+  defp apply_verdict(verdict, id, instance, disable) when verdict in [:gone, :costly],
+    do: disable.(instance, id, verdict, nil)
 
   defp apply_verdict(:delivered, id, instance, _disable) do
     if failing?(instance, id) do

@@ -93,10 +93,10 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   @doc """
-  Disables a webhook whose receiver is gone. The host tells the webhook's owner. Waiting
+  Disables a webhook on our own account. The host tells the webhook's owner. Waiting
   deliveries are cancelled and can be recovered, and further events are recorded as cancelled.
   """
-  @spec disable(Instance.t(), Webhook.id(), :gone | :failing, integer() | nil) ::
+  @spec disable(Instance.t(), Webhook.id(), Webhook.disabled_reason(), integer() | nil) ::
           :ok | {:error, term()}
   def disable(instance, id, reason, failing_for_ms) do
     changes = fn

@@ -91,6 +91,13 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     })
   end
 
+  @doc "A webhook (`nil`: several) took so much of the engine's time at once."
+  @spec slow(Instance.t(), integer() | nil, Webhook.id() | nil, pos_integer()) :: :ok
+  def slow(instance, site_id, webhook_id, took_ms) do
+    metadata = %{site_id: site_id, webhook_id: webhook_id}
+    event(instance, :engine_slow, %{took_ms: took_ms}, metadata)
+  end
+
   # These events are rare and logged: sent without a bound, and even without an observer.
   defp event(instance, event, measurements, metadata),
     do: tell(instance, {:event, event, measurements, metadata})
@@ -137,7 +144,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   def handle_info({:event, event, measurements, metadata}, state) do
     emit(Instance.fetch!(state.name), event, measurements, metadata)
-    {:noreply, log(state, event, metadata)}
+    {:noreply, log(state, event, Map.merge(measurements, metadata))}
   end
 
   def handle_info(:report, state) do
@@ -185,6 +192,11 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     text = "#{id} (#{webhook.destination}) of site #{webhook.site_id} was disabled"
     Logger.warning("webhooks: #{text}: #{webhook.reason}")
     state
+  end
+
+  defp log(state, :engine_slow, %{webhook_id: id, took_ms: took_ms}) do
+    whom = if id, do: "webhook #{id}", else: "several webhooks"
+    log_once(state, {:slow, id}, "the engine was busy for #{took_ms} ms with #{whom}")
   end
 
   defp log(state, _event, _metadata), do: state

@@ -15,7 +15,7 @@ defmodule Plausible.Webhooks.Store.Columns do
 
   # Atoms are never made from stored text.
   @errors Map.new(Attempt.errors(), &{Atom.to_string(&1), &1})
-  @disabled_reasons %{"gone" => :gone, "failing" => :failing}
+  @disabled_reasons %{"gone" => :gone, "failing" => :failing, "costly" => :costly}
   @kinds %{"spike" => :spike, "drop" => :drop}
   @alert_states %{"armed" => :armed, "firing" => :firing}
 

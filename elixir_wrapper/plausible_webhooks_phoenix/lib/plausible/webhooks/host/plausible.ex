@@ -404,6 +404,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
   defp named(%{name: name}), do: inspect(name)
 
   defp why(:gone), do: "It answered 410 Gone, which asks us to stop."
+  defp why(:costly), do: "Its answers took too much of our server's processor time."
   defp why(_failing), do: "Every attempt of the last days has failed."
 
   @impl true

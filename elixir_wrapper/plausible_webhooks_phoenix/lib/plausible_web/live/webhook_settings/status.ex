@@ -7,7 +7,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Status do
   # | state | when | leaves by |
   # |---|---|---|
   # | Paused | its owner paused it | resume |
-  # | Switched off | we disabled it: 410, or failing for days | a test that arrives, or switching it on |
+  # | Switched off | we disabled it: 410, failing for days, or costly | a test that arrives, or switching it on |
   # | Failing | attempts have failed, and none has arrived, for 5 minutes or longer | a success |
   # | Active | otherwise | |
   #
@@ -61,6 +61,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.Status do
       :off when webhook.disabled_reason == :gone ->
         "Switched off on #{Format.time(webhook.disabled_at_ms, zone)}, because your endpoint " <>
           "answered 410 Gone. A successful test switches it on again."
+
+      :off when webhook.disabled_reason == :costly ->
+        "Switched off on #{Format.time(webhook.disabled_at_ms, zone)}, because your endpoint's " <>
+          "answers took too much processor time of the server that sends them. Have it answer " <>
+          "with a plain 200 and send a test: a success switches the webhook on again. Then you " <>
+          "can send again what it missed."
 
       :off ->
         "Switched off on #{Format.time(webhook.disabled_at_ms, zone)}, because every attempt had " <>

@@ -40,8 +40,11 @@ host_commands() {
 }
 run_command() {
   local environment=(MIX_ENV=test)
-  # Without MIX_ENV, so that mix test chooses its own.
-  [ "$commands_environment" = test ] || environment=(-u MIX_ENV "HTTP_PORT=$(free_port)" LOG_LEVEL=warning)
+  # Without MIX_ENV, so that mix test chooses its own. A checkout has no database of places but
+  # the one of Plausible's tests.
+  [ "$commands_environment" = test ] ||
+    environment=(-u MIX_ENV "HTTP_PORT=$(free_port)" LOG_LEVEL=warning
+      "IP_GEOLOCATION_DB=$tree/test/priv/GeoLite2-City-Test.mmdb")
   if [ "$1" = phx.server ]; then
     serve "${environment[@]}"
   else

@@ -1,12 +1,12 @@
 # Replays events into the small host of examples/host, which passes them to the webhooks. A
 # receiver verifies every POST and refuses some, to cause retries. script/demo runs this
 # file; its header lists the options.
-for file <- ~w(host/http host/events host/sites host/host host/ingestion
-               demo/screen demo/receiver demo/narrator),
+for file <- ~w(host/events host/sites host/host host/ingestion
+               demo/screen demo/receiver demo/narrator demo/summary),
     do: Code.require_file("../#{file}.ex", __DIR__)
 
 defmodule Demo do
-  alias Demo.{Narrator, Receiver, Screen}
+  alias Demo.{Narrator, Receiver, Screen, Summary}
   alias Plausible.Webhooks
   alias Plausible.Webhooks.Ingest.{Dedup, Directory, Goals, Traffic}
 
@@ -15,6 +15,8 @@ defmodule Demo do
     events: :string,
     sites: :string,
     url: :string,
+    secret: :string,
+    verbose: :boolean,
     pause: :integer,
     keep: :string,
     web: :boolean,
@@ -23,8 +25,6 @@ defmodule Demo do
   # Slow enough to watch. Without the page, the day takes seconds.
   @web_pause_ms 250
   @wait_ms 60_000
-  # The recorded day has two front pages and one broken release.
-  @day %{"traffic.spike" => 2, "traffic.drop" => 1}
 
   def main(arguments) do
     # So that start!/1 can report a child that does not start.
@@ -90,18 +90,49 @@ defmodule Demo do
 
   defp run(settings) do
     own = settings[:url] == nil
+    loopback!()
     port = Receiver.start!()
+    Narrator.start(settings[:verbose] || false)
     start!(settings)
     forget(settings)
-    names = webhooks(settings, port)
-    Narrator.introduce(names)
+    overture(settings)
+    webhooks = webhooks(settings, port)
+    Narrator.introduce(webhooks)
     if settings[:web], do: served(settings)
     tally = replay(settings)
     if settings[:web], do: stay()
     waited = wait(System.monotonic_time(:millisecond) + @wait_ms)
-    Screen.plain("")
-    log = log(names)
-    summary(tally, log, own, waited, settings)
+    recorded = not Enum.any?([:events, :sites, :url], &settings[&1])
+    Summary.print(webhooks, %{tally: tally, own: own, waited: waited, recorded: recorded})
+  end
+
+  # Without it nothing arrives, and every delivery would end as a refused connection.
+  defp loopback! do
+    with {:ok, listener} <- :gen_tcp.listen(0, ip: {127, 0, 0, 1}),
+         {:ok, port} = :inet.port(listener),
+         {:ok, _socket} <- :gen_tcp.connect({127, 0, 0, 1}, port, [], 2_000) do
+      :gen_tcp.close(listener)
+    else
+      {:error, reason} ->
+        refuse(
+          "127.0.0.1 cannot be reached (#{:inet.format_error(reason)}): is the loopback " <>
+            "interface down? As root: ip link set lo up"
+        )
+    end
+  end
+
+  defp overture(settings) do
+    events = if settings[:events], do: "Your events go", else: "A recorded day of two sites goes"
+
+    shown =
+      if settings[:verbose],
+        do: "Every event that completes a goal and every POST is shown",
+        else:
+          "Shown are the first delivery of each webhook, the alerts, and the counts at the end"
+
+    to = if settings[:url], do: "your endpoint", else: "a receiver that verifies every POST"
+    Screen.plain("#{events} through the ingestion hook; what leaves goes to #{to}.")
+    Screen.plain(shown <> if(settings[:verbose], do: ".", else: " (--verbose: everything)."))
   end
 
   # --- processes
@@ -210,6 +241,9 @@ defmodule Demo do
       end
 
     Map.new(wishes, fn {site_id, path, attributes} ->
+      attributes =
+        if secret = settings[:secret], do: Map.put(attributes, :secret, secret), else: attributes
+
       {:ok, webhook} = created(Webhooks.create_webhook(:system, site_id, attributes))
       File.write!(made(settings), "#{site_id} #{webhook.id}\n", [:append])
       {:ok, [%{key: secret} | _]} = Webhooks.reveal_secret(:system, site_id, webhook.id)
@@ -293,24 +327,27 @@ defmodule Demo do
     pause_ms = settings[:pause] || if(settings[:web], do: @web_pause_ms, else: 8)
     site = &Demo.Host.site_by_domain(Demo.Host, &1)
     told = Dedup.new()
-    Screen.plain("")
 
     settings
     |> lines()
     |> Demo.Events.stream(site)
-    |> Enum.reduce(%{events: 0, broken: 0, goals: 0, minute: nil}, fn
+    |> Enum.reduce(%{events: 0, broken: 0, minute: nil, settles: true}, fn
       {_line, {:ok, event}}, tally ->
         if pause_ms > 0, do: Process.sleep(pause_ms)
         tally = minutes(tally, at_ms(event))
-        goals = tell(event, told)
+        completes = tell(event, told)
         :ok = Demo.Ingestion.keep(Demo.Host, Webhooks, event)
-        %{tally | events: tally.events + 1, goals: tally.goals + goals}
+        tally = if completes, do: settled(tally), else: tally
+        %{tally | events: tally.events + 1}
 
       {line, {:error, message}}, tally ->
         Screen.line("", "SKIPPED", :red, "line #{line}: #{message}")
         %{tally | broken: tally.broken + 1}
     end)
   end
+
+  # An endpoint that does not answer must not stretch the day.
+  defp settled(%{settles: settles} = tally), do: %{tally | settles: settles and Narrator.settle()}
 
   defp lines(settings) do
     case settings[:events] do
@@ -327,19 +364,22 @@ defmodule Demo do
     if tally.minute != nil and minute > tally.minute do
       # After a long silence only the last twelve hours matter, the longest alert window.
       from = max(tally.minute + 1, minute - 720)
-      for each <- from..minute, do: evaluate(each * 60_000)
+      fired = for each <- from..minute, evaluate(each * 60_000), do: each
+      tally = if fired == [], do: tally, else: settled(tally)
+      %{tally | minute: minute}
+    else
+      %{tally | minute: max(minute, tally.minute || minute)}
     end
-
-    %{tally | minute: max(minute, tally.minute || minute)}
   end
 
   defp evaluate(at_ms) do
     {:ok, %{fired: fired, resolved: resolved}} = Traffic.evaluate(Webhooks, at_ms)
     time = at_ms |> DateTime.from_unix!(:millisecond) |> time()
-    if fired > 0, do: Screen.line(time, "alert", :red, "traffic has crossed a threshold")
 
-    if resolved > 0,
+    if resolved > 0 and Narrator.verbose?(),
       do: Screen.line(time, "re-armed", :green, "traffic is back to normal; nothing is sent")
+
+    fired > 0
   end
 
   # Finds the goals of the event again to print them. It has its own memory of the scroll
@@ -347,24 +387,23 @@ defmodule Demo do
   defp tell(%{clickhouse_event: %{site_id: site_id, name: name, pathname: path}} = event, told) do
     case Directory.lookup(Webhooks, site_id) do
       nil ->
-        0
+        false
 
       subscriptions ->
         goals = Goals.completed(subscriptions, event, told)
 
-        if goals != [] do
-          Screen.line(
-            clock(event),
-            "event",
-            :yellow,
-            "#{name} on #{path} (#{subscriptions.domain})"
-          )
+        if Narrator.verbose?() or Enum.any?(goals, &new?/1) do
+          names = Enum.map_join(goals, ", ", & &1.goal.name)
+          completes = if goals == [], do: "", else: " completes #{names}"
+          text = "#{name} on #{path} (#{subscriptions.domain})#{completes}"
+          if goals != [], do: Screen.line(clock(event), "event", :yellow, text)
         end
 
-        for %{goal: goal} <- goals, do: Screen.line("", "goal", :green, goal.name)
-        length(goals)
+        goals != []
     end
   end
+
+  defp new?(%{webhooks: webhooks}), do: Enum.any?(webhooks, &(&1 |> elem(0) |> Narrator.new?()))
 
   defp clock(event), do: event |> at_ms() |> DateTime.from_unix!(:millisecond) |> time()
 
@@ -374,7 +413,7 @@ defmodule Demo do
   defp at_ms(%{clickhouse_event: %{timestamp: timestamp}}),
     do: timestamp |> DateTime.from_naive!("Etc/UTC") |> DateTime.to_unix(:millisecond)
 
-  # --- summary
+  # --- the end
 
   defp wait(until_ms) do
     %{outbox: outbox, journal: journal, engine: engine} = Webhooks.stats()
@@ -393,97 +432,6 @@ defmodule Demo do
         Process.sleep(100)
         wait(until_ms)
     end
-  end
-
-  # Reads the log from the store, page by page, without deliveries of an earlier demo.
-  defp log(names) do
-    for site <- names |> Map.values() |> Enum.map(& &1.site_id) |> Enum.uniq(),
-        delivery <- pages(site, nil),
-        is_map_key(names, delivery.webhook_id) do
-      {:ok, attempts} = Webhooks.attempts(:system, site, delivery.id)
-      %{delivery: delivery, attempts: attempts, name: names[delivery.webhook_id].name}
-    end
-  end
-
-  defp pages(site, cursor) do
-    {:ok, %{entries: entries, next: next}} =
-      Webhooks.deliveries(:system, site, %{}, %{after: cursor, limit: 200})
-
-    entries ++ if next, do: pages(site, next), else: []
-  end
-
-  defp summary(tally, log, own, waited, settings) do
-    Screen.plain("Delivery log, the last ten of #{length(log)}, read back from the store:")
-
-    for entry <- log |> Enum.sort_by(& &1.delivery.created_at_ms, :desc) |> Enum.take(10) do
-      statuses = Enum.map_join(entry.attempts, ", ", &to_string(&1.status || &1.error))
-
-      Screen.plain(
-        "  #{entry.delivery.id}  #{String.pad_trailing(entry.delivery.type, 14)}  " <>
-          "#{String.pad_trailing(to_string(entry.name), 13)}  " <>
-          "#{String.pad_trailing(to_string(entry.delivery.state), 9)}  #{statuses}"
-      )
-    end
-
-    %{dropped: dropped} = Webhooks.stats()
-    delivered = Enum.count(log, &(&1.delivery.state == :delivered))
-    attempts = Enum.flat_map(log, & &1.attempts)
-    verified = Enum.count(log, &verified?/1)
-    types = Enum.frequencies_by(log, & &1.delivery.type)
-
-    Screen.plain("""
-
-    events          #{tally.events} read, #{tally.broken} skipped
-    completions     #{types["goal.completed"] || 0} deliveries
-    spikes, drops   #{types["traffic.spike"] || 0}, #{types["traffic.drop"] || 0}
-    attempts        #{length(attempts)}, #{length(attempts) - length(log)} of them retries
-    delivered       #{delivered} of #{length(log)}#{if own, do: ", verified by the receiver #{verified}", else: ""}
-    dropped         #{dropped}
-    total time      median #{percentile(attempts, 50)} ms, 99th percentile #{percentile(attempts, 99)} ms\
-    """)
-
-    checks =
-      [
-        {waited == :done, "not all deliveries came to an end in time"},
-        {log != [], "no event led to a delivery"},
-        {delivered == length(log), "#{length(log) - delivered} deliveries did not arrive"},
-        {not own or verified == length(log), "not every delivery was verified by the receiver"},
-        {dropped == 0, "events were dropped"}
-      ] ++ recorded_day(types, attempts, log, settings)
-
-    case for({false, text} <- checks, do: text) do
-      [] ->
-        Screen.plain("\nEvery delivery arrived#{if own, do: " and was verified", else: ""}.")
-        :ok
-
-      texts ->
-        for text <- texts, do: Screen.plain("\nFAILED: #{text}.")
-        {:error, texts}
-    end
-  end
-
-  defp recorded_day(types, attempts, log, settings) do
-    if Enum.any?([:events, :sites, :url], &settings[&1]) do
-      []
-    else
-      expected =
-        Enum.map(@day, fn {type, count} -> {types[type] == count, "#{type}: not #{count}"} end)
-
-      [{length(attempts) > length(log), "no retry was seen"} | expected]
-    end
-  end
-
-  defp verified?(%{delivery: delivery, attempts: attempts}) do
-    received = Receiver.received(delivery.id)
-    length(received) == length(attempts) and Enum.all?(received, &elem(&1, 0))
-  end
-
-  defp percentile([], _percent), do: "-"
-
-  defp percentile(attempts, percent) do
-    sorted = attempts |> Enum.map(& &1.total_us) |> Enum.reject(&is_nil/1) |> Enum.sort()
-    us = Enum.at(sorted, min(div(length(sorted) * percent, 100), length(sorted) - 1), 0)
-    Float.round(us / 1_000, 1)
   end
 end
 

@@ -8,6 +8,14 @@ defmodule Demo.Screen do
 
   def start_link(_argument), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
+  # Each call returns once the line is written. When nobody reads any more (`| head`), the
+  # demo ends without a word, as other commands do.
+  defp write(text) do
+    IO.write(text)
+  rescue
+    _closed in ErlangError -> System.halt(0)
+  end
+
   @doc "Prints a line: a time or `\"\"`, a label, a text."
   def line(time, label, colour, text),
     do: GenServer.call(__MODULE__, {:line, time, label, colour, text})
@@ -26,17 +34,17 @@ defmodule Demo.Screen do
   def handle_call({:line, time, label, colour, text}, _from, state) do
     label = String.pad_trailing(label, 8)
     label = if state.terminal, do: IO.ANSI.format([colour, label], true), else: label
-    IO.puts([clear(state), String.pad_trailing(time, 9), label, " ", text])
+    write([clear(state), String.pad_trailing(time, 9), label, " ", text, "\n"])
     {:reply, :ok, %{state | progress: false}}
   end
 
   def handle_call({:plain, text}, _from, state) do
-    IO.puts([clear(state), text])
+    write([clear(state), text, "\n"])
     {:reply, :ok, %{state | progress: false}}
   end
 
   def handle_call({:progress, text}, _from, %{terminal: true} = state) do
-    IO.write([clear(%{state | progress: true}), IO.ANSI.format([:faint, text], true)])
+    write([clear(%{state | progress: true}), IO.ANSI.format([:faint, text], true)])
     {:reply, :ok, %{state | progress: true}}
   end
 
@@ -44,7 +52,7 @@ defmodule Demo.Screen do
     now_ms = System.monotonic_time(:millisecond)
 
     if state.told_ms == 0 or now_ms - state.told_ms >= 2_000 do
-      IO.puts(["... ", text])
+      write(["... ", text, "\n"])
       {:reply, :ok, %{state | told_ms: now_ms}}
     else
       {:reply, :ok, state}

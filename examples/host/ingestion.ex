@@ -5,29 +5,29 @@ defmodule Demo.Ingestion do
 
       {Demo.Ingestion, host: MyApp.Sites, webhooks: Plausible.Webhooks, port: 4001}
 
-  It listens on a loopback address; `Demo.Http.port/1` returns the port.
+  It listens on a loopback address; `Plausible.Webhooks.Local.Http.port/1` returns the port.
   """
 
   def child_spec(options) do
     handle = fn
       "/event", _headers, body -> post(options, body)
-      _path, _headers, _body -> {404, "not found"}
+      _path, _headers, _body -> {404, [], "not found"}
     end
 
     options
     |> Keyword.take([:name, :port])
     |> Keyword.put(:handle, handle)
-    |> Demo.Http.child_spec()
+    |> Plausible.Webhooks.Local.Http.child_spec()
   end
 
   defp post(options, body) do
     case Demo.Events.parse(body, &Demo.Host.site_by_domain(options[:host], &1)) do
       {:ok, event} ->
         keep(options[:host], options[:webhooks], event)
-        {202, "ok"}
+        {202, [], "ok"}
 
       {:error, message} ->
-        {400, message}
+        {400, [], message}
     end
   end
 

@@ -49,7 +49,7 @@ defmodule Plausible.Webhooks.Scenarios.SmallHost do
       personal: ["127.0.0.1", "visitor 1"],
       revenue?: true,
       sites: sites,
-      events_url: ~c"http://127.0.0.1:#{Demo.Http.port(ingestion)}/event"
+      events_url: ~c"http://127.0.0.1:#{Plausible.Webhooks.Local.Http.port(ingestion)}/event"
     }
   end
 

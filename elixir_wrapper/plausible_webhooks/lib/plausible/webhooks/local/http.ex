@@ -1,10 +1,10 @@
-defmodule Demo.Http do
+defmodule Plausible.Webhooks.Local.Http do
   @moduledoc """
-  A small HTTP/1.1 server on a loopback port. It hands the path, headers and body of each
-  request to a function and sends back the status and text that the function returns.
+  A small HTTP/1.1 server on a loopback port, for development. It hands the path, headers and
+  body of each request to a function and sends back what the function returns.
 
-      {Demo.Http, name: Demo.Ingestion, handle: fn _path, _headers, body -> {202, body} end}
-      port = Demo.Http.port(Demo.Ingestion)
+      {Http, name: MyReceiver, handle: fn _path, _headers, _body -> {202, [], "ok"} end}
+      port = Http.port(MyReceiver)
 
   `:port` is 0 by default: any free port.
   """
@@ -14,16 +14,22 @@ defmodule Demo.Http do
   @body_bytes_max 1_048_576
 
   @type handle ::
-          (path :: String.t(), headers :: map(), body :: binary() ->
-             {status :: pos_integer(), text :: String.t()})
+          (path :: String.t(), headers(), body :: binary() ->
+             {status :: pos_integer(), headers(), text :: String.t()})
+  @typedoc "In the order of the request, the names in lower case."
+  @type headers :: [{name :: String.t(), value :: String.t()}]
 
+  @doc false
+  @spec child_spec(keyword()) :: Supervisor.child_spec()
   def child_spec(options),
     do: %{id: options[:name] || __MODULE__, start: {__MODULE__, :start_link, [options]}}
 
+  @doc "Starts the server."
   @spec start_link(keyword()) :: GenServer.on_start()
   def start_link(options),
     do: GenServer.start_link(__MODULE__, options, Keyword.take(options, [:name]))
 
+  @doc "The port that it listens on."
   @spec port(GenServer.server()) :: :inet.port_number()
   def port(server), do: GenServer.call(server, :port)
 
@@ -67,10 +73,14 @@ defmodule Demo.Http do
   defp serve(socket, handle) do
     with {:ok, {:http_request, _method, {:abs_path, path}, _version}} <-
            :gen_tcp.recv(socket, 0, 60_000),
-         {:ok, headers} <- headers(socket, %{}),
-         {:ok, body} <- body(socket, Integer.parse(headers["content-length"] || "0")) do
-      {status, text} = handle.(path, headers, body)
-      answer = "HTTP/1.1 #{status} Answer\r\ncontent-length: #{byte_size(text)}\r\n\r\n#{text}"
+         {:ok, headers} <- headers(socket, []),
+         length = List.keyfind(headers, "content-length", 0, {nil, "0"}),
+         {:ok, body} <- body(socket, length |> elem(1) |> Integer.parse()) do
+      {status, headers, text} = handle.(path, headers, body)
+      headers = for {name, value} <- headers, do: [name, ": ", value, "\r\n"]
+      length = Integer.to_string(byte_size(text))
+      first = "HTTP/1.1 #{status} Answer\r\ncontent-length: "
+      answer = [first, length, "\r\n", headers, "\r\n", text]
       :ok = :inet.setopts(socket, packet: :http_bin)
       if :gen_tcp.send(socket, answer) == :ok, do: serve(socket, handle)
     else
@@ -81,10 +91,10 @@ defmodule Demo.Http do
   defp headers(socket, headers) do
     case :gen_tcp.recv(socket, 0, 10_000) do
       {:ok, {:http_header, _, name, _, value}} ->
-        headers(socket, Map.put(headers, String.downcase(to_string(name)), value))
+        headers(socket, [{String.downcase(to_string(name)), value} | headers])
 
       {:ok, :http_eoh} ->
-        {:ok, headers}
+        {:ok, Enum.reverse(headers)}
 
       other ->
         other

@@ -197,10 +197,13 @@ void Resolver::Impl::conclude(Entry& entry, std::int64_t now) {
 // The first of the two answers, or both.
 void Resolver::Impl::accept(Entry& entry, std::int64_t now) {
   std::vector<IpAddress> addresses = entry.found.addresses;
-  // IPv6 first (RFC 6724); curl tries the other family soon after.
-  std::ranges::stable_partition(addresses, [](const IpAddress& address) {
-    return address.family == IpAddress::Family::kV6;
-  });
+  // IPv6 first (RFC 6724); curl tries the other family soon after. Not
+  // std::ranges: clang 14, which builds the fuzz targets on Debian 12, does not
+  // compile it.
+  std::stable_partition(addresses.begin(), addresses.end(),
+                        [](const IpAddress& address) {
+                          return address.family == IpAddress::Family::kV6;
+                        });
   // An address of the family that has not answered yet may still be named.
   std::vector<IpAddress> named = addresses;
   std::ranges::copy_if(

@@ -56,8 +56,8 @@ void check_entry(const AllowEntry& entry) {
   const AddressPolicy policy({entry});
   if (const auto* block = std::get_if<Cidr>(&entry.what)) {
     require(block->contains(block->network) && block->prefix_bits > 0);
-    const auto before =
-        AddressPolicy().judge(block->network, kPort, {}).value_or("");
+    static const AddressPolicy closed;
+    const auto before = closed.judge(block->network, kPort, {}).value_or("");
     const auto after = policy.judge(block->network, kPort, {}).value_or("");
     require(after.empty() || after == before);
     return;
@@ -74,9 +74,11 @@ void check_entry(const AllowEntry& entry) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
                                       std::size_t size) {
-  const AddressPolicy closed;
-  const AddressPolicy open =
+  static const AddressPolicy closed;
+  static const AddressPolicy open =
       webhooks_test::allowing("127.0.0.0/8:* 10.0.0.0/8");
+  // No name is as long as this.
+  if (size > 300) return -1;
   const std::string_view text = text_of(data, size);
   if (const auto address = IpAddress::parse(text)) {
     check_address(*address, closed);

@@ -89,7 +89,7 @@ webhooks::UrlPolicy policy() {
   return policy;
 }
 
-std::unique_ptr<webhooks::Engine> engine_for(const Server& server) {
+std::unique_ptr<webhooks::Engine> new_engine() {
   std::signal(SIGPIPE, SIG_IGN);
   webhooks::EngineOptions options;
   options.policy = policy();
@@ -100,17 +100,20 @@ std::unique_ptr<webhooks::Engine> engine_for(const Server& server) {
   options.multi_handles = 1;
   auto engine = webhooks::Engine::create(options);
   require(engine.ok());
+  return std::move(engine).value();
+}
+
+webhooks::Endpoint endpoint_at(const Server& server, std::string webhook_id) {
   auto url = webhooks::check_url(
       "http://127.0.0.1:" + std::to_string(server.port()) + "/", policy());
-  auto key = webhooks::SigningKey::parse(
-      "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+  auto key =
+      webhooks::SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
   require(url.ok() && key.ok());
   webhooks::Endpoint endpoint;
-  endpoint.webhook_id = "wh_1";
+  endpoint.webhook_id = std::move(webhook_id);
   endpoint.url = std::move(url).value();
   endpoint.keys.push_back({std::move(key).value(), std::nullopt});
-  require(engine.value()->put_endpoint(std::move(endpoint)).ok());
-  return std::move(engine).value();
+  return endpoint;
 }
 
 void check(const webhooks::Attempt& attempt, std::string_view answer) {
@@ -133,12 +136,16 @@ void check(const webhooks::Attempt& attempt, std::string_view answer) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
                                       std::size_t size) {
   static auto* const server = new Server();
-  static auto* const engine = engine_for(*server).release();
+  static auto* const engine = new_engine().release();
+  static std::uint64_t runs = 0;
   const std::string_view answer = text_of(data, size);
   server->answer(answer);
+  // A webhook of its own: an answer like 429 holds up the next delivery.
+  const std::string webhook_id = "wh_" + std::to_string(++runs);
+  require(engine->put_endpoint(endpoint_at(*server, webhook_id)).ok());
   webhooks::Delivery delivery;
   delivery.id = "msg_1";
-  delivery.webhook_id = "wh_1";
+  delivery.webhook_id = webhook_id;
   delivery.body = std::make_shared<const std::string>("{}");
   delivery.retry = false;
   std::vector<webhooks::Delivery> deliveries;
@@ -149,6 +156,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
     require(engine->run_once(100, finished).ok());
   }
   require(finished.size() == 1);
+  require(engine->delete_endpoint(webhook_id).ok());
   check(finished.front(), answer);
   return 0;
 }

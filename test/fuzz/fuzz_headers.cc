@@ -64,7 +64,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
                              "transfer-encoding", "expect"}) {
       require(plain != ours);
     }
-    for (const char* ours : {"webhook-", "content-", "proxy-", "x-forwarded-"}) {
+    for (const char* ours :
+         {"webhook-", "content-", "proxy-", "x-forwarded-"}) {
       require(!plain.starts_with(ours));
     }
     names.push_back(plain);

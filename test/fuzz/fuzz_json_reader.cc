@@ -7,9 +7,9 @@
 #include <string>
 #include <string_view>
 
-#include "require.hpp"
 #include "core/json_fault.hpp"
 #include "json_echo.hpp"
+#include "require.hpp"
 
 using namespace webhooks_fuzz;
 

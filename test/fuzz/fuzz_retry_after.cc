@@ -2,6 +2,8 @@
 // negative nor longer than the parser's cap.
 // Ownership: nothing outlives a run.
 // Thread: one.
+#include <algorithm>
+
 #include "require.hpp"
 #include "webhooks/retry_schedule.hpp"
 
@@ -18,10 +20,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data,
   // With a later clock the wait is not longer.
   const auto later = webhooks::parse_retry_after_ms(value, kNowMs + 60'000);
   require(later && *later <= *wait_ms);
-  const webhooks::RetrySchedule schedule{{10'000}, 20, 21'600'000};
+  constexpr std::uint32_t kObeyedMsMax = 21'600'000;
+  const webhooks::RetrySchedule schedule{{10'000}, 20, kObeyedMsMax};
   for (const std::uint32_t random : {0U, 0xffffffffU}) {
-    const auto delay_ms = schedule.next_delay_ms(1, *wait_ms, random);
-    require(delay_ms && *delay_ms <= 21'600'000 + 5'000);
+    const std::uint32_t delay_ms = schedule.asked_delay_ms(*wait_ms, random);
+    require(delay_ms >= std::min<std::int64_t>(*wait_ms, kObeyedMsMax));
+    require(delay_ms <= kObeyedMsMax + kObeyedMsMax / 5);
   }
   return 0;
 }

@@ -36,7 +36,9 @@ defmodule Plausible.Webhooks.MixProject do
     [extra_applications: [:logger, :crypto] ++ test_applications(Mix.env())]
   end
 
-  defp test_applications(:test), do: [:inets, :public_key, :ssl, jiffy: :optional]
+  defp test_applications(:test),
+    do: [:inets, :public_key, :ssl, jiffy: :optional, proper: :optional]
+
   defp test_applications(_env), do: []
 
   # The named scenarios, and some VMs that tests start, run in the small host of the demo.

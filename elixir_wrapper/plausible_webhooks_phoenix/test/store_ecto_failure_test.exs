@@ -24,6 +24,7 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       record: [[an_attempt(delivery)]],
       record: [[failed(delivery, 1), an_attempt(delivery, number: 2)]],
       claim: ["b", 10],
+      claim_suspect: ["b"],
       reclaim: ["b", "a", 10],
       take_lease: ["prune", 60_000, nil],
       release: ["a", [delivery.id], 1],

@@ -78,6 +78,7 @@ defmodule Plausible.Webhooks.StoreEctoPlanTest do
       end,
       requested: fn -> {:ok, []} = Store.requested(store, "a", 5) end,
       claim: fn -> {:ok, [_ | _]} = Store.claim(store, "b", 5) end,
+      claim_suspect: fn -> {:ok, nil} = Store.claim_suspect(store, "b") end,
       heartbeat: fn -> :ok = Store.heartbeat(store, "a", 60_000) end,
       cancel_waiting: fn -> {:ok, _} = Store.cancel_waiting(store, webhook.id, "over") end,
       recoverable: fn -> {:ok, [_ | _]} = Store.recoverable(store, webhook.id, 0, 5) end,

@@ -41,6 +41,63 @@ defmodule Plausible.Webhooks.Deliver.SweeperTest do
     assert Engine.stats(context.instance).waiting == 1
   end
 
+  # The receiver does not answer, so these deliveries are under way whenever the VM ends.
+  test "a delivery that may have ended the VM four times has failed, and harms no other",
+       context do
+    options = [lease_ms: 600_000, retry_delays_ms: [], timeout_ms: 120_000]
+    context = start!(context, options)
+    [poison, good] = for path <- ["/poison", "/good"], do: webhook!(context, path)
+    HttpReceiver.script(context.receiver, "/poison", [:hang])
+    [first, second] = push(context, deliveries(poison, 2))
+    HttpReceiver.await(context.receiver, "/poison", 2)
+
+    restart = fn context ->
+      kill_instance!(context)
+      context = start!(context, options)
+      [id] = push(context, [delivery(good)])
+      await_state(context, id, :delivered)
+      context
+    end
+
+    # Both together, then one at a time: each twice.
+    context =
+      for count <- [4, 5, 6, 7, 8], reduce: context do
+        context ->
+          context = restart.(context)
+          requests = HttpReceiver.await(context.receiver, "/poison", count)
+          assert length(requests) == count
+          context
+      end
+
+    context = restart.(context)
+    for id <- [first, second], do: await_state(context, id, :failed)
+    assert %{reason: "node_ended", attempts: 0} = logged(context, first)
+    requests = HttpReceiver.requests(context.receiver, "/poison")
+    assert Enum.frequencies_by(requests, & &1.headers["webhook-id"]) == %{first => 4, second => 4}
+  end
+
+  test "a suspect that is answered is followed by the next one", context do
+    options = [lease_ms: 600_000, sweep_interval_ms: 60_000]
+    context = start!(context, options)
+    webhook = webhook!(context, "/hook", %{})
+    HttpReceiver.script(context.receiver, "/hook", [:hang])
+    ids = push(context, deliveries(webhook, 30))
+    HttpReceiver.await(context.receiver, "/hook", 8)
+
+    context =
+      for count <- [16, nil], reduce: context do
+        context ->
+          kill_instance!(context)
+          if count == nil, do: HttpReceiver.script(context.receiver, "/hook", [200])
+          context = start!(context, options)
+          if count, do: HttpReceiver.await(context.receiver, "/hook", count)
+          context
+      end
+
+    eventually(fn -> done?(context, ids) end)
+    assert Enum.all?(ids, &(logged(context, &1).attempts == 1))
+  end
+
   test "killed again and again while it claims: no delivery is stuck", context do
     context = start!(context, waiting_max: 50, lane_in_flight_max: 8)
     webhook = webhook!(context, "/slow")

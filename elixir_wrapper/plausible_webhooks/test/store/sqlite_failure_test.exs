@@ -104,6 +104,7 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
             accept: [[delivery()]],
             record: [[%Attempt{delivery_id: "x", number: 1, state: :failed, started_at_ms: 1}]],
             claim: ["a", 1],
+            claim_suspect: ["a"],
             release: ["a", ["x"], 1],
             heartbeat: ["a", 1],
             redeliver: ["a", ["x"], [:failed]],

@@ -24,6 +24,7 @@ defmodule Plausible.Webhooks.StoreContract do
     StoreContract.Acceptance,
     StoreContract.Record,
     StoreContract.Owners,
+    StoreContract.Suspects,
     StoreContract.Nodes,
     StoreContract.TwoNodes,
     StoreContract.Endings,

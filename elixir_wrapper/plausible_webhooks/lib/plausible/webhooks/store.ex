@@ -257,8 +257,20 @@ defmodule Plausible.Webhooks.Store do
   by creation when that is `nil`). They come back `:pending`, with body. No two owners
   get the same one. What is pending for `owner` already is in its engine and is not
   returned.
+
+  What was due before the lease of its owner ran out may have been what ended that node. At
+  the second time without an attempt on record in between it is a suspect. Suspects are left
+  to `claim_suspect/2`.
   """
   operation claim(owner :: owner(), limit :: pos_integer()) :: {:ok, [Delivery.t()]} | error()
+
+  @doc """
+  Makes `owner` the owner of a suspect, if it does not own one already: of those that have
+  been through the fewest ends of a node, the one that has been due longest. Returns it with
+  body, and the number of these ends. An attempt on record sets that number back to 0.
+  """
+  operation claim_suspect(owner :: owner()) ::
+              {:ok, {Delivery.t(), ends :: pos_integer()} | nil} | error()
 
   @doc """
   Makes `owner` the owner of at most `limit` pending deliveries of `from`, oldest due
@@ -276,7 +288,10 @@ defmodule Plausible.Webhooks.Store do
   operation release(owner :: owner(), ids :: [String.t()], next_at_ms :: integer()) ::
               :ok | error()
 
-  @doc "Renews the lease under which the owner holds its deliveries. 1 ms ends it."
+  @doc """
+  Renews the lease under which the owner holds its deliveries. 1 ms ends it. A lease that runs
+  out by itself says that the node ended without a goodbye (`claim/3`).
+  """
   operation heartbeat(owner :: owner(), lease_ms :: pos_integer()) :: :ok | error()
 
   @doc """

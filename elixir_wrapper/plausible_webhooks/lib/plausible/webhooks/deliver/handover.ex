@@ -134,6 +134,10 @@ defmodule Plausible.Webhooks.Deliver.Handover do
 
   # --- deliveries that end without an attempt
 
+  @doc "Ends a delivery that has ended its node again and again."
+  @spec give_up(Instance.t(), Delivery.t()) :: :ok
+  def give_up(instance, delivery), do: Recorder.put(instance, [ended(delivery, :node_ended)])
+
   defp ended(delivery, status) do
     {state, error, detail} = ending(status)
 
@@ -151,5 +155,6 @@ defmodule Plausible.Webhooks.Deliver.Handover do
 
   defp ending(:disabled), do: {:cancelled, :cancelled, "webhook_disabled"}
   defp ending(:missing), do: {:cancelled, :unknown_webhook, "webhook_deleted"}
+  defp ending(:node_ended), do: {:failed, :internal, "node_ended"}
   defp ending({:refused, reason}), do: {:failed, :internal, "refused: #{reason}"}
 end

@@ -83,6 +83,15 @@ defmodule Plausible.Webhooks.Deliver.Recorder do
     end
   end
 
+  @doc "Sends `{pid, attempt}` to the caller when an attempt of the delivery is on record."
+  @spec watch(Instance.t(), String.t()) :: true
+  def watch(%Instance{tables: %{waiters: waiters}}, delivery_id),
+    do: :ets.insert(waiters, {delivery_id, self()})
+
+  @spec unwatch(Instance.t(), String.t()) :: true
+  def unwatch(%Instance{tables: %{waiters: waiters}}, delivery_id),
+    do: :ets.delete_object(waiters, {delivery_id, self()})
+
   @doc false
   def child_spec(name), do: BatchWriter.child_spec(name, @writer)
 

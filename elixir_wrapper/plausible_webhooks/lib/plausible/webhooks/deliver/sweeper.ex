@@ -1,4 +1,6 @@
 defmodule Plausible.Webhooks.Deliver.Sweeper do
+  @ends_max 4
+
   @moduledoc """
   Brings deliveries back from the store into the engine, and deletes old ones.
 
@@ -19,13 +21,29 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   already. The former lease is kept until that is done, so that no other node sends the same
   rows.
 
+  ## A delivery that ends its node
+
+  The answer to one delivery might end the VM each time, which must not go on for ever.
+  Nobody knows what was in flight when a VM was killed: to keep that on record would take a
+  commit for each attempt. So everything that was due in its engine counts one end of a node
+  (`ends`). Any attempt on record sets that back to 0. A first end has no consequences: what
+  was in flight is sent again, beside everything else. After a second one in a row the
+  delivery is a suspect. One suspect at a time is sent on a node, beside the deliveries that
+  are not suspects, and the next one follows when its attempt is on record. That claim is a
+  commit of its own, so from here on the store knows what was in flight. After
+  #{@ends_max} ends, two of them while it was the only suspect under way, the delivery has
+  failed (`node_ended`).
+
+  Rejected: a file of what is in flight, which other nodes cannot read; and suspicion after
+  the first end, when thousands would wait for each other after an ordinary `kill -9`.
+
   Every `:prune_interval_ms` it deletes finished deliveries older than `:retention_ms`, a
   slice at a time, if this node holds the lease for that.
   """
 
   use GenServer
 
-  alias Plausible.Webhooks.{Delivery, Native, Store}
+  alias Plausible.Webhooks.{Attempt, Delivery, Native, Store}
   alias Plausible.Webhooks.Deliver.{Engine, Handover, Owners, Recorder}
   alias Plausible.Webhooks.Runtime.{Instance, Observers}
   alias Plausible.Webhooks.Store.PeriodicLease
@@ -128,6 +146,12 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   def handle_info(:more, state) do
     flush_messages(:more)
     {:noreply, bring_back(Instance.fetch!(state.name), state)}
+  end
+
+  # A suspect has survived its attempt: the next one, please.
+  def handle_info({pid, %Attempt{} = attempt}, state) when pid == self() do
+    Recorder.unwatch(Instance.fetch!(state.name), attempt.delivery_id)
+    handle_info(:more, state)
   end
 
   def handle_info(:prune, state) do
@@ -234,8 +258,6 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
       owners ->
         _ = Recorder.flush(instance, 2_000)
         Enum.each(owners, &Owners.end_lease(instance, &1))
-        # A lease of 1 ms has to pass.
-        Process.sleep(5)
     end
   end
 
@@ -250,6 +272,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
       # they would be claimed as a dead owner's and sent beside the engine that has them.
       claims? = not holds?(state) and Owners.former(instance) == []
       lost? = (claims? and claim(instance, engine)) or lost?
+      lost? = (claims? and claim_suspect(instance, engine)) or lost?
       %{state | unsure: state.unsure or lost?}
     else
       _changed -> state
@@ -294,6 +317,20 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
 
       nil ->
         :ok
+    end
+
+    lost?(result)
+  end
+
+  defp claim_suspect(instance, engine) do
+    result = Store.claim_suspect(instance, engine.owner)
+
+    with {:ok, {delivery, ends}} <- result do
+      Recorder.watch(instance, delivery.id)
+
+      if ends < @ends_max,
+        do: Handover.submit_or_release(instance, engine, [delivery]),
+        else: Handover.give_up(instance, delivery)
     end
 
     lost?(result)

@@ -12,7 +12,7 @@ defmodule Plausible.Webhooks.Runtime.Instance do
   #   journal  {key, attempt, time_offset_ms}  attempts not recorded yet (Recorder)
   #   meta     the open store, the engine in charge and former owners (Owners), which webhooks
   #            are failing (Health), what was dropped (Observers)
-  #   waiters  {delivery_id, alias}       who waits for an attempt (test sends)
+  #   waiters  {delivery_id, alias}       who waits for an attempt (test sends; suspects)
   #   rates    {key, count}               windows of rate limits
   #   shares   {site_id, count, bytes, round}  about how much of the queue each site has, and
   #            the round in which its last delivery is taken

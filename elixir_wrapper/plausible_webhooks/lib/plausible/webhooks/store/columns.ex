@@ -28,6 +28,10 @@ defmodule Plausible.Webhooks.Store.Columns do
 
   # --- deliveries
 
+  @doc "The owner of suspects, which has no lease and no engine (`c:Plausible.Webhooks.Store.claim_suspect/2`)."
+  @spec suspects() :: String.t()
+  def suspects, do: "suspects"
+
   @delivery ~w(id webhook_id site_id type goal_id state reason attempts schedule_from
                created_at_ms next_at_ms finished_at_ms owner last_status last_error manual
                retry)a

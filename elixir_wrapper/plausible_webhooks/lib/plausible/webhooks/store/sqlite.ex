@@ -148,8 +148,8 @@ defmodule Plausible.Webhooks.Store.SQLite do
      ~w(insert_webhook update_webhook get_webhook get_webhooks list_webhooks all_webhooks put_health
         alert_states put_alert_state rekey add_audit audit)a},
     {Deliveries,
-     ~w(accept record claim reclaim release heartbeat take_lease redeliver requested cancel_waiting
-        get_delivery attempts counts)a},
+     ~w(accept record claim claim_suspect reclaim release heartbeat take_lease redeliver requested
+        cancel_waiting get_delivery attempts counts)a},
     {Log, ~w(deliveries recoverable)a},
     {Activity, ~w(activity waiting)a},
     {Retention, [:prune]}

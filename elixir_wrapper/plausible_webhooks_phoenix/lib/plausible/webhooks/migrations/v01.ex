@@ -120,7 +120,8 @@ defmodule Plausible.Webhooks.Migrations.V01 do
       last_error text,
       manual boolean NOT NULL,
       retry boolean NOT NULL,
-      requested boolean NOT NULL DEFAULT false CHECK (NOT requested OR state = 0)
+      requested boolean NOT NULL DEFAULT false CHECK (NOT requested OR state = 0),
+      ends smallint NOT NULL DEFAULT 0
     )
     """)
 
@@ -139,6 +140,11 @@ defmodule Plausible.Webhooks.Migrations.V01 do
     comment(
       "COLUMN #{prefix}.webhook_deliveries.requested",
       "another node asks the owner to send it again"
+    )
+
+    comment(
+      "COLUMN #{prefix}.webhook_deliveries.ends",
+      "how many ends of a node it may have caused since its last attempt"
     )
   end
 
@@ -246,6 +252,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
           {"pending", "owner, (#{@due})", "state = 0"},
           {"parked", "(#{@due})", "state = 1"},
           {"requested", "owner", "requested"},
+          {"ends", "owner, ends, (#{@due})", "ends > 0 AND state = 0"},
           {"finished", "finished_at_ms", "finished_at_ms IS NOT NULL"}
         ] do
       where = if condition, do: " WHERE #{condition}"

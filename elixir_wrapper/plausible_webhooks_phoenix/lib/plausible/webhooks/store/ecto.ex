@@ -154,7 +154,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
         put_alert_state)a},
     {Deliveries, ~w(accept cancel_waiting get_delivery attempts counts)a},
     {Record, [:record]},
-    {Claims, ~w(claim reclaim release heartbeat take_lease redeliver requested)a},
+    {Claims, ~w(claim claim_suspect reclaim release heartbeat take_lease redeliver requested)a},
     {Log, ~w(deliveries recoverable)a},
     {Activity, ~w(activity waiting)a},
     {Retention, [:prune]},

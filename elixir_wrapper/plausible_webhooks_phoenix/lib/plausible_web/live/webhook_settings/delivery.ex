@@ -131,6 +131,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
   # An error class, a reason of ours, or a sentence.
   defp why("webhook_disabled"), do: "the webhook was paused or switched off"
   defp why("webhook_deleted"), do: "the webhook was deleted"
+  defp why("node_ended"), do: "our server stopped each time that it was being sent"
   defp why(reason), do: FailureHints.name(reason) || reason
 
   # The last attempt is open. An attempt never changes, so the browser alone opens and closes

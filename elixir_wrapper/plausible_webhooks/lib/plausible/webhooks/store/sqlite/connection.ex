@@ -148,11 +148,20 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
   defp opened(state), do: {:ok, state}
 
   # No other node can have had the file open: an owner with an older lease is dead, or will
-  # renew it in a moment.
+  # renew it in a moment. One that has something pending ended without a goodbye.
   defp end_leases(_run, :ours), do: :ok
 
   defp end_leases(run, :old) do
-    with {:ok, _rows} <- run.("DELETE FROM owners"), do: :ok
+    forget = """
+    DELETE FROM owners WHERE until_ms = 0 OR NOT EXISTS (
+      SELECT 1 FROM deliveries WHERE deliveries.owner = owners.owner AND state = 0 AND state <= 1)
+    """
+
+    now_ms = System.system_time(:millisecond)
+
+    with {:ok, _rows} <- run.(forget),
+         {:ok, _rows} <- run.("UPDATE owners SET until_ms = min(until_ms, #{now_ms})"),
+         do: :ok
   end
 
   defp load_native do

@@ -91,27 +91,40 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     dead =
       @holders <>
         """
-        SELECT owner FROM holders WHERE owner <> ?1 AND NOT EXISTS (
-          SELECT 1 FROM owners WHERE owners.owner = holders.owner AND until_ms > ?2)
+        SELECT owner, coalesce(until_ms, 0) FROM holders LEFT JOIN owners USING (owner)
+        WHERE owner NOT IN (?1, '#{Columns.suspects()}') AND coalesce(until_ms, 0) <= ?2
         """
 
     with {:ok, [dead]} <- Connection.read(handle.connection, [{dead, [owner, now_ms]}]),
-         orphan = Enum.map(dead, fn {owner} -> {orphan(), [owner, now_ms, limit]} end),
-         statements = orphan ++ [{take(), [owner, now_ms, limit]}],
+         orphans = Enum.flat_map(dead, &orphans(&1, now_ms, limit)),
+         statements = orphans ++ [{take(), [owner, now_ms, limit]}],
          {:ok, results} <- Connection.write(handle.connection, statements) do
       {:ok, results |> List.last() |> Enum.map(&with_body/1) |> in_turn()}
     end
   end
 
-  # First the oldest due of each dead owner lose their owner, as many as may be claimed. Then the
-  # oldest due without an owner are taken. So no statement sorts more than it takes. A lease
-  # that was renewed in the meantime is respected.
-  defp orphan do
+  # One more end, unless its owner said goodbye (?3 = 0) or it was not due.
+  @ends "ends + (?3 > 0 AND #{@due} <= ?3)"
+
+  # First the suspects of each dead owner are set apart, and its oldest due lose their owner, as
+  # many as may be claimed. Then the oldest due without an owner are taken. So no statement
+  # sorts more than it takes. A lease that was renewed in the meantime is respected.
+  defp orphans({owner, until_ms}, now_ms, limit) do
+    suspects = """
+    UPDATE deliveries SET owner = '#{Columns.suspects()}', ends = #{@ends}
+    WHERE NOT #{@live} AND seq IN (
+      SELECT seq FROM deliveries INDEXED BY deliveries_ends
+      WHERE owner = ?1 AND ends > 0 AND state = 0 AND #{@ends} > 1)
     """
-    UPDATE deliveries SET owner = NULL WHERE NOT #{@live} AND seq IN (
+
+    others = """
+    UPDATE deliveries SET owner = NULL, ends = #{@ends} WHERE NOT #{@live} AND seq IN (
       SELECT seq FROM deliveries WHERE owner = ?1 AND state = 0 AND state <= 1
-      ORDER BY #{@due} LIMIT ?3)
+      ORDER BY #{@due} LIMIT ?4)
     """
+
+    params = [owner, now_ms, until_ms]
+    [{suspects, params}, {others, params ++ [limit]}]
   end
 
   defp take do
@@ -130,6 +143,25 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
       ) ORDER BY due, seq LIMIT ?3)
     RETURNING #{@delivery}, #{@body}
     """
+  end
+
+  def claim_suspect(handle, owner) do
+    statement = """
+    UPDATE deliveries SET #{@take} WHERE seq = (
+      SELECT seq FROM deliveries INDEXED BY deliveries_ends
+      WHERE owner = '#{Columns.suspects()}' AND ends > 0 AND state = 0
+      ORDER BY ends, #{@due} LIMIT 1)
+    AND NOT EXISTS (
+      SELECT 1 FROM deliveries INDEXED BY deliveries_ends
+      WHERE owner = ?1 AND ends > 0 AND state = 0 AND ends > 1)
+    RETURNING #{@delivery}, ends, #{@body}
+    """
+
+    case Connection.write(handle.connection, [{statement, [owner]}]) do
+      {:ok, [[row]]} -> {:ok, {with_body(row), elem(row, tuple_size(row) - 2)}}
+      {:ok, [[]]} -> {:ok, nil}
+      {:error, _reason} = error -> error
+    end
   end
 
   def reclaim(handle, owner, from, limit) do
@@ -160,7 +192,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
 
   def heartbeat(handle, owner, lease_ms) do
     statement = "INSERT OR REPLACE INTO owners (owner, until_ms) VALUES (?1, ?2)"
-    params = [owner, System.system_time(:millisecond) + lease_ms]
+    params = [owner, if(lease_ms == 1, do: 0, else: System.system_time(:millisecond) + lease_ms)]
     with {:ok, _results} <- Connection.write(handle.connection, [{statement, params}]), do: :ok
   end
 

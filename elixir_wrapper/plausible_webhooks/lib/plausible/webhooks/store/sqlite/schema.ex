@@ -7,6 +7,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   #   bodies, attempts    apart from deliveries, so that neither the log nor a
   #                       change of state reads or rewrites them
   #   deliveries.requested  another node asks the owner to send it again
+  #   deliveries.ends     how many ends of a node it may have caused since its last attempt
   #   attempts.key        seq * 2^20 + number * 2^4 + one digit: the attempts of a delivery lie
   #                       side by side in one tree, and so do those that several nodes
   #                       (`maker`) have made under the same number
@@ -190,8 +191,14 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
         last_error TEXT,
         manual INTEGER NOT NULL,
         retry INTEGER NOT NULL,
-        requested INTEGER NOT NULL DEFAULT 0 CHECK (requested = 0 OR state = 0)
+        requested INTEGER NOT NULL DEFAULT 0 CHECK (requested = 0 OR state = 0),
+        ends INTEGER NOT NULL DEFAULT 0
       )
+      """,
+      """
+      CREATE INDEX deliveries_ends
+      ON deliveries (owner, ends, coalesce(next_at_ms, created_at_ms))
+      WHERE ends > 0 AND state = 0
       """,
       "CREATE INDEX deliveries_requested ON deliveries (owner) WHERE requested",
       "CREATE INDEX deliveries_site ON deliveries (site_id, created_at_ms)",
@@ -344,7 +351,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
           next_at_ms = CASE WHEN NEW.state <= 1 AND NOT #{@again} THEN NEW.next_at_ms END,
           finished_at_ms = CASE WHEN NEW.state >= 2 AND NOT #{@again} THEN NEW.now_ms END,
           owner = CASE WHEN NEW.state = 0 THEN owner END,
-          requested = requested AND NEW.state = 0
+          requested = requested AND NEW.state = 0,
+          ends = CASE WHEN NEW.number > 0 THEN 0 ELSE ends END
         WHERE id = NEW.id AND CASE
           WHEN state > 1 THEN NEW.state = 2 AND state <> 2
           WHEN NEW.number = 0

@@ -23,7 +23,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   delivery AS (
     UPDATE PREFIX.webhook_deliveries AS taken SET state = 0, FIELDS
     FROM chosen WHERE taken.id = chosen.id RETURNING taken.*)
-  SELECT #{@columns}, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
+  SELECT #{@columns}, ends, body FROM delivery LEFT JOIN PREFIX.webhook_bodies USING (seq)
   """
   @anew "owner = $2, requested = false, " <>
           "schedule_from = CASE WHEN requested THEN attempts ELSE schedule_from END, " <>
@@ -34,7 +34,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   # --- leases
 
   @heartbeat """
-  INSERT INTO PREFIX.webhook_owners (owner, until_ms) VALUES ($1, #{SQL.now_ms()} + $2::bigint)
+  INSERT INTO PREFIX.webhook_owners (owner, until_ms)
+  VALUES ($1, CASE $2::bigint WHEN 1 THEN 0 ELSE #{SQL.now_ms()} + $2::bigint END)
   ON CONFLICT (owner) DO UPDATE SET until_ms = excluded.until_ms
   """
 
@@ -86,37 +87,75 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   #
   # Planned with its values: with an unknown limit the planner sorts everything parked.
   # An order that names the owner is that of the index.
+  #
+  # `@ends`: one more, unless the owner said goodbye (0) or the delivery was not due.
+  @ends "candidate.ends + CASE WHEN dead.until_ms > 0 AND #{@due} <= dead.until_ms " <>
+          "THEN 1 ELSE 0 END"
   @claim """
   WITH #{SQL.clock(1)},
   dead AS MATERIALIZED (
-    SELECT owner FROM PREFIX.webhook_owners
-    WHERE until_ms <= (SELECT now_ms FROM clock) AND owner <> $2
+    SELECT owner, until_ms FROM PREFIX.webhook_owners
+    WHERE until_ms <= (SELECT now_ms FROM clock)
+      AND owner <> $2 AND owner <> '#{Columns.suspects()}'
       AND #{SQL.has_pending("webhook_owners.owner")}
     FOR SHARE SKIP LOCKED),
+  suspected AS (
+    UPDATE PREFIX.webhook_deliveries AS delivery
+    SET owner = '#{Columns.suspects()}', ends = suspect.ends
+    FROM (
+      SELECT candidate.* FROM dead CROSS JOIN LATERAL (
+        SELECT id, #{@ends} AS ends FROM PREFIX.webhook_deliveries AS candidate
+        WHERE state = 0 AND candidate.owner = dead.owner AND ends > 0 AND #{@ends} > 1
+        ORDER BY candidate.owner, candidate.ends, #{@due} FOR UPDATE SKIP LOCKED) AS candidate
+      ) AS suspect
+    WHERE delivery.id = suspect.id AND #{SQL.durably()}),
   chosen AS MATERIALIZED (
-    SELECT id FROM (
+    SELECT id, ends FROM (
       SELECT * FROM (
-        SELECT id, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
+        SELECT id, ends, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
         WHERE state = 1 AND #{@due} <= (SELECT now_ms FROM clock)
         ORDER BY #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS parked
       UNION ALL
       SELECT * FROM (
-        SELECT id, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
+        SELECT id, ends, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
         WHERE state = 0 AND owner IS NULL
         ORDER BY owner, #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS unowned
       UNION ALL
       SELECT left_behind.* FROM dead CROSS JOIN LATERAL (
-        SELECT id, #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS candidate
-        WHERE state = 0 AND candidate.owner = dead.owner
+        SELECT id, #{@ends} AS ends, #{@due} AS due_ms
+        FROM PREFIX.webhook_deliveries AS candidate
+        WHERE state = 0 AND candidate.owner = dead.owner AND #{@ends} <= 1
         ORDER BY #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS left_behind) AS waiting
     ORDER BY due_ms, id LIMIT $3),
-  #{@take_oldest}
+  #{String.replace(@take_oldest, "state = 0,", "state = 0, ends = chosen.ends,")}
   """
 
   @spec claim(store(), Store.owner(), pos_integer()) :: {:ok, [Delivery.t()]} | {:error, term()}
   def claim(store, owner, limit) do
     params = [store.clock.(), Text.encode(owner), limit]
     Database.all(store, @claim, params, &Rows.to_delivery_with_body/1)
+  end
+
+  @claim_suspect """
+  WITH #{SQL.clock(1)},
+  chosen AS MATERIALIZED (
+    SELECT id FROM PREFIX.webhook_deliveries AS candidate
+    WHERE state = 0 AND owner = '#{Columns.suspects()}' AND ends > 0 AND #{SQL.durably()}
+      AND NOT EXISTS (
+        SELECT 1 FROM PREFIX.webhook_deliveries AS held
+        WHERE held.state = 0 AND held.owner = $2 AND held.ends > 1)
+    ORDER BY owner, ends, #{@due} LIMIT 1 FOR UPDATE SKIP LOCKED),
+  #{@take_oldest}
+  """
+
+  @spec claim_suspect(store(), Store.owner()) ::
+          {:ok, {Delivery.t(), pos_integer()} | nil} | {:error, term()}
+  def claim_suspect(store, owner) do
+    read = &{Rows.to_delivery_with_body(&1), Enum.at(&1, -2)}
+
+    with {:ok, found} <-
+           Database.all(store, @claim_suspect, [store.clock.(), Text.encode(owner)], read),
+         do: {:ok, List.first(found)}
   end
 
   # --- reclaim

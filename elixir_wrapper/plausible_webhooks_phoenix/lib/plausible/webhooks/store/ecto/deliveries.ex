@@ -4,6 +4,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   # Claims changes their owners, Log pages through them, Retention deletes them.
 
   alias Plausible.Webhooks.{Attempt, Delivery, Store, Webhook}
+  alias Plausible.Webhooks.Store.Columns
   alias Plausible.Webhooks.Store.Ecto.{Database, Rows, SQL, Text}
 
   @type store :: Store.Ecto.handle()
@@ -165,7 +166,9 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
       (SELECT #{@due} FROM PREFIX.webhook_deliveries
        WHERE state = 0 AND owner IS NULL ORDER BY owner, #{@due} LIMIT 1)
       UNION ALL
-      SELECT oldest.due_ms FROM PREFIX.webhook_owners CROSS JOIN LATERAL (
+      SELECT oldest.due_ms FROM (
+        SELECT owner FROM PREFIX.webhook_owners UNION ALL SELECT '#{Columns.suspects()}'
+      ) AS webhook_owners CROSS JOIN LATERAL (
         SELECT #{@due} AS due_ms FROM PREFIX.webhook_deliveries AS delivery
         WHERE delivery.state = 0 AND delivery.owner = webhook_owners.owner
         ORDER BY #{@due} LIMIT 1) AS oldest) AS waiting)

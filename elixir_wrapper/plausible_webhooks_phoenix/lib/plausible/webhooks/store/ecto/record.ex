@@ -50,6 +50,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
       WHEN again THEN greatest(delivery.attempts, number)
       ELSE greatest(delivery.schedule_from, began) END,
     requested = delivery.requested AND NOT (moves AND judged.state <> 0),
+    ends = CASE WHEN number > 0 THEN 0 ELSE delivery.ends END,
     last_status = CASE WHEN number > 0 AND (moves OR was_state <> 2)
       THEN judged.status ELSE delivery.last_status END,
     last_error = CASE WHEN number > 0 AND (moves OR was_state <> 2)

@@ -1,10 +1,11 @@
 #include "core/curl_handles.hpp"
 
 #include <openssl/err.h>
-#include <sys/stat.h>
 
 #include <array>
 #include <cstdint>
+
+#include "core/files.hpp"
 
 namespace webhooks {
 namespace {
@@ -33,16 +34,6 @@ constexpr std::array<const char*, 5> kSystemBundles = {
     "/etc/ssl/cert.pem",                   // Alpine, BSD
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 };
-
-// 0: there is no such file.
-std::int64_t modification_ns(const std::string& path) {
-  struct stat info {};
-  if (stat(path.c_str(), &info) != 0) {
-    return 0;
-  }
-  return static_cast<std::int64_t>(info.st_mtim.tv_sec) * 1'000'000'000 +
-         static_cast<std::int64_t>(info.st_mtim.tv_nsec);
-}
 
 std::string system_bundle() {
   for (const char* path : kSystemBundles) {

@@ -3,11 +3,12 @@
 #include <ares.h>
 #include <netdb.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <mutex>
 #include <utility>
+
+#include "core/files.hpp"
 
 namespace webhooks {
 namespace {
@@ -19,15 +20,6 @@ constexpr int kTryMs = 1'500;
 constexpr int kTries = 3;
 constexpr int kDatagramBytes = 1'232;  // passes every network unfragmented
 constexpr std::int64_t kLookAtConfigUs = 5 * kSecondUs;
-
-std::int64_t modification_ns(const std::string& path) {
-  struct stat info {};
-  if (stat(path.c_str(), &info) != 0) {
-    return 0;
-  }
-  return static_cast<std::int64_t>(info.st_mtim.tv_sec) * 1'000'000'000 +
-         static_cast<std::int64_t>(info.st_mtim.tv_nsec);
-}
 
 DnsResult answer_of(int status, const ares_addrinfo* list) {
   DnsResult answer;

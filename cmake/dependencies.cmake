@@ -54,32 +54,28 @@ webhooks_need("${CURL_FOUND}" "libcurl 7.85 or newer, with headers"
 find_package(OpenSSL 3.0 QUIET)
 webhooks_need("${OPENSSL_FOUND}" "OpenSSL 3.0 or newer, with headers"
   libssl-dev openssl-dev)
-# libcurl links libidn2 anyway. libidn2 has no CMake package.
-find_path(IDN2_INCLUDE_DIR idn2.h)
-find_library(IDN2_LIBRARY idn2)
-mark_as_advanced(IDN2_INCLUDE_DIR IDN2_LIBRARY)
-if(IDN2_INCLUDE_DIR AND IDN2_LIBRARY)
-  set(webhooks_idn2_found TRUE)
-  add_library(IDN2::idn2 UNKNOWN IMPORTED)
-  set_target_properties(IDN2::idn2 PROPERTIES
-    IMPORTED_LOCATION "${IDN2_LIBRARY}"
-    INTERFACE_INCLUDE_DIRECTORIES "${IDN2_INCLUDE_DIR}")
-endif()
-webhooks_need("${webhooks_idn2_found}" "libidn2, with headers" libidn2-dev libidn2-dev)
-# Searched by its files, as libidn2 is: Debian 12 has no CMake package of c-ares.
-find_path(CARES_INCLUDE_DIR ares.h)
-find_library(CARES_LIBRARY cares)
-mark_as_advanced(CARES_INCLUDE_DIR CARES_LIBRARY)
-if(CARES_INCLUDE_DIR AND CARES_LIBRARY)
-  set(webhooks_cares_found TRUE)
-  add_library(CARES::cares UNKNOWN IMPORTED)
-  set_target_properties(CARES::cares PROPERTIES
-    IMPORTED_LOCATION "${CARES_LIBRARY}"
-    INTERFACE_INCLUDE_DIRECTORIES "${CARES_INCLUDE_DIR}")
-endif()
-webhooks_need("${webhooks_cares_found}" "c-ares 1.18 or newer, with headers"
-  libc-ares-dev c-ares-dev)
-# Likewise. The CMake package in Alpine's simdjson-dev names a
+# webhooks_find(<target> <header> <library> <what> <Debian package> <Alpine package>): for what
+# has no CMake package, or not everywhere.
+function(webhooks_find target header library what debian alpine)
+  string(TOUPPER "${library}" name)
+  find_path(${name}_INCLUDE_DIR ${header})
+  find_library(${name}_LIBRARY ${library})
+  mark_as_advanced(${name}_INCLUDE_DIR ${name}_LIBRARY)
+  if(${name}_INCLUDE_DIR AND ${name}_LIBRARY)
+    set(found TRUE)
+    add_library(${target} UNKNOWN IMPORTED GLOBAL)
+    set_target_properties(${target} PROPERTIES
+      IMPORTED_LOCATION "${${name}_LIBRARY}"
+      INTERFACE_INCLUDE_DIRECTORIES "${${name}_INCLUDE_DIR}")
+  endif()
+  webhooks_need("${found}" "${what}, with headers" ${debian} ${alpine})
+  set(WEBHOOKS_MISSING "${WEBHOOKS_MISSING}" PARENT_SCOPE)
+endfunction()
+
+# libcurl links libidn2 anyway.
+webhooks_find(IDN2::idn2 idn2.h idn2 "libidn2" libidn2-dev libidn2-dev)
+webhooks_find(CARES::cares ares.h cares "c-ares 1.18 or newer" libc-ares-dev c-ares-dev)
+# Searched by its files, too. The CMake package in Alpine's simdjson-dev names a
 # static library, which is in another package and cannot be linked into a shared one.
 find_path(SIMDJSON_INCLUDE_DIR simdjson.h
   HINTS "${simdjson_ROOT}/include" "$ENV{simdjson_ROOT}/include")

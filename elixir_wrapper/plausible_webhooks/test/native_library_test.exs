@@ -55,7 +55,7 @@ defmodule Plausible.Webhooks.Runtime.NativeLibraryTest do
           {"libcrypto.so.3", "libssl3"},
           {"libsimdjson.so.14", "libsimdjson14"},
           {"libidn2.so.0", "libidn2-0"},
-          {"libcares.so.2", "libc-ares2"},
+          {"libcares.so.2", "libcares2 or libc-ares2"},
           {"libsqlite3.so.0", "libsqlite3-0"},
           {"libgcc_s.so.1", "libgcc-s1"},
           {"libstdc++.so.6", "libstdc++6"}

@@ -85,8 +85,8 @@ defmodule Plausible.Webhooks.Runtime.NativeLibrary do
     do: "(Debian, Ubuntu: apt-get install #{debian}; Alpine: apk add #{alpine})"
 
   # Debian names the package of a library after the name in the library, except for
-  # OpenSSL's. Alpine's packages provide that name itself.
-  defp debian("libcares", version), do: "libc-ares" <> version
+  # OpenSSL's. Alpine's packages provide that name itself. Debian 12 names c-ares another way.
+  defp debian("libcares", version), do: "libcares#{version} or libc-ares#{version}"
   defp debian("libcrypto", version), do: debian("libssl", version)
 
   defp debian(name, version) do

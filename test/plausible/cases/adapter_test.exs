@@ -2,7 +2,7 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
   # Compares what the adapter reads with Plausible's own answers.
   use Plausible.Webhooks.Scenarios.Case, host: {Plausible.Webhooks.Test.PlausibleHost, nil}
 
-  import Plausible.Webhooks.Test.PlausibleHost, only: [site!: 1, team_of: 1, change!: 2, enterprise?: 0, conversions: 1]
+  import Plausible.Webhooks.Test.PlausibleHost, only: [team_of: 1, change!: 2, enterprise?: 0, conversions: 1]
 
   alias Plausible.Webhooks.Host.Plausible, as: Host
 
@@ -230,7 +230,7 @@ defmodule Plausible.Webhooks.RealTree.AdapterTest do
 
     test "a consolidated view has no webhooks and no alerts", context do
       team = team_of(context.site)
-      site!(team)
+      Plausible.Webhooks.Test.PlausibleHost.site!(team)
       view = Plausible.Teams.Test.new_consolidated_view(team)
       assert [%{id: id}] = Host.alert_sites([], [view.id, context.site.id])
       assert id == context.site.id

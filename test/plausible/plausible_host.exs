@@ -28,7 +28,8 @@ defmodule Plausible.Webhooks.Test.PlausibleHost do
       dashboard_url: ~r"/#{site.domain}\?__team=",
       visitor: %{"device" => "Desktop", "browser" => "Firefox", "os" => "GNU/Linux"},
       personal: ["82.34.", "Mozilla"],
-      revenue?: enterprise?()
+      revenue?: enterprise?(),
+      goal_props?: goal_props?()
     }
   end
 
@@ -40,6 +41,9 @@ defmodule Plausible.Webhooks.Test.PlausibleHost do
 
   @doc "Whether this is the Enterprise Edition."
   def enterprise?, do: on_ee(do: true, else: false)
+
+  @doc "Whether goals can ask for custom properties. Plausible of 2025 has no such goals."
+  def goal_props?, do: Map.has_key?(struct(Plausible.Goal), :custom_props)
 
   # --- users, teams and sites
 

@@ -22,7 +22,8 @@ defmodule Plausible.Webhooks.Scenarios.Host do
               visitor: %{String.t() => String.t()},
               # What they must not say of a visitor.
               personal: [String.t()],
-              revenue?: boolean()
+              revenue?: boolean(),
+              goal_props?: boolean()
             }
 
   @doc "Adds a goal: a map of its fields."

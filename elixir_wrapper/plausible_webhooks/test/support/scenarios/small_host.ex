@@ -48,6 +48,7 @@ defmodule Plausible.Webhooks.Scenarios.SmallHost do
       visitor: @visitor,
       personal: ["127.0.0.1", "visitor 1"],
       revenue?: true,
+      goal_props?: true,
       sites: sites,
       events_url: ~c"http://127.0.0.1:#{Plausible.Webhooks.Local.Http.port(ingestion)}/event"
     }

@@ -263,6 +263,21 @@ ERL_NIF_TERM rows_of(ErlNifEnv* env, sqlite3* db, sqlite3_stmt* statement) {
                              : error_of(env, db, code);
 }
 
+// A statement reaches no other file, except that VACUUM INTO attaches its copy.
+class Attaching {
+ public:
+  Attaching(sqlite3* db, std::string_view sql) : db_(db) {
+    sqlite3_limit(db_, SQLITE_LIMIT_ATTACHED,
+                  sql.starts_with("VACUUM INTO ") ? 1 : 0);
+  }
+  ~Attaching() { sqlite3_limit(db_, SQLITE_LIMIT_ATTACHED, 0); }
+  Attaching(const Attaching&) = delete;
+  Attaching& operator=(const Attaching&) = delete;
+
+ private:
+  sqlite3* db_;
+};
+
 ERL_NIF_TERM execute(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
   return guard(env, [&] {
     Connection& connection = Resource<Connection>::get(env, argv[0]);
@@ -300,6 +315,7 @@ ERL_NIF_TERM execute(ErlNifEnv* env, int /*argc*/, const ERL_NIF_TERM argv[]) {
         return error_of(env, connection.db, code);
       }
     }
+    const Attaching attaching(connection.db, sql);
     return rows_of(env, connection.db, statement);
   });
 }

@@ -13,6 +13,7 @@ defmodule Plausible.Webhooks.LayersTest do
     "#{@root}.ex" => "top",
     "#{@root}/supervisor.ex" => "top",
     "#{@root}/options.ex" => "top",
+    "#{@root}/testing.ex" => "top",
     "#{@root}/store.ex" => "store",
     "#{@root}/cluster.ex" => "runtime",
     # The stubs of the native libraries ask it.

@@ -14,6 +14,8 @@ defmodule Plausible.Webhooks.TelemetryTest do
     [:store, :failed],
     [:cluster, :failed],
     [:webhook, :changed],
+    [:webhook, :failing],
+    [:webhook, :recovered],
     [:webhook, :disabled],
     [:node, :measured],
     [:queue, :measured]
@@ -107,6 +109,9 @@ defmodule Plausible.Webhooks.TelemetryTest do
             {:webhook_changed, %{}, %{site_id: 1, webhook_id: "wh_1", change: :updated},
              {[:webhook, :changed], %{count: 1},
               %{site_id: 1, webhook_id: "wh_1", change: :updated}}},
+            {:webhook_failing, %{}, %{site_id: 1, webhook_id: "wh_1", destination: "x.test"},
+             {[:webhook, :failing], %{count: 1},
+              %{site_id: 1, webhook_id: "wh_1", destination: "x.test"}}},
             {:webhook_disabled, %{failing_for_ms: nil},
              %{site_id: 1, webhook_id: "wh_1", destination: "x.test", reason: :gone},
              {[:webhook, :disabled], %{count: 1, failing_for_ms: 0},

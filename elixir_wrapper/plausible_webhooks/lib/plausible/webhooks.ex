@@ -39,8 +39,8 @@ defmodule Plausible.Webhooks do
   `:manage`. A webhook or delivery of another site is not found.
 
   An error is `{:error, %Plausible.Webhooks.Error{}}` with a `reason` and a message. Every
-  function may return `:forbidden` (the host says no), `:not_found` (no such site, webhook or
-  delivery), `{:invalid, %{field => text}}` (nothing was saved) and the reasons of the store,
+  function may return `:forbidden` (the host says no, whether there is such a site or not),
+  `:not_found` (no such site, webhook or delivery), `{:invalid, %{field => text}}` (nothing was saved) and the reasons of the store,
   for example while its database is away. Each function lists its own reasons.
 
   An argument of the wrong type raises `ArgumentError`, unless a form may send it as text: then
@@ -53,11 +53,11 @@ defmodule Plausible.Webhooks do
   """
 
   alias Plausible.Webhooks.{Attempt, Delivery, Error, Host, Store, Webhook}
-  alias Plausible.Webhooks.Accept.Outbox
-  alias Plausible.Webhooks.Deliver.{Engine, Recorder, Sweeper}
+  alias Plausible.Webhooks.Deliver.Sweeper
   alias Plausible.Webhooks.Ingest.Hooks
-  alias Plausible.Webhooks.Manage.{Access, Changes, DeliveryLog, Overview, TestDelivery, Webhooks}
-  alias Plausible.Webhooks.Runtime.{Certificates, Instance, Observers}
+  alias Plausible.Webhooks.Manage.{Access, Changes, DeliveryLog, Diagnosis, Overview}
+  alias Plausible.Webhooks.Manage.{TestDelivery, Webhooks}
+  alias Plausible.Webhooks.Runtime.Instance
 
   require Logger
 
@@ -196,20 +196,32 @@ defmodule Plausible.Webhooks do
   def sweep(instance \\ __MODULE__), do: if_running(instance, &Sweeper.sweep/1)
 
   @doc """
+  Copies the embedded store's database to a file that must not exist yet. The copy is complete
+  and needs no write-ahead log. **The key file is not in it**: save that apart. Deliveries wait
+  meanwhile, some seconds for each gigabyte. `:not_supported` for other stores: a database has
+  tools of its own.
+
+      :ok = Plausible.Webhooks.backup("/backup/webhooks-2026-11-23.db")
+  """
+  @spec backup(instance(), Path.t()) :: :ok | error()
+  def backup(instance \\ __MODULE__, path), do: if_running(instance, &Diagnosis.backup(&1, path))
+
+  @doc """
   How many deliveries are in each state, over all nodes. `overdue_ms` says for how long the
   oldest waiting delivery has been due; it is 0 if none is due.
   """
-  @spec queue(instance()) ::
-          {:ok, %{atom() => non_neg_integer()}} | error()
-  def queue(instance \\ __MODULE__) do
-    if_running(instance, fn instance ->
-      with {:ok, counts} <- Store.counts(instance) do
-        now_ms = Store.now_ms(instance)
-        {due_ms, counts} = Map.pop(counts, :oldest_due_ms)
-        {:ok, Map.put(counts, :overdue_ms, max(now_ms - (due_ms || now_ms), 0))}
-      end
-    end)
-  end
+  @spec queue(instance()) :: {:ok, %{atom() => non_neg_integer()}} | error()
+  def queue(instance \\ __MODULE__), do: if_running(instance, &Diagnosis.queue/1)
+
+  @doc "Whether this node accepts and sends: `Plausible.Webhooks.Manage.Diagnosis.health/1`."
+  @spec health(instance()) :: :ok | {:degraded, [Diagnosis.reason(), ...]}
+  def health(instance \\ __MODULE__), do: instance |> Instance.get() |> Diagnosis.health()
+
+  @doc "Why a webhook does not arrive: `Plausible.Webhooks.Manage.Diagnosis.diagnose/4`."
+  @spec diagnose(instance(), Host.actor(), site_id(), Webhook.id()) ::
+          {:ok, Diagnosis.t()} | error()
+  def diagnose(instance \\ __MODULE__, actor, site_id, id),
+    do: run(instance, &Diagnosis.diagnose(&1, actor, site_id, id))
 
   defp if_running(name, fun) do
     case Instance.get(name) do
@@ -477,24 +489,7 @@ defmodule Plausible.Webhooks do
   def recover(instance \\ __MODULE__, actor, site_id, webhook_id, since),
     do: run(instance, &DeliveryLog.recover(&1, actor, site_id, webhook_id, since))
 
-  @doc """
-  The counters of this node since its start, and its present state, for the operator: `outbox`
-  (deliveries that wait to be committed), `journal` (attempts that wait to be recorded),
-  `engine` (the engine's own counters), `certificates` (whether this machine has certificate
-  authorities to verify receivers with), and the numbers of deliveries and attempts that were
-  pushed, accepted, recorded, dropped (by reason in `dropped_by`), refused by the store, and
-  missed by slow or failing observers.
-  """
+  @doc "The counters of this node: `Plausible.Webhooks.Manage.Diagnosis.stats/1`."
   @spec stats(instance()) :: map()
-  def stats(instance \\ __MODULE__) do
-    instance = Instance.fetch!(instance)
-
-    Map.merge(Instance.counts(instance), %{
-      outbox: Outbox.size(instance),
-      journal: Recorder.size(instance),
-      dropped_by: Observers.dropped(instance),
-      engine: Engine.stats(instance),
-      certificates: Certificates.found?(instance.options.ca_file)
-    })
-  end
+  def stats(instance \\ __MODULE__), do: instance |> Instance.fetch!() |> Diagnosis.stats()
 end

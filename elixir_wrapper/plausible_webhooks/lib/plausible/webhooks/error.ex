@@ -20,6 +20,7 @@ defmodule Plausible.Webhooks.Error do
     * `{:rate_limited, retry_in_ms}`, `:timeout`, `{:not_sent, detail}`, `:unavailable` - see
       `Plausible.Webhooks.send_test/5`
     * `:not_running` - the instance is not running
+    * `:not_supported` - the store cannot do this
     * any other term - the reason of the store or the host, for example while its database is
       away
   """
@@ -37,6 +38,7 @@ defmodule Plausible.Webhooks.Error do
           | {:not_sent, String.t()}
           | :unavailable
           | :not_running
+          | :not_supported
           | term()
 
   @typedoc "The exception."
@@ -54,7 +56,8 @@ defmodule Plausible.Webhooks.Error do
     too_many_secrets: "the webhook has as many secrets as it may have",
     timeout: "there was no answer in time",
     unavailable: "the engine is still starting",
-    not_running: "the instance is not running"
+    not_running: "the instance is not running",
+    not_supported: "this store is backed up with its database's own tools"
   }
 
   @impl true

@@ -36,6 +36,8 @@ defmodule Plausible.Webhooks.Observer do
   | `:store_failed` | | `operation`, `reason` |
   | `:cluster_failed` | | `reason`: why other nodes were not told of a change |
   | `:webhook_changed` | | `site_id`, `webhook_id`, `change`: `:created`, `:updated`, `:deleted`, `:disabled`, `:enabled`; only on the node that made the change |
+  | `:webhook_failing` | | `site_id`, `webhook_id`, `destination`: an attempt failed, and the one before did not |
+  | `:webhook_recovered` | | the same: an attempt succeeded, and the one before did not |
   | `:webhook_disabled` | `failing_for_ms` (`nil` unless `:failing`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing`, `:costly` |
 
   `:attempt` follows once the attempt is recorded.
@@ -56,6 +58,8 @@ defmodule Plausible.Webhooks.Observer do
           | :store_failed
           | :cluster_failed
           | :webhook_changed
+          | :webhook_failing
+          | :webhook_recovered
           | :webhook_disabled
 
   @callback handle_event(event(), measurements :: map(), metadata :: map(), argument :: term()) ::

@@ -35,6 +35,8 @@ defmodule Plausible.Webhooks.Telemetry do
   | `[:plausible, :webhooks, :store, :failed]` | `count` (1) | `operation`, `reason` |
   | `[:plausible, :webhooks, :cluster, :failed]` | `count` (1) | `reason` |
   | `[:plausible, :webhooks, :webhook, :changed]` | `count` (1) | `site_id`, `webhook_id`, `change` |
+  | `[:plausible, :webhooks, :webhook, :failing]` | `count` (1) | `site_id`, `webhook_id`, `destination`: an attempt failed, and the one before did not |
+  | `[:plausible, :webhooks, :webhook, :recovered]` | `count` (1) | the same: an attempt succeeded, and the one before did not |
   | `[:plausible, :webhooks, :webhook, :disabled]` | `count` (1), `failing_for_ms` (0 unless `:failing`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing`, `:costly` |
   | `[:plausible, :webhooks, :node, :measured]` | `outbox`, `journal`, `waiting`, `in_flight`, `dropped`, `refused`, `notices_dropped` | |
   | `[:plausible, :webhooks, :queue, :measured]` | `pending`, `parked`, `delivered`, `failed`, `cancelled`, `overdue_ms` | |
@@ -69,6 +71,8 @@ defmodule Plausible.Webhooks.Telemetry do
     store_failed: {[:store, :failed], [:operation, :reason]},
     cluster_failed: {[:cluster, :failed], [:reason]},
     webhook_changed: {[:webhook, :changed], [:site_id, :webhook_id, :change]},
+    webhook_failing: {[:webhook, :failing], [:site_id, :webhook_id, :destination]},
+    webhook_recovered: {[:webhook, :recovered], [:site_id, :webhook_id, :destination]},
     webhook_disabled: {[:webhook, :disabled], [:site_id, :webhook_id, :destination, :reason]}
   }
 

@@ -15,7 +15,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
   use GenServer
 
   alias Plausible.Webhooks.{Attempt, Store, Webhook}
-  alias Plausible.Webhooks.Runtime.Instance
+  alias Plausible.Webhooks.Runtime.{Instance, Observers}
 
   @retry_ms 1_000
   @slow_max 3
@@ -41,9 +41,15 @@ defmodule Plausible.Webhooks.Deliver.Health do
           Map.update(verdicts, attempt.webhook_id, verdict(attempt), &worse(&1, attempt))
       end
 
-    # A webhook that works and was not failing needs nothing.
+    # A webhook that works and was not failing needs nothing. A failure is noted here too,
+    # because a success may come before the process has looked at the failure.
+    for {id, verdict} <- verdicts,
+        verdict != :delivered,
+        do: :ets.insert(instance.tables.meta, {{:failed, id}})
+
     case Map.filter(verdicts, fn {id, verdict} ->
-           verdict != :delivered or failing?(instance, id)
+           verdict != :delivered or :ets.member(instance.tables.meta, {:failed, id}) or
+             failing?(instance, id)
          end) do
       none when none == %{} -> :ok
       verdicts -> Instance.tell(instance, :health, {:verdicts, verdicts})
@@ -73,6 +79,7 @@ defmodule Plausible.Webhooks.Deliver.Health do
   @spec forget(Instance.t(), Webhook.id()) :: :ok
   def forget(%Instance{tables: %{meta: meta}}, webhook_id) do
     :ets.delete(meta, {:failing, webhook_id})
+    :ets.delete(meta, {:failed, webhook_id})
     :ok
   end
 
@@ -151,8 +158,17 @@ defmodule Plausible.Webhooks.Deliver.Health do
     do: disable.(instance, id, verdict, nil)
 
   defp apply_verdict(:delivered, id, instance, _disable) do
+    :ets.delete(instance.tables.meta, {:failed, id})
+
     if failing?(instance, id) do
-      with :ok <- put_failing(instance, id, nil), do: forget(instance, id)
+      with :ok <- put_failing(instance, id, nil) do
+        forget(instance, id)
+
+        with {:ok, webhook} <- Store.get_webhook(instance, id),
+             do: Observers.recovered(instance, webhook)
+
+        :ok
+      end
     else
       :ok
     end
@@ -167,12 +183,12 @@ defmodule Plausible.Webhooks.Deliver.Health do
 
   defp first_failure(%Instance{tables: %{meta: meta}} = instance, id, disable) do
     case Store.get_webhook(instance, id) do
-      {:ok, %Webhook{failing_since_ms: nil}} ->
+      {:ok, %Webhook{failing_since_ms: nil} = webhook} ->
         now_ms = Store.now_ms(instance)
 
         with :ok <- put_failing(instance, id, now_ms) do
           :ets.insert(meta, {{:failing, id}, now_ms})
-          :ok
+          Observers.failing(instance, webhook)
         end
 
       {:ok, %Webhook{failing_since_ms: since_ms}} ->

@@ -35,7 +35,8 @@ defmodule Plausible.Webhooks.Runtime.NativeLibrary do
     {:module, ^module} = Code.ensure_loaded(module)
 
     with {path, {_reason, text}} <- :persistent_term.get({__MODULE__, module}) do
-      library = to_string(path) <> ".so"
+      # The bytes of a path are characters where the VM takes file names for Latin-1.
+      library = utf8(path) <> ".so"
       {:error, describe(library, File.regular?(library), utf8(text))}
     end
   end
@@ -74,11 +75,16 @@ defmodule Plausible.Webhooks.Runtime.NativeLibrary do
   end
 
   def describe(library, true, text) do
-    "#{Path.basename(library)} cannot be loaded: #{text}" <>
-      case Regex.run(~r/(lib[^\s\/:']+)\.so\.?(\d*)\S*: (?:cannot open|No such file)/, text) do
-        [_, name, version] -> " " <> packages(debian(name, version), alpine(name, version))
-        nil -> ""
-      end
+    failed = "#{Path.basename(library)} cannot be loaded: #{text}"
+
+    case Regex.run(~r/(lib[^\s\/:']+)\.so\.?(\d*)\S*: (?:cannot open|No such file)/, text) do
+      [_, name, version] ->
+        "#{soname(name, version)} is missing " <>
+          packages(debian(name, version), "so:#{soname(name, version)}") <> ". #{failed}"
+
+      nil ->
+        failed
+    end
   end
 
   defp packages(debian, alpine),
@@ -94,6 +100,5 @@ defmodule Plausible.Webhooks.Runtime.NativeLibrary do
     String.replace(name, "_", "-") <> hyphen <> version
   end
 
-  defp alpine(name, ""), do: "so:#{name}.so"
-  defp alpine(name, version), do: "so:#{name}.so.#{version}"
+  defp soname(name, version), do: String.trim_trailing("#{name}.so.#{version}", ".")
 end

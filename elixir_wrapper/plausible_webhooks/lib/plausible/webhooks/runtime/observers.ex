@@ -17,6 +17,10 @@ defmodule Plausible.Webhooks.Runtime.Observers do
   @waiting_max 10_000
   @report_ms 1_000
   @repeat_ms 10_000
+  # Lines about one webhook that fails or recovers, and about all of them in a minute.
+  @webhook_repeat_ms 3_600_000
+  @webhook_lines_max 20
+  @minute_ms 60_000
   @attempt_keys ~w(delivery_id webhook_id site_id destination number state status error
                    next_at_ms)a
   @terminal [:delivered, :failed, :cancelled]
@@ -83,12 +87,21 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   @spec disabled(Instance.t(), Webhook.t(), integer() | nil) :: :ok
   def disabled(instance, webhook, failing_for_ms) do
-    event(instance, :webhook_disabled, %{failing_for_ms: failing_for_ms}, %{
-      site_id: webhook.site_id,
-      webhook_id: webhook.id,
-      destination: Webhook.destination(webhook),
-      reason: webhook.disabled_reason
-    })
+    metadata = Map.put(about(webhook), :reason, webhook.disabled_reason)
+    event(instance, :webhook_disabled, %{failing_for_ms: failing_for_ms}, metadata)
+  end
+
+  @doc "An attempt failed, and the one before did not."
+  @spec failing(Instance.t(), Webhook.t()) :: :ok
+  def failing(instance, webhook), do: event(instance, :webhook_failing, %{}, about(webhook))
+
+  @doc "An attempt succeeded, and the one before did not."
+  @spec recovered(Instance.t(), Webhook.t()) :: :ok
+  def recovered(instance, webhook), do: event(instance, :webhook_recovered, %{}, about(webhook))
+
+  defp about(webhook) do
+    destination = Webhook.destination(webhook)
+    %{site_id: webhook.site_id, webhook_id: webhook.id, destination: destination}
   end
 
   @doc "A webhook (`nil`: several) took so much of the engine's time at once."
@@ -131,7 +144,8 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     # The notices that waited for a predecessor are gone.
     Instance.add_gauge(instance, :notices, -Instance.add_gauge(instance, :notices, 0))
     Process.send_after(self(), :report, @report_ms)
-    {:ok, %{name: name, logged: %{}, reported: %{}}}
+    minute = System.monotonic_time(:millisecond)
+    {:ok, %{name: name, logged: %{}, reported: %{}, minute: minute, lines: 0}}
   end
 
   @impl true
@@ -149,7 +163,7 @@ defmodule Plausible.Webhooks.Runtime.Observers do
 
   def handle_info(:report, state) do
     Process.send_after(self(), :report, @report_ms)
-    {:noreply, report_dropped(Instance.fetch!(state.name), state)}
+    {:noreply, Instance.fetch!(state.name) |> report_dropped(state) |> next_minute()}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
@@ -194,12 +208,47 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     state
   end
 
+  defp log(state, event, %{webhook_id: id} = webhook)
+       when event in [:webhook_failing, :webhook_recovered] do
+    known = Map.has_key?(state.logged, {:webhook_failing, id})
+
+    cond do
+      # The end of what was not told, or a webhook that has failed and recovered lately.
+      known != (event == :webhook_recovered) -> state
+      state.lines >= @webhook_lines_max -> %{state | lines: state.lines + 1}
+      true -> log_webhook(%{state | lines: state.lines + 1}, event, webhook)
+    end
+  end
+
   defp log(state, :engine_slow, %{webhook_id: id, took_ms: took_ms}) do
     whom = if id, do: "webhook #{id}", else: "several webhooks"
     log_once(state, {:slow, id}, "the engine was busy for #{took_ms} ms with #{whom}")
   end
 
   defp log(state, _event, _metadata), do: state
+
+  defp log_webhook(state, event, %{webhook_id: id} = webhook) do
+    text = "#{id} (#{webhook.destination}) of site #{webhook.site_id}"
+    does = if event == :webhook_failing, do: "begins to fail", else: "has recovered"
+    log_once(state, {event, id}, "#{text} #{does}", @webhook_repeat_ms)
+  end
+
+  # Also forgets what may be logged again.
+  defp next_minute(state) do
+    now = System.monotonic_time(:millisecond)
+
+    if now - state.minute < @minute_ms do
+      state
+    else
+      more = state.lines - @webhook_lines_max
+
+      if more > 0,
+        do: Logger.warning("webhooks: #{more} more webhooks began to fail or recovered")
+
+      logged = Map.filter(state.logged, fn {_kind, until} -> until > now end)
+      %{state | minute: now, lines: 0, logged: logged}
+    end
+  end
 
   defp emit(instance, event, measurements, metadata) do
     metadata = Map.put(metadata, :instance, instance.name)
@@ -240,17 +289,17 @@ defmodule Plausible.Webhooks.Runtime.Observers do
     end
   end
 
-  # A line of a kind at most every @repeat_ms.
-  defp log_once(state, kind, text) do
+  # A line of a kind at most every `repeat_ms`.
+  defp log_once(state, kind, text, repeat_ms \\ @repeat_ms) do
     now = System.monotonic_time(:millisecond)
 
     case state.logged do
-      %{^kind => at} when now - at < @repeat_ms ->
+      %{^kind => until} when now < until ->
         state
 
       _long_ago ->
         Logger.warning("webhooks: " <> text)
-        put_in(state.logged[kind], now)
+        put_in(state.logged[kind], now + repeat_ms)
     end
   end
 end

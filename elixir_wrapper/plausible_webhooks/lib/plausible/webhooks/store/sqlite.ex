@@ -128,6 +128,11 @@ defmodule Plausible.Webhooks.Store.SQLite do
   defp valid?({:wait_ms_max, ms}), do: is_integer(ms) and ms >= 0
   defp valid?({:lock_timeout_ms, ms}), do: is_integer(ms) and ms >= 0
 
+  @doc "See `Plausible.Webhooks.backup/2`. The options are those of the store."
+  @spec backup(keyword(), Path.t()) :: :ok | {:error, term()}
+  def backup(options, path),
+    do: Connection.backup(Keyword.get(options, :name, __MODULE__), path(path))
+
   # Absolute: SQLite gives names like ":memory:" a meaning of their own.
   defp path(path) when is_binary(path), do: Path.expand(path)
   defp path(_other), do: nil

@@ -49,6 +49,35 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
   def read(server, statements), do: call(server, {:read, statements})
 
   @doc """
+  Writes a copy of the database to a file that does not exist yet. Other requests wait for it,
+  and give up after #{div(@timeout_ms, 1_000)} s as ever.
+  """
+  @spec backup(server(), Path.t()) :: :ok | {:error, term()}
+  def backup(server, path) do
+    with :ok <- new_file(path) do
+      case written(call(server, {:read, [{"VACUUM INTO ?1", [path]}]}, :infinity), path) do
+        :ok ->
+          :ok
+
+        error ->
+          _ = File.rm(path)
+          error
+      end
+    end
+  end
+
+  # SQLite does not wait for the disk here.
+  defp written({:ok, _rows}, path) do
+    with {:ok, file} <- :file.open(path, [:read, :write, :raw]) do
+      result = :file.sync(file)
+      :ok = :file.close(file)
+      said(result, {:file, path})
+    end
+  end
+
+  defp written(error, _path), do: error
+
+  @doc """
   Opens the file now, waiting up to `lock_timeout_ms` for another VM to let go of
   it. Requests open it by themselves, without waiting.
   """
@@ -72,8 +101,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     end
   end
 
-  defp call(server, request) do
-    GenServer.call(server, {System.monotonic_time(:millisecond), request}, @timeout_ms)
+  defp call(server, request, timeout_ms \\ @timeout_ms) do
+    GenServer.call(server, {System.monotonic_time(:millisecond), request}, timeout_ms)
   catch
     :exit, {:timeout, _call} -> {:error, :timeout}
     :exit, {:noproc, _call} -> {:error, :not_started}
@@ -174,18 +203,25 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
     folder = Path.dirname(path)
 
     with :ok <- said(Vault.make_folder(folder), {:folder, folder}) do
-      case File.open(path, [:write, :exclusive, :raw]) do
-        {:ok, file} ->
-          :ok = File.close(file)
-          said(File.chmod(path, 0o600), {:file, path})
-
+      case new_file(path) do
         # What is there may be somebody else's, named by mistake.
-        {:error, :eexist} ->
+        {:error, {:file, ^path, :eexist}} ->
           if File.regular?(path), do: :ok, else: {:error, {:file, path, :not_a_regular_file}}
 
-        error ->
-          said(error, {:file, path})
+        result ->
+          result
       end
+    end
+  end
+
+  defp new_file(path) do
+    case File.open(path, [:write, :exclusive, :raw]) do
+      {:ok, file} ->
+        :ok = File.close(file)
+        said(File.chmod(path, 0o600), {:file, path})
+
+      error ->
+        said(error, {:file, path})
     end
   end
 

@@ -98,12 +98,17 @@ defmodule Plausible.Webhooks.Faults.Peers do
     %{url: url("http", port), counts: Wire.counts(), port: port}
   end
 
-  @doc "Accepts for ever, and hands each socket to `fun` in a process of its own."
-  def serve(scheme, counts, fun) do
-    {:ok, listener} = :gen_tcp.listen(0, @buffers ++ @listen)
+  @doc """
+  Accepts for ever, and hands each socket to `fun` in a process of its own. Another address is
+  another destination.
+  """
+  def serve(scheme, counts, fun, ip \\ {127, 0, 0, 1}) do
+    {:ok, listener} =
+      :gen_tcp.listen(0, @buffers ++ [{:ip, ip} | List.keydelete(@listen, :ip, 0)])
+
     {:ok, port} = :inet.port(listener)
     for _ <- 1..2, do: spawn_link(fn -> accept(listener, counts, fun) end)
-    %{url: url(scheme, port), counts: counts, port: port}
+    %{url: url(scheme, port, ip), counts: counts, port: port}
   end
 
   defp accept(listener, counts, fun) do
@@ -114,5 +119,5 @@ defmodule Plausible.Webhooks.Faults.Peers do
     end
   end
 
-  defp url(scheme, port), do: "#{scheme}://127.0.0.1:#{port}/"
+  defp url(scheme, port, ip \\ {127, 0, 0, 1}), do: "#{scheme}://#{:inet.ntoa(ip)}:#{port}/"
 end

@@ -13,6 +13,7 @@ defmodule Plausible.Webhooks.Faults.Wire do
   #   :gone                 waits until the peer closes
   #   :shutdown             closes the sending half
   #   :close, :reset
+  #   {:priority, level}    of this connection's process among those of its VM
   #   :again                from the start
   #
   # At its end the connection is closed. Counts: requests, bytes sent, connections, scripts
@@ -122,6 +123,11 @@ defmodule Plausible.Webhooks.Faults.Wire do
   end
 
   defp act(:close, wire), do: close(wire)
+
+  defp act({:priority, level}, wire) do
+    Process.flag(:priority, level)
+    wire
+  end
 
   defp act(:reset, wire) do
     :inet.setopts(wire.raw, linger: {true, 0})

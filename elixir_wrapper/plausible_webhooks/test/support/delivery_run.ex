@@ -248,18 +248,24 @@ defmodule Plausible.Webhooks.Test.DeliveryRun do
   end
 
   # A node takes everything with it that was not recorded yet, and what nobody was told was
-  # accepted.
+  # accepted. A delivery that was in flight when its owner's lease ended may have been cancelled.
   def die do
     run = get()
     log = log(run)
-    recorded = Map.new(log, fn {delivery, attempts} -> {delivery.id, length(attempts)} end)
+
+    recorded =
+      Map.new(log, fn {delivery, attempts} ->
+        {delivery.id, Enum.count(attempts, &(&1.number > 0))}
+      end)
+
     place = end_node(run)
 
-    change_open(log, fn delivery ->
-      hidden = max(posts(run, delivery) - Map.get(recorded, delivery.id, 0), 0) + 1
-      %{delivery | hidden: hidden, may_be_missing?: true}
+    change(fn delivery ->
+      unrecorded = posts(run, delivery) - Map.get(recorded, delivery.id, 0)
+      %{delivery | hidden: max(unrecorded, 0)}
     end)
 
+    change_open(log, &%{&1 | hidden: &1.hidden + 1, may_be_missing?: true})
     put(start_node(%{get() | place: place}))
     :ok
   end

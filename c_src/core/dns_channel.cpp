@@ -86,7 +86,9 @@ Status DnsChannel::open() {
   mask |= ARES_OPT_QUERY_CACHE;
 #endif
 #ifdef ARES_OPT_UDP_MAX_QUERIES
-  settings.udp_max_queries = 64;  // then from another port: hard to forge
+  // A broken answer closes its socket and fails what else was asked through it;
+  // and each port of its own is another one to guess.
+  settings.udp_max_queries = 1;
   mask |= ARES_OPT_UDP_MAX_QUERIES;
 #endif
   ares_channel opened = nullptr;

@@ -81,18 +81,30 @@ defmodule Plausible.Webhooks.Faults.Forge do
          {:ok, _request} <- :ssl.recv(tls, 0, 15_000) do
       if then == :answer, do: :ssl.send(tls, @answer)
       {:ok, keylog: lines} = :ssl.connection_information(tls, [:keylog])
-      send(relay, {:secret, secret(lines)})
+      send(relay, {:secrets, self(), secrets(lines)})
+      receive do: (:sample -> :ssl.send(tls, "sample"))
       # Not closed: that would send an alert. The relay closes.
       _ = :ssl.recv(tls, 0, 30_000)
     end
   end
 
-  defp secret(lines) do
-    Enum.find_value(lines, fn line ->
-      case String.split(List.to_string(line)) do
-        ["SERVER_TRAFFIC_SECRET_0", _random, secret] -> Base.decode16!(secret, case: :mixed)
-        _other -> nil
-      end
+  defp secrets(lines) do
+    for line <- lines,
+        [label, _random, secret] <- [String.split(List.to_string(line))],
+        label in ["SERVER_TRAFFIC_SECRET_0", "CLIENT_TRAFFIC_SECRET_0"],
+        do: Base.decode16!(secret, case: :mixed)
+  end
+
+  # OTP 27 names each of the two after the other side. The server's opens what the server
+  # seals.
+  defp server_secret(secrets, <<@data, 3, 3, size::16, record::binary-size(size), _::binary>>) do
+    sealed = binary_part(record, 0, size - 16)
+    tag = binary_part(record, size, -16)
+
+    Enum.find(secrets, fn secret ->
+      %{key: key, iv: iv} = keys(%__MODULE__{}, secret)
+      head = <<@data, 3, 3, size::16>>
+      :crypto.crypto_one_time_aead(:aes_128_gcm, key, iv, sealed, head, tag, false) != :error
     end)
   end
 
@@ -106,8 +118,9 @@ defmodule Plausible.Webhooks.Faults.Forge do
         with bytes when is_binary(bytes) <- fun.(bytes), do: :gen_tcp.send(socket, bytes)
         relay(socket, near, fun)
 
-      {:secret, secret} ->
-        {:ok, secret}
+      {:secrets, server, secrets} ->
+        send(server, :sample)
+        receive do: ({:tcp, ^near, sample} -> {:ok, server_secret(secrets, sample)})
 
       {:tcp_closed, _either} ->
         :closed

@@ -12,6 +12,9 @@ defmodule Plausible.Webhooks.Store.Batch do
   # One row that is written and one that is not are no proof: on a nearly full disk small rows
   # pass, and a connection may break for one of many.
   #
+  # A disk that is full may have room for a part of the batch. The next call finds out whether
+  # there is room for the rest.
+  #
   # Writing a row twice must do no harm (the store keeps the first row with an id).
 
   alias Plausible.Webhooks.Store
@@ -31,6 +34,9 @@ defmodule Plausible.Webhooks.Store.Batch do
       {:error, :no}
       iex> Plausible.Webhooks.Store.Batch.write([1, :bad, 3], write, true)
       {:ok, [1, 3], [{:bad, :no}]}
+      iex> write = fn rows -> if length(rows) > 2, do: {:error, :disk_full}, else: :ok end
+      iex> Plausible.Webhooks.Store.Batch.write([1, 2, 3, 4, 5], write, true)
+      {:ok, [1, 2], []}
   """
   @spec write([row()], write(), failed_before? :: boolean()) ::
           {:ok, written :: [row()], refused :: [{row(), term()}]} | {:error, term()}
@@ -39,10 +45,14 @@ defmodule Plausible.Webhooks.Store.Batch do
       :ok ->
         {:ok, rows, []}
 
+      {:error, reason} when not failed_before? or length(rows) == 1 ->
+        {:error, reason}
+
+      {:error, :disk_full} ->
+        rows |> Enum.take(div(length(rows), 2)) |> write(write, true)
+
       {:error, reason} ->
-        if failed_before? and length(rows) > 1 and not Store.away?(reason),
-          do: probe(rows, write, reason),
-          else: {:error, reason}
+        if Store.away?(reason), do: {:error, reason}, else: probe(rows, write, reason)
     end
   end
 

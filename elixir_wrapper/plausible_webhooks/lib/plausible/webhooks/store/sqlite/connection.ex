@@ -243,9 +243,27 @@ defmodule Plausible.Webhooks.Store.SQLite.Connection do
 
   defp perform(:open, state), do: {{:ok, []}, state}
   defp perform({:read, statements}, state), do: {each(state.db, statements, []), state}
-  defp perform({:write, [one]}, state), do: {each(state.db, [one], []), state}
 
-  defp perform({:write, statements}, %{db: db} = state) do
+  # A commit writes to the write-ahead log. On a full disk that may have no room while the
+  # database file has: moving the log there gives its room back.
+  defp perform({:write, statements}, state) do
+    case write_all(statements, state) do
+      {{:error, :disk_full}, %{db: db} = state} when db != nil ->
+        if moved?(db), do: write_all(statements, state), else: {{:error, :disk_full}, state}
+
+      written ->
+        written
+    end
+  end
+
+  defp moved?(db) do
+    checkpoint = execute(db, "PRAGMA wal_checkpoint(TRUNCATE)", [])
+    match?({:ok, [{0, _log_pages, _moved_pages}]}, checkpoint)
+  end
+
+  defp write_all([one], state), do: {each(state.db, [one], []), state}
+
+  defp write_all(statements, %{db: db} = state) do
     with {:ok, _rows} <- execute(db, "BEGIN IMMEDIATE", []),
          {:ok, results} <- each(db, statements, []),
          {:ok, _rows} <- execute(db, "COMMIT", []) do

@@ -11,6 +11,7 @@ namespace webhooks {
 namespace {
 
 constexpr std::int64_t kLookAgainUs = 60'000'000;
+constexpr std::int64_t kLookForBundleUs = 1'000'000;
 constexpr long kConnectionAgeMaxS = 60;  // since it was last used
 // At level 2 a key shorter than RSA's 2048 bits and a SHA-1 signature are
 // refused.
@@ -35,8 +36,8 @@ constexpr std::array<const char*, 5> kSystemBundles = {
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 };
 
-std::string system_bundle() {
-  for (const char* path : kSystemBundles) {
+std::string existing(std::span<const char* const> bundles) {
+  for (const char* path : bundles) {
     if (modification_ns(path) != 0) {
       return path;
     }
@@ -143,12 +144,18 @@ void on_tls_message(int written, int /*version*/, int content_type,
 
 }  // namespace
 
-Result<TrustStore> TrustStore::load(std::string path) {
+std::span<const char* const> system_bundles() noexcept {
+  return kSystemBundles;
+}
+
+Result<TrustStore> TrustStore::load(std::string path,
+                                    std::span<const char* const> bundles) {
   const bool system = path.empty();
-  if (system) {
-    path = system_bundle();
-  }
   TrustStore trust;
+  if (system) {
+    trust.bundles_ = bundles;
+    path = existing(bundles);
+  }
   trust.store_.reset(X509_STORE_new());
   if (!trust.store_) {
     return Error{"system_limit", "no memory for certificates"};
@@ -168,13 +175,16 @@ Result<TrustStore> TrustStore::load(std::string path) {
 }
 
 void TrustStore::refresh(std::int64_t now_us) {
-  if (path_.empty() || now_us - looked_us_ < kLookAgainUs) {
+  const std::int64_t pause_us = path_.empty() ? kLookForBundleUs : kLookAgainUs;
+  if (now_us - looked_us_ < pause_us) {
     return;
   }
-  const bool first = looked_us_ == 0;
   looked_us_ = now_us;
+  if (path_.empty()) {
+    path_ = existing(bundles_);
+  }
   const std::int64_t modified = modification_ns(path_);
-  if (first || modified == 0 || modified == modified_ns_) {
+  if (modified == 0 || modified == modified_ns_) {
     return;
   }
   Store store(X509_STORE_new());

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -39,18 +40,24 @@ using CurlUrl = std::shared_ptr<CURLU>;
 // Of a URL that check_url returned. Null: out of memory.
 CurlUrl parse_url(const std::string& text);
 
+// Where distributions keep the certificates of authorities.
+std::span<const char* const> system_bundles() noexcept;
+
 // The trusted certificates, parsed once and shared by every TLS connection:
 // left to itself, libcurl parses the whole bundle for each connection as soon
 // as a CA directory is compiled in (20 ms of the loop's time, as on Debian).
 class TrustStore {
  public:
-  // An empty path means the system's bundle. A system without one gets an empty
-  // store, against which every TLS connection fails with that reason.
+  // An empty path means the first of `bundles` that exists. Without one the
+  // store is empty, and every TLS connection fails with that reason.
   // Error: `ca_file` (cannot be read, or holds no certificate).
-  static Result<TrustStore> load(std::string path);
+  static Result<TrustStore> load(
+      std::string path,
+      std::span<const char* const> bundles = system_bundles());
 
-  // Takes over a bundle that was replaced on disk; looks once a minute. A
-  // replacement that cannot be read leaves the old one in force.
+  // Takes over a bundle that was replaced on disk; looks once a minute, and
+  // once a second for a bundle while there is none. A replacement that cannot
+  // be read leaves the old one in force.
   void refresh(std::int64_t now_us);
 
   // Gives a TLS context these certificates and our own rules on what is strong
@@ -66,6 +73,7 @@ class TrustStore {
   using Store = std::unique_ptr<X509_STORE, Delete>;
   TrustStore() = default;
   Store store_;
+  std::span<const char* const> bundles_;
   std::string path_;
   std::int64_t modified_ns_ = 0;
   std::int64_t looked_us_ = 0;

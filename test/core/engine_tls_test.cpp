@@ -1,12 +1,18 @@
 // Purpose: a receiver that does not prove its identity gets no request.
 // Thread: one; the server has its own.
+#include <openssl/ssl.h>
+
+#include <array>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "catch.hpp"
+#include "core/curl_handles.hpp"
 #include "dns_server.hpp"
 #include "engine_support.hpp"
 #include "test_server.hpp"
@@ -284,6 +290,30 @@ TEST_CASE("tls: http is refused when only https is allowed") {
   REQUIRE(run.engine().put_endpoint(std::move(endpoint)).ok());
   CHECK(run.outcome(delivery("msg_1", "wh_1")).state == DeliveryState::kFailed);
   CHECK(plain.connections() == 0);
+}
+
+TEST_CASE("tls: authorities that are installed later are read") {
+  const Authority root;
+  const TempFile file("");
+  const std::string path = file.path();
+  std::filesystem::remove(path);
+  const std::array bundles = {"/nonexistent/ca.pem", path.c_str()};
+  auto loaded = TrustStore::load("", bundles);
+  REQUIRE(loaded.ok());
+  TrustStore trust = std::move(loaded).value();
+  const auto authorities = [&trust] {
+    SSL_CTX* context = SSL_CTX_new(TLS_client_method());
+    REQUIRE(trust.configure(context));
+    const int count = sk_X509_OBJECT_num(
+        X509_STORE_get0_objects(SSL_CTX_get_cert_store(context)));
+    SSL_CTX_free(context);
+    return count;
+  };
+  trust.refresh(1);
+  CHECK(authorities() == 0);
+  std::ofstream(path) << root.pem();
+  trust.refresh(1'000'001);
+  CHECK(authorities() == 1);
 }
 
 TEST_CASE("tls: a file that holds no certificate is refused at the start") {

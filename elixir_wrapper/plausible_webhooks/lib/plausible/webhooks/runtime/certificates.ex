@@ -25,8 +25,8 @@ defmodule Plausible.Webhooks.Runtime.Certificates do
     unless found?(ca_file, bundles) do
       Logger.error(
         "webhooks: no certificate authorities on this machine, so every delivery over HTTPS " <>
-          "will fail. Install the package ca-certificates and restart, or set ca_file. Looked " <>
-          "for #{Enum.join(bundles, ", ")}"
+          "will fail. Install the package ca-certificates, which takes effect at once, or set " <>
+          "ca_file. Looked for #{Enum.join(bundles, ", ")}"
       )
     end
 

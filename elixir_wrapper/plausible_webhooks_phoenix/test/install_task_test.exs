@@ -51,7 +51,9 @@ defmodule Plausible.Webhooks.InstallTaskTest do
     test "--dry-run writes nothing and succeeds", %{root: root} do
       before = snapshot(root)
       assert Install.run(["--root", root, "--dry-run"]) == :ok
-      assert info() =~ "Would change Dockerfile, "
+      said = info()
+      assert said =~ "Would change:\n    Dockerfile\n"
+      assert said =~ "mix.exs: then: mix deps.get"
       assert snapshot(root) == before
     end
 

@@ -115,22 +115,25 @@ defmodule Mix.Tasks.PlausibleWebhooks.Install do
   defp write(root, changes, edits, options) do
     cond do
       options[:dry_run] ->
-        Mix.shell().info("Would change #{paths(edits)}")
+        tell("Would change", edits)
         true
 
       options[:yes] || Mix.shell().yes?("Write these changes?", default: :no) ->
         write_files(root, changes)
-        Mix.shell().info("Changed #{paths(edits)}")
-
-        for %{note: note} = edit when note != nil <- edits,
-            do: Mix.shell().info("#{edit.path}: #{note}")
-
+        tell("Changed", edits)
         true
 
       true ->
         Mix.shell().info("Nothing was written.")
         false
     end
+  end
+
+  defp tell(what, edits) do
+    Mix.shell().info("#{what}:\n" <> Enum.map_join(edits, "\n", &"    #{&1.path}"))
+
+    for %{note: note} = edit when note != nil <- edits,
+        do: Mix.shell().info("#{edit.path}: #{note}")
   end
 
   # Mix prints a stack trace with every other exception.

@@ -290,7 +290,8 @@ defmodule Plausible.Webhooks.Deliver.RecorderTest do
         )
 
       webhook = webhook!(context, "/gone")
-      HttpReceiver.script(context.receiver, "/gone", [{:delay, 50, 410}])
+      # The second request keeps the lane until the webhook is disabled.
+      HttpReceiver.script(context.receiver, "/gone", [410, {:delay, 2_000, 410}])
       webhook_id = webhook.id
       [id | waiting] = push(context, deliveries(webhook, 5))
       assert_receive {:host, :webhook_disabled, ^webhook_id, :gone}

@@ -126,7 +126,7 @@ TEST_CASE("event loop: a slice with much work names its transfer") {
   };
   REQUIRE(until_finished(2));
   CHECK(slow.empty());
-  gets[2].work = 300ms;
+  gets[2].work = 1s;
   gets[2].start(loop, server.url("/works"));
   // Otherwise the answer could be read as this timer is due, for all transfers.
   curl_easy_setopt(gets[2].easy.get(), CURLOPT_CONNECTTIMEOUT_MS, 60'000L);

@@ -288,6 +288,11 @@ defmodule Plausible.Webhooks.Host.PlausibleTest do
       path_params: %{"view" => ["wh_1", "edit"]}
     }
 
+    # Switched off.
+    assert_raise PlausibleWeb.Live.WebhookSettings.NotFound, fn -> Host.page(conn) end
+    Application.put_env(:plausible, Plausible.Webhooks, [])
+    on_exit(fn -> Application.delete_env(:plausible, Plausible.Webhooks) end)
+
     assert %{assigns: %{webhooks_session: %{"site_id" => 7} = session}} = page = Host.page(conn)
     # Where Plausible looks for the entry of the sidebar.
     assert List.last(page.path_info) == "webhooks"

@@ -103,6 +103,14 @@ defmodule PlausibleWeb.Live.WebhookSettings.MountTest do
     assert context |> get("") |> html_response(200) =~ "cannot be shown at the moment"
   end
 
+  test "a view that connects while webhooks are not running leaves for its address", context do
+    context = start_page!(context)
+    first = self()
+    down = fn -> if self() == first, do: :owner, else: raise("the database is away") end
+    TestHost.put(context.host, {:role, :owner}, down)
+    assert_raise MatchError, ~r/:redirect, %{.*to: "/, fn -> page!(context) end
+  end
+
   test "an instance under a plain atom is found", context do
     context = start_page!(%{context | name: :"webhooks_#{System.unique_integer([:positive])}"})
     assert render(page!(context)) =~ "Create your first webhook"

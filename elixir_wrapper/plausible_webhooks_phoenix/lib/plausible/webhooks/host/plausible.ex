@@ -466,6 +466,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
   @doc """
   Prepares the response of the settings page, in the action of Plausible's `SiteController`:
   assigns `webhooks_session` for `PlausibleWeb.Live.WebhookSettings.live/2` and the title.
+  While webhooks are switched off, the response is a 404.
 
       render(Plausible.Webhooks.Host.Plausible.page(conn), "settings_webhooks.html", ...)
 
@@ -475,6 +476,9 @@ defmodule Plausible.Webhooks.Host.Plausible do
   """
   @spec page(Plug.Conn.t()) :: Plug.Conn.t()
   def page(%{assigns: %{site: site}} = conn) do
+    Application.get_env(:plausible, Plausible.Webhooks) ||
+      raise PlausibleWeb.Live.WebhookSettings.NotFound
+
     segments = List.wrap(conn.path_params["view"])
 
     session = %{

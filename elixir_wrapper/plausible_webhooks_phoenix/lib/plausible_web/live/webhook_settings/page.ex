@@ -50,7 +50,18 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
     end
   end
 
-  def on_mount(:default, _params, session, socket) do
+  # A view that fails to mount connects again and fails again, with a crash in the log each
+  # time. The address answers once.
+  def on_mount(:default, params, session, socket) do
+    mount_view(params, session, socket)
+  rescue
+    error in Unavailable ->
+      if connected?(socket),
+        do: {:halt, redirect(socket, to: session["path"])},
+        else: reraise(error, __STACKTRACE__)
+  end
+
+  defp mount_view(_params, session, socket) do
     context = Context.from!(session, socket)
 
     socket =

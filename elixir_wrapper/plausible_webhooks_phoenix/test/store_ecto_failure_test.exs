@@ -37,6 +37,8 @@ defmodule Plausible.Webhooks.StoreEctoFailureTest do
       get_webhooks: [[webhook.id]],
       recoverable: [webhook.id, 0, 10],
       cancel_waiting: ["wh_none", "over"],
+      hold_waiting: ["wh_none"],
+      send_held: [],
       deliveries: [1, %{}, %{}],
       deliveries: [1, %{goal_id: 1, states: [:failed]}, %{}],
       get_delivery: [delivery.id],

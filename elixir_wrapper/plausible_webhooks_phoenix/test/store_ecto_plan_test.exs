@@ -81,6 +81,8 @@ defmodule Plausible.Webhooks.StoreEctoPlanTest do
       claim_suspect: fn -> {:ok, nil} = Store.claim_suspect(store, "b") end,
       heartbeat: fn -> :ok = Store.heartbeat(store, "a", 60_000) end,
       cancel_waiting: fn -> {:ok, _} = Store.cancel_waiting(store, webhook.id, "over") end,
+      hold_waiting: fn -> {:ok, 0} = Store.hold_waiting(store, webhook.id) end,
+      send_held: fn -> {:ok, 0} = Store.send_held(store) end,
       recoverable: fn -> {:ok, [_ | _]} = Store.recoverable(store, webhook.id, 0, 5) end,
       deliveries: fn -> {:ok, _} = Store.deliveries(store, 1, %{goal_id: 3}, %{limit: 5}) end,
       counts: fn -> {:ok, _} = Store.counts(store) end,

@@ -228,7 +228,15 @@ defmodule Plausible.Webhooks.StoreEctoQueueTest do
   # The sums are what is there.
   defp check_counts(store) do
     {:ok, counts} = Store.counts(store)
-    names = %{0 => :pending, 1 => :parked, 2 => :delivered, 3 => :failed, 4 => :cancelled}
+
+    names = %{
+      -1 => :held,
+      0 => :pending,
+      1 => :parked,
+      2 => :delivered,
+      3 => :failed,
+      4 => :cancelled
+    }
 
     there =
       for [state, count] <-

@@ -162,7 +162,15 @@ defmodule Plausible.Webhooks.StoreEctoRetentionTest do
 
     assert Store.counts(store) ==
              {:ok,
-              %{pending: 0, parked: 0, delivered: 0, failed: 0, cancelled: 0, oldest_due_ms: nil}}
+              %{
+                held: 0,
+                pending: 0,
+                parked: 0,
+                delivered: 0,
+                failed: 0,
+                cancelled: 0,
+                oldest_due_ms: nil
+              }}
   end
 
   test "sums are added up, however many, and tell the same" do

@@ -285,8 +285,9 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.delete(&1, actor, site_id, id))
 
   @doc """
-  Switches a webhook on, even one that was disabled because it was gone or failing.
-  `recover/5` then sends what such a webhook has missed.
+  Switches a webhook on, and sends what was held for it; `cancel_held/4` before it cancels that.
+  A webhook that was disabled because it was gone or failing is switched on too; `recover/5`
+  then sends what it has missed.
   """
   @spec enable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
@@ -294,13 +295,19 @@ defmodule Plausible.Webhooks do
     do: run(instance, &Webhooks.enable(&1, actor, site_id, id))
 
   @doc """
-  Switches a webhook off: it gets no events until it is switched on again, and they are not
-  kept for it. Its waiting deliveries are cancelled; `recover/5` can send them again.
+  Pauses a webhook: it gets no events until it is switched on again, and they are not kept for
+  it. Its waiting deliveries are held until then, at most for `:retention_ms`.
   """
   @spec disable_webhook(instance(), Host.actor(), site_id(), Webhook.id()) ::
           {:ok, Webhook.t()} | error()
   def disable_webhook(instance \\ __MODULE__, actor, site_id, id),
     do: run(instance, &Webhooks.disable(&1, actor, site_id, id))
+
+  @doc "Cancels what is held for a paused webhook, and returns the number."
+  @spec cancel_held(instance(), Host.actor(), site_id(), Webhook.id()) ::
+          {:ok, non_neg_integer()} | error()
+  def cancel_held(instance \\ __MODULE__, actor, site_id, id),
+    do: run(instance, &Webhooks.cancel_held(&1, actor, site_id, id))
 
   @doc """
   Who did what to the webhook, and when: its last 100 changes, redeliveries and reads of its

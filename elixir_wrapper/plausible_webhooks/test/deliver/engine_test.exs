@@ -124,52 +124,6 @@ defmodule Plausible.Webhooks.Deliver.EngineTest do
     assert Enum.count(kept, &(&1.response_body == "" and &1.response_truncated)) == 3
   end
 
-  describe "a change of the webhook, while a retry waits," do
-    setup context do
-      context = start!(context, retry_delays_ms: [50_000])
-      webhook = webhook!(context, "/old")
-      HttpReceiver.script(context.receiver, "/old", [500, 200])
-      [id] = push(context, [delivery(webhook)])
-      eventually(fn -> length(attempts(context, id)) == 1 end)
-      Map.merge(context, %{webhook: webhook, id: id})
-    end
-
-    test "that switches it off cancels the retry, with a reason", context do
-      {:ok, _} = API.disable_webhook(context.name, :owner, 1, context.webhook.id)
-      eventually(fn -> logged(context, context.id).state == :cancelled end)
-      assert Engine.stats(context.instance).waiting == 0
-      assert HttpReceiver.count(context.receiver) == 1
-      assert %{state: :cancelled, reason: "webhook_disabled"} = logged(context, context.id)
-
-      # Switched on again it takes new ones.
-      {:ok, _} = enable_webhook(context, context.webhook.id)
-      [id] = push(context, [delivery(context.webhook)])
-      await_state(context, id, :delivered)
-    end
-
-    test "that deletes it: nothing more is sent", context do
-      :ok = delete_webhook(context, context.webhook.id)
-      # Matched before, committed after.
-      [late] = push(context, [delivery(context.webhook)])
-      eventually(fn -> Outbox.size(context.instance) == 0 end)
-      eventually(fn -> Recorder.size(context.instance) == 0 end)
-      eventually(fn -> Engine.stats(context.instance).waiting == 0 end)
-      assert HttpReceiver.count(context.receiver) == 1
-      assert {:ok, %{state: :cancelled}} = Store.get_delivery(context.instance, late)
-
-      assert {:error, %Error{reason: :not_found}} =
-               API.delivery(context.name, :owner, 1, context.id)
-    end
-  end
-
-  @tag start: []
-  test "a late delivery to a webhook that was switched off ends as cancelled", context do
-    {:ok, _} = disable_webhook(context, context.webhook.id)
-    [id] = push(context, [delivery(context.webhook)])
-    await_state(context, id, :cancelled)
-    assert HttpReceiver.count(context.receiver) == 0
-  end
-
   @tag start: []
   test "a webhook that was changed without notice is read again", context do
     [id] = push(context, [delivery(context.webhook)])

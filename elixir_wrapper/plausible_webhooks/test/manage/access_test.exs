@@ -37,6 +37,7 @@ defmodule Plausible.Webhooks.Manage.AccessTest do
         {:manage, &API.update_webhook(name, &1, &2, id, %{name: "x"})},
         {:manage, &API.enable_webhook(name, &1, &2, id)},
         {:manage, &API.disable_webhook(name, &1, &2, id)},
+        {:manage, &API.cancel_held(name, &1, &2, id)},
         {:manage, &API.reveal_secret(name, &1, &2, id)},
         {:manage, &API.rotate_secret(name, &1, &2, id, 0)},
         {:manage, &API.send_test(name, &1, &2, id, "webhook.test")},

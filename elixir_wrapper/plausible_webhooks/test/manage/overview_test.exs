@@ -116,8 +116,9 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
 
       # It says what happens.
       {:ok, _webhook} = API.disable_webhook(context.name, :owner, 1, webhook.id)
-      none? = &match?({:ok, %{count: 0}}, &1)
-      eventually(fn -> none?.(API.waiting(context.name, :owner, 1, webhook.id)) end)
+      eventually(fn -> match?({:ok, %{held: 8}}, API.queue(context.name)) end)
+      assert {:ok, %{count: 8}} = waiting(context, webhook.id)
+      assert {:ok, 8} = cancel_held(context, webhook.id)
       {:ok, activity} = API.activity(context.name, :owner, 1)
       assert %{waiting: 0, cancelled: 8} = activity[webhook.id]
     end

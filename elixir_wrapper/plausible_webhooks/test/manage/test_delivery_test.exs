@@ -89,7 +89,7 @@ defmodule Plausible.Webhooks.Manage.TestDeliveryTest do
       # And nothing else gets through by that.
       late = delivery(webhook)
       Outbox.push(context.instance, [late])
-      await_state(context, late.id, :cancelled)
+      await_state(context, late.id, :held)
       assert HttpReceiver.count(context.receiver) == 1
     end
 

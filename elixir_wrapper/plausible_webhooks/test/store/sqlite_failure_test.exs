@@ -115,6 +115,8 @@ defmodule Plausible.Webhooks.Store.SQLiteFailureTest do
             audit: [1, "x", 1],
             recoverable: ["wh", 0, 1],
             cancel_waiting: ["wh", "x"],
+            hold_waiting: ["wh"],
+            send_held: [],
             deliveries: [1, %{}, %{}],
             deliveries: [1, %{goal_id: 1}, %{}],
             get_delivery: ["x"],

@@ -11,6 +11,7 @@ defmodule Plausible.Webhooks.Test.AsUser do
         delete_webhook: 1,
         enable_webhook: 1,
         disable_webhook: 1,
+        cancel_held: 1,
         reveal_secret: 1,
         rotate_secret: 2,
         send_test: 2,

@@ -95,13 +95,17 @@ defmodule PlausibleWeb.Live.WebhookSettings.DeliveryTest do
   test "not of a webhook that is paused, whose state is named", context do
     context = start_page!(context)
     webhook = webhook!(context, "/hook")
-    delivery = accept!(context, webhook, state: :cancelled, reason: "webhook_disabled")
+    later_ms = System.system_time(:millisecond) + 3_600_000
+    delivery = accept!(context, webhook, state: :parked, next_at_ms: later_ms)
     {:ok, _} = API.disable_webhook(context.name, :owner, 1, webhook.id)
     view = open(context, delivery)
     click(view, "#delivery-redeliver")
     assert message(view) =~ "Switch it on first."
-    assert render(view) =~ "the webhook was paused or switched off"
-    refute render(view) =~ "webhook_disabled"
+    assert text_of(view, "#webhook-settings") =~ "Held"
+    assert render(view) =~ "the webhook is paused; resume it to send or to cancel what is held"
+    {:ok, 1} = API.cancel_held(context.name, :owner, 1, webhook.id)
+    send(view.pid, :refresh)
+    assert render(view) =~ "cancelled when the webhook was resumed"
   end
 
   test "one that waits counts down", context do

@@ -26,21 +26,37 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
       assert stored(context, webhook).enabled
     end
 
-    test "asks when it would cancel something", context do
-      context = start_page!(context, sweep_interval_ms: 60_000)
-      webhook = webhook!(context, "/hook")
-      view = open(context, webhook)
-      refute has_element?(view, "#webhook-pause[data-confirm]")
-      later_ms = System.system_time(:millisecond) + 3_600_000
-      for _ <- 1..3, do: accept!(context, webhook, state: :parked, next_at_ms: later_ms)
-      send(view.pid, :refresh)
-      settled(view)
+    for {choice, states} <- [
+          {"send", %{delivered: 3, held: 0, cancelled: 0}},
+          {"cancel", %{delivered: 0, held: 0, cancelled: 3}}
+        ] do
+      test "holds what waits, and resuming asks: #{choice}", context do
+        context = start_page!(context)
+        webhook = webhook!(context, "/hook")
+        later_ms = System.system_time(:millisecond) + 3_600_000
+        for _ <- 1..3, do: accept!(context, webhook, state: :parked, next_at_ms: later_ms)
+        view = open(context, webhook)
+        settled(view)
+        question = view |> element("#webhook-delete") |> render()
+        assert question =~ "Delete 127.0.0.1 and its log? This cancels 3 deliveries that wait."
 
-      assert view |> element("#webhook-pause") |> render() =~
-               "This cancels 3 deliveries that wait."
+        click(view, "#webhook-pause")
+        assert {:ok, %{held: 3}} = API.queue(context.name)
+        refute has_element?(view, "#webhook-held")
+        click(view, "#webhook-resume")
+        assert text_of(view, "#webhook-held") =~ "3 deliveries held. What shall become of them?"
+        refute stored(context, webhook).enabled
 
-      question = view |> element("#webhook-delete") |> render()
-      assert question =~ "Delete 127.0.0.1 and its log? This cancels 3 deliveries that wait."
+        click(view, "#webhook-resume-#{unquote(choice)}")
+        assert message(view) =~ "Active again"
+        refute has_element?(view, "#webhook-held")
+        assert stored(context, webhook).enabled
+
+        eventually(fn ->
+          {:ok, counts} = API.queue(context.name)
+          Map.take(counts, [:delivered, :held, :cancelled]) == unquote(Macro.escape(states))
+        end)
+      end
     end
 
     test "one that we switched off can be switched on", context do

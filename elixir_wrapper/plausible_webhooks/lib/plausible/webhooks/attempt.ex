@@ -6,11 +6,11 @@ defmodule Plausible.Webhooks.Attempt do
   `site_id` and `destination`.
 
     * `number` - 1 for the first attempt. 0 if there was no attempt: the delivery was cancelled
-      while it waited, its webhook is unknown, or it was parked because more deliveries wait
-      for its webhook than the engine takes.
+      or held while it waited, its webhook is unknown, or it was parked because more deliveries
+      wait for its webhook than the engine takes.
     * `state` - the delivery's state from now on: `:delivered`; `:pending` (the engine tries
       again at `next_at_ms`); `:parked` (it left the engine, and the store brings it back at
-      `next_at_ms`); `:failed`; `:cancelled`.
+      `next_at_ms`); `:held` (its webhook was paused); `:failed`; `:cancelled`.
     * `schedule_from` - the delivery's `schedule_from` from now on. It grows when an attempt
       costs no retry: the receiver asked for fewer requests, or closed a kept connection.
     * `status` - the HTTP status, `nil` when there was none.

@@ -6,11 +6,12 @@ defmodule Plausible.Webhooks.Delivery do
   milliseconds.
 
   States: `:pending` (in an engine or about to be), `:parked` (in no engine, until the next
-  attempt is due), and the terminal `:delivered`, `:failed`, `:cancelled`.
+  attempt is due), `:held` (its webhook is paused), and the terminal `:delivered`, `:failed`,
+  `:cancelled`.
   """
 
   @typedoc "See above."
-  @type state :: :pending | :parked | :delivered | :failed | :cancelled
+  @type state :: :pending | :parked | :held | :delivered | :failed | :cancelled
   @typedoc "A delivery."
   @type t :: %__MODULE__{
           id: String.t(),

@@ -23,8 +23,8 @@ defmodule Plausible.Webhooks.Store do
       may still happen. `accept/2` and `record/2` may be repeated. After
       `claim/3`, `reclaim/4` and `redeliver/4` the owner may own deliveries that it does
       not know of.
-    * `delete_webhook/3`, `cancel_waiting/3` and `prune/3` work in slices, so that other
-      callers need not wait. A part may be done. Repeating the call does the rest.
+    * `delete_webhook/3`, `cancel_waiting/3`, `hold_waiting/2`, `send_held/1` and `prune/3`
+      work in slices, so that other callers need not wait. A part may be done. Repeating the call does the rest.
 
   When `accept/2` or `record/2` returns an error for which `away?/1` is false, one of the rows
   can never be written. The caller finds that row and gives it up.
@@ -133,6 +133,7 @@ defmodule Plausible.Webhooks.Store do
   @type counts :: %{
           pending: non_neg_integer(),
           parked: non_neg_integer(),
+          held: non_neg_integer(),
           delivered: non_neg_integer(),
           failed: non_neg_integer(),
           cancelled: non_neg_integer(),
@@ -236,6 +237,8 @@ defmodule Plausible.Webhooks.Store do
       Otherwise it stays, except that `:delivered` always wins. So recording something
       twice changes nothing.
     * A delivery that moves takes over a greater `schedule_from`.
+    * `:held` counts as `:parked` without `next_at_ms` unless the webhook is paused (it is
+      stored with `enabled` false). So nothing is held that nobody will resume.
     * `:pending` and `:parked` set `next_at_ms`. `:pending` keeps the owner, every other
       state clears it. A terminal state sets `finished_at_ms`; `:failed` and `:cancelled`
       also set `reason`: the attempt's error, or its detail if the number is 0 and there
@@ -330,11 +333,23 @@ defmodule Plausible.Webhooks.Store do
               {:ok, [String.t()]} | error()
 
   @doc """
-  Cancels the webhook's deliveries that are in no engine: the parked ones, and pending ones
-  of no owner with a lease. Returns their number. The engines cancel the others.
+  Cancels the webhook's deliveries that are in no engine: the held and parked ones, and pending
+  ones of no owner with a lease. Returns their number. The engines cancel the others.
   """
   operation cancel_waiting(webhook_id :: Webhook.id(), reason :: String.t()) ::
               {:ok, non_neg_integer()} | error()
+
+  @doc """
+  Makes the webhook's deliveries that are in no engine `:held` if it is paused (`enabled` is
+  false), except tests. Returns their number. The engines let go of the others.
+  """
+  operation hold_waiting(webhook_id :: Webhook.id()) :: {:ok, non_neg_integer()} | error()
+
+  @doc """
+  Makes held deliveries `:parked` whose webhook is not paused (any more): due at once, the
+  oldest first, with the whole retry schedule. Returns their number.
+  """
+  operation send_held() :: {:ok, non_neg_integer()} | error()
 
   @doc "A page of the site's log, newest first, without bodies (`nil`)."
   operation deliveries(site_id :: site_id(), filters :: filters(), page :: page()) ::
@@ -355,13 +370,13 @@ defmodule Plausible.Webhooks.Store do
   operation activity(site_id :: site_id(), webhook_ids :: [Webhook.id()], since_ms :: integer()) ::
               {:ok, %{Webhook.id() => activity()}} | error()
 
-  @doc "How many deliveries of each of these webhooks are pending or parked."
+  @doc "How many deliveries of each of these webhooks are pending, parked or held."
   operation waiting(webhook_ids :: [Webhook.id()]) ::
               {:ok, %{Webhook.id() => waiting()}} | error()
 
   @doc """
-  Deletes at most `limit` terminal deliveries that finished before then, with their
-  attempts. Returns the number deleted; fewer than `limit` means that none is left. Also
+  Deletes at most `limit` terminal deliveries that finished before then, and held ones that
+  were created before then, with their attempts. Returns the number deleted; fewer than `limit` means that none is left. Also
   deletes the rest of deleted webhooks' logs, which may be counted too, and audit entries
   that are a year older.
   """

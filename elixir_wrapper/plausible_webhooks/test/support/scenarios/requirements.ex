@@ -289,6 +289,7 @@ defmodule Plausible.Webhooks.Scenarios.Requirements do
       delete_webhook(context, id),
       disable_webhook(context, id),
       enable_webhook(context, id),
+      cancel_held(context, id),
       reveal_secret(context, id),
       rotate_secret(context, id, 0),
       send_test(context, id, "webhook.test"),

@@ -90,22 +90,25 @@ defmodule Plausible.Webhooks.StoreContract.Activity do
     new = accept!(store, created_at_ms: now_ms(store))
     parked = accept!(store, created_at_ms: now_ms(store), state: :parked, next_at_ms: 1)
     assert totals(store, since_ms) == %{}
-    assert waiting(store, ["wh_1"]) == {:ok, %{"wh_1" => %{count: 2, more?: false}}}
-
-    :ok = record(store, [an_attempt(new)])
+    held = accept!(store, created_at_ms: now_ms(store), state: :held)
+    assert waiting(store, ["wh_1"]) == {:ok, %{"wh_1" => %{count: 3, more?: false}}}
+    [_] = redeliver!(store, "b", [held.id], [:held])
+    :ok = record(store, [an_attempt(held)])
     assert totals(store, since_ms) == %{delivered: 1}
+    :ok = record(store, [an_attempt(new)])
+    assert totals(store, since_ms) == %{delivered: 2}
     [_] = redeliver!(store, "b", [old.id])
     assert waiting(store, ["wh_1"]) == {:ok, %{"wh_1" => %{count: 2, more?: false}}}
     :ok = record(store, [an_attempt(old, number: 2)])
-    assert totals(store, since_ms) == %{delivered: 2}
+    assert totals(store, since_ms) == %{delivered: 3}
     [_] = redeliver!(store, "b", [parked.id])
     :ok = record(store, [failed(parked, 1)])
-    assert totals(store, since_ms) == %{delivered: 2, failed: 1}
+    assert totals(store, since_ms) == %{delivered: 3, failed: 1}
     # Sent again, it has not finished any more.
     [_] = redeliver!(store, "b", [parked.id])
-    assert totals(store, since_ms) == %{delivered: 2}
+    assert totals(store, since_ms) == %{delivered: 3}
     assert cancel_waiting(store, "wh_1", "x") == {:ok, 1}
-    assert totals(store, since_ms) == %{delivered: 2, cancelled: 1}
+    assert totals(store, since_ms) == %{delivered: 3, cancelled: 1}
     assert waiting(store, ["wh_1"]) == {:ok, %{"wh_1" => %{count: 0, more?: false}}}
   end
 

@@ -2,7 +2,15 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
   @moduledoc false
   use Plausible.Webhooks.StoreContract.Promise, about: "endings"
 
-  @none %{pending: 0, parked: 0, delivered: 0, failed: 0, cancelled: 0, oldest_due_ms: nil}
+  @none %{
+    held: 0,
+    pending: 0,
+    parked: 0,
+    delivered: 0,
+    failed: 0,
+    cancelled: 0,
+    oldest_due_ms: nil
+  }
 
   shared_test "redelivery makes what has failed pending again, with the whole schedule", store do
     for ending <- [:failed, :cancelled] do
@@ -46,12 +54,14 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
   end
 
   shared_test "redelivery asks only for the states that are given", store do
-    [delivered, failed, parked] =
-      for state <- [:delivered, :failed, :parked], do: accept!(store, state: state, owner: nil)
+    [delivered, failed, parked, held] =
+      for state <- [:delivered, :failed, :parked, :held],
+          do: accept!(store, state: state, owner: nil)
 
-    all = ids([delivered, failed, parked])
+    all = ids([delivered, failed, parked, held])
     assert ids(redeliver!(store, "b", all, [:failed, :cancelled])) == [failed.id]
-    assert [:delivered, :parked] == Enum.map([delivered, parked], &state(store, &1))
+    assert [:delivered, :parked, :held] == Enum.map([delivered, parked, held], &state(store, &1))
+    assert [%{state: :pending, owner: "b"}] = redeliver!(store, "b", [held.id], [:held])
     # The same id twice is still one.
     assert [again] = redeliver!(store, "b", [delivered.id, delivered.id], [:delivered])
     assert %{state: :pending, attempts: 0, schedule_from: 0, finished_at_ms: nil} = again
@@ -82,7 +92,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     first = make.(:failed, 10, webhook)
     second = make.(:cancelled, 20, webhook)
     third = make.(:failed, 30, webhook)
-    for state <- [:pending, :parked, :delivered], do: make.(state, 20, webhook)
+    for state <- [:pending, :parked, :held, :delivered], do: make.(state, 20, webhook)
     make.(:failed, 20, other)
 
     assert recoverable(store, webhook.id, 0, 10) == {:ok, ids([first, second, third])}
@@ -99,14 +109,15 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     before_ms = now_ms(store)
     pending = accept!(store, webhook_id: "wh_x", owner: "a", next_at_ms: 5)
     parked = accept!(store, webhook_id: "wh_x", state: :parked, next_at_ms: 5)
+    held = accept!(store, webhook_id: "wh_x", state: :held)
     delivered = accept!(store, webhook_id: "wh_x", state: :delivered)
     failed = accept!(store, webhook_id: "wh_x", state: :failed, reason: "timeout")
     other = accept!(store, webhook_id: "wh_y")
     untouched = Enum.map([delivered, failed, other], &get!(store, &1))
 
-    assert cancel_waiting(store, "wh_x", "webhook_disabled") == {:ok, 2}
+    assert cancel_waiting(store, "wh_x", "webhook_disabled") == {:ok, 3}
 
-    for delivery <- [pending, parked] do
+    for delivery <- [pending, parked, held] do
       assert %{state: :cancelled, reason: "webhook_disabled", owner: nil, next_at_ms: nil} =
                stored = get!(store, delivery)
 
@@ -118,6 +129,91 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert cancel_waiting(store, "wh_x", "webhook_disabled") == {:ok, 0}
     assert {:ok, [claimed]} = claim(store, "b", 10)
     assert claimed.id == other.id
+  end
+
+  shared_test "what waits for a paused webhook is held, and nothing else", store do
+    paused = insert!(store, enabled: false)
+    active = insert!(store)
+    :ok = heartbeat(store, "living", 60_000)
+    of = fn webhook, fields -> accept!(store, [webhook_id: webhook.id] ++ fields) end
+    pending = of.(paused, owner: "a", next_at_ms: 5, attempts: 2)
+    parked = of.(paused, state: :parked, next_at_ms: 5, attempts: 2)
+
+    others = [
+      of.(paused, owner: "living"),
+      of.(paused, retry: false),
+      of.(paused, state: :failed),
+      of.(active, state: :parked, next_at_ms: 9_000_000_000_000)
+    ]
+
+    untouched = Enum.map(others, &get!(store, &1))
+    assert hold_waiting(store, paused.id) == {:ok, 2}
+
+    for delivery <- [pending, parked],
+        do:
+          assert(get!(store, delivery) == %{delivery | state: :held, owner: nil, next_at_ms: nil})
+
+    assert Enum.map(others, &get!(store, &1)) == untouched
+    # Neither is one of an active webhook, or of none.
+    for id <- [active.id, "wh_none" | odd_bytes()],
+        do: assert(hold_waiting(store, id) == {:ok, 0})
+
+    assert send_held(store) == {:ok, 0}
+    assert {:ok, [%{retry: false}]} = claim(store, "b", 10)
+    assert {:ok, %{held: 2}} = counts(store)
+  end
+
+  shared_test "what was held is sent once its webhook is not paused, oldest first", store do
+    webhook = insert!(store, enabled: false)
+    other = insert!(store, enabled: false)
+    held = for at <- [30, 10, 20], do: accept!(store, webhook_id: webhook.id, created_at_ms: at)
+    kept = accept!(store, webhook_id: other.id)
+    {:ok, 3} = hold_waiting(store, webhook.id)
+    {:ok, 1} = hold_waiting(store, other.id)
+    {:ok, _} = update_webhook(store, %{webhook | enabled: true})
+    assert send_held(store) == {:ok, 3}
+    assert {:ok, claimed} = claim(store, "b", 10)
+    assert Enum.map(claimed, & &1.created_at_ms) == [10, 20, 30]
+    assert Enum.sort(ids(claimed)) == Enum.sort(ids(held))
+    assert state(store, kept) == :held
+    # Of a deleted webhook nothing stays.
+    :ok = delete_webhook(store, 1, other.id)
+    assert send_held(store) == {:ok, 0}
+    assert {:ok, %{held: 0}} = counts(store)
+  end
+
+  shared_test "many are held and sent, with the whole schedule", store do
+    webhook = insert!(store, enabled: false)
+    make = &a_delivery(webhook_id: webhook.id, created_at_ms: &1, attempts: 3, schedule_from: 1)
+    :ok = accept(store, Enum.map(1..2_345, make))
+    assert hold_waiting(store, webhook.id) == {:ok, 2_345}
+    {:ok, _} = update_webhook(store, %{webhook | enabled: true})
+    assert send_held(store) == {:ok, 2_345}
+    assert {:ok, %{held: 0, parked: 2_345}} = counts(store)
+    assert {:ok, [%{attempts: 3, schedule_from: 3, next_at_ms: nil}]} = claim(store, "b", 1)
+  end
+
+  shared_test "an engine that lets go of a delivery holds it only for a paused webhook", store do
+    paused = insert!(store, enabled: false)
+    active = insert!(store)
+    :ok = heartbeat(store, "a", 60_000)
+
+    for {webhook_id, becomes} <- [{paused.id, :held}, {active.id, :parked}, {"wh_none", :parked}],
+        number <- [0, 1] do
+      delivery = accept!(store, webhook_id: webhook_id)
+      :ok = record(store, [failed(delivery, number, state: :held, owner: "a")])
+
+      assert %{state: ^becomes, owner: nil, next_at_ms: nil, finished_at_ms: nil, reason: nil} =
+               stored = get!(store, delivery)
+
+      assert stored.attempts == number
+    end
+
+    # What another node wants sent again goes on.
+    delivery = accept!(store, webhook_id: paused.id)
+    {:ok, %{requested: [_]}} = redeliver(store, "b", [delivery.id], [:pending])
+    :ok = record(store, [failed(delivery, 1, state: :held, owner: "a")])
+    assert %{state: :pending, owner: nil} = get!(store, delivery)
   end
 
   shared_test "many are cancelled, with any bytes for a reason", store do
@@ -154,8 +250,13 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
       assert attempts(store, delivery.id) == {:ok, []}
     end
 
+    # What is held has not finished: its age counts.
+    for at <- [99, 100], do: accept!(store, state: :held, created_at_ms: at)
+    assert prune(store, 100, 10) == {:ok, 1}
+    assert {:ok, %{held: 1}} = counts(store)
+
     for delivery <- new ++ waiting, do: assert(%{} = get!(store, delivery))
-    assert prune(store, 9_000_000_000_000, 100) == {:ok, 3}
+    assert prune(store, 9_000_000_000_000, 100) == {:ok, 4}
     assert {:ok, %{pending: 1, parked: 1, delivered: 0, failed: 0, cancelled: 0}} = counts(store)
     # What was pruned may come again.
     assert accept(store, old) == :ok
@@ -190,7 +291,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     assert counts(store) == {:ok, @none}
     now_ms = now_ms(store)
     webhook = insert!(store)
-    states = [:pending, :parked, :delivered, :failed, :cancelled]
+    states = [:pending, :parked, :held, :delivered, :failed, :cancelled]
 
     deliveries =
       for i <- 1..200 do
@@ -224,6 +325,8 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     redeliver!(store, "c", deliveries |> ids() |> Enum.take_random(50))
     check_counts(store, deliveries)
     {:ok, _} = cancel_waiting(store, "wh_1", "x")
+    check_counts(store, deliveries)
+    {:ok, _} = send_held(store)
     check_counts(store, deliveries)
     {:ok, _} = prune(store, now_ms + 60_000, 30)
     check_counts(store, deliveries)

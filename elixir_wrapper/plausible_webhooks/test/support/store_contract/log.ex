@@ -90,7 +90,7 @@ defmodule Plausible.Webhooks.StoreContract.Log do
         a_delivery(
           created_at_ms: Enum.random(0..300),
           webhook_id: Enum.random(["wh_1", "wh_2", "wh_3"]),
-          state: Enum.random([:pending, :parked, :delivered, :failed, :cancelled]),
+          state: Enum.random([:pending, :parked, :held, :delivered, :failed, :cancelled]),
           type: Enum.random(["goal.completed", "traffic.spike", "webhook.test"]),
           goal_id: Enum.random([nil, 1, 2]),
           attempts: attempts,
@@ -105,7 +105,14 @@ defmodule Plausible.Webhooks.StoreContract.Log do
 
     choices = %{
       webhook_id: ["wh_1", "wh_none"],
-      states: [[:failed], [:failed, :cancelled], [:pending, :parked], [:delivered, :failed], []],
+      states: [
+        [:failed],
+        [:failed, :cancelled],
+        [:pending, :parked],
+        [:held],
+        [:delivered, :failed],
+        []
+      ],
       types: [["goal.completed"], ["goal.completed", "webhook.test"], ["none"], []],
       goal_id: [1, 99],
       status_class: [2, 3, 4, 5, :none],

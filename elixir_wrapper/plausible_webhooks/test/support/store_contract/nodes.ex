@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.StoreContract.Nodes do
   # A change on a node that does not own the delivery. "a" owns and lives; "b" is asked.
   use Plausible.Webhooks.StoreContract.Promise, about: "nodes"
 
-  @all [:pending, :parked, :delivered, :failed, :cancelled]
+  @all [:pending, :parked, :held, :delivered, :failed, :cancelled]
 
   defp owned!(store, fields \\ []) do
     :ok = heartbeat(store, "a", 60_000)

@@ -151,17 +151,26 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
     assert HttpReceiver.count(nodes.receiver) == 60
   end
 
-  shared_test "a pause cancels what waits on the other node, and a recovery sends it once",
-              store do
+  shared_test "a pause holds what waits on the other node, and resuming sends it once", store do
     nodes = nodes!(store)
     ids = waiting!(nodes, 5)
     {:ok, _} = API.disable_webhook(nodes.b, :owner, 1, nodes.webhook.id)
-    settled!(nodes, ids, :cancelled)
-    assert Enum.all?(ids, &(logged(nodes, &1).reason == "webhook_disabled"))
+    settled!(nodes, ids, :held)
     {:ok, _} = API.enable_webhook(nodes.b, :owner, 1, nodes.webhook.id)
-    assert {:ok, %{count: 5}} = API.recover(nodes.b, :owner, 1, nodes.webhook.id, 0)
     settled!(nodes, ids, :delivered)
     assert HttpReceiver.count(nodes.receiver) == 10
+  end
+
+  shared_test "what the other node was sending is held when it fails", store do
+    nodes = nodes!(store)
+    HttpReceiver.script(nodes.receiver, "/hook", [HttpReceiver.hold(self()), 200])
+    [id] = send!(nodes, 1)
+    assert_receive {:held, request}, 15_000
+    {:ok, _} = API.disable_webhook(nodes.b, :owner, 1, nodes.webhook.id)
+    HttpReceiver.release(request, 500)
+    settled!(nodes, [id], :held)
+    assert {:ok, 1} = API.cancel_held(nodes.b, :owner, 1, nodes.webhook.id)
+    assert %{state: :cancelled, reason: "cancelled_by_owner"} = logged(nodes, id)
   end
 
   shared_test "a pause that the other node has not heard of loses nothing", store do
@@ -218,7 +227,8 @@ defmodule Plausible.Webhooks.StoreContract.TwoNodes do
 
   defp change(name, webhook_id, id) do
     case :rand.uniform(10) do
-      1 -> API.disable_webhook(name, :owner, 1, webhook_id)
+      1 -> Enum.random([&API.disable_webhook/4, &API.cancel_held/4]).(name, :owner, 1, webhook_id)
+      10 -> API.disable_webhook(name, :owner, 1, webhook_id)
       n when n in [2, 3] -> API.enable_webhook(name, :owner, 1, webhook_id)
       n when n in [4, 5] -> API.recover(name, :owner, 1, webhook_id, 0)
       _more -> API.redeliver(name, :owner, 1, id)

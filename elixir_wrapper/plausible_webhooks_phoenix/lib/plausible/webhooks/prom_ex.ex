@@ -28,7 +28,7 @@ defmodule Plausible.Webhooks.PromEx do
   | `plausible_webhooks_store_failures_total` | counter | `operation` |
   | `plausible_webhooks_webhooks_disabled_total` | counter | `reason` |
   | `plausible_webhooks_node_outbox`, `_journal`, `_waiting`, `_in_flight` | gauge | |
-  | `plausible_webhooks_queue_pending`, `_parked`, `_overdue_milliseconds` | gauge | |
+  | `plausible_webhooks_queue_pending`, `_parked`, `_held`, `_overdue_milliseconds` | gauge | |
 
   No tag names a site, a webhook or a host: there may be too many.
   """
@@ -68,6 +68,7 @@ defmodule Plausible.Webhooks.PromEx do
       gauges([:queue, :measured], [
         {[:queue, :pending], :pending},
         {[:queue, :parked], :parked},
+        {[:queue, :held], :held},
         {[:queue, :overdue, :milliseconds], :overdue_ms}
       ])
 

@@ -39,7 +39,7 @@ defmodule Plausible.Webhooks.Telemetry do
   | `[:plausible, :webhooks, :webhook, :recovered]` | `count` (1) | the same: an attempt succeeded, and the one before did not |
   | `[:plausible, :webhooks, :webhook, :disabled]` | `count` (1), `failing_for_ms` (0 unless `:failing`) | `site_id`, `webhook_id`, `destination`, `reason`: `:gone`, `:failing`, `:costly` |
   | `[:plausible, :webhooks, :node, :measured]` | `outbox`, `journal`, `waiting`, `in_flight`, `dropped`, `refused`, `notices_dropped` | |
-  | `[:plausible, :webhooks, :queue, :measured]` | `pending`, `parked`, `delivered`, `failed`, `cancelled`, `overdue_ms` | |
+  | `[:plausible, :webhooks, :queue, :measured]` | `pending`, `parked`, `held`, `delivered`, `failed`, `cancelled`, `overdue_ms` | |
 
   The last two are measurements, taken at intervals. `measure/1` measures this node:
   deliveries that wait for their commit (`outbox`), attempts that wait to be recorded

@@ -15,11 +15,11 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
   #
   # Throws :stopped when the engine is gone.
 
-  alias Plausible.Webhooks.{Attempt, Native, Store, Webhook}
+  alias Plausible.Webhooks.{Attempt, Delivery, Native, Store, Webhook}
   alias Plausible.Webhooks.Deliver.Owners
   alias Plausible.Webhooks.Runtime.Instance
 
-  @type status :: :live | :disabled | :missing | {:refused, atom()}
+  @type status :: :live | :paused | :disabled | :missing | {:refused, atom()}
 
   # Another node may have changed the webhook. It sends a message (Cluster), and the Directory
   # compares all webhooks every minute. This limit is for when neither works.
@@ -60,12 +60,16 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
     end
   end
 
-  @doc "The reason of a delivery that the engine has cancelled, since it lost the endpoint."
-  @spec why_cancelled(:ets.table(), Webhook.id()) :: String.t()
-  def why_cancelled(endpoints, webhook_id) do
+  @doc """
+  What becomes of a delivery that the engine has let go of, since it lost the endpoint. It is
+  held unless we know better: the store sends it again if its webhook is not paused.
+  """
+  @spec let_go(:ets.table(), Webhook.id()) :: {Delivery.state(), reason :: String.t() | nil}
+  def let_go(endpoints, webhook_id) do
     case :ets.lookup(endpoints, webhook_id) do
-      [{_id, :deleted, _status, _checked, _site, _destination}] -> "webhook_deleted"
-      _other -> "webhook_disabled"
+      [{_id, :deleted, _status, _checked, _site, _destination}] -> {:cancelled, "webhook_deleted"}
+      [{_id, _, :disabled, _checked, _site, _destination}] -> {:cancelled, "webhook_disabled"}
+      _paused_or_active_again -> {:held, nil}
     end
   end
 
@@ -75,7 +79,7 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
   @spec changed(Instance.t(), Webhook.t()) :: :ok
   def changed(instance, %Webhook{} = webhook) do
     with_engine(instance, fn engine ->
-      _ = enter(engine, webhook, if(Webhook.active?(webhook), do: :live, else: :disabled))
+      _ = enter(engine, webhook, status(webhook))
       put(instance, engine, webhook, @rereads_max)
     end)
   end
@@ -117,7 +121,7 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
       _ = put(instance, engine, webhook, @rereads_max)
       :ok
     else
-      _ = enter(engine, webhook, :disabled)
+      _ = enter(engine, webhook, status(webhook))
       native_put(engine, webhook)
     end
   catch
@@ -147,7 +151,8 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
     Map.merge(known, read_some(instance, engine, others))
   end
 
-  defp fresh?([row], since_ms), do: elem(row, 3) > since_ms
+  # What would be held is worth a look: the webhook may have been resumed elsewhere.
+  defp fresh?([row], since_ms), do: elem(row, 2) != :paused and elem(row, 3) > since_ms
   defp fresh?([], _since_ms), do: false
 
   defp read_some(_instance, _engine, []), do: %{}
@@ -181,6 +186,10 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
 
   defp take(read, instance, engine, webhook_id, rows, rereads) do
     case {read, rows} do
+      # Still paused. A test may have put the endpoint.
+      {{:ok, %{version: version}}, [{_id, version, :paused, _checked, _site, _destination}]} ->
+        :paused
+
       {{:ok, webhook}, _rows} ->
         put(instance, engine, webhook, rereads)
 
@@ -212,9 +221,12 @@ defmodule Plausible.Webhooks.Deliver.Endpoints do
       end
     else
       _ = Native.delete_endpoint(engine.ref, webhook.id)
-      :disabled
+      status(webhook)
     end
   end
+
+  defp status(%Webhook{enabled: false}), do: :paused
+  defp status(webhook), do: if(Webhook.active?(webhook), do: :live, else: :disabled)
 
   defp native_put(engine, webhook) do
     with {:error, :stopped} <- Native.put_endpoint(engine.ref, endpoint(webhook)),

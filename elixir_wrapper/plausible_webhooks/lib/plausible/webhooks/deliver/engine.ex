@@ -296,15 +296,19 @@ defmodule Plausible.Webhooks.Deliver.Engine do
       for attempt <- attempts do
         site_id = Endpoints.site_id(state.endpoints, attempt.webhook_id)
         attempt = AnswerBudget.spend(instance, site_id, attempt)
-        Map.merge(attempt, %{owner: state.owner, detail: detail(attempt, state.endpoints)})
+        attempt |> Map.put(:owner, state.owner) |> let_go(state.endpoints)
       end
 
     Recorder.put(instance, attempts, state.time_offset_ms)
   end
 
-  # What waited for a webhook that was switched off or deleted.
-  defp detail(%Attempt{number: 0, state: :cancelled, detail: nil} = attempt, endpoints),
-    do: Endpoints.why_cancelled(endpoints, attempt.webhook_id)
+  # The engine cancels what waits or is under way when the webhook is paused, switched off or
+  # deleted.
+  defp let_go(%Attempt{state: :cancelled} = attempt, endpoints) do
+    {becomes, reason} = Endpoints.let_go(endpoints, attempt.webhook_id)
+    detail = if attempt.number == 0, do: attempt.detail || reason, else: attempt.detail
+    %{attempt | state: becomes, detail: detail}
+  end
 
-  defp detail(attempt, _endpoints), do: attempt.detail
+  defp let_go(attempt, _endpoints), do: attempt
 end

@@ -9,7 +9,8 @@ defmodule Plausible.Webhooks.Deliver.Handover do
 
   @doc """
   Submits the deliveries that can be sent. Those of webhooks that are disabled, deleted or
-  refused end here, and their end is recorded. Returns those for which the engine had no room.
+  refused end here, those of paused ones are held, and both is recorded. Returns those for which
+  the engine had no room.
   """
   @spec submit(Instance.t(), Owners.engine(), [Delivery.t()]) ::
           {:ok, left_over :: [Delivery.t()]} | {:error, :stopped}
@@ -47,8 +48,8 @@ defmodule Plausible.Webhooks.Deliver.Handover do
 
   defp fate(_delivery, :live), do: :ready
   defp fate(_delivery, :unknown), do: :unknown
-  # A test goes to a disabled webhook too; its sender has put the endpoint.
-  defp fate(%Delivery{retry: false}, :disabled), do: :ready
+  # A test goes to a paused or disabled webhook too; its sender has put the endpoint.
+  defp fate(%Delivery{retry: false}, status) when status in [:paused, :disabled], do: :ready
   defp fate(_delivery, status), do: {:ended, status}
 
   defp to_engine(_instance, _engine, []), do: {:ok, []}
@@ -132,7 +133,7 @@ defmodule Plausible.Webhooks.Deliver.Handover do
     :ok
   end
 
-  # --- deliveries that end without an attempt
+  # --- deliveries that end, or are held, without an attempt
 
   @doc "Ends a delivery that has ended its node again and again."
   @spec give_up(Instance.t(), Delivery.t()) :: :ok
@@ -153,6 +154,7 @@ defmodule Plausible.Webhooks.Deliver.Handover do
     }
   end
 
+  defp ending(:paused), do: {:held, nil, nil}
   defp ending(:disabled), do: {:cancelled, :cancelled, "webhook_disabled"}
   defp ending(:missing), do: {:cancelled, :unknown_webhook, "webhook_deleted"}
   defp ending(:node_ended), do: {:failed, :internal, "node_ended"}

@@ -37,8 +37,9 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   Rejected: a file of what is in flight, which other nodes cannot read; and suspicion after
   the first end, when thousands would wait for each other after an ordinary `kill -9`.
 
-  Every `:prune_interval_ms` it deletes finished deliveries older than `:retention_ms`, a
-  slice at a time, if this node holds the lease for that.
+  Every `:prune_interval_ms`, if this node holds the lease for that, it deletes finished and
+  held deliveries older than `:retention_ms`, a slice at a time, and looks for held ones of a
+  webhook that was resumed by a node that died before it could send them.
   """
 
   use GenServer
@@ -52,7 +53,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
   # Bodies come along: a slice must not fill the memory.
   @redeliver_max 100
   @prune_max 500
-  @undelivered [:pending, :parked, :failed, :cancelled]
+  @undelivered [:pending, :parked, :held, :failed, :cancelled]
   # New events must find room too.
   @fill_percent 80
   @call_ms 15_000
@@ -158,6 +159,7 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
     instance = Instance.fetch!(state.name)
     old_rates(instance)
     {ours?, state} = take_lease(instance, state)
+    if ours?, do: Store.send_held(instance)
 
     # One slice at a time: a backlog must not keep deliveries waiting.
     next_ms =

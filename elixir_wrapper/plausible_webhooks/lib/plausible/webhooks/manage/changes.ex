@@ -56,15 +56,25 @@ defmodule Plausible.Webhooks.Manage.Changes do
   end
 
   defp after_update(instance, before, stored, kind) do
-    # Only deliveries that are in no engine. An engine, here or on another node, cancels its
+    # Only deliveries that are in no engine. An engine, here or on another node, lets go of its
     # own when it learns of the change, because it may be sending them. If the store is away
-    # now, the engine that takes such a delivery later ends it.
-    if Webhook.active?(before) and not Webhook.active?(stored),
-      do: Store.cancel_waiting(instance, stored.id, @waiting_reason)
+    # now, the engine that takes such a delivery later ends or holds it.
+    if Webhook.active?(before) and not Webhook.active?(stored) do
+      if stored.enabled,
+        do: Store.cancel_waiting(instance, stored.id, @waiting_reason),
+        else: Store.hold_waiting(instance, stored.id)
+    end
 
     if stored.failing_since_ms == nil, do: Health.forget(instance, stored.id)
     rearm(instance, before, stored)
     announce(instance, stored, kind)
+
+    # Afterwards, so that what is sent now finds the endpoint. If the store is away now, the
+    # Sweeper sends what is held later.
+    if stored.enabled and not before.enabled do
+      _ = Store.send_held(instance)
+      Instance.tell(instance, :sweeper, :sweep)
+    end
   end
 
   # While a kind of traffic was not watched for this webhook, a breach may have ended and

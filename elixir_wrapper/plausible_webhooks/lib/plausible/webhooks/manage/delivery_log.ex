@@ -9,7 +9,7 @@ defmodule Plausible.Webhooks.Manage.DeliveryLog do
   alias Plausible.Webhooks.Runtime.Instance
 
   @slice 500
-  @states [:pending, :parked, :delivered, :failed, :cancelled]
+  @states [:pending, :parked, :held, :delivered, :failed, :cancelled]
 
   def deliveries(instance, actor, site_id, filters, page) do
     with :ok <- Access.check(instance, actor, :read, site_id),

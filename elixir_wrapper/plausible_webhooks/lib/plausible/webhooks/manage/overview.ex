@@ -32,7 +32,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   Tests do not count.
   `complete?` is false if some hour had more deliveries than are counted (10 000, or fewer if
   many webhooks of the site have that many); the numbers are then minimums. `waiting` is the
-  number of pending and parked deliveries, up to 10 000; with `waiting_more?` there are, or
+  number of pending, parked and held deliveries, up to 10 000; with `waiting_more?` there are, or
   may be, more. `last` is the newest delivery, without its body; `nil` if there is none, or,
   on SQLite, none among the site's newest 100 000.
   """
@@ -142,8 +142,8 @@ defmodule Plausible.Webhooks.Manage.Overview do
   end
 
   @doc """
-  How many deliveries wait for this webhook. They are lost if it is deleted, and cancelled if
-  it is switched off. At most 10 000 are counted; with `more?` there are, or may be, more.
+  How many deliveries wait for this webhook. They are lost if it is deleted, and held while it
+  is paused. At most 10 000 are counted; with `more?` there are, or may be, more.
   Needs `:manage`.
 
       {:ok, %{count: 12, more?: false}} =

@@ -67,6 +67,19 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
     end)
   end
 
+  def cancel_held(instance, actor, site_id, id) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         {:ok, %Webhook{enabled: false} = webhook} <- Access.webhook(instance, site_id, id),
+         {:ok, count} <- Store.cancel_waiting(instance, id, "cancelled_by_owner") do
+      audit(instance, actor, :webhook_held_cancelled, webhook)
+      {:ok, count}
+    else
+      # Nothing is held: what waits has a next attempt.
+      {:ok, %Webhook{enabled: true}} -> {:ok, 0}
+      {:error, _reason} = error -> error
+    end
+  end
+
   @doc "Enables a webhook that we had disabled and a test has found working."
   def enable_disabled(instance, id) do
     Changes.update(

@@ -10,7 +10,8 @@ defmodule Plausible.Webhooks.Store.Columns do
   alias Plausible.Webhooks.{Attempt, Delivery, Vault, Webhook}
   alias Plausible.Webhooks.Webhook.Sealed
 
-  @states %{pending: 0, parked: 1, delivered: 2, failed: 3, cancelled: 4}
+  # What waits is at most 1, what has ended at least 2, what has not arrived at least 3.
+  @states %{held: -1, pending: 0, parked: 1, delivered: 2, failed: 3, cancelled: 4}
   @state_names Map.new(@states, fn {name, code} -> {code, name} end)
 
   # Atoms are never made from stored text.
@@ -20,10 +21,10 @@ defmodule Plausible.Webhooks.Store.Columns do
   @alert_states %{"armed" => :armed, "firing" => :firing}
 
   @doc "The number that stands for a delivery's state: terminal from 2, not delivered from 3."
-  @spec state_code(term()) :: {:ok, 0..4} | :error
+  @spec state_code(term()) :: {:ok, -1..4} | :error
   def state_code(state), do: Map.fetch(@states, state)
 
-  @spec state_name(0..4) :: Delivery.state()
+  @spec state_name(-1..4) :: Delivery.state()
   def state_name(code), do: Map.fetch!(@state_names, code)
 
   # --- deliveries

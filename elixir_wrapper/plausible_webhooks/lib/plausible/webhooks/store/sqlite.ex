@@ -154,7 +154,7 @@ defmodule Plausible.Webhooks.Store.SQLite do
         alert_states put_alert_state rekey add_audit audit)a},
     {Deliveries,
      ~w(accept record claim claim_suspect reclaim release heartbeat take_lease redeliver requested
-        cancel_waiting get_delivery attempts counts)a},
+        cancel_waiting hold_waiting send_held get_delivery attempts counts)a},
     {Log, ~w(deliveries recoverable)a},
     {Activity, ~w(activity waiting)a},
     {Retention, [:prune]}

@@ -108,7 +108,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
       site_id bigint NOT NULL,
       type text COLLATE "C" NOT NULL,
       goal_id bigint,
-      state smallint NOT NULL CHECK (state BETWEEN 0 AND 4),
+      state smallint NOT NULL CHECK (state BETWEEN -1 AND 4),
       reason text,
       attempts integer NOT NULL,
       schedule_from integer NOT NULL,
@@ -134,7 +134,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
 
     comment(
       "COLUMN #{prefix}.webhook_deliveries.state",
-      "0 pending, 1 parked, 2 delivered, 3 failed, 4 cancelled"
+      "-1 held, 0 pending, 1 parked, 2 delivered, 3 failed, 4 cancelled"
     )
 
     comment(
@@ -251,6 +251,7 @@ defmodule Plausible.Webhooks.Migrations.V01 do
           {"webhook_late", "webhook_id, (finished_at_ms / 3600000)", @late},
           {"pending", "owner, (#{@due})", "state = 0"},
           {"parked", "(#{@due})", "state = 1"},
+          {"held", "created_at_ms", "state = -1"},
           {"requested", "owner", "requested"},
           {"ends", "owner, ends, (#{@due})", "ends > 0 AND state = 0"},
           {"finished", "finished_at_ms", "finished_at_ms IS NOT NULL"}

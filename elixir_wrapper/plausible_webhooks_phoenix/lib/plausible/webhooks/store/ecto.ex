@@ -152,7 +152,7 @@ defmodule Plausible.Webhooks.Store.Ecto do
     {Opening, [:now_ms]},
     {Webhooks, ~w(get_webhook get_webhooks list_webhooks all_webhooks put_health alert_states
         put_alert_state)a},
-    {Deliveries, ~w(accept cancel_waiting get_delivery attempts counts)a},
+    {Deliveries, ~w(accept cancel_waiting hold_waiting send_held get_delivery attempts counts)a},
     {Record, [:record]},
     {Claims, ~w(claim claim_suspect reclaim release heartbeat take_lease redeliver requested)a},
     {Log, ~w(deliveries recoverable)a},

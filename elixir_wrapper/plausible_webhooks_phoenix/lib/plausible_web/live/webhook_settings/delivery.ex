@@ -124,12 +124,14 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
       {"Created", Format.time(delivery.created_at_ms, zone)},
       {"Attempts", to_string(delivery.attempts)},
       {"Last answer", Status.answer(delivery)},
-      {"Why", delivery.state in [:failed, :cancelled] && why(delivery.reason)}
+      {"Why", delivery.state in [:held, :failed, :cancelled] && why(delivery.reason)}
     ]
   end
 
   # An error class, a reason of ours, or a sentence.
-  defp why("webhook_disabled"), do: "the webhook was paused or switched off"
+  defp why(nil), do: "the webhook is paused; resume it to send or to cancel what is held"
+  defp why("cancelled_by_owner"), do: "cancelled when the webhook was resumed"
+  defp why("webhook_disabled"), do: "the webhook was switched off"
   defp why("webhook_deleted"), do: "the webhook was deleted"
   defp why("node_ended"), do: "our server stopped each time that it was being sent"
   defp why(reason), do: FailureHints.name(reason) || reason

@@ -56,7 +56,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Status do
   def why(webhook, now_ms, zone) do
     case of(webhook, now_ms) do
       :paused ->
-        "Paused: this webhook receives no new events, and they are not kept for it."
+        "Paused: this webhook receives no new events, and they are not kept for it. " <>
+          "Deliveries that waited are held until you resume it."
 
       :off when webhook.disabled_reason == :gone ->
         "Switched off on #{Format.time(webhook.disabled_at_ms, zone)}, because your endpoint " <>
@@ -117,7 +118,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Status do
     failed: {:red, "Failed"},
     cancelled: {:gray, "Cancelled"},
     pending: {:yellow, "Sending"},
-    parked: {:yellow, "Waiting"}
+    parked: {:yellow, "Waiting"},
+    held: {:gray, "Held"}
   }
 
   @doc "The states of a delivery and their names."
@@ -125,7 +127,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Status do
   def deliveries,
     do:
       for(
-        state <- ~w(pending parked delivered failed cancelled)a,
+        state <- ~w(pending parked held delivered failed cancelled)a,
         do: {state, elem(@deliveries[state], 1)}
       )
 

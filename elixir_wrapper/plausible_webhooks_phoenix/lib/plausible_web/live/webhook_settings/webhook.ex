@@ -23,7 +23,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
   def mount(_params, _session, %{assigns: %{context: %{view: [id]}}} = socket) do
     {:ok,
      socket
-     |> assign(activity: nil, goals: nil, secrets: nil, request: nil, language: :node)
+     |> assign(activity: nil, goals: nil, secrets: nil, request: nil, language: :node, held: nil)
      |> assign(test: %{type: "webhook.test", running?: false, result: nil, wait_until_ms: nil})
      |> assign(since_ms: Recover.since(socket.assigns.now_ms), recoverable: nil)
      |> put(fetch!(socket, :get_webhook, [id]))
@@ -53,8 +53,25 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
   @impl true
   def handle_event("pause", _params, socket), do: change(socket, :disable_webhook, "Paused.")
 
-  def handle_event("resume", _params, socket),
-    do: change(socket, :enable_webhook, "Active again.")
+  # What is held is sent or cancelled, as the owner says. A count that cannot be read asks nobody.
+  def handle_event("resume", params, %{assigns: %{webhook: %{id: id, enabled: enabled}}} = socket) do
+    case {params["held"], not enabled && call(socket, :waiting, [id])} do
+      {nil, {:ok, %{count: count, more?: more?}}} when count > 0 ->
+        {:noreply, socket |> assign(held: {count, more?}) |> focus("webhook-resume-send")}
+
+      {"cancel", _waiting} ->
+        case call(socket, :cancel_held, [id]) do
+          {:ok, _count} ->
+            change(socket, :enable_webhook, "Active again; what was held is cancelled.")
+
+          {:error, reason} ->
+            {:noreply, failed(socket, reason)}
+        end
+
+      {_send, _none} ->
+        change(socket, :enable_webhook, "Active again.")
+    end
+  end
 
   def handle_event("delete", _params, %{assigns: %{webhook: %{id: id}}} = socket) do
     continue(socket, call(socket, :delete_webhook, [id]), fn :ok -> go(socket, [], "deleted") end)
@@ -123,7 +140,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
 
   defp change(%{assigns: %{webhook: %{id: id}}} = socket, function, text) do
     continue(socket, call(socket, function, [id]), fn webhook ->
-      socket |> put(webhook) |> say(text) |> load(:activity, :activity, [])
+      socket |> assign(held: nil) |> put(webhook) |> say(text) |> load(:activity, :activity, [])
     end)
   end
 
@@ -176,14 +193,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
       <:subtitle><Status.webhook webhook={@webhook} now_ms={@now_ms} /></:subtitle>
       <:actions>
         <.button href={path(@context, [@webhook.id, "edit"])}>Edit</.button>
-        <.button
-          :if={@active?}
-          id="webhook-pause"
-          phx-click="pause"
-          data-confirm={pause_question(@activity)}
-        >
-          Pause
-        </.button>
+        <.button :if={@active?} id="webhook-pause" phx-click="pause">Pause</.button>
         <.button :if={not @active?} id="webhook-resume" phx-click="resume">
           <%= if @webhook.enabled, do: "Switch on", else: "Resume" %>
         </.button>
@@ -204,6 +214,22 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
         class="mb-4"
       >
         <%= text %>
+      </.notice>
+      <.notice :if={@held && not @active?} id="webhook-held" role="status" class="mb-4">
+        <p><%= held(@held) %></p>
+        <div class="mt-3 flex flex-wrap gap-2">
+          <.button
+            id="webhook-resume-send"
+            theme={:primary}
+            phx-click="resume"
+            phx-value-held="send"
+          >
+            Resume and send them
+          </.button>
+          <.button id="webhook-resume-cancel" phx-click="resume" phx-value-held="cancel">
+            Resume and cancel them
+          </.button>
+        </div>
       </.notice>
       <.test
         test={@test}
@@ -255,12 +281,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
 
   defp waiting(_none_or_unknown), do: nil
 
-  # Pausing cancels what waits, so it asks when something does.
-  defp pause_question(activity) do
-    with waiting when waiting != nil <- waiting(activity),
-         do:
-           "Pause this webhook? This cancels #{waiting} that wait. You can send them again later."
-  end
+  defp held({count, more?}),
+    do: "#{String.capitalize(Labels.deliveries(count, more?))} held. What shall become of them?"
 
   defp delete_question(webhook, activity) do
     waiting =

@@ -22,8 +22,8 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   @body "(SELECT body FROM bodies WHERE delivery = seq)"
   @due "coalesce(next_at_ms, created_at_ms)"
 
-  # Deliveries that one statement cancels: some ten milliseconds.
-  @cancel_slice 1_000
+  # Deliveries that one statement cancels, holds or sends: some ten milliseconds.
+  @move_slice 1_000
 
   # --- in
 
@@ -216,7 +216,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
     end
   end
 
-  # --- redelivering and cancelling
+  # --- redelivering, cancelling and holding
 
   # An expression is about the row as it was before the statement.
   @others """
@@ -257,20 +257,37 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
   defp write_some(_handle, []), do: {:ok, []}
   defp write_some(handle, statements), do: Connection.write(handle.connection, statements)
 
+  @paused "EXISTS (SELECT 1 FROM webhooks WHERE webhooks.id = webhook_id AND NOT enabled)"
+
   def cancel_waiting(handle, webhook_id, reason) do
+    set = "state = 4, reason = ?3, finished_at_ms = ?1"
+    move(handle, set, "webhook_id = ?2", [webhook_id, {:blob, reason}])
+  end
+
+  def hold_waiting(handle, webhook_id) do
+    which = "webhook_id = ?2 AND state >= 0 AND retry AND #{@paused}"
+    move(handle, "state = -1", which, [webhook_id])
+  end
+
+  def send_held(handle) do
+    which = "owner IS NULL AND state = -1 AND NOT #{@paused}"
+    move(handle, "state = 1, schedule_from = attempts", which, [])
+  end
+
+  # Moves waiting deliveries that are in no engine.
+  defp move(handle, set, which, params) do
     statement = """
-    UPDATE deliveries SET
-      state = 4, reason = ?2, owner = NULL, requested = 0, next_at_ms = NULL, finished_at_ms = ?3
+    UPDATE deliveries SET #{set}, owner = NULL, requested = 0, next_at_ms = NULL
     WHERE seq IN (
       SELECT seq FROM deliveries INDEXED BY deliveries_waiting
-      WHERE state <= 1 AND webhook_id = ?1 AND NOT EXISTS (
-        SELECT 1 FROM owners WHERE owners.owner = deliveries.owner AND until_ms > ?3)
-      LIMIT #{@cancel_slice})
+      WHERE state <= 1 AND #{which} AND NOT EXISTS (
+        SELECT 1 FROM owners WHERE owners.owner = deliveries.owner AND until_ms > ?1)
+      LIMIT #{@move_slice})
     RETURNING 1
     """
 
-    params = [webhook_id, {:blob, reason}, System.system_time(:millisecond)]
-    Connection.write_slices(handle.connection, {statement, params}, @cancel_slice)
+    params = [System.system_time(:millisecond) | params]
+    Connection.write_slices(handle.connection, {statement, params}, @move_slice)
   end
 
   # --- out

@@ -22,10 +22,18 @@ defmodule Plausible.Webhooks.Store.SQLite.Retention do
   defp prune(handle, before_ms, limit, done) do
     slice = min(limit - done, @delete_slice)
 
+    # What is held has no time of its next attempt: it is in the index by its creation.
     statement = """
     DELETE FROM deliveries WHERE seq IN (
-      SELECT seq FROM deliveries WHERE finished_at_ms < ?1
-      ORDER BY finished_at_ms LIMIT ?2)
+      SELECT * FROM (
+        SELECT seq FROM deliveries WHERE finished_at_ms < ?1 ORDER BY finished_at_ms LIMIT ?2)
+      UNION ALL
+      SELECT * FROM (
+        SELECT seq FROM deliveries INDEXED BY deliveries_waiting
+        WHERE owner IS NULL AND state = -1 AND state <= 1
+          AND coalesce(next_at_ms, created_at_ms) < ?1
+        ORDER BY coalesce(next_at_ms, created_at_ms) LIMIT ?2)
+      LIMIT ?2)
     RETURNING 1
     """
 

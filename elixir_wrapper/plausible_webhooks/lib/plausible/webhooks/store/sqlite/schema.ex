@@ -3,7 +3,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   # The tables of the file, and their migrations.
   #
   #   deliveries.seq      order of arrival; the log is ordered by (created_at_ms, seq)
-  #   deliveries.state    0 pending, 1 parked, 2 delivered, 3 failed, 4 cancelled
+  #   deliveries.state    -1 held, 0 pending, 1 parked, 2 delivered, 3 failed, 4 cancelled
   #   bodies, attempts    apart from deliveries, so that neither the log nor a
   #                       change of state reads or rewrites them
   #   deliveries.requested  another node asks the owner to send it again
@@ -179,7 +179,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
         site_id INTEGER NOT NULL,
         type TEXT NOT NULL,
         goal_id INTEGER,
-        state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 4),
+        state INTEGER NOT NULL CHECK (state BETWEEN -1 AND 4),
         reason BLOB,
         attempts INTEGER NOT NULL,
         schedule_from INTEGER NOT NULL,
@@ -243,7 +243,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
       )
       """,
       "CREATE TABLE state_counts (state INTEGER PRIMARY KEY, n INTEGER NOT NULL)",
-      "INSERT INTO state_counts (state, n) VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0)",
+      "INSERT INTO state_counts (state, n) VALUES (-1, 0), (0, 0), (1, 0), (2, 0), (3, 0), (4, 0)",
       """
       CREATE TRIGGER deliveries_inserted AFTER INSERT ON deliveries BEGIN
         UPDATE state_counts SET n = n + 1 WHERE state = NEW.state;
@@ -300,7 +300,10 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
   end
 
   # The engine has let go of a delivery that another node wants sent again.
-  @again "(requested AND NEW.state IN (1, 3, 4))"
+  @again "(requested AND NEW.state NOT IN (0, 2))"
+  # Nothing is held whose webhook is not paused (any more): nobody would resume it.
+  @resumed "(NEW.state = -1 AND NOT EXISTS (SELECT 1 FROM webhooks " <>
+             "WHERE webhooks.id = deliveries.webhook_id AND NOT enabled))"
   @delivery_columns Columns.delivery()
   @attempt_columns Columns.attempt()
 
@@ -338,17 +341,17 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
 
         UPDATE deliveries SET owner = NULL
         WHERE id = NEW.id AND state = 0 AND owner = NEW.reporter
-          AND NEW.state IN (1, 3, 4) AND NEW.number BETWEEN 1 AND attempts AND changes() = 1;
+          AND NEW.state NOT IN (0, 2) AND NEW.number BETWEEN 1 AND attempts AND changes() = 1;
 
         UPDATE deliveries SET
-          state = CASE WHEN #{@again} THEN 0 ELSE NEW.state END,
+          state = CASE WHEN #{@again} THEN 0 WHEN #{@resumed} THEN 1 ELSE NEW.state END,
           reason = CASE WHEN NEW.state >= 3 AND NOT #{@again} THEN NEW.reason END,
           attempts = max(attempts, NEW.number),
           schedule_from = CASE WHEN #{@again} THEN max(attempts, NEW.number)
             ELSE max(schedule_from, NEW.began) END,
           last_status = CASE WHEN NEW.number > 0 THEN NEW.status ELSE last_status END,
           last_error = CASE WHEN NEW.number > 0 THEN NEW.error ELSE last_error END,
-          next_at_ms = CASE WHEN NEW.state <= 1 AND NOT #{@again} THEN NEW.next_at_ms END,
+          next_at_ms = CASE WHEN NEW.state IN (0, 1) AND NOT #{@again} THEN NEW.next_at_ms END,
           finished_at_ms = CASE WHEN NEW.state >= 2 AND NOT #{@again} THEN NEW.now_ms END,
           owner = CASE WHEN NEW.state = 0 THEN owner END,
           requested = requested AND NEW.state = 0,

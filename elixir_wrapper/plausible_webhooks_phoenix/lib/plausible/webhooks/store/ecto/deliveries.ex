@@ -1,6 +1,6 @@
 defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   @moduledoc false
-  # Deliveries are accepted, cancelled, read and counted. Record moves them by attempts,
+  # Deliveries are accepted, cancelled, held, read and counted. Record moves them by attempts,
   # Claims changes their owners, Log pages through them, Retention deletes them.
 
   alias Plausible.Webhooks.{Attempt, Delivery, Store, Webhook}
@@ -12,7 +12,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   # The limits of one statement. A larger batch takes several, in one transaction.
   @rows_max 1_000
   @bytes_max 16 * 1_048_576
-  @cancel_slice 1_000
+  @move_slice 1_000
 
   @columns Rows.delivery()
   @names SQL.names(@columns)
@@ -82,45 +82,78 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
     with {:ok, _results} <- result, do: :ok
   end
 
-  # --- cancel
+  # --- cancel and hold
 
-  # A slice is chosen first and then locked in the order of ids. Deliveries that end between
-  # the two are left alone. For `state + 0` see SQL.locked/2.
-  @cancel """
-  WITH #{SQL.clock(3)},
+  # Waiting deliveries that are in no engine. A slice is chosen first and then locked in the
+  # order of ids. Deliveries that move between the two are left alone. For `state + 0` see
+  # SQL.locked/2. A webhook is locked against a change while its deliveries are held.
+  @move """
+  WITH #{SQL.clock(1)},
+  paused AS MATERIALIZED (
+    SELECT id FROM PREFIX.webhooks WHERE NOT enabled AND HELD FOR SHARE),
   chosen AS MATERIALIZED (
     SELECT id FROM PREFIX.webhook_deliveries
-    WHERE webhook_id = $1 AND state <= 1 AND #{SQL.open()} AND NOT EXISTS (
+    WHERE WHICH AND #{SQL.open()} AND NOT EXISTS (
       SELECT 1 FROM PREFIX.webhook_owners
       WHERE webhook_owners.owner = webhook_deliveries.owner
         AND until_ms > (SELECT now_ms FROM clock))
-    LIMIT #{@cancel_slice}),
+    LIMIT #{@move_slice}),
   locked AS MATERIALIZED (
     SELECT delivery.id FROM (SELECT id FROM chosen ORDER BY id) AS chosen
     CROSS JOIN LATERAL (
       SELECT id FROM PREFIX.webhook_deliveries AS candidate
-      WHERE candidate.id = chosen.id AND candidate.state + 0 <= 1 FOR UPDATE) AS delivery),
-  cancelled AS (
+      WHERE candidate.id = chosen.id AND candidate.state + 0 STATES FOR UPDATE) AS delivery),
+  moved AS (
     UPDATE PREFIX.webhook_deliveries AS delivery SET
-      state = 4, reason = $2, owner = NULL, requested = false, next_at_ms = NULL,
-      finished_at_ms = #{SQL.now_ms()}
+      FIELDS, owner = NULL, requested = false, next_at_ms = NULL
     FROM locked WHERE delivery.id = locked.id AND #{SQL.durably()} RETURNING 1)
-  SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM cancelled)
+  SELECT (SELECT count(*) FROM chosen), (SELECT count(*) FROM moved)
   """
+
+  moving = fn parts ->
+    Enum.reduce(parts, @move, fn {name, sql}, text -> String.replace(text, name, sql) end)
+  end
+
+  @cancel moving.(%{
+            "HELD" => "false",
+            "WHICH" => "webhook_id = $2 AND state <= 1",
+            "STATES" => "<= 1",
+            "FIELDS" => "state = 4, reason = $3, finished_at_ms = #{SQL.now_ms()}"
+          })
+
+  @hold moving.(%{
+          "HELD" => "id = $2",
+          "WHICH" =>
+            "webhook_id = $2 AND state BETWEEN 0 AND 1 AND retry AND EXISTS (SELECT 1 FROM paused)",
+          "STATES" => "BETWEEN 0 AND 1",
+          "FIELDS" => "state = -1"
+        })
+
+  @send moving.(%{
+          "HELD" => "false",
+          "WHICH" =>
+            "state = -1 AND NOT EXISTS (SELECT 1 FROM PREFIX.webhooks " <>
+              "WHERE webhooks.id = webhook_id AND NOT enabled)",
+          "STATES" => "= -1",
+          "FIELDS" => "state = 1, schedule_from = delivery.attempts"
+        })
 
   @spec cancel_waiting(store(), Webhook.id(), String.t()) ::
           {:ok, non_neg_integer()} | {:error, term()}
   def cancel_waiting(store, webhook_id, reason),
-    do: cancel_waiting(store, [Text.encode(webhook_id), Text.encode(reason)], 0, :more)
+    do: move(store, @cancel, [Text.encode(webhook_id), Text.encode(reason)])
 
-  defp cancel_waiting(_store, _params, done, :all), do: {:ok, done}
+  @spec hold_waiting(store(), Webhook.id()) :: {:ok, non_neg_integer()} | {:error, term()}
+  def hold_waiting(store, webhook_id), do: move(store, @hold, [Text.encode(webhook_id)])
 
-  defp cancel_waiting(store, params, done, :more) do
-    params_now = params ++ [store.clock.()]
+  @spec send_held(store()) :: {:ok, non_neg_integer()} | {:error, term()}
+  def send_held(store), do: move(store, @send, [])
 
-    with {:ok, [[chosen, cancelled]]} <- Database.query(store, nil, @cancel, params_now) do
-      rest = if chosen == @cancel_slice, do: :more, else: :all
-      cancel_waiting(store, params, done + cancelled, rest)
+  defp move(store, sql, params, done \\ 0) do
+    with {:ok, [[chosen, moved]]} <- Database.query(store, nil, sql, [store.clock.() | params]) do
+      if chosen == @move_slice,
+        do: move(store, sql, params, done + moved),
+        else: {:ok, done + moved}
     end
   end
 
@@ -154,11 +187,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   # The oldest of each owner is one step into an index, and every owner of a pending
   # delivery is registered.
   @counts """
-  SELECT coalesce(sum(n) FILTER (WHERE state = 0), 0)::bigint,
-    coalesce(sum(n) FILTER (WHERE state = 1), 0)::bigint,
-    coalesce(sum(n) FILTER (WHERE state = 2), 0)::bigint,
-    coalesce(sum(n) FILTER (WHERE state = 3), 0)::bigint,
-    coalesce(sum(n) FILTER (WHERE state = 4), 0)::bigint,
+  SELECT #{Enum.map_join(-1..4, ", ", &"coalesce(sum(n) FILTER (WHERE state = #{&1}), 0)::bigint")},
     (SELECT min(due_ms) FROM (
       (SELECT #{@due} AS due_ms FROM PREFIX.webhook_deliveries
        WHERE state = 1 ORDER BY #{@due} LIMIT 1)
@@ -178,7 +207,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Deliveries do
   @spec counts(store()) :: {:ok, map()} | {:error, term()}
   def counts(store) do
     with {:ok, [row]} <- Database.query(store, nil, @counts, []) do
-      keys = ~w(pending parked delivered failed cancelled oldest_due_ms)a
+      keys = ~w(held pending parked delivered failed cancelled oldest_due_ms)a
       {:ok, keys |> Enum.zip(row) |> Map.new()}
     end
   end

@@ -20,12 +20,14 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
   # `was_*` is the locked delivery, the rest is the attempt. The lateral subquery looks each
   # delivery up by its id: see SQL.locked/2. `written` are the attempts that were not on
   # record. `again`: the engine has let go of a delivery that another node wants sent again.
+  # `becomes`: nothing is held whose webhook is not paused (any more), since nobody would resume
+  # it. The webhook is locked only where something is to be held.
   @record """
   WITH #{SQL.clock(1)},
   pair AS MATERIALIZED (
     SELECT given.*, was.* FROM #{SQL.given(@given, 2)}
     CROSS JOIN LATERAL (
-      SELECT seq, state AS was_state, attempts AS was_attempts, owner AS was_owner, requested
+      SELECT seq, webhook_id, state AS was_state, attempts AS was_attempts, owner AS was_owner, requested
       FROM PREFIX.webhook_deliveries AS candidate
       WHERE candidate.id = given.id AND #{SQL.durably()}
       FOR UPDATE) AS was),
@@ -34,15 +36,18 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
     SELECT seq, maker, #{SQL.written(@columns)} FROM pair WHERE number > 0
     ON CONFLICT (seq, number, maker) DO NOTHING RETURNING seq),
   judged AS (
-    SELECT pair.*, requested AND state IN (1, 3, 4) AS again,
+    SELECT pair.*, requested AND state NOT IN (0, 2) AS again,
+      CASE WHEN state = -1 AND NOT EXISTS (
+          SELECT 1 FROM PREFIX.webhooks WHERE webhooks.id = webhook_id AND NOT enabled FOR SHARE)
+        THEN 1 ELSE state END AS becomes,
       CASE WHEN was_state > 1 THEN state = 2 AND was_state <> 2
         WHEN number = 0 THEN coalesce(was_owner = reporter, true)
         ELSE state = 2 OR number > was_attempts END AS moves,
-      was_state = 0 AND state IN (1, 3, 4) AND number BETWEEN 1 AND was_attempts
+      was_state = 0 AND state NOT IN (0, 2) AND number BETWEEN 1 AND was_attempts
         AND coalesce(was_owner = reporter, false) AND seq IN (SELECT seq FROM written) AS lets_go
     FROM pair)
   UPDATE PREFIX.webhook_deliveries AS delivery SET
-    state = CASE WHEN NOT moves THEN delivery.state WHEN NOT again THEN judged.state ELSE 0 END,
+    state = CASE WHEN NOT moves THEN delivery.state WHEN NOT again THEN becomes ELSE 0 END,
     reason = CASE WHEN NOT moves THEN delivery.reason
       WHEN judged.state >= 3 AND NOT again THEN judged.reason END,
     attempts = greatest(delivery.attempts, number),
@@ -56,7 +61,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
     last_error = CASE WHEN number > 0 AND (moves OR was_state <> 2)
       THEN judged.error ELSE delivery.last_error END,
     next_at_ms = CASE WHEN NOT moves THEN delivery.next_at_ms
-      WHEN judged.state <= 1 AND NOT again THEN #{SQL.to_database("judged.next_at_ms")} END,
+      WHEN judged.state IN (0, 1) AND NOT again THEN #{SQL.to_database("judged.next_at_ms")} END,
     finished_at_ms = CASE WHEN NOT moves THEN delivery.finished_at_ms
       WHEN judged.state >= 2 AND NOT again THEN (SELECT now_ms FROM clock) END,
     owner = CASE WHEN lets_go THEN NULL WHEN NOT moves OR judged.state = 0 THEN delivery.owner END

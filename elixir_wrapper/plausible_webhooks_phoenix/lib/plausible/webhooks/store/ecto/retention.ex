@@ -20,13 +20,21 @@ defmodule Plausible.Webhooks.Store.Ecto.Retention do
   # How long an owner without a lease and without deliveries is kept.
   @owner_kept_ms 3_600_000
 
-  # Locked rows are left for the next time: pruning never waits.
+  # Locked rows are left for the next time: pruning never waits. What is held has not finished,
+  # and goes by its creation.
   @prune """
   WITH #{SQL.clock(1)},
   chosen AS MATERIALIZED (
-    SELECT id FROM PREFIX.webhook_deliveries
-    WHERE finished_at_ms < (SELECT #{SQL.to_database("$2::bigint")} FROM clock)
-    ORDER BY finished_at_ms LIMIT $3 FOR UPDATE SKIP LOCKED),
+    SELECT * FROM (
+      SELECT id FROM PREFIX.webhook_deliveries
+      WHERE finished_at_ms < (SELECT #{SQL.to_database("$2::bigint")} FROM clock)
+      ORDER BY finished_at_ms LIMIT $3 FOR UPDATE SKIP LOCKED) AS finished
+    UNION ALL
+    SELECT * FROM (
+      SELECT id FROM PREFIX.webhook_deliveries
+      WHERE state = -1 AND created_at_ms < (SELECT #{SQL.to_database("$2::bigint")} FROM clock)
+      ORDER BY created_at_ms LIMIT $3 FOR UPDATE SKIP LOCKED) AS held
+    LIMIT $3),
   gone AS (
     DELETE FROM PREFIX.webhook_deliveries AS delivery USING chosen
     WHERE delivery.id = chosen.id RETURNING 1)

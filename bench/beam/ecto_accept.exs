@@ -186,7 +186,7 @@ defmodule Bench do
       first_byte_us: 5_000,
       total_us: 5_100,
       remote_ip: "203.0.113.9",
-      response_content_type: "application/json",
+      response_headers: "content-type: application/json\n",
       response_body: ~s({"ok":true})
     }
   end

@@ -29,9 +29,9 @@ defmodule Bench.Fill do
 
     sql("""
     INSERT INTO webhook_attempts (seq, number, maker, state, status, started_at_ms, total_us,
-      response_body, response_truncated, gone, remote_ip, response_content_type)
-    SELECT seq, n, 0, 2, last_status, created_at_ms, 1000, 'ok', false, false, '203.0.113.9',
-      'application/json'
+      response_headers, response_body, response_truncated, gone, remote_ip)
+    SELECT seq, n, 0, 2, last_status, created_at_ms, 1000,
+      'content-type: application/json', 'ok', false, false, '203.0.113.9'
     FROM webhook_deliveries, generate_series(1, attempts) AS n
     """)
 

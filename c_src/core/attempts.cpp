@@ -460,6 +460,7 @@ void Attempts::settle(Item& item, Attempt attempt, const Ending& ending) {
   attempt.webhook_id = item.delivery.webhook_id;
   attempt.started_at_ms = item.started_ms;
   attempt.gone = attempt.error == ErrorClass::kGone;
+  attempt.retry = item.delivery.retry;
   const Url& url = item.lane->endpoint.url;
   if (!url.literal && is_failed_connection(attempt.error)) {
     resolver_->distrust(url.host, timers_.now_us());

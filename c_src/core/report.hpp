@@ -76,6 +76,7 @@ struct Report {
     Attempt attempt;
     attempt.delivery_id = delivery.id;
     attempt.webhook_id = delivery.webhook_id;
+    attempt.retry = delivery.retry;
     attempt.state = state;
     attempt.error = error;
     attempt.detail = std::move(detail);

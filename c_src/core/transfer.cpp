@@ -110,6 +110,7 @@ void Transfer::build_headers(const TransferRequest& request) {
 bool Transfer::prepare(const TransferRequest& request) {
   const Url& url = request.endpoint.url;
   body_ = request.delivery.body;
+  signed_at_s_ = request.unix_seconds;
   started_us_ = request.started_us;
   resolved_us_ = request.resolved_us;
   launched_us_ = steady_now_us();
@@ -233,7 +234,7 @@ std::size_t Transfer::on_header(char* data, std::size_t size, std::size_t count,
 
 // An interim answer (1xx) is forgotten with the next status line.
 bool Transfer::take_status_line(std::string_view line) {
-  answer_.content_type.clear();
+  answer_.headers.clear();
   answer_.retry_after.clear();
   answer_.status = 0;
   const auto space = line.find(' ');
@@ -268,13 +269,16 @@ bool Transfer::take_header(std::string_view line) {
   if (starts_with_ignoring_case(line, "http/")) {
     return take_status_line(line);
   }
-  if (starts_with_ignoring_case(line, "content-type:")) {
-    answer_.content_type = header_value(line, 13);
-  } else if (starts_with_ignoring_case(line, "retry-after:")) {
-    answer_.retry_after = header_value(line, 12);
-  } else if (line == "\r\n" || line == "\n") {
+  if (line == "\r\n" || line == "\n") {
     facts_.answered = answer_.status >= 200;
     answered_us_ = facts_.answered ? steady_now_us() : 0;
+    return true;
+  }
+  if (starts_with_ignoring_case(line, "retry-after:")) {
+    answer_.retry_after = header_value(line, 12);
+  }
+  if (answer_.headers.size() + line.size() <= kResponseHeadersKeptMax) {
+    answer_.headers.append(trim(line, "\r\n")).push_back('\n');
   }
   return true;
 }
@@ -338,7 +342,10 @@ std::optional<std::int64_t> Transfer::finish(CURLcode code, Attempt& attempt) {
   if (ip != nullptr && !refused) {
     attempt.remote_ip = ip;
   }
-  attempt.response_content_type = clean_detail(answer_.content_type);
+  if (sent_) {
+    attempt.signed_at_s = signed_at_s_;
+  }
+  attempt.response_headers = std::move(answer_.headers);
   attempt.response_body = std::move(answer_.body);
   body_.reset();
   if (answer_.status != 429 && answer_.status != 503) {

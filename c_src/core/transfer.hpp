@@ -100,7 +100,7 @@ class Transfer {
   // What the callbacks learn about the answer.
   struct Answer {
     std::string body;
-    std::string content_type;
+    std::string headers;
     std::string retry_after;
     std::int64_t first_byte_us = 0;  // 0: none yet
     std::size_t body_bytes = 0;
@@ -121,6 +121,7 @@ class Transfer {
   std::shared_ptr<const std::string> body_;
   std::string name_;  // of the destination; empty: the URL has an address
   std::uint16_t port_ = 0;
+  std::int64_t signed_at_s_ = 0;
   std::int64_t started_us_ = 0;
   std::int64_t resolved_us_ = 0;
   std::int64_t launched_us_ = 0;

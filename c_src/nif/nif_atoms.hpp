@@ -12,9 +12,9 @@ namespace webhooks::nif {
   X(id) X(webhook_id) X(body) X(attempts) X(schedule_from) X(next_at_ms)  \
   X(manual) X(retry) X(delivery_id) X(number) X(state) X(status)          \
   X(detail) X(started_at_ms) X(dns_us) X(connect_us) X(tls_us)            \
-  X(first_byte_us) X(total_us) X(remote_ip) X(response_content_type)      \
+  X(first_byte_us) X(total_us) X(remote_ip) X(response_headers)           \
   X(response_body) X(response_truncated) X(gone) X(delivered) X(pending)  \
-  X(parked) X(failed) X(cancelled) X(created_at_ms)
+  X(parked) X(failed) X(cancelled) X(created_at_ms) X(signed_at_s)
 // clang-format on
 
 namespace atoms {

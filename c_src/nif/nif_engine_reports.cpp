@@ -59,18 +59,21 @@ ERL_NIF_TERM attempt_term(ErlNifEnv* env, const Attempt& attempt) {
                          : atoms::nil},
       {atoms::detail, optional_text(env, attempt.detail)},
       {atoms::started_at_ms, enif_make_int64(env, attempt.started_at_ms)},
+      {atoms::signed_at_s, attempt.signed_at_s
+                               ? enif_make_int64(env, *attempt.signed_at_s)
+                               : atoms::nil},
       {atoms::dns_us, optional_number(env, attempt.dns_us)},
       {atoms::connect_us, optional_number(env, attempt.connect_us)},
       {atoms::tls_us, optional_number(env, attempt.tls_us)},
       {atoms::first_byte_us, optional_number(env, attempt.first_byte_us)},
       {atoms::total_us, optional_number(env, attempt.total_us)},
       {atoms::remote_ip, optional_text(env, attempt.remote_ip)},
-      {atoms::response_content_type,
-       optional_text(env, attempt.response_content_type)},
+      {atoms::response_headers, make_binary(env, attempt.response_headers)},
       {atoms::response_body, make_binary(env, attempt.response_body)},
       {atoms::response_truncated, boolean(attempt.response_truncated)},
       {atoms::next_at_ms, next},
       {atoms::gone, boolean(attempt.gone)},
+      {atoms::retry, boolean(attempt.retry)},
   };
   return make_map(env, pairs);
 }

@@ -104,6 +104,7 @@ struct Attempt {
   ErrorClass error = ErrorClass::kNone;
   std::string detail;  // at most kDetailBytesMax bytes of UTF-8
   std::int64_t started_at_ms = 0;
+  std::optional<std::int64_t> signed_at_s;  // nullopt: no request left
   // Microseconds from the start to the end of the phase; nullopt: not reached
   // or not needed (a reused connection).
   std::optional<std::uint64_t> dns_us;
@@ -112,13 +113,16 @@ struct Attempt {
   std::optional<std::uint64_t> first_byte_us;
   std::optional<std::uint64_t> total_us;
   std::string remote_ip;
-  std::string response_content_type;
+  std::string response_headers;  // lines that end with \n, as received
   std::string response_body;
   bool response_truncated = false;
   std::optional<std::int64_t> next_at_ms;
   bool gone = false;
+  bool retry = true;  // that of its delivery: false for a test
 };
 inline constexpr std::size_t kDetailBytesMax = 256;
+// Lines of an answer's headers beyond this are left out of an attempt.
+inline constexpr std::size_t kResponseHeadersKeptMax = 4'096;
 
 // How much CPU time the loop spent on this webhook without a pause (empty: on
 // several). It should be a few milliseconds at most.

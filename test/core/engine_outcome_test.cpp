@@ -96,7 +96,9 @@ TEST_CASE("outcome: the report of an attempt") {
   CHECK(attempt.started_at_ms >= before);
   CHECK(attempt.started_at_ms <= unix_ms());
   CHECK(attempt.remote_ip == "127.0.0.1");
-  CHECK(attempt.response_content_type == "text/plain; charset=x");
+  CHECK(attempt.response_headers.find("text/plain; charset=x\n") !=
+        std::string::npos);
+  CHECK(attempt.retry);
   CHECK(attempt.response_body == "thanks");
   CHECK_FALSE(attempt.response_truncated);
   CHECK(attempt.detail.empty());

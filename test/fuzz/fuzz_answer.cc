@@ -132,7 +132,7 @@ void check(const webhooks::Attempt& attempt, std::string_view answer) {
   require(attempt.status <= 999);
   require(attempt.detail.size() <= webhooks::kDetailBytesMax);
   require(webhooks::is_utf8(attempt.detail));
-  require(webhooks::is_utf8(attempt.response_content_type));
+  require(attempt.response_headers.size() <= webhooks::kResponseHeadersKeptMax);
   require(attempt.response_body.size() <= 16 * 1024);
   require((attempt.error == webhooks::ErrorClass::kNone) ==
           (attempt.state == webhooks::DeliveryState::kDelivered));

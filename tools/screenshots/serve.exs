@@ -120,7 +120,7 @@ attempt = fn delivery, number, at_ms, fields ->
       first_byte_us: 86_000 + :rand.uniform(40_000),
       total_us: 140_000 + :rand.uniform(30_000),
       remote_ip: "203.0.113.24",
-      response_content_type: "application/json",
+      response_headers: "content-type: application/json\nserver: nginx\n",
       response_body: ~s({"received":true})
     },
     fields

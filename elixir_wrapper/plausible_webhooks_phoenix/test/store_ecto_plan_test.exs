@@ -38,9 +38,9 @@ defmodule Plausible.Webhooks.StoreEctoPlanTest do
       WHERE webhook_id = 'wh_x'")
 
     sql!(store, """
-    INSERT INTO PREFIX.webhook_attempts (seq, number, maker, state, started_at_ms, response_body,
+    INSERT INTO PREFIX.webhook_attempts (seq, number, maker, state, started_at_ms, response_headers, response_body,
       response_truncated, gone)
-    SELECT seq, 1, 0, 2, 0, '', false, false FROM PREFIX.webhook_deliveries WHERE webhook_id = 'wh_x'
+    SELECT seq, 1, 0, 2, 0, '', '', false, false FROM PREFIX.webhook_deliveries WHERE webhook_id = 'wh_x'
     """)
 
     # That this owner has nothing pending must not be found by reading everything. Where the

@@ -21,9 +21,9 @@ defmodule Plausible.Webhooks.StoreEctoRetentionTest do
         SELECT $1 || '_' || i, $1, $2, 'goal.completed', 2, 1, 0, i, $4, 200, false, true
         FROM generate_series(1, $3::integer) AS i RETURNING seq),
       body AS (INSERT INTO PREFIX.webhook_bodies (seq, body) SELECT seq, '' FROM delivery)
-      INSERT INTO PREFIX.webhook_attempts (seq, number, maker, state, started_at_ms, response_body,
+      INSERT INTO PREFIX.webhook_attempts (seq, number, maker, state, started_at_ms, response_headers, response_body,
         response_truncated, gone)
-      SELECT seq, 1, 0, 2, 0, '', false, false FROM delivery
+      SELECT seq, 1, 0, 2, 0, '', '', false, false FROM delivery
       """,
       [webhook.id, webhook.site_id, count, finished_at_ms]
     )

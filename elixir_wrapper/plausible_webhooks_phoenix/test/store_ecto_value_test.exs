@@ -119,7 +119,7 @@ defmodule Plausible.Webhooks.StoreEctoValueTest do
           failed(delivery, 1,
             detail: bytes,
             remote_ip: bytes,
-            response_content_type: bytes,
+            response_headers: bytes,
             response_body: bytes
           )
 

@@ -146,8 +146,7 @@ defmodule Plausible.Webhooks do
 
   @doc """
   Call this when something other than these functions has changed the webhook in the store.
-  This node then reads the webhook again. Changes by other nodes need no call
-  (`Plausible.Webhooks.Cluster`).
+  This node then reads the webhook again. Changes by other nodes need no call.
   """
   @spec webhook_changed(instance(), site_id(), Webhook.id()) :: :ok | error()
   def webhook_changed(instance \\ __MODULE__, site_id, webhook_id) do
@@ -401,9 +400,8 @@ defmodule Plausible.Webhooks do
 
   @doc "What the actor may do: `Plausible.Webhooks.Manage.Overview.permission/4`."
   @spec permission(instance(), Host.actor(), Host.action(), site_id()) :: :ok | error()
-  def permission(instance \\ __MODULE__, actor, action, site_id) do
-    if_running(instance, &Overview.permission(&1, actor, action, site_id))
-  end
+  def permission(instance \\ __MODULE__, actor, action, site_id),
+    do: if_running(instance, &Overview.permission(&1, actor, action, site_id))
 
   @doc """
   Checks a URL as saving does: `Plausible.Webhooks.Manage.Overview.check_url/2`. The error is
@@ -418,6 +416,12 @@ defmodule Plausible.Webhooks do
           {:ok, Overview.request()} | error()
   def request(instance \\ __MODULE__, actor, site_id, delivery_id),
     do: run(instance, &Overview.request(&1, actor, site_id, delivery_id))
+
+  @doc "The request headers of its attempts: `Plausible.Webhooks.Manage.Overview.sent/5`."
+  @spec sent(instance(), Host.actor(), site_id(), String.t(), boolean()) ::
+          {:ok, [Overview.sent()]} | error()
+  def sent(instance \\ __MODULE__, actor, site_id, delivery_id, reveal?),
+    do: run(instance, &Overview.sent(&1, actor, site_id, delivery_id, reveal?))
 
   @doc "What `send_test/5` would send: `Plausible.Webhooks.Manage.Overview.sample/5`."
   @spec sample(instance(), Host.actor(), site_id(), Webhook.id(), String.t()) ::
@@ -475,8 +479,7 @@ defmodule Plausible.Webhooks do
 
   Its own reason: `:webhook_disabled`, switch the webhook on first.
   """
-  @spec redeliver(instance(), Host.actor(), site_id(), String.t()) ::
-          :ok | error()
+  @spec redeliver(instance(), Host.actor(), site_id(), String.t()) :: :ok | error()
   def redeliver(instance \\ __MODULE__, actor, site_id, id),
     do: run(instance, &DeliveryLog.redeliver(&1, actor, site_id, id))
 
@@ -491,8 +494,7 @@ defmodule Plausible.Webhooks do
   Its own reason: `:webhook_disabled`, switch the webhook on first.
   """
   @spec recover(instance(), Host.actor(), site_id(), Webhook.id(), DateTime.t() | integer()) ::
-          {:ok, %{count: non_neg_integer(), more?: boolean()}}
-          | error()
+          {:ok, %{count: non_neg_integer(), more?: boolean()}} | error()
   def recover(instance \\ __MODULE__, actor, site_id, webhook_id, since),
     do: run(instance, &DeliveryLog.recover(&1, actor, site_id, webhook_id, since))
 

@@ -124,6 +124,56 @@ defmodule Plausible.Webhooks.Manage.OverviewTest do
     end
   end
 
+  describe "the request headers of attempts" do
+    test "are those that the receiver got, whatever was paused since", context do
+      context = start!(context, retry_delays_ms: [10])
+      webhook = webhook!(context, "/hook", %{headers: [{"x-token", "t0ken"}]})
+      HttpReceiver.script(context.receiver, "/hook", [500, 200])
+      [id] = push(context, [delivery(webhook)])
+      requests = HttpReceiver.await(context.receiver, "/hook", 2)
+      await_state(context, id, :delivered)
+      {:ok, _} = disable_webhook(context, webhook.id)
+      {:ok, _} = enable_webhook(context, webhook.id)
+      assert {:ok, sent} = sent(context, id, true)
+
+      for {%{complete?: true, headers: headers}, request} <- Enum.zip(sent, requests) do
+        assert Map.new(headers, fn {name, value} -> {String.downcase(name), value} end) ==
+                 request.headers
+      end
+
+      assert {:ok, [%{action: "webhook_headers_revealed"} | _]} =
+               API.audit_log(context.name, :owner, 1, webhook.id)
+    end
+
+    test "hide the owner's values, and what is not known any more", context do
+      context = start!(context, retry_delays_ms: [])
+      webhook = webhook!(context, "/hook", %{headers: [{"x-token", "t0ken"}]})
+      [id] = push(context, [delivery(webhook)])
+      await_state(context, id, :delivered)
+      assert {:ok, [%{headers: headers, complete?: true}]} = sent(context, id, false)
+      assert {"x-token", "…"} in headers
+      {:ok, [before | _]} = API.audit_log(context.name, :owner, 1, webhook.id)
+      refute before.action == "webhook_headers_revealed"
+
+      {:ok, _} = update_webhook(context, webhook.id, %{headers: []})
+      assert {:ok, [%{headers: left, complete?: false}]} = sent(context, id, true)
+      names = Enum.map(left, &elem(&1, 0))
+      assert names == ~w(content-type user-agent webhook-id webhook-timestamp)
+      assert left -- headers == []
+    end
+
+    test "are none where no request left", context do
+      context = start!(context, retry_delays_ms: [])
+      nobody = HttpReceiver.start!()
+      url = HttpReceiver.url(nobody, "/")
+      HttpReceiver.stop_listening(nobody)
+      {:ok, webhook} = create_webhook(context, %{url: url, events: ["goal.completed"]})
+      [id] = push(context, [delivery(webhook)])
+      await_state(context, id, :failed)
+      assert sent(context, id, false) == {:ok, [%{headers: [], complete?: true}]}
+    end
+  end
+
   describe "what can be recovered" do
     test "is what a recovery sends", context do
       context = start!(context, recover_max: 5)

@@ -24,7 +24,8 @@ defmodule Plausible.Webhooks.Test.AsUser do
         activity: 0,
         waiting: 1,
         request: 1,
-        sample: 2
+        sample: 2,
+        sent: 2
       ] do
     arguments = Macro.generate_arguments(arity, __MODULE__)
 

@@ -23,7 +23,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.DeliveryTest do
     refute has_element?(view, "#attempt-2[open]")
     assert text_of(view, "#attempt-1") =~ "this path does not"
     assert text_of(view, "#attempt-2") =~ "error status 503"
-    assert view |> element("#attempt-2 pre") |> render() =~ "&lt;b&gt;busy&lt;/b&gt;"
+    assert view |> element("#attempt-2-result-answer") |> render() =~ "&lt;b&gt;busy&lt;/b&gt;"
     assert text_of(view, "#attempt-2") =~ "text/html"
     assert text_of(view, "#attempt-3") =~ "Delivered: your endpoint answered 200"
     assert text_of(view, "#delivery-body-text") =~ "goal.completed"
@@ -34,7 +34,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.DeliveryTest do
     webhook = webhook!(context, "/hook", %{headers: [{"X-Token", "abc"}]})
     delivery = sent!(context, webhook)
     view = open(context, delivery)
-    refute render(view) =~ "X-Token"
+    refute render(view) =~ "abc"
     click(view, "#request-show")
     text = text_of(view, "#request")
 
@@ -90,6 +90,35 @@ defmodule PlausibleWeb.Live.WebhookSettings.DeliveryTest do
     assert message(view) =~ "On its way again."
     shows!(view, "Delivered: your endpoint answered 200")
     assert HttpReceiver.ids(context.receiver, "/hook") == MapSet.new([delivery.id])
+  end
+
+  test "shows the headers that were sent; values of one's own on demand, which is recorded",
+       context do
+    context = start_page!(context)
+    webhook = webhook!(context, "/hook", %{headers: [{"X-Token", "t0ken"}]})
+    HttpReceiver.script(context.receiver, "/hook", [{200, [{"X-Served-By", "a\u202Eb"}], "ok"}])
+    delivery = sent!(context, webhook)
+    view = open(context, delivery)
+    [request] = HttpReceiver.requests(context.receiver, "/hook")
+    shown = text_of(view, "#attempt-1-result-request")
+
+    for {name, value} <- request.headers,
+        name != "x-token",
+        do: assert(shown =~ "#{name}: #{value}")
+
+    assert shown =~ "X-Token: …"
+    assert text_of(view, "#attempt-1-result-headers") =~ "X-Served-By: a[U+202E]b"
+    click(view, "#delivery-reveal")
+    assert text_of(view, "#attempt-1-result-request") =~ "X-Token: t0ken"
+    # No crash report has its values.
+    refute inspect(:sys.get_state(view.pid), limit: :infinity) =~ ~s("t0ken")
+    {:ok, [%{action: action} | _]} = API.audit_log(context.name, :owner, 1, webhook.id)
+    assert action == "webhook_headers_revealed"
+
+    {:ok, _} = API.rotate_secret(context.name, :owner, 1, webhook.id, 0)
+    view = open(context, delivery)
+    assert text_of(view, "#attempt-1-result") =~ "The webhook was changed since"
+    refute text_of(view, "#attempt-1-result-request") =~ "webhook-signature"
   end
 
   test "not of a webhook that is paused, whose state is named", context do

@@ -90,7 +90,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.WebhookTest do
       assert text_of(view, "#webhook-test-result") =~ "Waiting for the answer"
       assert text_of(view, "#webhook-test-result") =~ "Connection"
       assert text_of(view, "#webhook-test-result") =~ "Total"
-      assert text_of(view, "#webhook-test-result pre") == "thank you"
+      assert text_of(view, "#webhook-test-attempt-answer") == "thank you"
       assert text_of(view, "#webhook-test-result") =~ "127.0.0.1"
       # Said once: in place.
       assert message(view) == ""

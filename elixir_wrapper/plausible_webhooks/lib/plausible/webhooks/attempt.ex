@@ -21,11 +21,16 @@ defmodule Plausible.Webhooks.Attempt do
       `:tls_timeout`, `:timeout`, `:response_too_large`, `:protocol_error`,
       `:cancelled`, `:unknown_webhook`, `:internal`.
     * `detail` - for people, at most 256 bytes of valid UTF-8.
+    * `signed_at_s` - the `webhook-timestamp` that was sent, Unix seconds; `nil` if no request
+      left.
     * the `*_us` timings are microseconds from the attempt's start to the end of
       that phase; `nil` where the phase was not reached or not needed (a reused
       connection has neither DNS nor connect nor TLS).
+    * `response_headers` - at most 4 KiB of the answer's header lines as received (any bytes),
+      each with a line end.
     * `response_body` - at most 16 KiB as received (any bytes).
     * `gone` - the receiver answered 410, so the webhook is to be disabled.
+    * `retry` - false for a test, which is tried once. The log does not hold it.
     * `owner` - the engine that made the attempt; `nil` in the log.
     * `site_id`, `destination` - those of its webhook, in what observers get; otherwise `nil`.
   """
@@ -49,17 +54,19 @@ defmodule Plausible.Webhooks.Attempt do
           error: atom() | nil,
           detail: String.t() | nil,
           started_at_ms: integer(),
+          signed_at_s: integer() | nil,
           dns_us: non_neg_integer() | nil,
           connect_us: non_neg_integer() | nil,
           tls_us: non_neg_integer() | nil,
           first_byte_us: non_neg_integer() | nil,
           total_us: non_neg_integer() | nil,
           remote_ip: String.t() | nil,
-          response_content_type: String.t() | nil,
+          response_headers: binary(),
           response_body: binary(),
           response_truncated: boolean(),
           next_at_ms: integer() | nil,
           gone: boolean(),
+          retry: boolean(),
           owner: String.t() | nil,
           site_id: integer() | nil,
           destination: String.t() | nil
@@ -74,20 +81,22 @@ defmodule Plausible.Webhooks.Attempt do
     :error,
     :detail,
     :started_at_ms,
+    :signed_at_s,
     :dns_us,
     :connect_us,
     :tls_us,
     :first_byte_us,
     :total_us,
     :remote_ip,
-    :response_content_type,
     :next_at_ms,
     :owner,
     :site_id,
     :destination,
     schedule_from: 0,
+    response_headers: "",
     response_body: "",
     response_truncated: false,
-    gone: false
+    gone: false,
+    retry: true
   ]
 end

@@ -60,7 +60,8 @@ defmodule Plausible.Webhooks.Webhook do
 
   # `enabled` is the user's choice; `disabled_reason` is why we disabled it.
   # A webhook delivers when it is enabled and has no disabled_reason. `version` grows with
-  # every change; caches and the engine compare it.
+  # every change; caches and the engine compare it. `updated_at_ms` is when the attributes were
+  # last changed; pausing and resuming do not count.
   defstruct [
     :id,
     :site_id,

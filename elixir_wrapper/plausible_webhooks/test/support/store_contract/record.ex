@@ -24,7 +24,8 @@ defmodule Plausible.Webhooks.StoreContract.Record do
       first_byte_us: 4,
       total_us: most,
       remote_ip: "2606:4700::1111",
-      response_content_type: "text/html; charset=utf-8",
+      signed_at_s: 1_790_000_000,
+      response_headers: "content-type: text/html; charset=utf-8\n",
       response_body: :crypto.strong_rand_bytes(16_384),
       response_truncated: true,
       next_at_ms: 99,
@@ -71,7 +72,7 @@ defmodule Plausible.Webhooks.StoreContract.Record do
       attempt =
         failed(delivery, 1,
           response_body: bytes,
-          response_content_type: bytes,
+          response_headers: bytes,
           detail: bytes,
           remote_ip: bytes
         )

@@ -14,19 +14,21 @@ defmodule Plausible.Webhooks.Deliver.AnswerBudget do
 
   @doc "The attempt, without its answer if the site has no room for that."
   @spec spend(Instance.t(), site_id :: integer() | nil, map()) :: map()
-  def spend(_instance, _site_id, %{response_body: ""} = attempt), do: attempt
+  def spend(_instance, _site_id, %{response_body: "", response_headers: ""} = attempt),
+    do: attempt
 
   def spend(%Instance{tables: %{rates: rates}} = instance, site_id, attempt) do
     per_day = instance.options.answer_bytes_per_day
     now_ms = System.monotonic_time(:millisecond)
     key = {:answers, site_id}
-    left = left(:ets.lookup(rates, key), now_ms, per_day) - byte_size(attempt.response_body)
+    size = byte_size(attempt.response_body) + byte_size(attempt.response_headers)
+    left = left(:ets.lookup(rates, key), now_ms, per_day) - size
 
     if left >= 0 do
       :ets.insert(rates, {key, now_ms, left})
       attempt
     else
-      %{attempt | response_body: "", response_truncated: true}
+      %{attempt | response_headers: "", response_body: "", response_truncated: true}
     end
   end
 

@@ -169,7 +169,7 @@ defmodule Plausible.Webhooks.Deliver.Recorder do
     short = %{
       attempt
       | response_body: "",
-        response_content_type: nil,
+        response_headers: "",
         response_truncated: true,
         detail: nil
     }

@@ -40,7 +40,7 @@ defmodule Plausible.Webhooks.Manage.Changes do
   defp update(instance, id, fun, kind, tries) do
     with {:ok, before} <- Store.get_webhook(instance, id),
          {:ok, changed} <- fun.(before) do
-      case Store.update_webhook(instance, %{changed | updated_at_ms: Instance.now_ms()}) do
+      case Store.update_webhook(instance, touched(changed, kind)) do
         {:ok, stored} ->
           after_update(instance, before, stored, kind)
           {:ok, stored}
@@ -54,6 +54,10 @@ defmodule Plausible.Webhooks.Manage.Changes do
       end
     end
   end
+
+  # Pausing and resuming leave what is sent as it is: see `Webhook`.
+  defp touched(webhook, :updated), do: %{webhook | updated_at_ms: Instance.now_ms()}
+  defp touched(webhook, _enabled_or_disabled), do: webhook
 
   defp after_update(instance, before, stored, kind) do
     # Only deliveries that are in no engine. An engine, here or on another node, lets go of its

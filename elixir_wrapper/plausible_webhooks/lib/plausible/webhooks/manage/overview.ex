@@ -14,7 +14,7 @@ defmodule Plausible.Webhooks.Manage.Overview do
   alias Plausible.Webhooks.{Delivery, Host, Id, Native, Store, Webhook}
   alias Plausible.Webhooks.Ingest.Goals
   alias Plausible.Webhooks.Ingest.Traffic.{Facts, Rules}
-  alias Plausible.Webhooks.Manage.{Access, DeliveryLog, TestDelivery}
+  alias Plausible.Webhooks.Manage.{Access, DeliveryLog, TestDelivery, Webhooks}
   alias Plausible.Webhooks.Runtime.{Instance, Isolated}
   alias Plausible.Webhooks.Webhook.URL
 
@@ -75,6 +75,12 @@ defmodule Plausible.Webhooks.Manage.Overview do
           body: binary(),
           timestamp: integer()
         }
+
+  @typedoc """
+  The request headers of an attempt, in order. They are `complete?` unless the webhook was
+  changed or deleted since; then the signature and the owner's own headers are not known.
+  """
+  @type sent :: %{headers: [{name :: String.t(), value :: String.t()}], complete?: boolean()}
 
   @typedoc "The reason, as in `Plausible.Webhooks.Error`."
   @type error :: {:error, term()}
@@ -270,7 +276,8 @@ defmodule Plausible.Webhooks.Manage.Overview do
   @doc """
   The POST of a delivery as it would be sent now: its URL, its headers in the order in which
   they are sent, and its body. It is signed with the secrets that sign now, for `timestamp`
-  (Unix seconds). Needs `:manage`, since URL and headers may hold tokens.
+  (Unix seconds). Needs `:manage`, since URL and headers may hold tokens; a look at own headers
+  is written to both audit logs.
 
       {:ok, %{url: url, headers: headers, body: body}} =
         Plausible.Webhooks.request(user, site.id, "msg_01J...")
@@ -286,32 +293,94 @@ defmodule Plausible.Webhooks.Manage.Overview do
     with :ok <- Access.check(instance, actor, :manage, site_id),
          {:ok, delivery} <- Access.delivery(instance, site_id, delivery_id),
          {:ok, webhook} <- Access.webhook(instance, site_id, delivery.webhook_id),
-         do: signed(instance, webhook, delivery.id, delivery.body)
+         do: signed(instance, actor, webhook, delivery.id, delivery.body)
   end
 
-  defp signed(instance, webhook, id, body) do
-    now_ms = Instance.now_ms()
-    timestamp = div(now_ms, 1_000)
-    keys = webhook |> Webhook.live_keys(now_ms) |> Enum.map(& &1.key)
+  defp signed(instance, actor, webhook, id, body) do
+    timestamp = div(Instance.now_ms(), 1_000)
 
-    with {:ok, signature} <- Native.sign(keys, id, timestamp, body) do
-      ours = [
-        {"content-type", "application/json"},
-        {"user-agent", user_agent(instance)},
-        {"webhook-id", id},
-        {"webhook-timestamp", Integer.to_string(timestamp)},
-        {"webhook-signature", signature}
-      ]
-
-      headers = ours ++ webhook.headers
+    with :ok <- reveal(instance, actor, webhook, webhook.headers != []),
+         {:ok, signature} <- signature(webhook, id, timestamp, body) do
+      headers = headers(instance, id, timestamp) ++ signature ++ webhook.headers
       {:ok, %{url: webhook.url, headers: headers, body: body, timestamp: timestamp}}
     end
+  end
+
+  defp reveal(_instance, _actor, _webhook, false), do: :ok
+
+  defp reveal(instance, actor, webhook, true),
+    do: Webhooks.reveal(instance, actor, :webhook_headers_revealed, webhook)
+
+  defp signature(webhook, id, timestamp, body) do
+    keys = webhook |> Webhook.live_keys(timestamp * 1_000) |> Enum.map(& &1.key)
+
+    with {:ok, signature} <- Native.sign(keys, id, timestamp, body),
+         do: {:ok, [{"webhook-signature", signature}]}
+  end
+
+  defp headers(instance, id, timestamp) do
+    [
+      {"content-type", "application/json"},
+      {"user-agent", user_agent(instance)},
+      {"webhook-id", id},
+      {"webhook-timestamp", Integer.to_string(timestamp)}
+    ]
   end
 
   defp user_agent(%Instance{options: %{user_agent: nil}}),
     do: "Plausible-Webhooks/#{Application.spec(:plausible_webhooks, :vsn)}"
 
   defp user_agent(%Instance{options: %{user_agent: text}}), do: text
+
+  @doc """
+  The request headers of each attempt of a delivery as they were sent, in the order of
+  `Plausible.Webhooks.attempts/4`; none of an attempt that sent no request. The values of the
+  owner's own headers are hidden unless `reveal?`, which is written to both audit logs. Needs
+  `:manage`.
+
+  Nothing of this is stored but the time of the signature. The rest follows from the delivery and
+  its webhook, as long as the webhook was not changed (`t:sent/0`); `user-agent` is that of the
+  version that runs now.
+  """
+  @spec sent(Instance.t(), Host.actor(), integer(), String.t(), boolean()) ::
+          {:ok, [sent()]} | error()
+  def sent(instance, actor, site_id, delivery_id, reveal?) do
+    with :ok <- Access.check(instance, actor, :manage, site_id),
+         {:ok, delivery} <- Access.delivery(instance, site_id, delivery_id),
+         {:ok, attempts} <- Store.attempts(instance, delivery_id),
+         {:ok, webhook} <- still_there(instance, delivery),
+         :ok <- reveal(instance, actor, webhook, reveal? and webhook != nil) do
+      {:ok, Enum.map(attempts, &sent_headers(instance, webhook, delivery, &1, reveal?))}
+    end
+  end
+
+  defp still_there(instance, delivery) do
+    with {:error, :not_found} <- Store.get_webhook(instance, delivery.webhook_id), do: {:ok, nil}
+  end
+
+  defp sent_headers(_instance, _webhook, _delivery, %{signed_at_s: nil}, _reveal?),
+    do: %{headers: [], complete?: true}
+
+  defp sent_headers(instance, webhook, %{id: id, body: body}, attempt, reveal?) do
+    ours = headers(instance, id, attempt.signed_at_s)
+
+    with %Webhook{updated_at_ms: changed_ms} <- webhook,
+         true <- changed_ms <= attempt.started_at_ms,
+         {:ok, signature} <- signature(webhook, id, attempt.signed_at_s, body) do
+      host = [{"host", authority(webhook.url)}, {"accept", "*/*"}]
+      length = [{"content-length", Integer.to_string(byte_size(body))}]
+      own = if reveal?, do: webhook.headers, else: Webhooks.hidden(webhook.headers)
+      %{headers: host ++ ours ++ signature ++ own ++ length, complete?: true}
+    else
+      _changed_or_gone -> %{headers: ours, complete?: false}
+    end
+  end
+
+  defp authority(url) do
+    uri = URI.parse(url)
+    host = if uri.host =~ ":", do: "[#{uri.host}]", else: uri.host
+    if uri.port == URI.default_port(uri.scheme), do: host, else: "#{host}:#{uri.port}"
+  end
 
   @doc """
   The POST that `Plausible.Webhooks.send_test/5` of this type would send now, signed, under
@@ -324,6 +393,6 @@ defmodule Plausible.Webhooks.Manage.Overview do
           {:ok, request()} | error()
   def sample(instance, actor, site_id, id, type) do
     with {:ok, webhook, body} <- TestDelivery.sample(instance, actor, site_id, id, type),
-         do: signed(instance, webhook, Id.delivery(Instance.now_ms()), body)
+         do: signed(instance, actor, webhook, Id.delivery(Instance.now_ms()), body)
   end
 end

@@ -97,9 +97,15 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
   def reveal_secret(instance, actor, site_id, id) do
     with :ok <- Access.check(instance, actor, :manage, site_id),
          {:ok, webhook} <- Access.webhook(instance, site_id, id),
-         :ok <- note(instance, actor, :webhook_secret_revealed, webhook) do
-      _ = Instance.host(instance, :audit, [actor, :webhook_secret_revealed, redacted(webhook)])
-      {:ok, Webhook.live_keys(webhook, Instance.now_ms())}
+         :ok <- reveal(instance, actor, :webhook_secret_revealed, webhook),
+         do: {:ok, Webhook.live_keys(webhook, Instance.now_ms())}
+  end
+
+  @doc "Writes a look at secrets or tokens to both audit logs."
+  def reveal(instance, actor, entry, webhook) do
+    with :ok <- note(instance, actor, entry, webhook) do
+      _ = Instance.host(instance, :audit, [actor, entry, redacted(webhook)])
+      :ok
     end
   end
 
@@ -207,9 +213,12 @@ defmodule Plausible.Webhooks.Manage.Webhooks do
     %{
       redacted(webhook)
       | url: masked(webhook.url),
-        headers: Enum.map(webhook.headers, fn {name, _value} -> {name, @hidden} end)
+        headers: hidden(webhook.headers)
     }
   end
+
+  @doc "The headers without their values, which may hold tokens."
+  def hidden(headers), do: Enum.map(headers, fn {name, _value} -> {name, @hidden} end)
 
   defp redacted(webhook),
     do: %{webhook | secrets: Enum.map(webhook.secrets, &%{&1 | key: nil})}

@@ -95,8 +95,8 @@ defmodule Plausible.Webhooks.Store.Columns do
 
   # --- attempts
 
-  @attempt ~w(state status error detail started_at_ms dns_us connect_us tls_us first_byte_us
-              total_us remote_ip response_content_type response_body response_truncated
+  @attempt ~w(state status error detail started_at_ms signed_at_s dns_us connect_us tls_us first_byte_us
+              total_us remote_ip response_headers response_body response_truncated
               next_at_ms gone)a
   @number_max 65_535
   @makers 2_147_483_648
@@ -134,13 +134,14 @@ defmodule Plausible.Webhooks.Store.Columns do
       error,
       attempt.detail,
       attempt.started_at_ms,
+      attempt.signed_at_s,
       attempt.dns_us,
       attempt.connect_us,
       attempt.tls_us,
       attempt.first_byte_us,
       attempt.total_us,
       attempt.remote_ip,
-      attempt.response_content_type,
+      attempt.response_headers,
       attempt.response_body,
       attempt.response_truncated,
       attempt.next_at_ms,

@@ -7,7 +7,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.AttemptResult do
   import PlausibleWeb.Live.WebhookSettings.Components
 
   alias Plausible.Webhooks.Attempt
-  alias PlausibleWeb.Live.WebhookSettings.{Chart, FailureHints, Format}
+  alias PlausibleWeb.Live.WebhookSettings.{Chart, FailureHints, Format, Redacted}
 
   @doc "The result in one sentence."
   @spec outcome(Attempt.t()) :: String.t()
@@ -25,11 +25,22 @@ defmodule PlausibleWeb.Live.WebhookSettings.AttemptResult do
     end
   end
 
+  attr(:id, :string, required: true)
+  attr(:attempt, Attempt, required: true)
+  attr(:sent, :any, default: nil, doc: "its request headers, or nil where they are not shown")
+
   def render(%{attempt: attempt} = assigns) do
     body = Format.json(attempt.response_body)
     size = Format.bytes(byte_size(attempt.response_body))
     label = if attempt.response_truncated, do: "Answer (cut after #{size})", else: "Answer"
-    assigns = assign(assigns, hint: FailureHints.hint(attempt), body: body, label: label)
+
+    assigns =
+      assign(assigns,
+        hint: FailureHints.hint(attempt),
+        body: body,
+        label: label,
+        request: Redacted.unwrap(assigns.sent)
+      )
 
     ~H"""
     <div id={@id} class="space-y-4">
@@ -48,11 +59,27 @@ defmodule PlausibleWeb.Live.WebhookSettings.AttemptResult do
       <p :if={@attempt.status && @body == ""} class="text-sm text-gray-600 dark:text-gray-300">
         The answer had no body.
       </p>
-      <.facts rows={[
-        {"Address", @attempt.remote_ip},
-        {"Content type", @attempt.response_content_type}
-      ]} />
+      <.foreign_block
+        :if={@request && @request.headers != []}
+        id={"#{@id}-request"}
+        label="Request headers"
+        text={lines(@request.headers)}
+      />
+      <p :if={@request && not @request.complete?} class="text-sm text-gray-600 dark:text-gray-300">
+        The webhook was changed since, so that its URL, its own headers and the signature of this
+        attempt are not known any more.
+      </p>
+      <.foreign_block
+        :if={@attempt.response_headers != ""}
+        id={"#{@id}-headers"}
+        label="Answer headers"
+        text={@attempt.response_headers}
+      />
+      <.facts rows={[{"Address", @attempt.remote_ip}]} />
     </div>
     """
   end
+
+  defp lines(headers),
+    do: Enum.map_join(headers, "\n", fn {name, value} -> "#{name}: #{value}" end)
 end

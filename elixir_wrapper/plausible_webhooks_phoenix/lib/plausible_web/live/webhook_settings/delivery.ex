@@ -10,6 +10,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
     ForeignText,
     Format,
     Labels,
+    Redacted,
     Request,
     Status
   }
@@ -25,7 +26,16 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
     {:ok,
      socket
      |> assign(page_title: title, delivery: delivery, attempts: fetch!(socket, :attempts, [id]))
-     |> assign(webhook: webhook(socket, delivery), request: nil, language: :node)}
+     |> assign(webhook: webhook(socket, delivery), request: nil, language: :node)
+     |> sent(false)}
+  end
+
+  # The values of the owner's own headers are shown on demand, as a secret is.
+  defp sent(%{assigns: %{delivery: %{id: id}}} = socket, revealed?) do
+    case call(socket, :sent, [id, revealed?]) do
+      {:ok, sent} -> assign(socket, sent: Redacted.wrap(sent), revealed?: revealed?)
+      {:error, reason} -> socket |> assign(sent: nil, revealed?: false) |> not_possible(reason)
+    end
   end
 
   defp webhook(socket, delivery) do
@@ -38,10 +48,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
   @impl true
   def handle_info(:refresh, socket), do: {:noreply, renewed(socket)}
 
-  defp renewed(%{assigns: %{delivery: %{id: id}}} = socket) do
+  defp renewed(%{assigns: %{delivery: %{id: id}, attempts: before}} = socket) do
     with {:ok, delivery} <- call(socket, :delivery, [id]),
          {:ok, attempts} <- call(socket, :attempts, [id]) do
-      assign(socket, delivery: delivery, attempts: attempts)
+      socket = assign(socket, delivery: delivery, attempts: attempts)
+      if attempts == before, do: socket, else: sent(socket, false)
     else
       {:error, reason} -> not_possible(socket, reason)
     end
@@ -71,6 +82,9 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
     end
   end
 
+  def handle_event("reveal", _params, socket),
+    do: {:noreply, socket |> sent(true) |> focus("delivery-attempts-title")}
+
   def handle_event("request_hide", _params, socket),
     do: {:noreply, socket |> assign(request: nil) |> focus("request-show")}
 
@@ -98,7 +112,19 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
       </p>
       <.section id="delivery-attempts" title="Attempts">
         <p :if={@attempts == []} class="text-sm">No attempt yet.</p>
-        <.attempts :if={@attempts != []} attempts={Enum.reverse(@attempts)} zone={@zone} />
+        <.attempts
+          :if={@attempts != []}
+          attempts={Enum.reverse(with_sent(@attempts, @sent))}
+          revealed?={@revealed?}
+          zone={@zone}
+        />
+        <.button
+          :if={not @revealed? and @webhook && @webhook.headers != [] && @attempts != []}
+          id="delivery-reveal"
+          phx-click="reveal"
+        >
+          Reveal the values of your own headers
+        </.button>
       </.section>
       <.section id="delivery-body" title="What was sent">
         <.copy
@@ -136,13 +162,23 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
   defp why("node_ended"), do: "our server stopped each time that it was being sent"
   defp why(reason), do: FailureHints.name(reason) || reason
 
+  # An attempt that was made since the headers were read has none yet.
+  defp with_sent(attempts, sent) do
+    sent = Redacted.unwrap(sent) || []
+    Enum.with_index(attempts, &{&1, Redacted.wrap(Enum.at(sent, &2))})
+  end
+
   # The last attempt is open. An attempt never changes, so the browser alone opens and closes
   # the others.
   defp attempts(assigns) do
     ~H"""
     <ol class="divide-y divide-gray-200 dark:divide-gray-700">
-      <li :for={{attempt, index} <- Enum.with_index(@attempts)} class="py-2">
-        <details id={"attempt-#{attempt.number}"} open={index == 0} phx-update="ignore">
+      <li :for={{{attempt, sent}, index} <- Enum.with_index(@attempts)} class="py-2">
+        <details
+          id={"attempt-#{attempt.number}#{if @revealed?, do: "-revealed"}"}
+          open={index == 0}
+          phx-update="ignore"
+        >
           <summary class="flex flex-wrap items-center gap-x-3 min-h-8 rounded-sm text-sm cursor-pointer">
             <.shape tone={if attempt.error, do: :red, else: :green} class="size-3" />
             <span class="font-medium">Attempt <%= attempt.number %></span>
@@ -152,7 +188,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.Delivery do
             </time>
           </summary>
           <div class="mt-3 mb-4">
-            <AttemptResult.render attempt={attempt} id={"attempt-#{attempt.number}-result"} />
+            <AttemptResult.render
+              attempt={attempt}
+              sent={sent}
+              id={"attempt-#{attempt.number}-result"}
+            />
           </div>
         </details>
       </li>

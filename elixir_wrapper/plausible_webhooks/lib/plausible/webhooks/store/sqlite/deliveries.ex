@@ -13,7 +13,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Deliveries do
             )
   @recorded Enum.zip(
               Schema.recorded(),
-              [:text, :int, :int, :int, :text, :blob, :int, :int, :int, :int, :int, :int] ++
+              [:text, :int, :int, :int, :text, :blob, :int, :int, :int, :int, :int, :int, :int] ++
                 [:text, :blob, :blob, :int, :int, :int, :blob, :text, :int, :int, :int]
             )
   @id [{"id", :text}]

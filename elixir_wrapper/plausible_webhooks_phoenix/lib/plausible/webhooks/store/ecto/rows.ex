@@ -17,8 +17,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Rows do
     {"number", "integer"}
     | Enum.zip(
         Columns.attempt(),
-        ~w(smallint integer text text bigint bigint bigint bigint bigint bigint text text bytea
-           boolean bigint boolean)
+        ~w(smallint integer text text bigint bigint bigint bigint bigint bigint bigint text bytea
+           bytea boolean bigint boolean)
       )
   ]
   @recorded [{"id", "text"}] ++

@@ -17,6 +17,7 @@ defmodule Demo.Web.Endpoint do
   plug(Plug.Static, at: "/assets/phoenix_html", from: {:phoenix_html, "priv/static"})
   plug(Plug.Static, at: "/assets/page", from: {:plausible_webhooks_phoenix, "priv/static"})
   plug(Plug.Static, at: "/assets", from: Path.expand("static", __DIR__))
+  plug(PlausibleWeb.WebhookTestAddress)
   plug(Plug.Session, @session)
   plug(Demo.Web.Router)
 end

@@ -22,6 +22,7 @@ defmodule Demo.Web.Page do
         "instance" => inspect(page.instance),
         "pubsub" => inspect(page.pubsub),
         "actor" => actor,
+        "base_url" => page[:base_url],
         "script" => "host"
       }
     }

@@ -127,6 +127,33 @@ async function secret(page) {
   step("the secret replaced with an overlap");
 }
 
+// From an empty list to a verified test, with no endpoint of one's own.
+async function inspector(by, options = {}) {
+  const page = await open(browser, url, options);
+  const act = async (wanted, name) => {
+    if (by === "mouse") return page.click(`#${wanted}`);
+    await tabTo(page, { id: wanted }, name);
+    await page.keyboard.press("Enter");
+  };
+  await page.locator("text=Create your first webhook").waitFor();
+  const from = Date.now();
+  await leads(page, /\/new$/, () => act("webhooks-add", "the empty list"));
+  await act("webhook-test-address", "the form");
+  await page.locator("#webhook-url-check", { hasText: "We will deliver to" }).waitFor();
+  await leads(page, webhook, () => page.press("#webhook-url", "Enter"));
+  await page.locator("#webhook-at-test-address").waitFor();
+  await act("webhook-test-send", "one webhook");
+  await page.locator("#webhook-test-attempt-answer", { hasText: "The signature fits." }).waitFor();
+  const took = Date.now() - from;
+  assert.ok(took <= 60_000, `${took} ms`);
+  assert.match(await text(page, "#webhook-test-attempt-answer"), /webhook-signature: v1,.*"type":"webhook.test"/s);
+  await checked(page, "a test address");
+  step(`a verified test without an endpoint, by ${by}, ${took} ms`);
+  page.agrees = true;
+  await leads(page, url, () => page.click("#webhook-delete"));
+  clean(page, `a test address by ${by}`);
+}
+
 async function owner() {
   const page = await open(browser, url);
   await checked(page, "the empty list");
@@ -247,6 +274,7 @@ async function remove(page) {
   await page.click("#webhook-pause");
   await message(page, "Paused.");
   await page.locator("#webhook-resume").waitFor();
+  await checked(page, "a paused webhook");
   await page.click("#webhook-delete");
   assert.match(page.dialogs.pop(), /^Delete Wrong path and its log\? This cannot be undone\.$/);
   assert.equal(await text(page, "#webhooks-title"), "Wrong path");
@@ -393,6 +421,10 @@ async function look(name, options) {
 }
 
 try {
+  await inspector("mouse");
+  await inspector("keyboard");
+  await inspector("mouse", { width: 320, height: 700 });
+  await inspector("mouse", { width: 550, height: 450 });
   const page = await owner();
   await repair(page);
   await remove(page);

@@ -108,6 +108,9 @@ defmodule Plausible.Webhooks.InstallTest do
     assert added(root, "lib/plausible_web/router.ex") ==
              [~s|  get "/:domain/settings/webhooks/*view", SiteController, :settings_webhooks|]
 
+    assert added(root, "lib/plausible_web/endpoint.ex") ==
+             ["  plug(PlausibleWeb.WebhookTestAddress)\n"]
+
     assert [action] = added(root, "lib/plausible_web/controllers/site_controller.ex")
     assert action =~ "  def settings_webhooks(conn, _params) do\n"
 

@@ -15,6 +15,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.BrowserTest do
 
     @impl true
     def call(conn, page) do
+      page = Map.put(page, :base_url, "http://127.0.0.1:#{conn.port}")
       conn |> Plug.Conn.put_private(:demo_page, page) |> Demo.Web.Endpoint.call([])
     end
   end
@@ -78,11 +79,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.BrowserTest do
     Task.shutdown(flaky)
   end
 
-  # Once somebody has added another one, so that the empty page is seen first.
+  # Once the owner has added another one, so that the empty page is seen first.
   defp flaky(context) do
     eventually(
-      fn -> match?({:ok, [_ | _]}, API.list_webhooks(context.name, :owner, 1)) end,
-      120_000
+      fn -> match?({:ok, [%{name: "CRM"} | _]}, API.list_webhooks(context.name, :owner, 1)) end,
+      300_000
     )
 
     webhook = webhook!(context, "/flaky", %{name: "Flaky"})

@@ -79,6 +79,15 @@ defmodule Plausible.Webhooks.InstallCase do
       end
     end
     """,
+    "lib/plausible_web/endpoint.ex" => """
+    defmodule Sample.Endpoint do
+      plug(Plug.Telemetry)
+
+      plug(Plug.Parsers,
+        pass: ["*/*"]
+      )
+    end
+    """,
     "lib/plausible_web/router.ex" => """
     defmodule Sample.Router do
       get "/:domain/settings/integrations", SiteController, :settings_integrations

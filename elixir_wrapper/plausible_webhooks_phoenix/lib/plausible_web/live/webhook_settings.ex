@@ -36,6 +36,8 @@ defmodule PlausibleWeb.Live.WebhookSettings do
     * `"script"` - `"page"` (the default): the page brings its script inline. `"host"`: the
       host loads `priv/static/webhooks_page.js` of this package. The script copies, counts
       down, keeps the address of a filtered log, and asks before unsaved edits are left.
+    * `"base_url"` - the host's origin, by default that of its endpoint. Test addresses begin with
+      it (`PlausibleWeb.WebhookTestAddress`).
     * `"nonce"` - the nonce of the inline script, for a host with a
       Content-Security-Policy.
 
@@ -58,6 +60,7 @@ defmodule PlausibleWeb.Live.WebhookSettings do
   import Phoenix.Component, only: [sigil_H: 2]
   import PlausibleWeb.Live.WebhookSettings.Components, only: [notice: 1]
 
+  alias PlausibleWeb.WebhookTestAddress
   alias __MODULE__.{Deliveries, Delivery, Form, List, NotFound, Unavailable, Webhook}
 
   @doc "Renders the view of the request's address. `conn` has passed the wildcard route."
@@ -65,7 +68,14 @@ defmodule PlausibleWeb.Live.WebhookSettings do
   def live(conn, session) do
     conn = Plug.Conn.fetch_query_params(conn)
     segments = Elixir.List.wrap(conn.path_params["view"])
-    address = %{"path" => path(conn, segments), "view" => segments, "query" => conn.query_params}
+
+    address = %{
+      "path" => path(conn, segments),
+      "view" => segments,
+      "query" => conn.query_params,
+      "test_address" => WebhookTestAddress.base(conn, session["base_url"])
+    }
+
     view = view(segments) || raise NotFound
     Phoenix.Component.live_render(conn, view, session: Map.merge(session, address))
   rescue

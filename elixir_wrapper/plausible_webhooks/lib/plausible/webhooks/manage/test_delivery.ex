@@ -119,7 +119,7 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
   defp rate(%Instance{options: %{host: {module, _argument}} = options} = instance, site_id) do
     if function_exported?(module, :check_rate, 4),
       do: host_rate(instance, site_id, options.tests_per_minute),
-      else: own_rate(instance, site_id)
+      else: within_rate(instance, {:test, site_id}, options.tests_per_minute)
   end
 
   defp host_rate(instance, site_id, limit) do
@@ -128,17 +128,16 @@ defmodule Plausible.Webhooks.Manage.TestDelivery do
          do: {:error, {:rate_limited, retry_in_ms}}
   end
 
-  # A site's window begins with its first test.
-  defp own_rate(%Instance{tables: %{rates: rates}} = instance, site_id) do
+  @doc "Counts towards a limit per minute, whose window begins with the first count."
+  def within_rate(%Instance{tables: %{rates: rates}}, key, limit) do
     now = System.monotonic_time(:millisecond)
-    key = {:test, site_id}
 
     case :ets.lookup(rates, key) do
       [{^key, began, _count}] when now - began < @window_ms -> :ok
       _none_or_over -> :ets.insert(rates, {key, now, 0})
     end
 
-    if :ets.update_counter(rates, key, {3, 1}) <= instance.options.tests_per_minute do
+    if :ets.update_counter(rates, key, {3, 1}) <= limit do
       :ok
     else
       [{^key, began, _count}] = :ets.lookup(rates, key)

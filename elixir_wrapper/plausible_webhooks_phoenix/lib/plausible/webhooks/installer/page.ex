@@ -1,15 +1,18 @@
 defmodule Plausible.Webhooks.Installer.Page do
   @moduledoc false
-  # What the settings page needs: route, action, template, an entry in the sidebar, and a
-  # source for Tailwind.
+  # What the settings page needs: route, action, template, an entry in the sidebar, a plug for
+  # test addresses, and a source for Tailwind.
 
-  import Plausible.Webhooks.Installer.Step, only: [behind!: 4, one!: 3, unknown!: 1, unknown!: 2]
+  import Plausible.Webhooks.Installer.Step,
+    only: [before!: 4, behind!: 4, one!: 3, unknown!: 1, unknown!: 2]
 
   alias Plausible.Webhooks.Installer.{Build, Dependency, Source, Step}
 
   @templates "lib/plausible_web/templates/site"
   # Where webhooks are switched off, as in Plausible's own tests, there is no entry.
   @configured "Application.get_env(:plausible, Plausible.Webhooks)"
+
+  @plug "plug(PlausibleWeb.WebhookTestAddress)"
 
   @spec steps(Build.context()) :: [Step.t()]
   def steps(context) do
@@ -25,6 +28,12 @@ defmodule Plausible.Webhooks.Installer.Page do
         where: "after settings_integrations",
         lines: tl(action_lines()),
         places: &action/1
+      },
+      %Step{
+        path: "lib/plausible_web/endpoint.ex",
+        where: "in front of Plug.Parsers, which reads the body",
+        lines: [@plug, ""],
+        places: &endpoint/1
       },
       %Step{
         path: Path.join(@templates, "settings_webhooks.html.heex"),
@@ -92,6 +101,22 @@ defmodule Plausible.Webhooks.Installer.Page do
     |> String.replace("integrations", "webhooks")
     |> String.replace("Integrations", "Webhooks")
     |> String.replace(~r/(icon: ):\w+/, "\\1:bolt")
+  end
+
+  # --- the plug
+
+  defp endpoint(source) do
+    if plugs(source, [:PlausibleWeb, :WebhookTestAddress]) == [] do
+      why = "no one plug Plug.Parsers"
+      parsers = one!(plugs(source, [:Plug, :Parsers]), why, why)
+      [before!(source, parsers, [@plug, ""], "Plug.Parsers is not on lines of its own")]
+    else
+      []
+    end
+  end
+
+  defp plugs(source, module) do
+    Source.find(source.ast, &match?({:plug, _meta, [{:__aliases__, _, ^module} | _]}, &1))
   end
 
   # --- the action

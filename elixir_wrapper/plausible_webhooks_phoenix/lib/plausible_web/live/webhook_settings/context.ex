@@ -7,7 +7,18 @@ defmodule PlausibleWeb.Live.WebhookSettings.Context do
   alias PlausibleWeb.Live.WebhookSettings.{NotFound, Unavailable}
 
   @enforce_keys [:instance, :site_id, :actor, :path, :view, :query]
-  defstruct [:instance, :site_id, :actor, :pubsub, :script, :nonce, :path, :view, :query]
+  defstruct [
+    :instance,
+    :site_id,
+    :actor,
+    :pubsub,
+    :script,
+    :nonce,
+    :path,
+    :view,
+    :query,
+    :test_address
+  ]
 
   @type t :: %__MODULE__{}
 
@@ -32,7 +43,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Context do
         nonce: session["nonce"],
         path: path,
         view: session["view"],
-        query: session["query"]
+        query: session["query"],
+        test_address: session["test_address"]
       }
     else
       _nobody -> raise NotFound

@@ -33,6 +33,11 @@ defmodule PlausibleWeb.Live.WebhookSettings.Fields do
         <%!-- The error of the last save is below the field already. --%>
         <.url_check :if={@error == nil} check={@check} />
       </div>
+      <p :if={@test_address?} class="mt-1.5 text-sm text-gray-600 dark:text-gray-300">
+        No endpoint yet?
+        <.text_link id="webhook-test-address" phx-click="test_address">Use a test address</.text_link>
+        on this installation. It shows what arrives, and is good for an hour.
+      </p>
     </.text_field>
     """
   end

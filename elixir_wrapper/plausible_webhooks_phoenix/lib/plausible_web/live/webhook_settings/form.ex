@@ -80,6 +80,13 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
   def handle_event("search", %{"search" => text}, socket),
     do: {:noreply, assign(socket, form: FormData.search(socket.assigns.form, text))}
 
+  def handle_event("test_address", _params, %{assigns: %{context: context, form: form}} = socket)
+      when is_binary(context.test_address) do
+    %{test_address: base, instance: instance, site_id: site_id} = context
+    url = PlausibleWeb.WebhookTestAddress.url(socket.endpoint, base, instance, site_id)
+    {:noreply, socket |> changed(FormData.merge(form, %{"url" => url})) |> focus("webhook-url")}
+  end
+
   def handle_event("add_header", _params, socket) do
     {form, key} = FormData.add_header(socket.assigns.form)
     {:noreply, socket |> changed(form) |> focus("webhook-header-#{key}-name")}
@@ -167,7 +174,12 @@ defmodule PlausibleWeb.Live.WebhookSettings.Form do
         class="space-y-6"
       >
         <input type="hidden" name="webhook[version]" value={@form.params["version"]} />
-        <Fields.url form={@form} errors={@errors} check={@url_check} />
+        <Fields.url
+          form={@form}
+          errors={@errors}
+          check={@url_check}
+          test_address?={@context.test_address != nil}
+        />
         <.text_field
           id="webhook-name"
           label="Description"

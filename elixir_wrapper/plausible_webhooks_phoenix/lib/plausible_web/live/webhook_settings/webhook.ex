@@ -231,6 +231,15 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
           </.button>
         </div>
       </.notice>
+      <.notice
+        :if={@context.test_address && String.starts_with?(@webhook.url, @context.test_address)}
+        id="webhook-at-test-address"
+        class="mb-4"
+      >
+        This webhook goes to a test address, which is good for an hour. Send a test: the answer
+        shows what arrived, and whether its signature fits. When your endpoint is ready, edit the
+        URL.
+      </.notice>
       <.test
         test={@test}
         webhook={@webhook}
@@ -240,7 +249,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
       />
       <.section id="webhook-settings-shown" title="Settings">
         <div class="grid gap-6 lg:grid-cols-2">
-          <.facts rows={settings(@webhook, @goals)} />
+          <%!-- A long URL must not widen the page. --%>
+          <div class="min-w-0"><.facts rows={settings(@webhook, @goals)} /></div>
           <div class="space-y-2">
             <Status.activity activity={@activity} />
             <p :if={@activity && @activity.last} class="text-sm text-gray-600 dark:text-gray-300">

@@ -450,11 +450,7 @@ defmodule Plausible.Webhooks do
   def deliveries(instance \\ __MODULE__, actor, site_id, filters, page),
     do: run(instance, &DeliveryLog.deliveries(&1, actor, site_id, filters, page))
 
-  @doc """
-  One delivery, with the body that was sent.
-
-      {:ok, %{state: :delivered}} = Plausible.Webhooks.delivery(user, site.id, "msg_01J...")
-  """
+  @doc "One delivery, with the body that was sent."
   @spec delivery(instance(), Host.actor(), site_id(), String.t()) :: {:ok, Delivery.t()} | error()
   def delivery(instance \\ __MODULE__, actor, site_id, id),
     do: run(instance, &DeliveryLog.delivery(&1, actor, site_id, id))

@@ -449,7 +449,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
     """
   end
 
-  # Text from outside in lines, scrollable by keyboard.
+  # Text from outside in lines, scrollable by keyboard. A group and no landmark, of which a page
+  # should have few: each attempt has the same blocks.
   def foreign_block(assigns) do
     assigns = assign(assigns, shown: ForeignText.block(assigns.text), classes: [@code, @focus])
 
@@ -460,7 +461,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Components do
         id={@id}
         dir="auto"
         tabindex="0"
-        role="region"
+        role="group"
         aria-labelledby={"#{@id}-label"}
         class={["mt-1 max-h-64 overflow-auto whitespace-pre-wrap break-all", @classes]}
       ><%= @shown %></pre>

@@ -83,6 +83,7 @@ defmodule Plausible.Webhooks.Test.DeliveryMachine do
             {1, :delete, []},
             {1, :pause, []},
             {3, :resume, []},
+            {1, :cancel_held, []},
             {1, :recover, []}
           ],
           slots = slots(state, name),
@@ -104,7 +105,7 @@ defmodule Plausible.Webhooks.Test.DeliveryMachine do
   defp wanted(:create), do: [:none, :deleted]
   # An event may be on its way while its webhook is deleted.
   defp wanted(:submit), do: [:on, :off, :deleted]
-  defp wanted(:resume), do: [:off]
+  defp wanted(name) when name in [:resume, :cancel_held], do: [:off]
   defp wanted(name) when name in [:pause, :recover], do: [:on]
   defp wanted(name) when name in [:push, :put, :delete], do: [:on, :off]
 

@@ -156,6 +156,8 @@ defmodule Plausible.Webhooks.Test.DeliveryRun do
     result
   end
 
+  def cancel_held(slot), do: of_webhook(slot, :cancel_held, [])
+
   def recover(slot) do
     change(slot, &redelivered/1)
     of_webhook(slot, :recover, [0])
@@ -312,8 +314,8 @@ defmodule Plausible.Webhooks.Test.DeliveryRun do
     last = List.last(attempts)
     ends = 1 + delivery.redeliveries
 
-    check(logged.state in @ends, ["still #{logged.state}"]) ++
-      check(last == nil or last.state == logged.state or logged.state == :cancelled, [
+    check(logged.state in @ends or held?(logged, delivery), ["still #{logged.state}"]) ++
+      check(last == nil or last.state == logged.state or logged.state in [:cancelled, :held], [
         "#{logged.state}, but its last attempt says #{last && last.state}"
       ]) ++
       check(logged.state != :delivered or successes > 0, ["delivered, but no POST was answered"]) ++
@@ -329,6 +331,9 @@ defmodule Plausible.Webhooks.Test.DeliveryRun do
       check(wrong == 0, ["#{wrong} wrong signatures"]) ++
       posts_short(run, delivery)
   end
+
+  # It waits in the store until its webhook is resumed.
+  defp held?(logged, delivery), do: logged.state == :held and delivery.status == :off
 
   defp posts_short(_run, %{posts_max: nil}), do: []
 

@@ -72,9 +72,12 @@ defmodule Plausible.Webhooks.HostProjectTest do
 
       defp not_loaded, do: Enum.reject(modules(), &:erlang.module_loaded/1)
 
-      # Modules that are called and are in no application of the release.
+      # Modules that are called and are in no application of the release. Mix tasks and the
+      # help for tests do not run in one.
       defp calls_into_nothing do
         for module <- modules(),
+            name = inspect(module),
+            not String.starts_with?(name, ["Mix.Tasks.", "Plausible.Webhooks.Testing"]),
             {:ok, {_, [imports: imports]}} = :beam_lib.chunks(:code.which(module), [:imports]),
             {called, _function, _arity} <- imports,
             not :erlang.module_loaded(called),

@@ -57,7 +57,6 @@ defmodule Plausible.Webhooks.Local.Trigger do
     case Native.run_once(engine, 100) do
       {:ok, []} -> attempt(engine)
       {:ok, [report]} -> report
-      {:ok, reports, _slow} -> List.first(reports) || attempt(engine)
     end
   end
 end

@@ -52,8 +52,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
 
   # A view that fails to mount connects again and fails again, with a crash in the log each
   # time. The address answers once.
-  def on_mount(:default, params, session, socket) do
-    mount_view(params, session, socket)
+  def on_mount(:default, _params, session, socket) do
+    mount_view(session, socket)
   rescue
     error in Unavailable ->
       if connected?(socket),
@@ -61,7 +61,7 @@ defmodule PlausibleWeb.Live.WebhookSettings.Page do
         else: reraise(error, __STACKTRACE__)
   end
 
-  defp mount_view(_params, session, socket) do
+  defp mount_view(session, socket) do
     context = Context.from!(session, socket)
 
     socket =

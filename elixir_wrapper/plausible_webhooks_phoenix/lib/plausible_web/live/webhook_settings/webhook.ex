@@ -53,25 +53,31 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
   @impl true
   def handle_event("pause", _params, socket), do: change(socket, :disable_webhook, "Paused.")
 
-  # What is held is sent or cancelled, as the owner says. A count that cannot be read asks nobody.
-  def handle_event("resume", params, %{assigns: %{webhook: %{id: id, enabled: enabled}}} = socket) do
-    case {params["held"], not enabled && call(socket, :waiting, [id])} do
-      {nil, {:ok, %{count: count, more?: more?}}} when count > 0 ->
-        {:noreply, socket |> assign(held: {count, more?}) |> focus("webhook-resume-send")}
+  # What is held is sent or cancelled, as the owner says.
+  def handle_event("resume", %{"held" => "cancel"}, %{assigns: %{webhook: %{id: id}}} = socket) do
+    case call(socket, :cancel_held, [id]) do
+      {:ok, _count} ->
+        change(socket, :enable_webhook, "Active again; what was held is cancelled.")
 
-      {"cancel", _waiting} ->
-        case call(socket, :cancel_held, [id]) do
-          {:ok, _count} ->
-            change(socket, :enable_webhook, "Active again; what was held is cancelled.")
-
-          {:error, reason} ->
-            {:noreply, failed(socket, reason)}
-        end
-
-      {_send, _none} ->
-        change(socket, :enable_webhook, "Active again.")
+      {:error, reason} ->
+        {:noreply, failed(socket, reason)}
     end
   end
+
+  def handle_event("resume", %{"held" => _send}, socket), do: resume(socket)
+
+  # A count that cannot be read asks nobody.
+  def handle_event("resume", _params, %{assigns: %{webhook: %{id: id, enabled: false}}} = socket) do
+    case call(socket, :waiting, [id]) do
+      {:ok, %{count: count, more?: more?}} when count > 0 ->
+        {:noreply, socket |> assign(held: {count, more?}) |> focus("webhook-resume-send")}
+
+      _none ->
+        resume(socket)
+    end
+  end
+
+  def handle_event("resume", _params, socket), do: resume(socket)
 
   def handle_event("delete", _params, %{assigns: %{webhook: %{id: id}}} = socket) do
     continue(socket, call(socket, :delete_webhook, [id]), fn :ok -> go(socket, [], "deleted") end)
@@ -137,6 +143,8 @@ defmodule PlausibleWeb.Live.WebhookSettings.Webhook do
   end
 
   def handle_event(event, params, socket), do: super(event, params, socket)
+
+  defp resume(socket), do: change(socket, :enable_webhook, "Active again.")
 
   defp change(%{assigns: %{webhook: %{id: id}}} = socket, function, text) do
     continue(socket, call(socket, function, [id]), fn webhook ->

@@ -28,8 +28,12 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
   @anew "owner = $2, requested = false, " <>
           "schedule_from = CASE WHEN requested THEN attempts ELSE schedule_from END, " <>
           "next_at_ms = CASE WHEN NOT requested THEN next_at_ms END"
-  @take_oldest String.replace(@take, "FIELDS", @anew) <>
-                 "ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id"
+  take_oldest = fn fields ->
+    String.replace(@take, "FIELDS", fields) <>
+      "ORDER BY coalesce(delivery.next_at_ms, delivery.created_at_ms), delivery.id"
+  end
+
+  @take_oldest take_oldest.(@anew)
 
   # --- leases
 
@@ -127,7 +131,7 @@ defmodule Plausible.Webhooks.Store.Ecto.Claims do
         WHERE state = 0 AND candidate.owner = dead.owner AND #{@ends} <= 1
         ORDER BY #{@due} LIMIT $3 FOR UPDATE SKIP LOCKED) AS left_behind) AS waiting
     ORDER BY due_ms, id LIMIT $3),
-  #{String.replace(@take_oldest, "state = 0,", "state = 0, ends = chosen.ends,")}
+  #{take_oldest.("ends = chosen.ends, " <> @anew)}
   """
 
   @spec claim(store(), Store.owner(), pos_integer()) :: {:ok, [Delivery.t()]} | {:error, term()}

@@ -50,6 +50,7 @@ defmodule Plausible.Webhooks.Host.Plausible do
 
   alias Plausible.Billing.Feature
   alias Plausible.Webhooks.{Cluster, Store, Telemetry, Updates, Webhook}
+  alias Plausible.Webhooks.Host.Plausible.Email
 
   require Logger
 
@@ -62,14 +63,12 @@ defmodule Plausible.Webhooks.Host.Plausible do
               Plausible.Billing.Feature.RevenueGoals,
               Plausible.ClickhouseRepo,
               Plausible.Goals,
-              Plausible.Mailer,
               Plausible.Props,
               Plausible.RateLimit,
               Plausible.Repo,
               Plausible.Site,
               Plausible.Sites,
               Plausible.Teams.Memberships,
-              PlausibleWeb.Email,
               PlausibleWeb.Endpoint,
               PlausibleWeb.UserAuth
             ]}
@@ -368,7 +367,10 @@ defmodule Plausible.Webhooks.Host.Plausible do
   @impl true
   def webhook_disabled(_argument, webhook, reason) do
     with %{} = site <- find(webhook.site_id) do
-      for %{email: address} <- owners(site), do: send_email(address, site, webhook, reason)
+      link = url(site.id, "/settings/webhooks/#{webhook.id}")
+
+      for %{email: to} <- owners(site),
+          do: Email.webhook_disabled(to, site, webhook, reason, link)
     end
 
     :ok
@@ -380,32 +382,6 @@ defmodule Plausible.Webhooks.Host.Plausible do
       _none -> []
     end
   end
-
-  # Plain text: the name of a webhook is user input.
-  defp send_email(address, site, webhook, reason) do
-    email = PlausibleWeb.Email.base_email(%{layout: nil})
-
-    Plausible.Mailer.send(%{
-      email
-      | to: address,
-        subject: "A webhook of #{site.domain} was switched off",
-        text_body: """
-        We have switched off the webhook #{named(webhook)} to #{Webhook.destination(webhook)} of #{site.domain}.
-
-        #{why(reason)}
-
-        Its events are kept. Once the endpoint works again, a successful test switches the webhook on, and you can send again what it missed:
-        #{url(site.id, "/settings/webhooks/#{webhook.id}")}
-        """
-    })
-  end
-
-  defp named(%{name: ""} = webhook), do: webhook.id
-  defp named(%{name: name}), do: inspect(name)
-
-  defp why(:gone), do: "It answered 410 Gone, which asks us to stop."
-  defp why(:costly), do: "Its answers took too much of our server's processor time."
-  defp why(_failing), do: "Every attempt of the last days has failed."
 
   @impl true
   def actor_name(_argument, %{email: email}) when is_binary(email), do: email

@@ -345,7 +345,8 @@ defmodule Plausible.Webhooks.Accept.OutboxTest do
     end
 
     @tag start: [lease_ms: 600_000]
-    test "rows in doubt are sent once, whoever finds them first", context do
+    test "rows in doubt are sent once, whether the outbox or the sweeper finds them first",
+         context do
       capture_log(fn ->
         for round <- 1..4 do
           SwitchStore.set(context.switch, {:lost, [:accept, :claim]})

@@ -30,6 +30,7 @@ defmodule Plausible.Webhooks.Test.StoreCase do
           a_webhook: 1,
           a_delivery: 0,
           a_delivery: 1,
+          no_counts: 0,
           an_alert: 1,
           an_attempt: 1,
           an_attempt: 2,

@@ -2,16 +2,6 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
   @moduledoc false
   use Plausible.Webhooks.StoreContract.Promise, about: "endings"
 
-  @none %{
-    held: 0,
-    pending: 0,
-    parked: 0,
-    delivered: 0,
-    failed: 0,
-    cancelled: 0,
-    oldest_due_ms: nil
-  }
-
   shared_test "redelivery makes what has failed pending again, with the whole schedule", store do
     for ending <- [:failed, :cancelled] do
       delivery = accept!(store)
@@ -288,7 +278,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
   end
 
   shared_test "counts say how many and since when, whatever happened", store do
-    assert counts(store) == {:ok, @none}
+    assert counts(store) == {:ok, no_counts()}
     now_ms = now_ms(store)
     webhook = insert!(store)
     states = [:pending, :parked, :held, :delivered, :failed, :cancelled]
@@ -346,7 +336,7 @@ defmodule Plausible.Webhooks.StoreContract.Endings do
     expected =
       there
       |> Enum.frequencies_by(& &1.state)
-      |> Enum.into(@none)
+      |> Enum.into(no_counts())
       |> Map.put(:oldest_due_ms, Enum.min(due, fn -> nil end))
 
     assert counts(store) == {:ok, expected}

@@ -30,6 +30,19 @@ defmodule Plausible.Webhooks.StoreContract.Promise do
 
   @now_ms 1_790_000_000_000
 
+  @doc "The counts of a store without deliveries."
+  def no_counts do
+    %{
+      held: 0,
+      pending: 0,
+      parked: 0,
+      delivered: 0,
+      failed: 0,
+      cancelled: 0,
+      oldest_due_ms: nil
+    }
+  end
+
   @doc "A webhook with something in every field."
   def a_webhook(fields \\ []) do
     struct!(

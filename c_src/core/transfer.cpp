@@ -247,8 +247,8 @@ bool Transfer::take_status_line(std::string_view line) {
     }
     answer_.status = answer_.status * 10 + (c - '0');
   }
-  // curl reads more into a status line than there is. After a protocol switch
-  // that nobody asked for it would wait to the deadline.
+  // curl accepts status lines that are not valid. After a protocol switch that
+  // the request did not ask for, it would wait until the deadline.
   facts_.protocol_violation = answer_.status < 100 || answer_.status == 101;
   return !facts_.protocol_violation;
 }

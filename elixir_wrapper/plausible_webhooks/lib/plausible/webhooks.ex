@@ -40,8 +40,9 @@ defmodule Plausible.Webhooks do
 
   An error is `{:error, %Plausible.Webhooks.Error{}}` with a `reason` and a message. Every
   function may return `:forbidden` (the host says no, whether there is such a site or not),
-  `:not_found` (no such site, webhook or delivery), `{:invalid, %{field => text}}` (nothing was saved) and the reasons of the store,
-  for example while its database is away. Each function lists its own reasons.
+  `:not_found` (no such site, webhook or delivery), `{:invalid, %{field => text}}` (nothing was
+  saved) and the reasons of the store, for example while its database is away. Each function
+  lists its own reasons.
 
   An argument of the wrong type raises `ArgumentError`, unless a form may send it as text: then
   the reason is `{:invalid, errors}`.

@@ -24,7 +24,8 @@ defmodule Plausible.Webhooks.Store do
       `claim/3`, `reclaim/4` and `redeliver/4` the owner may own deliveries that it does
       not know of.
     * `delete_webhook/3`, `cancel_waiting/3`, `hold_waiting/2`, `send_held/1` and `prune/3`
-      work in slices, so that other callers need not wait. A part may be done. Repeating the call does the rest.
+      work in slices, so that other callers need not wait. A part may be done. Repeating the
+      call does the rest.
 
   When `accept/2` or `record/2` returns an error for which `away?/1` is false, one of the rows
   can never be written. The caller finds that row and gives it up.
@@ -238,7 +239,7 @@ defmodule Plausible.Webhooks.Store do
       twice changes nothing.
     * A delivery that moves takes over a greater `schedule_from`.
     * `:held` counts as `:parked` without `next_at_ms` unless the webhook is paused (it is
-      stored with `enabled` false). So nothing is held that nobody will resume.
+      stored with `enabled` false). A delivery is held only while its webhook can be resumed.
     * `:pending` and `:parked` set `next_at_ms`. `:pending` keeps the owner, every other
       state clears it. A terminal state sets `finished_at_ms`; `:failed` and `:cancelled`
       also set `reason`: the attempt's error, or its detail if the number is 0 and there
@@ -376,9 +377,9 @@ defmodule Plausible.Webhooks.Store do
 
   @doc """
   Deletes at most `limit` terminal deliveries that finished before then, and held ones that
-  were created before then, with their attempts. Returns the number deleted; fewer than `limit` means that none is left. Also
-  deletes the rest of deleted webhooks' logs, which may be counted too, and audit entries
-  that are a year older.
+  were created before then, with their attempts. Returns the number deleted; fewer than
+  `limit` means that none is left. Also deletes the rest of deleted webhooks' logs, which may
+  be counted too, and audit entries that are a year older.
   """
   operation prune(before_ms :: integer(), limit :: pos_integer()) ::
               {:ok, non_neg_integer()} | error()

@@ -263,8 +263,8 @@ defmodule Plausible.Webhooks.Deliver.Engine do
     end
   end
 
-  # Work for one webhook takes a few milliseconds at most, whatever its receiver does. This is
-  # for the case that nobody thought of.
+  # Work for one webhook takes a few milliseconds at most, whatever its receiver does. This
+  # guards against causes that are not known.
   defp report_slow(instance, state) do
     for {webhook_id, took_ms} <- Native.slow_slices(state.ref) do
       site_id = webhook_id && Endpoints.site_id(state.endpoints, webhook_id)

@@ -23,10 +23,10 @@ defmodule Plausible.Webhooks.Deliver.Sweeper do
 
   ## A delivery that ends its node
 
-  The answer to one delivery might end the VM each time, which must not go on for ever.
-  Nobody knows what was in flight when a VM was killed: to keep that on record would take a
-  commit for each attempt. So everything that was due in its engine counts one end of a node
-  (`ends`). Any attempt on record sets that back to 0. A first end has no consequences: what
+  The answer to one delivery might end the VM each time it is sent, and this must not go on
+  for ever. The store does not know what was in flight when a VM was killed: recording that
+  would take a commit for each attempt. So every delivery that was due in its engine counts one
+  end of a node (`ends`). Any attempt on record sets that back to 0. A first end has no consequences: what
   was in flight is sent again, beside everything else. After a second one in a row the
   delivery is a suspect. One suspect at a time is sent on a node, beside the deliveries that
   are not suspects, and the next one follows when its attempt is on record. That claim is a

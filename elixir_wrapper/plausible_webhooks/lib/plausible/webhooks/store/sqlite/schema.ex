@@ -302,7 +302,7 @@ defmodule Plausible.Webhooks.Store.SQLite.Schema do
 
   # The engine has let go of a delivery that another node wants sent again.
   @again "(requested AND NEW.state NOT IN (0, 2))"
-  # Nothing is held whose webhook is not paused (any more): nobody would resume it.
+  # A delivery is not held if its webhook is not paused, or no longer: no resume would send it.
   @resumed "(NEW.state = -1 AND NOT EXISTS (SELECT 1 FROM webhooks " <>
              "WHERE webhooks.id = deliveries.webhook_id AND NOT enabled))"
   @delivery_columns Columns.delivery()

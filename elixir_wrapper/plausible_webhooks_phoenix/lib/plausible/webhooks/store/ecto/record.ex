@@ -20,8 +20,8 @@ defmodule Plausible.Webhooks.Store.Ecto.Record do
   # `was_*` is the locked delivery, the rest is the attempt. The lateral subquery looks each
   # delivery up by its id: see SQL.locked/2. `written` are the attempts that were not on
   # record. `again`: the engine has let go of a delivery that another node wants sent again.
-  # `becomes`: nothing is held whose webhook is not paused (any more), since nobody would resume
-  # it. The webhook is locked only where something is to be held.
+  # `becomes`: a delivery is not held if its webhook is not paused, or no longer, since no
+  # resume would send it. The webhook is locked only where something is to be held.
   @record """
   WITH #{SQL.clock(1)},
   pair AS MATERIALIZED (
